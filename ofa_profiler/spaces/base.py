@@ -1,0 +1,168 @@
+"""What a search space is: genes, slots, and everything that follows from these two.
+
+A **gene** is one open choice (a kernel size, a depth, the resolution). A **slot** is one place in the
+network; it depends on a few genes only and yields an op, or none when the block is not active.
+Whatever is a sum over ops (latency, MACs, parameters) is therefore a sum of small tables, one per
+slot, which `costs.py` evaluates for thousands of architectures at once and minimises exactly.
+
+A **genome** is a row of gene indices. Genes that say nothing (of a block that is not active) are 0 in
+a canonical genome, so equal architectures have equal genomes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa_profiler.architecture import Architecture
+from ofa_profiler.errors import UsageError
+from ofa_profiler.ops import Op
+
+Genomes = NDArray[np.int8]
+
+
+@dataclass(frozen=True)
+class Gene:
+    """One choice. It matters only while gene `switch` has at least the index `switch_from`."""
+
+    name: str
+    choices: tuple[int, ...]
+    switch: int | None = None
+    switch_from: int = 0
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One place in the network. `build` takes the *values* of `genes`, in order."""
+
+    name: str
+    genes: tuple[int, ...]
+    build: Callable[..., Op | None]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What an image goes through before it is an input: scaled to `range`, then (x - mean) / std."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    channels: str = "RGB"
+    range: tuple[float, float] = (0.0, 1.0)
+
+
+class SearchSpace(ABC):
+    """A family of networks. Instances are immutable and shared."""
+
+    name: str
+    n_classes: int
+    preprocessing: Preprocessing
+    #: The resolutions that `sample` and the search draw from.
+    resolutions: tuple[int, ...]
+
+    @cached_property
+    @abstractmethod
+    def genes(self) -> tuple[Gene, ...]:
+        """All open choices. Gene 0 is the resolution; a gene comes after its switch."""
+
+    @cached_property
+    @abstractmethod
+    def slots(self) -> tuple[Slot, ...]:
+        """All places of the network, in the order in which they run."""
+
+    @abstractmethod
+    def with_resolutions(self, resolutions: Sequence[int]) -> SearchSpace:
+        """The same space, drawing from other resolutions. Raises `UsageError` for impossible ones."""
+
+    @abstractmethod
+    def validate(self, architecture: Architecture) -> None:
+        """Raise `UsageError` unless `architecture` is a point of this space (at any resolution)."""
+
+    @abstractmethod
+    def to_values(self, architecture: Architecture) -> list[int]:
+        """The gene values of a valid architecture; a gene that says nothing has its first choice."""
+
+    @abstractmethod
+    def from_values(self, values: Sequence[int]) -> Architecture:
+        """The architecture that these gene values (inactive ones included) stand for."""
+
+    # --- genomes ---------------------------------------------------------------------------------
+
+    @cached_property
+    def _indices(self) -> tuple[dict[int, int], ...]:
+        return tuple({value: i for i, value in enumerate(gene.choices)} for gene in self.genes)
+
+    @cached_property
+    def n_choices(self) -> NDArray[np.int64]:
+        """Number of choices of each gene, (G,)."""
+        return np.array([len(gene.choices) for gene in self.genes])
+
+    def encode(self, architectures: Iterable[Architecture]) -> Genomes:
+        """Architectures -> canonical genomes (N, G). Raises `UsageError` for one of another space."""
+        rows = []
+        for architecture in architectures:
+            self.validate(architecture)
+            values = self.to_values(architecture)
+            if values[0] not in self._indices[0]:
+                raise UsageError(
+                    f"resolution {values[0]} is not among {list(self.resolutions)}, the resolutions in use here"
+                )
+            rows.append([index[value] for index, value in zip(self._indices, values, strict=True)])
+        return np.array(rows, dtype=np.int8).reshape(len(rows), len(self.genes))
+
+    def decode(self, genomes: Genomes) -> list[Architecture]:
+        """Genomes (N, G) -> architectures."""
+        return [self.from_values([gene.choices[i] for gene, i in zip(self.genes, row, strict=True)]) for row in genomes]
+
+    def canonical(self, genomes: Genomes) -> Genomes:
+        """A copy of (N, G) with the genes that say nothing set to 0."""
+        genomes = genomes.copy()
+        for i, gene in enumerate(self.genes):
+            if gene.switch is not None:
+                genomes[genomes[:, gene.switch] < gene.switch_from, i] = 0
+        return genomes
+
+    def sample_genomes(self, rng: np.random.Generator, count: int) -> Genomes:
+        """`count` canonical genomes, every gene drawn evenly (the paper's sampling, section 3.2)."""
+        drawn = rng.integers(0, self.n_choices, size=(count, len(self.genes)))
+        return self.canonical(drawn.astype(np.int8))
+
+    def sample(self, rng: np.random.Generator) -> Architecture:
+        """One architecture, every choice drawn evenly."""
+        return self.decode(self.sample_genomes(rng, 1))[0]
+
+    # --- ops -------------------------------------------------------------------------------------
+
+    def layout(self, architecture: Architecture) -> tuple[tuple[str, Op], ...]:
+        """The active slots of a network as (slot name, op), in the order in which they run."""
+        self.validate(architecture)
+        values = self.to_values(architecture)
+        built = ((slot.name, slot.build(*(values[g] for g in slot.genes))) for slot in self.slots)
+        return tuple((name, op) for name, op in built if op is not None)
+
+    def ops(self, architecture: Architecture) -> tuple[Op, ...]:
+        """The ops of a network, in the order in which they run."""
+        return tuple(op for _, op in self.layout(architecture))
+
+    def unique_ops(self, resolutions: Sequence[int] | None = None) -> tuple[Op, ...]:
+        """Every distinct op of every architecture at these resolutions (default: the space's own)."""
+        space = self if resolutions is None else self.with_resolutions(resolutions)
+        ops: dict[Op, None] = {}
+        for slot in space.slots:
+            for index in np.ndindex(*(len(space.genes[g].choices) for g in slot.genes)):
+                op = slot.build(*(space.genes[g].choices[i] for g, i in zip(slot.genes, index, strict=True)))
+                if op is not None:
+                    ops[op] = None
+        return tuple(ops)
+
+    def macs(self, architecture: Architecture) -> int:
+        """Multiply-accumulates of one image through the network; see `Op.macs`."""
+        return sum(op.macs for op in self.ops(architecture))
+
+    def params(self, architecture: Architecture) -> int:
+        """Trainable parameters of the network; see `Op.params`."""
+        return sum(op.params for op in self.ops(architecture))

@@ -1,0 +1,59 @@
+"""Durations and counts as people type them: `20ms`, `1.5s`, `300M`, `5.3M`.
+
+A bare number is refused: nobody should have to guess whether `20` meant milliseconds or seconds.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from ofa_profiler.errors import UsageError
+
+_DURATIONS_MS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 60e3, "h": 3600e3}
+_COUNTS = {"K": 1e3, "M": 1e6, "G": 1e9}
+_NUMBER = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([A-Za-z]*)", re.ASCII)
+
+
+def _parse(text: str, units: dict[str, float], what: str, example: str) -> float:
+    match = _NUMBER.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"{what} {text!r} is not a positive number with a unit, like {example}")
+    number, unit = match.groups()
+    if unit not in units:
+        known = ", ".join(units)
+        problem = f"has an unknown unit {unit!r}" if unit else "has no unit"
+        raise UsageError(f"{what} {text!r} {problem}: write one of {known}, like {example}")
+    value = float(number) * units[unit]
+    if not math.isfinite(value) or value <= 0:
+        raise UsageError(f"{what} {text!r} must be above zero and finite, like {example}")
+    return value
+
+
+def parse_duration_ms(text: str, what: str = "duration") -> float:
+    """`'1.5s'` -> `1500.0`. Raises `UsageError`; `what` names the option in its message."""
+    return _parse(text, _DURATIONS_MS, what, "20ms")
+
+
+def parse_count(text: str, what: str = "count") -> float:
+    """`'300M'` -> `3e8`. Raises `UsageError`; `what` names the option in its message."""
+    return _parse(text, _COUNTS, what, "300M")
+
+
+def format_duration_ms(value_ms: float) -> str:
+    """Three significant digits and the unit that suits them: `0.8` -> `'800 us'`."""
+    if value_ms >= 60e3:
+        return f"{value_ms / 60e3:.3g} min"
+    if value_ms >= 1e3:
+        return f"{value_ms / 1e3:.3g} s"
+    if value_ms >= 1:
+        return f"{value_ms:.3g} ms"
+    return f"{value_ms * 1e3:.3g} us"
+
+
+def format_count(value: float) -> str:
+    """Three significant digits and the unit that suits them: `3e8` -> `'300M'`."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("K", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"
