@@ -1,0 +1,72 @@
+# Set-up and checks. `make help` lists what there is.
+
+PYTHON ?= python3
+VENV ?= .venv
+# More options for pip, for example --extra-index-url for an index that carries CPU builds of torch.
+PIP_FLAGS ?=
+# More arguments for the program that a target runs: make test ARGS="-k search"
+ARGS ?=
+
+RUN := $(VENV)/bin
+PIP := $(RUN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
+# Stamps: what the environment holds. The first is all that measuring and searching need; torch, which
+# training needs and which is gigabytes on some systems, comes with the second.
+MEASURING := $(VENV)/.holds-measuring
+EVERYTHING := $(VENV)/.holds-everything
+
+.PHONY: help quickstart test slow-test install lint format clean environment
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+
+quickstart: $(MEASURING) ## profile this machine, check the table, search, export: writes out/quickstart/
+	@$(RUN)/python examples/quickstart.py $(ARGS)
+
+test: $(EVERYTHING) ## run the tests
+	$(RUN)/python -m pytest $(ARGS)
+
+slow-test: $(EVERYTHING) ## run the tests that take minutes
+	$(RUN)/python -m pytest -m slow $(ARGS)
+
+install: $(EVERYTHING) ## make the environment .venv with everything in it but TensorFlow
+
+lint: $(EVERYTHING) ## check style and types
+	$(RUN)/python -m ruff check .
+	$(RUN)/python -m ruff format --check .
+	$(RUN)/python -m mypy
+
+format: $(EVERYTHING) ## fix what can be fixed of style
+	$(RUN)/python -m ruff check --fix .
+	$(RUN)/python -m ruff format .
+
+clean: ## remove the environment and everything that can be made again, but not out/
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# An environment left half-made, moved with its folder, or made by a Python that has gone is not repaired
+# silently: it may hold things that somebody installed.
+environment:
+	@if [ -d "$(VENV)" ]; then \
+	  "$(RUN)/pip" --version >/dev/null 2>&1 || \
+	    { echo "$(VENV) does not work any more (was it moved, or its Python removed?): run 'make clean' and try again" >&2; exit 1; }; \
+	else \
+	  command -v "$(PYTHON)" >/dev/null || { echo "there is no $(PYTHON); name one: make PYTHON=python3.12 ..." >&2; exit 1; }; \
+	  "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	    { echo "$(PYTHON) is older than Python 3.10; name a newer one: make PYTHON=python3.12 ..." >&2; exit 1; }; \
+	  echo "making the environment $(VENV)"; \
+	  "$(PYTHON)" -m venv "$(VENV)" || { rm -rf "$(VENV)"; exit 1; }; \
+	fi
+
+$(MEASURING): pyproject.toml constraints.txt | environment
+	@echo "installing what measuring and searching need"
+	@$(PIP) --no-deps --editable .
+	@$(RUN)/python -c "from importlib.metadata import requires; \
+	  print(*(r for r in requires('ofa-profiler') if 'torch' not in r and ('extra' not in r or 'matplotlib' in r)), sep='\n')" \
+	  | sed 's/; *extra ==.*//' > $@.txt
+	@$(PIP) --requirement $@.txt
+	@touch $@
+
+$(EVERYTHING): pyproject.toml constraints.txt | environment
+	@echo "installing everything but TensorFlow (torch is large)"
+	@$(PIP) --editable '.[dev]'
+	@touch $(MEASURING) $@
