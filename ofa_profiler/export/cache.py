@@ -1,0 +1,97 @@
+"""The folder in which the models of ops are kept, so that the next table starts at once.
+
+A file is named `IDENTITY-SHA256.SUFFIX`: IDENTITY stands for everything that determines the model (the
+op's fields, batch, precision, exporter and its version), SHA256 is the hash of its bytes. A file whose
+bytes do not match is built anew. Files only appear whole, so any number of runs may share the folder.
+
+Sizes: one model per distinct op, batch and precision, stored as the runtime reads it: 311 MB for
+`ofa-mbv3-w1.2` at five resolutions, 37 MB for `cifar-mbv3`. Nothing is removed by itself, and
+everything may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ofa_profiler.errors import UsageError
+from ofa_profiler.files import write_bytes
+
+_STALE_SECONDS = 24 * 3600
+
+
+def default_cache_dir() -> Path:
+    """`$XDG_CACHE_HOME/ofa-profiler` if set, else the place that the system has for caches."""
+    # The XDG specification says to ignore a relative path.
+    xdg = os.environ.get("XDG_CACHE_HOME", "")
+    if Path(xdg).is_absolute():
+        base = Path(xdg)
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path.home() / ".cache"
+    return base / "ofa-profiler"
+
+
+def identity(parts: Mapping[str, Any]) -> str:
+    """A short hash (32 hex digits) of plain JSON values."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class ModelCache:
+    """The models in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._known: dict[str, list[Path]] = {}
+        if folder.is_dir():
+            for path in sorted(folder.iterdir()):
+                if path.name.startswith("."):
+                    _remove_stale(path)
+                else:
+                    self._known.setdefault(path.name.partition("-")[0], []).append(path)
+
+    def get(self, name: str, suffix: str, build: Callable[[], bytes]) -> tuple[Path, str]:
+        """The file of identity `name` and its SHA-256; built and stored if it is missing or damaged.
+
+        Raises `UsageError` when it cannot be written (a full disk, no permission).
+        """
+        for path in self._known.get(name, ()):
+            sha256 = path.stem.partition("-")[2]
+            if path.suffix == suffix and _holds(path, sha256):
+                return path, sha256
+        data = build()
+        sha256 = hashlib.sha256(data).hexdigest()
+        path = self.folder / f"{name}-{sha256}{suffix}"
+        try:
+            write_bytes(path, data)
+        except UsageError:
+            # Windows does not replace a file that another run is reading; that run has just written it.
+            if not _holds(path, sha256):
+                raise
+        self._known[name] = [path]
+        return path, sha256
+
+
+def _holds(path: Path, sha256: str) -> bool:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest() == sha256
+    except OSError:
+        return False
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove what a killed run left half-written, unless it may still be at work."""
+    with contextlib.suppress(OSError):
+        if path.suffix == ".tmp" and time.time() - path.stat().st_mtime > _STALE_SECONDS:
+            path.unlink()

@@ -1,0 +1,118 @@
+"""Ops and networks as plain torch modules, built from the same layers that are profiled and exported.
+
+Parameter names are those of `weights.py`, so a state_dict is what the exporters take.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ofa_profiler.errors import UsageError
+from ofa_profiler.ops import Conv, GlobalPool, Layer, Linear, Op, SqueezeExcite
+from ofa_profiler.weights import BATCH_NORM_EPS, COUNTER_SUFFIX, Array, Layout, Weights, check_weights
+
+_ACTIVATIONS: dict[str | None, type[nn.Module]] = {
+    None: nn.Identity,
+    "": nn.Identity,
+    "relu": nn.ReLU,
+    "h_swish": nn.Hardswish,
+}
+
+
+class ConvModule(nn.Sequential):
+    """A `Conv` layer: (N, in, H, W) -> (N, out, ceil(H / stride), ceil(W / stride))."""
+
+    def __init__(self, layer: Conv) -> None:
+        if layer.activation not in _ACTIVATIONS:
+            raise UsageError(f"no torch module for the activation {layer.activation!r}")
+        conv = nn.Conv2d(
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel_size,
+            layer.stride,
+            padding=layer.kernel_size // 2,
+            groups=layer.groups,
+            bias=layer.bias,
+        )
+        # Momentum is torch's own default, and that of the published networks.
+        norm = nn.BatchNorm2d(layer.out_channels, eps=BATCH_NORM_EPS) if layer.batch_norm else nn.Identity()
+        super().__init__(OrderedDict(conv=conv, bn=norm, activation=_ACTIVATIONS[layer.activation]()))
+
+
+class SqueezeExciteModule(nn.Module):
+    """A `SqueezeExcite` layer: (N, C, H, W) -> the same."""
+
+    def __init__(self, layer: SqueezeExcite) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(layer.channels, layer.mid_channels, 1)
+        self.expand = nn.Conv2d(layer.mid_channels, layer.channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        squeezed = x.mean((2, 3), keepdim=True)
+        return x * nn.functional.hardsigmoid(self.expand(nn.functional.relu(self.reduce(squeezed))))
+
+
+class LinearModule(nn.Linear):
+    """A `Linear` layer: (N, in, 1, 1) -> (N, out)."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name in nn.Linear
+        return super().forward(input.flatten(1))
+
+
+def layer_module(layer: Layer) -> nn.Module:
+    """The torch module of one layer."""
+    match layer:
+        case Conv():
+            return ConvModule(layer)
+        case SqueezeExcite():
+            return SqueezeExciteModule(layer)
+        case GlobalPool():
+            return nn.AdaptiveAvgPool2d(1)
+        case Linear():
+            return LinearModule(layer.in_features, layer.out_features)
+    raise TypeError(f"no torch module for the layer {layer!r}")
+
+
+class OpModule(nn.Module):
+    """One op: (N, C, H, W) of `op.input_shape` -> the same of `op.output_shape`."""
+
+    def __init__(self, op: Op) -> None:
+        super().__init__()
+        self.op = op
+        for layer in op.layers:
+            self.add_module(layer.name, layer_module(layer))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x
+        for layer in self.children():
+            y = layer(y)
+        return x + y if self.op.skip else y
+
+
+class StaticNetwork(nn.Sequential):
+    """A network, one `OpModule` per slot: images (N, 3, R, R) -> logits (N, classes)."""
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__(OrderedDict((slot, OpModule(op)) for slot, op in layout))
+
+
+def load_weights(module: nn.Module, weights: Weights) -> None:
+    """Copy numpy weights into a module. Raises `UsageError` unless they are exactly its parameters."""
+    own = {name: tensor for name, tensor in module.state_dict().items() if not name.endswith(COUNTER_SUFFIX)}
+    check_weights({name: tuple(tensor.shape) for name, tensor in own.items()}, weights)
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(torch.from_numpy(np.array(weights[name], dtype=np.float32)))
+
+
+def to_weights(module: nn.Module) -> dict[str, Array]:
+    """A copy of a module's parameters and BatchNorm statistics as float32 numpy arrays."""
+    return {
+        name: tensor.detach().to("cpu", torch.float32).numpy().copy()
+        for name, tensor in module.state_dict().items()
+        if not name.endswith(COUNTER_SUFFIX)
+    }
