@@ -43,17 +43,22 @@ def parse_count(text: str, what: str = "count") -> float:
 def format_duration_ms(value_ms: float) -> str:
     """Three significant digits and the unit that suits them: `0.8` -> `'800 us'`."""
     if value_ms >= 60e3:
-        return f"{value_ms / 60e3:.3g} min"
+        return f"{_three_digits(value_ms / 60e3)} min"
     if value_ms >= 1e3:
-        return f"{value_ms / 1e3:.3g} s"
+        return f"{_three_digits(value_ms / 1e3)} s"
     if value_ms >= 1:
-        return f"{value_ms:.3g} ms"
-    return f"{value_ms * 1e3:.3g} us"
+        return f"{_three_digits(value_ms)} ms"
+    return f"{_three_digits(value_ms * 1e3)} us"
 
 
 def format_count(value: float) -> str:
     """Three significant digits and the unit that suits them: `3e8` -> `'300M'`."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("K", 1e3)):
         if value >= size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.3g}"
+            return f"{_three_digits(value / size)}{unit}"
+    return _three_digits(value)
+
+
+def _three_digits(value: float) -> str:
+    # "g" alone would write 999.9 as 1e+03.
+    return f"{value:.3g}" if value < 999.5 else f"{value:.0f}"

@@ -28,18 +28,23 @@ _STALE_SECONDS = 24 * 3600
 
 
 def default_cache_dir() -> Path:
-    """`$XDG_CACHE_HOME/ofa-profiler` if set, else the place that the system has for caches."""
+    """`$XDG_CACHE_HOME/ofa-profiler` if set, else the place that the system has for caches.
+
+    Raises `UsageError` for a user without a home folder.
+    """
     # The XDG specification says to ignore a relative path.
-    xdg = os.environ.get("XDG_CACHE_HOME", "")
-    if Path(xdg).is_absolute():
-        base = Path(xdg)
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path.home() / ".cache"
-    return base / "ofa-profiler"
+    xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (xdg if xdg.is_absolute() else _system_cache_dir()) / "ofa-profiler"
+
+
+def _system_cache_dir() -> Path:
+    if sys.platform == "win32" and os.environ.get("LOCALAPPDATA"):
+        return Path(os.environ["LOCALAPPDATA"])
+    try:
+        home = Path.home()
+    except RuntimeError:
+        raise UsageError("this user has no home folder to cache models in: set XDG_CACHE_HOME") from None
+    return home / "Library" / "Caches" if sys.platform == "darwin" else home / ".cache"
 
 
 def identity(parts: Mapping[str, Any]) -> str:
@@ -54,12 +59,11 @@ class ModelCache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._known: dict[str, list[Path]] = {}
-        if folder.is_dir():
-            for path in sorted(folder.iterdir()):
-                if path.name.startswith("."):
-                    _remove_stale(path)
-                else:
-                    self._known.setdefault(path.name.partition("-")[0], []).append(path)
+        for path in _files(folder):
+            if path.name.startswith("."):
+                _remove_stale(path)
+            else:
+                self._known.setdefault(path.name.partition("-")[0], []).append(path)
 
     def get(self, name: str, suffix: str, build: Callable[[], bytes]) -> tuple[Path, str]:
         """The file of identity `name` and its SHA-256; built and stored if it is missing or damaged.
@@ -81,6 +85,15 @@ class ModelCache:
                 raise
         self._known[name] = [path]
         return path, sha256
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UsageError(f"cannot read the cache {folder}: {error.strerror or error}") from error
 
 
 def _holds(path: Path, sha256: str) -> bool:
