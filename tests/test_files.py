@@ -28,9 +28,14 @@ def test_what_is_written_is_there(tmp_path_factory, data, text):
 def test_failure_while_writing_keeps_the_old_file_and_leaves_nothing(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("old")
-    with pytest.raises(ZeroDivisionError), replacing(path) as temporary:
-        temporary.write_text("half of the n")
-        raise ZeroDivisionError
+
+    def write() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half of the n")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

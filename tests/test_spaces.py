@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -63,17 +64,23 @@ def mutated(document, path, change):
     return document
 
 
+def architecture_or_error(document) -> Architecture | UsageError:
+    try:
+        return Architecture.from_json(document)
+    except UsageError as error:
+        return error
+
+
 @given(name=st.sampled_from(space_names()), seed=seeds, change=json_values | st.just(...), data=st.data())
 def test_damaged_json_is_a_usage_error_and_never_another_architecture(name, seed, change, data):
     document = sample(name, seed).to_json()
     path = data.draw(st.sampled_from(list(places(document))))
     damaged = mutated(document, path, change)
-    try:
-        architecture = Architecture.from_json(damaged)
-    except UsageError as error:
-        assert "\n" not in str(error)
+    result = architecture_or_error(damaged)
+    if isinstance(result, Architecture):
+        assert result.to_json() == damaged
     else:
-        assert architecture.to_json() == damaged
+        assert "\n" not in str(result)
 
 
 @given(value=json_values)
@@ -164,7 +171,7 @@ def test_ops_of_a_network_fit_one_another(name, seed):
     ops = space.ops(architecture)
     assert ops[0].input_shape == (architecture.resolution, architecture.resolution, 3)
     assert ops[-1].output_shape == (space.n_classes,)
-    for before, after in zip(ops, ops[1:], strict=False):
+    for before, after in pairwise(ops):
         assert before.output_shape == after.input_shape
     blocks = [op for op in ops if op.kind == "mbconv"]
     assert len(blocks) == 1 + sum(stage.depth for stage in architecture.stages)
@@ -191,5 +198,5 @@ def test_wrong_resolutions_are_refused():
 
 
 def test_unknown_space_is_refused_with_the_known_ones():
-    with pytest.raises(UsageError, match="unknown search space 'x'; known are ofa-mbv3-w1.0, "):
+    with pytest.raises(UsageError, match=r"unknown search space 'x'; known are ofa-mbv3-w1\.0, "):
         get_space("x")

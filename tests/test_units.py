@@ -24,16 +24,22 @@ def test_number_and_unit_are_read_exactly(parse, units, number, data):
     assert parse(f"{number}{unit}") == float(number) * units[unit]
 
 
+def value_or_error(parse, text) -> float | UsageError:
+    try:
+        return parse(text, "--budget")
+    except UsageError as error:
+        return error
+
+
 @PARSERS
 @given(text=st.one_of(st.text(), st.from_regex(r"[-+]?[0-9.]{1,6}[a-zA-Z ]{0,3}", fullmatch=True)))
 def test_any_text_is_positive_and_finite_or_refused_in_one_line(parse, units, text):
-    try:
-        value = parse(text, "--budget")
-    except UsageError as error:
-        assert str(error).startswith("--budget ")
-        assert "\n" not in str(error)
+    result = value_or_error(parse, text)
+    if isinstance(result, float):
+        assert 0 < result < math.inf
     else:
-        assert 0 < value < math.inf
+        assert str(result).startswith("--budget ")
+        assert "\n" not in str(result)
 
 
 @pytest.mark.parametrize("text", ["20", "20.5", ".5", "0"])
