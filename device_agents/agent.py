@@ -1,0 +1,1000 @@
+#!/usr/bin/env python3
+"""Measures the models of a kit on this machine.  By hand:  python3 agent.py --kit DIR
+
+One file for every board: the standard library plus the runtime (onnxruntime), Python 3.7 or newer.
+
+Two processes. The *supervisor* reads the kit, decides what is measured next and writes the results;
+it needs the standard library only. The *worker* loads the runtime and runs one model at a time. An
+exception in a model travels back as data; a model that crashes or hangs its worker costs that worker,
+fails alone, and the supervisor goes on with a new one.
+
+What is written: JSON lines, appended to `KIT/results.jsonl` and repeated on stdout unless that is a
+terminal. Run again, the agent goes on where the file ends.
+
+    {"type": "run", ...}      what was asked: settings and the SHA-256 of every model (first line)
+    {"type": "device", ...}   the machine, once per start
+    {"type": "visit", ...}    one model measured once: every sample in ns, or status "failed" and why
+    {"type": "end", ...}      everything asked for is there, or the time is up
+
+On stdout alone, never in the file: {"type": "waiting"} (another agent is measuring here) and
+{"type": "fatal"} (nothing can be measured; the exit status is 1).
+"""
+
+from __future__ import annotations
+
+import argparse
+import array
+import contextlib
+import datetime
+import functools
+import gc
+import glob
+import hashlib
+import json
+import math
+import os
+import platform
+import queue
+import random
+import select
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+import traceback
+
+FORMAT = 1
+START_TIMEOUT_S = 300.0  # importing a runtime takes minutes on a slow SD card
+LOCK_TIMEOUT_S = 900.0
+FSYNC_EVERY_S = 5.0
+GIVE_UP_AFTER = 5  # crashed or hung workers in a row: the runtime is broken, not a model
+CAN_FORK = hasattr(os, "fork") and sys.platform in ("linux", "android")
+
+
+class Fatal(Exception):
+    """Nothing can be measured. `usage` says that another request could have worked."""
+
+    def __init__(self, message, usage=False):
+        super().__init__(message)
+        self.usage = usage
+
+
+class WorkerLost(Exception):
+    """The worker died or hung over a model."""
+
+
+class HostGone(Exception):
+    """Whoever started this agent and listened to it has died."""
+
+
+def one_line(text, limit=500):
+    """Text of unknown origin as one line of bounded length."""
+    return " ".join(str(text).split())[:limit]
+
+
+# --- the device: what can be read about it; what cannot is None, never 0 ------------------------------
+
+
+def read_text(path):
+    """The content of a small file, or None."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read(1 << 16).replace(b"\0", b" ").decode("utf-8", "replace").strip()
+    except OSError:
+        return None
+    return text or None
+
+
+def read_integer(path):
+    """The whole number in a file, or None."""
+    try:
+        return int(read_text(path) or "")
+    except ValueError:
+        return None
+
+
+def output_of(*command):
+    """First line of what a small system tool prints, or None."""
+    program = shutil.which(command[0])
+    if program is None:
+        return None
+    try:
+        done = subprocess.run([program, *command[1:]], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    lines = done.stdout.decode("utf-8", "replace").strip().splitlines()
+    return one_line(lines[0]) if done.returncode == 0 and lines else None
+
+
+def cpuinfo(field):
+    """The first value of a field of /proc/cpuinfo, or None."""
+    for line in (read_text("/proc/cpuinfo") or "").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == field and value.strip():
+            return one_line(value)
+    return None
+
+
+def model_and_soc():
+    """What the device calls itself, and its chip. Either may be None."""
+    tree = "/proc/device-tree/"
+    compatible = (read_text(tree + "compatible") or "").split()
+    model = (
+        read_text(tree + "model") or output_of("getprop", "ro.product.model") or output_of("sysctl", "-n", "hw.model")
+    )
+    soc = (
+        (compatible[-1] if compatible else None)
+        or output_of("getprop", "ro.soc.model")
+        or output_of("getprop", "ro.board.platform")
+        or output_of("sysctl", "-n", "machdep.cpu.brand_string")
+        or read_text("/sys/devices/soc0/machine")
+        or cpuinfo("Hardware")
+        or cpuinfo("model name")
+    )
+    if sys.platform == "win32":
+        soc = platform.processor() or None
+    return model or soc, soc
+
+
+def memory_mb():
+    """All memory of the machine in MiB, or None."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // (1 << 20)
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def allowed_cores():
+    """The cores that this process may use, or None where the system does not say."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+
+
+def core_file(core, name):
+    """Where the system tells something about a core."""
+    return "/sys/devices/system/cpu/cpu%d/%s" % (core, name)
+
+
+def max_mhz(core):
+    """The highest clock of a core, or None."""
+    khz = read_integer(core_file(core, "cpufreq/cpuinfo_max_freq"))
+    return khz / 1000 if khz and khz > 0 else None
+
+
+def fastest_cores(cores, count):
+    """`count` of `cores`: highest clock first, then the scheduler's capacity, then the last ones.
+
+    Two threads of one physical core share its units, so the second comes after all other cores.
+    """
+
+    def speed(core):
+        return (max_mhz(core) or 0, read_integer(core_file(core, "cpu_capacity")) or 0, core)
+
+    chosen, twins, seen = [], [], set()
+    for core in sorted(cores, key=speed, reverse=True):
+        siblings = read_text(core_file(core, "topology/thread_siblings_list")) or str(core)
+        (twins if siblings in seen else chosen).append(core)
+        seen.add(siblings)
+    return sorted((chosen + twins)[:count])
+
+
+def temperature_c():
+    """The hottest thermal zone. The kernel reports millidegrees; a few phones report degrees."""
+    zones = [read_integer(path) for path in glob.glob("/sys/class/thermal/thermal_zone*/temp")]
+    degrees = [zone / 1000 if abs(zone) >= 200 else float(zone) for zone in zones if zone]
+    return max((value for value in degrees if -50 < value < 200), default=None)
+
+
+def state(cores):
+    """What changes while one measures. `cores` are those in use, or None when they are not known."""
+    mhz = {}
+    for core in cores or []:
+        khz = read_integer(core_file(core, "cpufreq/scaling_cur_freq"))
+        mhz[str(core)] = khz / 1000 if khz and khz > 0 else None
+    try:
+        load = round(os.getloadavg()[0], 2)
+    except (AttributeError, OSError):
+        load = None
+    return {"mhz": mhz, "temperature_c": temperature_c(), "load_average": load}
+
+
+def describe():
+    """What does not change about this device, as the beginning of a `device` record."""
+    model, soc = model_and_soc()
+    allowed = allowed_cores()
+    return {
+        "type": "device",
+        "time": now(),
+        "model": one_line(model) if model else None,
+        "soc": one_line(soc) if soc else None,
+        "machine": platform.machine() or None,
+        "os": one_line(platform.platform()),
+        "python": platform.python_version(),
+        "memory_mb": memory_mb(),
+        "cores_allowed": allowed,
+        "max_mhz": {str(core): max_mhz(core) for core in allowed} if allowed else None,
+    }
+
+
+def uncontrolled(device):
+    """Sentences about what may have disturbed the measurement and could not be ruled out."""
+    notes = []
+    if device["cores_used"] is None:
+        notes.append("the process could not be pinned to its cores on " + platform.system())
+    if device["governor"] is None:
+        notes.append("the governor of the clock cannot be read")
+    elif device["governor"] != "performance":
+        notes.append("the governor is %s, not performance: clocks may change" % device["governor"])
+    if device["before"]["temperature_c"] is None:
+        notes.append("no temperature can be read")
+    load, cores = device["before"]["load_average"], len(device["cores_allowed"] or []) or os.cpu_count() or 1
+    if load is not None and load > cores / 2:
+        notes.append("other programs are running: load average %.1f at the start" % load)
+    return notes
+
+
+def now():
+    """The time as this device has it."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+# --- statistics: when is a median known well enough ---------------------------------------------------
+
+#: 97.5% quantiles of Student's t distribution for 1, 2, ... degrees of freedom
+T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+
+
+def half_width(medians, samples):
+    """Half of the 95% confidence interval of a model's median, relative to it; None if unknown yet.
+
+    The larger of two intervals, because each is blind to what the other sees:
+    - rounds as clusters: a t interval over the medians of the rounds. It sees what drifts between
+      rounds (clocks, heat, neighbours, memory layout), which any number of samples of one visit hides.
+    - order statistics of all samples together, free of assumptions about their distribution. It sees
+      that a few samples per visit are few, even when the medians of three visits agree by luck.
+    """
+    if len(medians) < 2 or len(samples) < 6:
+        return None
+    spread = statistics.stdev(medians) / math.sqrt(len(medians))
+    clusters = spread * T_975[min(len(medians) - 1, len(T_975)) - 1] / statistics.mean(medians)
+    ordered, count = sorted(samples), len(samples)
+    low = int((count - 1.96 * math.sqrt(count)) / 2)
+    pooled = (ordered[count - 1 - low] - ordered[low]) / 2 / statistics.median(ordered)
+    return max(clusters, pooled)
+
+
+# --- runtimes: how a model becomes a function that runs it once ---------------------------------------
+
+
+#: how numpy calls the element types of onnxruntime
+DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(uint8)": "uint8",
+    "tensor(int8)": "int8",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+}
+
+
+class OnnxRuntime:
+    """onnxruntime, with its values bound once so that a call measures the network and no copies."""
+
+    def __init__(self, settings, spare_core):
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import: it must not run on people's devices
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        try:
+            import numpy
+            import onnxruntime
+        except ImportError as error:
+            raise Fatal("the runtime onnxruntime cannot be imported here: %s" % one_line(error)) from error
+        self.ort, self.numpy = onnxruntime, numpy
+        self.provider = settings["provider"] or "CPUExecutionProvider"
+        available = onnxruntime.get_available_providers()
+        if self.provider not in available:
+            have = ", ".join(available)
+            raise Fatal("onnxruntime has no provider %r on this device; it has %s" % (self.provider, have), usage=True)
+        self.options = onnxruntime.SessionOptions()
+        self.options.intra_op_num_threads = settings["threads"]
+        self.options.inter_op_num_threads = 1
+        self.options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        self.options.log_severity_level = 4
+        if not spare_core:
+            # Threads that spin between operators on every core leave none for the rest of the system.
+            self.options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if self.provider != "CPUExecutionProvider":
+            # Without this, operators that the provider lacks run on the CPU and nobody is told.
+            self.options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        self.info = {"name": "onnxruntime", "version": onnxruntime.__version__, "provider": self.provider}
+
+    def load(self, model, shape):
+        """Bytes of a model and its input's shape -> a function without arguments that runs it once."""
+        session = self.ort.InferenceSession(model, self.options, providers=[self.provider])
+        if self.provider not in session.get_providers():
+            raise Fatal("onnxruntime dropped the provider %s: its libraries do not load here" % self.provider)
+        binding = session.io_binding()
+        bound = []  # a binding does not keep alive what is bound
+        for value in session.get_inputs():
+            if list(value.shape) != list(shape):
+                raise ValueError("the model's input has the shape %s, the kit says %s" % (value.shape, shape))
+            bound.append(self.ort.OrtValue.ortvalue_from_numpy(self.random_input(value.type, shape)))
+            binding.bind_ortvalue_input(value.name, bound[-1])
+        for value in session.get_outputs():
+            if all(isinstance(size, int) for size in value.shape):
+                dtype = self.numpy.dtype(DTYPES[value.type]).type
+                bound.append(self.ort.OrtValue.ortvalue_from_shape_and_type(value.shape, dtype))
+                binding.bind_ortvalue_output(value.name, bound[-1])
+            else:
+                binding.bind_output(value.name)
+        run = functools.partial(session.run_with_iobinding, binding)
+        run.bound = bound
+        return run
+
+    def random_input(self, kind, shape):
+        """The same values every time, none of them denormal (those are slow on many chips)."""
+        generator = self.numpy.random.RandomState(0)
+        dtype = DTYPES[kind]
+        if dtype.startswith("float"):
+            return generator.uniform(-1, 1, shape).astype(dtype)
+        return generator.randint(0, 127, shape).astype(dtype)
+
+
+RUNTIMES = {"onnxruntime": OnnxRuntime}
+
+
+# --- the worker: one model at a time ------------------------------------------------------------------
+
+
+def verified(path, sha256):
+    """The bytes that will run, so that nothing can change between the check and the run."""
+    with open(path, "rb") as file:
+        data = file.read()
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise ValueError("%s is damaged: its SHA-256 is %s, not %s" % (os.path.basename(path), found, sha256))
+    return data
+
+
+def sample(run, budget_s, fewest, most, alive):
+    """Times of single runs in ns: at least `fewest`, then until `budget_s` or `most` is reached."""
+    clock = time.perf_counter_ns
+    samples = []
+    begin = spoken = clock()
+    while True:
+        start = clock()
+        run()
+        end = clock()
+        samples.append(end - start)
+        if len(samples) >= most or (len(samples) >= fewest and end - begin >= budget_s * 1e9):
+            return samples
+        if end - spoken > 1e9:
+            spoken = end
+            alive()
+
+
+def warm_up(run, budget_s, alive):
+    """Run until two windows in a row agree within 5% (or `budget_s` is spent) -> the samples so far."""
+    done = []
+    before = None
+    deadline = time.perf_counter() + budget_s
+    while True:
+        window = sample(run, min(0.002, budget_s / 4), 3, 200, alive)
+        done += window
+        median = statistics.median(window)
+        if before is not None and (abs(median - before) <= 0.05 * before or time.perf_counter() > deadline):
+            return done
+        before = median
+
+
+def visit(runtime, request, settings, alive):
+    """Load one model, warm it up, measure it, forget it."""
+    begin = time.perf_counter_ns()
+    run = runtime.load(verified(request["path"], request["sha256"]), request["input_shape"])
+    loaded = time.perf_counter_ns()
+    alive()
+    warm = warm_up(run, request["visit_s"], alive)
+    samples = sample(run, request["visit_s"], settings["min_visit_samples"], settings["max_visit_samples"], alive)
+    return {"load_ns": loaded - begin, "warmup_ns": sum(warm), "warmup_runs": len(warm), "samples_ns": samples}
+
+
+def pin(cores):
+    """Keep this process and all its threads to come on `cores`; False where that is impossible."""
+    try:
+        os.sched_setaffinity(0, cores)
+        return sorted(os.sched_getaffinity(0)) == sorted(cores)
+    except (AttributeError, OSError, ValueError):
+        return False
+
+
+def serve(requests, responses):
+    """The worker's life: JSON lines in, JSON lines out, until `requests` ends."""
+
+    def respond(response):
+        responses.write(json.dumps(response).encode() + b"\n")
+        responses.flush()
+
+    def alive():
+        respond({"alive": True})
+        if hasattr(signal, "alarm"):
+            # Should the supervisor be gone when a model hangs, the kernel ends this process instead.
+            signal.alarm(int(settings["op_timeout_s"]) + 30)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
+    start = json.loads(requests.readline().decode())
+    settings = start["settings"]
+    try:
+        pinned = bool(start["cores"]) and pin(start["cores"])
+        runtime = RUNTIMES[settings["runtime"]](settings, start["spare_core"])
+        respond({"ready": True, "runtime": runtime.info, "pinned": pinned})
+        gc.disable()
+        gc.freeze()  # collecting what a visit left behind need not look at the runtime's modules
+        for line in iter(requests.readline, b""):
+            try:
+                alive()
+                respond(visit(runtime, json.loads(line.decode()), settings, alive))
+            except Fatal:
+                raise
+            except Exception as error:
+                respond({"error": "%s: %s" % (type(error).__name__, one_line(error))})
+            if hasattr(signal, "alarm"):
+                signal.alarm(0)
+            gc.collect()
+    except Fatal as error:
+        respond({"fatal": str(error), "usage": error.usage})
+
+
+# --- the worker as the supervisor sees it -------------------------------------------------------------
+
+
+class Host:
+    """Whoever started this agent. An attached host holds our stdin open for as long as it lives."""
+
+    def __init__(self, attached, threaded):
+        self.attached = attached
+        self.threaded = threaded  # where pipes cannot be waited for; never together with forks
+        self.gone = threading.Event()
+        if attached and threaded:
+            threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self):
+        while os.read(0, 4096):
+            pass
+        self.gone.set()
+
+    def check(self, timeout_s=0.0, also=None):
+        """Wait until the descriptor `also` can be read, at most `timeout_s` -> whether it can."""
+        deadline = time.monotonic() + timeout_s
+        while not self.threaded:
+            watched = ([0] if self.attached else []) + ([] if also is None else [also])
+            ready = select.select(watched, [], [], max(0.0, deadline - time.monotonic()))[0]
+            if self.attached and 0 in ready and not os.read(0, 4096):
+                raise HostGone
+            if also in ready or time.monotonic() >= deadline:
+                return also in ready
+        if self.gone.wait(timeout_s):
+            raise HostGone
+        return False
+
+
+class Worker:
+    """A worker process: `ask` it for a visit, `close` it. How it comes to life is the subclass's."""
+
+    def send(self, message):
+        raise NotImplementedError
+
+    def receive(self, timeout_s):
+        """The next message; raises `WorkerLost` when there is none within `timeout_s`."""
+        raise NotImplementedError
+
+    def close(self):
+        """Kill the worker, if it still lives -> how it ended, in words."""
+        raise NotImplementedError
+
+    def start(self, settings, cores, spare_core):
+        self.send({"settings": settings, "cores": cores, "spare_core": spare_core})
+        return self.answer(START_TIMEOUT_S)
+
+    def answer(self, timeout_s):
+        """The answer to what was sent last; every sign of life starts `timeout_s` anew."""
+        while True:
+            message = self.receive(timeout_s)
+            if "fatal" in message:
+                raise Fatal(message["fatal"], message["usage"])
+            if "alive" not in message:
+                return message
+
+
+def how_it_ended(status):
+    """`status` as subprocess has it: an exit code, or minus the number of a signal."""
+    if status >= 0:
+        return "the worker process ended with exit code %d" % status
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = "unknown"
+    hint = ": probably out of memory" if name == "SIGKILL" else ""
+    return "the worker process was killed by signal %d (%s)%s" % (-status, name, hint)
+
+
+class ForkedWorker(Worker):
+    """A fork of the supervisor, taken before any runtime is loaded.
+
+    On a phone the interpreter may have been started through its own loader: there is no
+    `sys.executable` that could be run again.
+    """
+
+    def __init__(self, host):
+        self.host = host
+        self.buffer = b""
+        request_end, self.requests = os.pipe()
+        self.responses, response_end = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._live(request_end, response_end)
+        os.close(request_end)
+        os.close(response_end)
+
+    def _live(self, request_end, response_end):
+        status = 1
+        try:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.close(self.requests)
+            os.close(self.responses)
+            # What native code prints must not end up between the results.
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            os.dup2(2, 1)
+            serve(os.fdopen(request_end, "rb"), os.fdopen(response_end, "wb"))
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+
+    def send(self, message):
+        try:
+            os.write(self.requests, json.dumps(message).encode() + b"\n")
+        except OSError as error:
+            raise WorkerLost from error
+
+    def receive(self, timeout_s):
+        deadline = time.monotonic() + timeout_s
+        while b"\n" not in self.buffer:
+            if not self.host.check(max(0.0, deadline - time.monotonic()), self.responses):
+                raise WorkerLost("no answer within %g s" % timeout_s)
+            data = os.read(self.responses, 1 << 16)
+            if not data:
+                raise WorkerLost
+            self.buffer += data
+        line, self.buffer = self.buffer.split(b"\n", 1)
+        return json.loads(line.decode())
+
+    def close(self):
+        os.close(self.requests)
+        os.close(self.responses)
+        done = reap(self.pid, 0.5)  # let a crash be seen as what it was
+        if done is None:
+            os.kill(self.pid, signal.SIGKILL)
+            done = os.waitpid(self.pid, 0)[1]
+        return how_it_ended(-os.WTERMSIG(done) if os.WIFSIGNALED(done) else os.WEXITSTATUS(done))
+
+
+def reap(pid, timeout_s):
+    """Wait for a child -> its wait status, or None when it still lives."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            return status
+        time.sleep(0.005)
+    return None
+
+
+class SpawnedWorker(Worker):
+    """This file started again, where forking is not possible or not safe (Windows, macOS)."""
+
+    def __init__(self, host):
+        self.host = host
+        command = [sys.executable, os.path.abspath(__file__), "--worker"]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.lines = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.lines.put(line)
+        self.lines.put(b"")
+
+    def send(self, message):
+        try:
+            self.process.stdin.write(json.dumps(message).encode() + b"\n")
+            self.process.stdin.flush()
+        except OSError as error:
+            raise WorkerLost from error
+
+    def receive(self, timeout_s):
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            self.host.check()
+            try:
+                line = self.lines.get(timeout=0.25)
+            except queue.Empty:
+                continue
+            if not line:
+                raise WorkerLost
+            return json.loads(line.decode())
+        raise WorkerLost("no answer within %g s" % timeout_s)
+
+    def close(self):
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(0.5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+        return how_it_ended(self.process.wait())
+
+
+# --- results and the order of visits ------------------------------------------------------------------
+
+
+class Results:
+    """`results.jsonl`: append-only, and repeated on `stream` from line `seen` on."""
+
+    def __init__(self, path, run, seen, stream):
+        self.stream = stream
+        self.visits = []
+        lines = self._read(path)
+        for line in lines:
+            record = self._parse(line, path)
+            if record["type"] == "visit":
+                self.visits.append(record)
+        if lines and not same_run(self._parse(lines[0], path), run):
+            raise Fatal("%s holds the results of another kit: move it away" % path)
+        self.file = open(path, "ab")  # noqa: SIM115
+        self.file.truncate(sum(map(len, lines)))  # a line torn by a power cut or a kill
+        self.synced = time.monotonic()
+        for line in lines[seen:]:
+            self.stream(line)
+        if not lines:
+            self.append(run)
+
+    @staticmethod
+    def _read(path):
+        if not os.path.exists(path):
+            return []
+        with open(path, "rb") as file:
+            return [line for line in file if line.endswith(b"\n")]
+
+    @staticmethod
+    def _parse(line, path):
+        try:
+            record = json.loads(line.decode())
+            record["type"]
+            return record
+        except (ValueError, TypeError, KeyError) as error:
+            raise Fatal("%s is damaged: move it away" % path) from error
+
+    def append(self, record):
+        line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
+        self.file.write(line)
+        self.file.flush()
+        self.stream(line)
+        # The host syncs every line of its own copy; here, often enough not to lose much to a power
+        # cut and seldom enough not to disturb the measurement on a slow card.
+        if time.monotonic() - self.synced > FSYNC_EVERY_S or record["type"] != "visit":
+            os.fsync(self.file.fileno())
+            self.synced = time.monotonic()
+
+
+def same_run(one, other):
+    """Whether two run records ask for the same thing; more or less time for it is still the same."""
+
+    def essence(run):
+        settings = {k: v for k, v in run.get("settings", {}).items() if k != "time_limit_s"}
+        return run.get("format"), settings, run.get("models")
+
+    return isinstance(one, dict) and essence(one) == essence(other)
+
+
+class Progress:
+    """What is known of one model so far."""
+
+    def __init__(self, settings):
+        self.settings = settings
+        self.failed = False
+        self.medians = []
+        self.samples = array.array("q")
+        self.half_width = None
+
+    def add(self, record):
+        if record["status"] != "ok":
+            self.failed = True
+            return
+        self.medians.append(statistics.median(record["samples_ns"]))
+        self.samples.extend(record["samples_ns"])
+        self.half_width = half_width(self.medians, self.samples)
+
+    @property
+    def tight(self):
+        return self.half_width is not None and self.half_width <= self.settings["target_half_width"]
+
+    @property
+    def wants_visit(self):
+        rounds = len(self.medians)
+        if self.failed or rounds >= self.settings["max_rounds"]:
+            return False
+        return rounds < self.settings["min_rounds"] or not self.tight
+
+
+class Supervisor:
+    """Visits models in rounds, in a new random order each, until every median is known well enough.
+
+    Shuffled and interleaved, because a machine that heats up or gets busy must not make the models
+    slow that happened to be measured then: what drifts lands on all of them, and shows in their spread.
+    """
+
+    def __init__(self, kit, host, results, worker_class):
+        self.kit, self.host, self.results, self.worker_class = kit, host, results, worker_class
+        self.settings = kit.run["settings"]
+        self.progress = {key: Progress(self.settings) for key in kit.models}
+        self.used_s = 0.0
+        for record in results.visits:
+            self.progress[record["key"]].add(record)
+            self.used_s += record["seconds"]
+        self.worker = None
+        self.lost_in_a_row = 0
+
+    def run(self):
+        device = self._meet_device()
+        try:
+            self._measure()
+        finally:
+            self._close_worker()
+        unsure = [key for key, p in self.progress.items() if not p.failed and not p.tight]
+        self.results.append(
+            {
+                "type": "end",
+                "time": now(),
+                "time_limit_s": self.settings["time_limit_s"],
+                "cut_short": [key for key in unsure if self.progress[key].wants_visit],
+                "noisy": [key for key in unsure if not self.progress[key].wants_visit],
+                "after": state(device["cores_used"]),
+            }
+        )
+
+    def _meet_device(self):
+        device = describe()
+        threads, allowed = self.settings["threads"], device["cores_allowed"]
+        count = len(allowed) if allowed else os.cpu_count() or threads
+        if threads > count:
+            raise Fatal(
+                "%d threads were asked for, but this device lets us use %d cores" % (threads, count), usage=True
+            )
+        self.cores = fastest_cores(allowed, threads) if allowed else None
+        self.spare_core = threads < count
+        ready = self._open_worker()
+        if not ready["pinned"]:
+            self.cores = None
+        elif self.spare_core:
+            pin(set(allowed) - set(self.cores))  # the supervisor itself stays out of the way
+        device["runtime"] = ready["runtime"]
+        device["cores_used"] = self.cores
+        device["governor"] = read_text(core_file((self.cores or [0])[0], "cpufreq/scaling_governor"))
+        device["before"] = state(self.cores)
+        device["uncontrolled"] = uncontrolled(device)
+        self.results.append(device)
+        return device
+
+    def _measure(self):
+        limit_s = self.settings["time_limit_s"]
+        while True:
+            wanting = [key for key, progress in self.progress.items() if progress.wants_visit]
+            if not wanting:
+                return
+            rounds = min(len(self.progress[key].medians) for key in wanting)
+            batch = [key for key in wanting if len(self.progress[key].medians) == rounds]
+            random.Random("%d:%d" % (self.settings["seed"], rounds)).shuffle(batch)
+            for key in batch:
+                # A first look at every model comes before the limit: half a table is no table.
+                if rounds and limit_s is not None and self.used_s >= limit_s:
+                    return
+                self._visit(key, rounds)
+
+    def _visit_s(self):
+        """Time for the samples of one visit: shorter when the limit would not allow enough rounds."""
+        visit_s, limit_s = self.settings["visit_s"], self.settings["time_limit_s"]
+        if limit_s is None:
+            return visit_s
+        share_s = limit_s / (len(self.progress) * self.settings["min_rounds"])
+        return min(visit_s, max(0.01, 0.6 * share_s))
+
+    def _visit(self, key, rounds):
+        begin = time.monotonic()
+        model = self.kit.models[key]
+        request = dict(model, path=self.kit.path_of(model), visit_s=self._visit_s())
+        record = {"type": "visit", "key": key, "round": rounds, "status": "ok"}
+        try:
+            if self.worker is None:
+                self._open_worker()
+            self.worker.send(request)
+            answer = self.worker.answer(self.settings["op_timeout_s"])
+            if "error" in answer:
+                record.update(status="failed", cause="exception")
+            record.update(answer)
+            self.lost_in_a_row = 0
+        except WorkerLost as error:
+            ended = self._close_worker()
+            record.update(status="failed", cause="timeout" if str(error) else "crash", error=str(error) or ended)
+            self.lost_in_a_row += 1
+        record["seconds"] = round(time.monotonic() - begin, 6)
+        self.used_s += record["seconds"]
+        self.progress[key].add(record)
+        record["half_width"] = self.progress[key].half_width
+        self.results.append(record)
+        self._tell(rounds)
+        if self.lost_in_a_row >= GIVE_UP_AFTER:
+            raise Fatal("%d models in a row crashed or hung: %s" % (self.lost_in_a_row, record["error"]))
+
+    def _tell(self, rounds):
+        if not self.host.attached and sys.stderr is not None and sys.stderr.isatty():
+            done = sum(len(progress.medians) > rounds or progress.failed for progress in self.progress.values())
+            sys.stderr.write("\rround %d: %d of %d models " % (rounds + 1, done, len(self.progress)))
+
+    def _open_worker(self):
+        self.worker = self.worker_class(self.host)
+        try:
+            return self.worker.start(self.settings, self.cores, self.spare_core)
+        except WorkerLost as error:
+            raise Fatal("the runtime does not start: %s" % (str(error) or self._close_worker())) from error
+
+    def _close_worker(self):
+        worker, self.worker = self.worker, None
+        return worker.close() if worker is not None else ""
+
+
+# --- the kit, the lock and the command line -----------------------------------------------------------
+
+
+class Kit:
+    """A folder with `manifest.json` and the models it names."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        path = os.path.join(folder, "manifest.json")
+        try:
+            with open(path, encoding="utf-8") as file:
+                manifest = json.load(file)
+            if manifest["format"] != FORMAT:
+                raise Fatal(
+                    "%s has the format %s, this agent reads %d" % (path, manifest["format"], FORMAT), usage=True
+                )
+            self.models = {model["key"]: model for model in manifest["models"]}
+            self.run = {
+                "type": "run",
+                "format": FORMAT,
+                "created": manifest["created"],
+                "settings": manifest["settings"],
+                "about": manifest["about"],
+                "models": {key: model["sha256"] for key, model in self.models.items()},
+            }
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise Fatal("%s cannot be read: %s" % (path, one_line(error)), usage=True) from error
+        if manifest["settings"]["runtime"] not in RUNTIMES:
+            raise Fatal("this agent has no runtime %r" % manifest["settings"]["runtime"], usage=True)
+
+    def path_of(self, model):
+        return os.path.join(self.folder, "models", os.path.basename(model["file"]))
+
+
+class Lock:
+    """Two agents that measure at once measure each other. The system drops the lock with its holder."""
+
+    def __init__(self, path):
+        self.path = path
+        self.file = open(path, "a+b")  # noqa: SIM115
+
+    def take(self, host, say):
+        deadline = time.monotonic() + LOCK_TIMEOUT_S
+        told = False
+        while not self._try():
+            if time.monotonic() > deadline:
+                raise Fatal("another agent is measuring on this device (lock %s)" % self.path)
+            if not told:
+                say({"type": "waiting", "lock": self.path})
+                told = True
+            host.check(0.2)
+
+    def _try(self):
+        try:
+            if sys.platform == "win32":
+                import msvcrt
+
+                self.file.seek(0)
+                msvcrt.locking(self.file.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+
+def parse_arguments(argv):
+    """The command line of the agent."""
+    parser = argparse.ArgumentParser(description="Measure the models of a kit on this machine.")
+    parser.add_argument("--kit", metavar="DIR", help="folder with manifest.json and models/")
+    parser.add_argument("--describe", action="store_true", help="print what is known of this device and stop")
+    parser.add_argument("--attached", action="store_true", help="end when stdin closes: the host holds it open")
+    parser.add_argument("--seen", type=int, default=0, metavar="N", help="do not repeat the first N lines of results")
+    parser.add_argument("--lock", metavar="FILE", help="lock file (default: DIR/lock)")
+    parser.add_argument("--no-fork", action="store_true", help="start workers as new processes")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    if not (arguments.kit or arguments.describe or arguments.worker):
+        parser.error("what to measure? give --kit DIR")
+    return arguments
+
+
+def worker_main():
+    """A spawned worker: its stdout carries the responses; whatever else is printed goes to stderr."""
+    responses = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    serve(sys.stdin.buffer, responses)
+    return 0
+
+
+def to_stdout(line):
+    """Give a line to whoever reads our stdout."""
+    try:
+        sys.stdout.buffer.write(line)
+        sys.stdout.buffer.flush()
+    except (OSError, ValueError) as error:
+        raise HostGone from error
+
+
+def ignore(line):
+    """A terminal is for people, and they have the file."""
+
+
+def measure_kit(arguments, stream):
+    """Measure what the kit asks for; every line of the results goes to the function `stream` too."""
+
+    def end(*_):
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
+    spawn = arguments.no_fork or not CAN_FORK
+    host = Host(arguments.attached, threaded=spawn)
+    kit = Kit(arguments.kit)
+    lock = Lock(arguments.lock or os.path.join(arguments.kit, "lock"))
+    lock.take(host, lambda record: stream(json.dumps(record).encode() + b"\n"))
+    results = Results(os.path.join(arguments.kit, "results.jsonl"), kit.run, arguments.seen, stream)
+    Supervisor(kit, host, results, SpawnedWorker if spawn else ForkedWorker).run()
+
+
+def main(argv=None):
+    """The command: 0 when everything was measured, 1 when nothing can be, 130 when interrupted."""
+    arguments = parse_arguments(argv)
+    if arguments.worker:
+        return worker_main()
+    if arguments.describe:
+        print(json.dumps(describe()))
+        return 0
+    stream = ignore if sys.stdout is None or sys.stdout.isatty() else to_stdout
+    try:
+        measure_kit(arguments, stream)
+    except Fatal as error:
+        stream(json.dumps({"type": "fatal", "error": str(error), "usage": error.usage}).encode() + b"\n")
+        sys.stderr.write("agent: %s\n" % error)
+        return 1
+    except (KeyboardInterrupt, HostGone):
+        sys.stderr.write("agent: interrupted; run it again to go on\n")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""What a device is: something that takes a kit and runs the agent on it.
+
+A transport moves files and starts processes. What the lines of an agent mean is decided here, once for
+all transports; nothing that a device says is trusted.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+
+from ofa_profiler.errors import DeviceError, TransientDeviceError, UsageError
+from ofa_profiler.journal import MAX_LINE, Record, parse_record
+
+_LAST_WORDS = 300
+
+
+class Agent(ABC):
+    """An agent that runs somewhere. It ends when its stdin does, so a host that dies takes it along."""
+
+    @abstractmethod
+    def read_line(self, limit: int) -> bytes:
+        """The next line of its stdout, at most `limit` bytes of it; empty at the end."""
+
+    @abstractmethod
+    def finish(self) -> tuple[str, str]:
+        """Wait for its end -> how it ended, in words, and the end of its stderr."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End it, if it still runs, and wait until it has."""
+
+
+class Device(ABC):
+    """A context manager. Every method raises `DeviceError`, or its transient kind, when the device fails."""
+
+    #: As in `--device`.
+    spec: str
+
+    @abstractmethod
+    def start(self, kit: Path | None, arguments: Sequence[str]) -> Agent:
+        """Bring the folder `kit` (if any) to the device and start the agent there with `arguments`.
+
+        The transport adds `--kit` with the folder's place on the device, and `--attached`.
+        """
+
+    def close(self) -> None:  # noqa: B027 (a device that holds nothing open has nothing to close)
+        """Let go of the device."""
+
+    def __enter__(self) -> Device:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def describe(self) -> Record:
+        """What the device says about itself, without measuring: a record of type `device`."""
+        with closing(self.start(None, ["--describe"])) as agent:
+            record = _record(agent.read_line(MAX_LINE))
+            if record is None or record["type"] != "device":
+                raise TransientDeviceError(f"{self.spec}: {_why_it_ended(agent)}")
+            return record
+
+    def measure_kit(self, kit: Path, seen: int) -> Generator[Record, None, None]:
+        """Run the agent on a kit and give its records as they come, without the first `seen` lines.
+
+        The last record is of type `end`; whatever else happens is an error: `UsageError` for what this
+        device cannot do, `TransientDeviceError` when the agent is gone before its end.
+        """
+        with closing(self.start(kit, ["--seen", str(seen)])) as agent:
+            ended = False
+            while (record := _record(agent.read_line(MAX_LINE))) is not None:
+                if record["type"] == "fatal":
+                    kind = UsageError if record.get("usage") is True else DeviceError
+                    raise kind(f"device {self.spec}: {record.get('error')}")
+                ended = record["type"] == "end"
+                yield record
+            if not ended:
+                raise TransientDeviceError(f"device {self.spec}: {_why_it_ended(agent)}")
+
+
+def _record(line: bytes) -> Record | None:
+    """One line of an agent; None at the end of its output (a line without an end was cut off)."""
+    if not line.endswith(b"\n") and len(line) < MAX_LINE:
+        return None
+    try:
+        return parse_record(line)
+    except ValueError as error:
+        raise DeviceError(f"the agent wrote a line that cannot be read: {error}") from None
+
+
+def _why_it_ended(agent: Agent) -> str:
+    ended, words = agent.finish()
+    words = " ".join(words.split())[-_LAST_WORDS:]
+    return f"the agent stopped before it was done ({ended})" + (f": {words}" if words else "")

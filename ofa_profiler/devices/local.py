@@ -1,0 +1,88 @@
+"""This machine, measured through the same agent file that a board runs, as a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from ofa_profiler.devices.base import Agent, Device
+from ofa_profiler.errors import DeviceError
+from ofa_profiler.kit import AGENT_FILE, agent_source
+
+_PATIENCE_S = 5.0
+
+
+class LocalDevice(Device):
+    """`--device local`."""
+
+    spec = "local"
+
+    def start(self, kit: Path | None, arguments: Sequence[str]) -> Agent:
+        command = [sys.executable, str(kit / AGENT_FILE if kit else agent_source()), *arguments]
+        if kit is not None:
+            # One lock for all kits: whoever measures on this machine does so alone.
+            command += ["--kit", str(kit), "--attached", "--lock", str(_lock_file())]
+        try:
+            return LocalAgent(command)
+        except OSError as error:
+            raise DeviceError(f"cannot start the agent: {error}") from error
+
+
+def _lock_file() -> Path:
+    user = re.sub(r"\W", "_", getpass.getuser()) if os.name == "nt" else str(os.getuid())
+    return Path(tempfile.gettempdir()) / f"ofa-profiler-{user}.lock"
+
+
+class LocalAgent(Agent):
+    """A child process in a session of its own: Ctrl-C in the terminal is for the host to handle."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._words: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed in close)
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._words,
+            start_new_session=True,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+        )
+
+    @property
+    def pid(self) -> int:
+        """Process id of the agent's supervisor."""
+        return self._process.pid
+
+    def read_line(self, limit: int) -> bytes:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline(limit)
+
+    def finish(self) -> tuple[str, str]:
+        code = self._process.wait()
+        self._words.seek(0)
+        words = self._words.read().decode("utf-8", "replace")
+        if code >= 0:
+            return f"exit code {code}", words
+        with contextlib.suppress(ValueError):
+            return f"killed by {signal.Signals(-code).name}", words
+        return f"killed by signal {-code}", words
+
+    def close(self) -> None:
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        try:
+            self._process.wait(_PATIENCE_S)  # the end of its stdin ends it
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._words.close()

@@ -1,0 +1,295 @@
+"""The journal: JSON lines, appended and synced as they come, from which everything else is derived.
+
+The format is the agent's (`device_agents/agent.py` lists the records), so what a board wrote by itself
+is a journal too. The first line says what was asked for. A last line torn by a kill or a full disk is
+dropped; anything else that is wrong is an error with file and row.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, NoReturn
+
+from ofa_profiler.errors import InputFileError, UsageError
+from ofa_profiler.statistics import Measurement
+
+FORMAT = 1
+#: Longer lines are no records: the longest that an agent writes has 1000 samples.
+MAX_LINE = 8 << 20
+
+Record = dict[str, Any]
+
+
+def parse_record(line: bytes) -> Record:
+    """One line -> its record. Raises `ValueError` for anything that is not an object with a `type`."""
+
+    def refuse(name: str) -> NoReturn:
+        raise ValueError(f"it says {name}")
+
+    if len(line) >= MAX_LINE:
+        raise ValueError(f"it is longer than {MAX_LINE} bytes")
+    try:
+        record = json.loads(line.decode("utf-8"), parse_constant=refuse)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is not JSON ({error.msg})") from None
+    if not isinstance(record, dict) or not isinstance(record.get("type"), str):
+        raise ValueError("it is not an object with a type")
+    return record
+
+
+class Log:
+    """The meaning of a journal: records go in one by one, in order, and are checked."""
+
+    def __init__(self) -> None:
+        self.run: Record = {}
+        self.devices: list[Record] = []
+        self.visits: dict[str, list[Record]] = {}
+        self.n_visits = 0
+        #: The last `end` record, None while there is more to do.
+        self.end: Record | None = None
+
+    def add(self, record: Record) -> bool:
+        """Take a record in; False for one that no journal keeps. Raises `ValueError` if it is wrong."""
+        kind = record["type"]
+        if not self.run and kind != "run":
+            raise ValueError("the first line must be of type 'run'")
+        if kind == "run":
+            self._add_run(record)
+        elif kind == "device":
+            self._add_device(record)
+        elif kind == "visit":
+            self._add_visit(record)
+        elif kind == "end":
+            _check_end(record)
+            self.end = record
+        else:
+            return False
+        return True
+
+    def _add_run(self, record: Record) -> None:
+        if self.run:
+            raise ValueError("a second line of type 'run'")
+        if record.get("format") != FORMAT:
+            raise ValueError(f"format {record.get('format')!r}; this version reads {FORMAT}")
+        for name in ("settings", "about", "models"):
+            if not isinstance(record.get(name), dict):
+                raise ValueError(f"{name!r} must be an object")
+        if not all(isinstance(sha256, str) for sha256 in record["models"].values()):
+            raise ValueError("'models' must give the SHA-256 of each model")
+        self.run = record
+        self.visits = {key: [] for key in record["models"]}
+
+    def _add_device(self, record: Record) -> None:
+        if not isinstance(record.get("runtime"), dict):
+            raise ValueError("'runtime' must be an object")
+        if self.devices and (difference := _difference(_identity(self.devices[0]), _identity(record))):
+            raise ValueError(f"another device or runtime than before ({difference})")
+        self.devices.append(record)
+
+    def _add_visit(self, record: Record) -> None:
+        key = record.get("key")
+        if not isinstance(key, str) or key not in self.visits:
+            raise ValueError(f"no such model: {key!r}")
+        before = self.visits[key]
+        if before and before[-1]["status"] != "ok":
+            raise ValueError(f"a visit of {key!r} after it had failed")
+        if record.get("round") != len(before):
+            raise ValueError(f"round {record.get('round')!r} of {key!r} where round {len(before)} was due")
+        _check_visit(record)
+        before.append(record)
+        self.n_visits += 1
+        self.end = None
+
+    def measurement(self, key: str) -> Measurement | None:
+        """All that is known of one model; None before its first visit."""
+        visits = self.visits[key]
+        if not visits:
+            return None
+        last = visits[-1]
+        if last["status"] != "ok":
+            return Measurement(key, (), "failed", last["error"])
+        rounds = tuple(tuple(ns / 1e6 for ns in visit["samples_ns"]) for visit in visits)
+        return Measurement(key, rounds, half_width=last.get("half_width"))
+
+    def measurements(self) -> dict[str, Measurement]:
+        """Every model that was visited, in the order of the request."""
+        found = ((key, self.measurement(key)) for key in self.visits)
+        return {key: measurement for key, measurement in found if measurement is not None}
+
+    @property
+    def measuring_s(self) -> float:
+        """Seconds in which the device was running models, warm-up included."""
+        visits = (visit for visits in self.visits.values() for visit in visits if visit["status"] == "ok")
+        return float(sum(visit["warmup_ns"] + sum(visit["samples_ns"]) for visit in visits) / 1e9)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+
+
+def _check_visit(record: Record) -> None:
+    if not _positive(record.get("seconds")):
+        raise ValueError("'seconds' must be a number, 0 or more")
+    if record.get("status") == "failed":
+        if not isinstance(record.get("error"), str):
+            raise ValueError("a failed visit must say its 'error'")
+        return
+    if record.get("status") != "ok":
+        raise ValueError(f"unknown status {record.get('status')!r}")
+    samples = record.get("samples_ns")
+    if not isinstance(samples, list) or not samples:
+        raise ValueError("'samples_ns' must be a list of times")
+    for sample in samples:
+        if not _whole(sample) or not 0 < sample < 10**15:
+            raise ValueError(f"'samples_ns' holds {sample!r:.40}, which is no time in nanoseconds")
+    if not _whole(record.get("warmup_ns")) or record["warmup_ns"] < 0:
+        raise ValueError("'warmup_ns' must be a whole number, 0 or more")
+    if record.get("half_width") is not None and not _positive(record["half_width"]):
+        raise ValueError("'half_width' must be a number or null")
+
+
+def _check_end(record: Record) -> None:
+    for name in ("cut_short", "noisy"):
+        value = record.get(name)
+        if not isinstance(value, list) or not all(isinstance(key, str) for key in value):
+            raise ValueError(f"{name!r} must be a list of models")
+    if record.get("time_limit_s") is not None and not _positive(record["time_limit_s"]):
+        raise ValueError("'time_limit_s' must be a number or null")
+
+
+def _identity(device: Record) -> dict[str, Any]:
+    """What must not change within one journal."""
+    names = ("model", "soc", "machine", "cores_used")
+    return {**{name: device.get(name) for name in names}, **{f"runtime {k}": v for k, v in device["runtime"].items()}}
+
+
+def _difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """The first difference of two mappings, in words; empty if there is none."""
+    for name in {**one, **other}:
+        if one.get(name) != other.get(name):
+            return f"{name} {one.get(name)!r:.60}, now {other.get(name)!r:.60}"
+    return ""
+
+
+def request_difference(one: Record, other: Record) -> str:
+    """In what two `run` records ask for different things; empty if they do not.
+
+    The time limit does not count: with a longer one, a run that was cut short goes on.
+    """
+    settings = [{k: v for k, v in run["settings"].items() if k != "time_limit_s"} for run in (one, other)]
+    if difference := _difference(*settings):
+        return difference
+    return "other models" if one["models"] != other["models"] else ""
+
+
+def read_journal(path: Path) -> tuple[Log, bytes]:
+    """A journal and its whole lines, as they are. Raises `InputFileError` with the row that is wrong."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputFileError(path, error.strerror or str(error)) from error
+    data = data[: data.rfind(b"\n") + 1]
+    log = Log()
+    for row, line in enumerate(data.splitlines(keepends=True), start=1):
+        try:
+            log.add(parse_record(line))
+        except ValueError as error:  # noqa: PERF203 (the row is part of the message)
+            raise InputFileError(path, f"not a line of a journal: {error}", row=row) from None
+    if not log.run:
+        raise InputFileError(path, "holds no results")
+    return log, data
+
+
+class Journal:
+    """A journal that is being written; with the path None it is kept in memory only.
+
+    An existing file is continued if it answers the same request, and refused (`UsageError`) if not.
+    """
+
+    def __init__(self, path: Path | None, run: Record) -> None:
+        self.path = path
+        self.log = Log()
+        self._file: BinaryIO | None = None
+        self._lines: list[bytes] = []
+        if path is not None:
+            self._open(path, run)
+        if not self.log.run:
+            self.append(run)
+
+    def _open(self, path: Path, run: Record) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = file = path.open("ab")
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+        try:
+            _lock(file.fileno(), path)
+            if b"\n" in path.read_bytes():
+                self.log, data = read_journal(path)
+                if difference := request_difference(self.log.run, run):
+                    raise UsageError(
+                        f"{path} was measured with other settings ({difference}); use another --name, or --fresh"
+                    )
+                self._lines = data.splitlines(keepends=True)
+            file.truncate(sum(map(len, self._lines)))  # without a torn last line
+        except BaseException:
+            file.close()
+            raise
+
+    @property
+    def lines(self) -> list[bytes]:
+        """Every line so far."""
+        return self._lines
+
+    def append(self, record: Record) -> None:
+        """Check a record and keep it, down to the disk. Raises `ValueError` for a wrong one."""
+        if not self.log.add(record):
+            return
+        line = json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        self._lines.append(line)
+        if self._file is None:
+            return
+        try:
+            self._file.write(line)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise UsageError(f"cannot write {self.path}: {error.strerror or error}") from error
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    """Two runs must not write one journal. The system drops the lock with its holder."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise UsageError(f"{path} is being written by another ofa-profile; wait for it or use another --name") from None

@@ -1,0 +1,169 @@
+"""Measuring models on a device: what is asked for, and the loop that gets it into a journal.
+
+The agent decides which model is visited next and when a median is known well enough; here its records
+are kept, a device that went away is tried again, and a journal that was begun is continued.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ofa_profiler.devices.base import Device
+from ofa_profiler.errors import DeviceError, TransientDeviceError
+from ofa_profiler.journal import Journal, Log
+from ofa_profiler.kit import ModelFile, run_record, write_kit
+from ofa_profiler.statistics import Measurement
+
+__all__ = ["Measurement", "Progress", "Settings", "is_finished", "measure", "measure_into"]
+
+#: Tries without a single new visit before a transient failure is taken for a final one.
+_TRIES = 3
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How models are run and how often. Everything but `time_limit_s` must be equal to continue a journal.
+
+    Every model is visited once per round. After `min_rounds` a model is done when half of the 95%
+    confidence interval of its median is at most `target_half_width` of it, or after `max_rounds`.
+    """
+
+    runtime: str = "onnxruntime"
+    precision: str = "fp32"
+    provider: str | None = None
+    threads: int = 1
+    batch: int = 1
+    seed: int = 0
+    min_rounds: int = 3
+    max_rounds: int = 8
+    target_half_width: float = 0.02
+    #: Time for the samples of one visit, after the warm-up, within the two numbers of samples below.
+    visit_s: float = 0.1
+    min_visit_samples: int = 7
+    max_visit_samples: int = 1000
+    #: A model that gives no sign of life for this long has failed.
+    op_timeout_s: float = 60.0
+    #: Time for all visits together; the first round comes in any case. None: no limit.
+    time_limit_s: float | None = 600.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a measurement is. `left_s` is an estimate, None before the first visit."""
+
+    done: int
+    total: int
+    failed: int
+    visits: int
+    left_s: float | None
+    #: Another agent is measuring on the device; ours waits for it.
+    waiting: bool = False
+
+
+def measure(
+    device: Device,
+    models: Sequence[ModelFile],
+    settings: Settings,
+    *,
+    journal: Path | None = None,
+    about: Mapping[str, Any] | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> dict[str, Measurement]:
+    """Measure `models` on `device` -> a measurement per key, in the order of `models`.
+
+    Continues the file `journal` if it exists; without one, the samples are in the result only. `about`
+    is kept in the journal's first line. A model that fails is a `Measurement` with status `failed`.
+    Raises `DeviceError` when the device, the way to it or the agent fails, `UsageError` for a journal
+    of another request and for what the device cannot do.
+    """
+    with Journal(journal, run_record(models, asdict(settings), about or {})) as open_journal:
+        measure_into(open_journal, device, models, settings, progress)
+        return open_journal.log.measurements()
+
+
+def measure_into(
+    journal: Journal,
+    device: Device,
+    models: Sequence[ModelFile],
+    settings: Settings,
+    progress: Callable[[Progress], None] | None = None,
+) -> None:
+    """`measure` into an open journal, which must be that of a request for these models and settings."""
+    failures = 0
+    with tempfile.TemporaryDirectory(prefix="ofa-profiler-") as folder:
+        while not is_finished(journal.log, settings):
+            before = journal.log.n_visits
+            try:
+                _measure_once(journal, device, models, settings, Path(folder), progress)
+            except TransientDeviceError:
+                failures = 1 if journal.log.n_visits > before else failures + 1
+                if failures >= _TRIES:
+                    raise
+                time.sleep(failures)
+
+
+def is_finished(log: Log, settings: Settings) -> bool:
+    """Whether there is nothing left to measure; a longer time limit continues what was cut short."""
+    if log.end is None:
+        return False
+    old, new = log.end["time_limit_s"], settings.time_limit_s
+    longer = old is not None and (new is None or new > old)
+    return not (log.end["cut_short"] and longer)
+
+
+def _measure_once(
+    journal: Journal,
+    device: Device,
+    models: Sequence[ModelFile],
+    settings: Settings,
+    folder: Path,
+    progress: Callable[[Progress], None] | None,
+) -> None:
+    run = {**journal.log.run, "settings": asdict(settings)}
+    write_kit(folder, models, run, b"".join(journal.lines))
+    with closing(device.measure_kit(folder, seen=len(journal.lines))) as records:
+        for record in records:
+            try:
+                journal.append(record)
+            except ValueError as error:
+                raise DeviceError(f"device {device.spec}: wrong record from the agent: {error}") from None
+            if progress is not None:
+                progress(estimate(journal.log, settings, waiting=record["type"] == "waiting"))
+
+
+def estimate(log: Log, settings: Settings, *, waiting: bool = False) -> Progress:
+    """How far the measurement in `log` is, and how long the rest will take."""
+    done, failed, used_s, left = 0, 0, 0.0, 0.0
+    for visits in log.visits.values():
+        used_s += sum(visit["seconds"] for visit in visits)
+        visits_left = _visits_left(visits, settings)
+        done += visits_left == 0
+        failed += bool(visits) and visits[-1]["status"] != "ok"
+        left += visits_left
+    left_s = None
+    if log.n_visits:
+        left_s = left * used_s / log.n_visits
+        if settings.time_limit_s is not None:
+            first_round = sum(not visits for visits in log.visits.values()) * used_s / log.n_visits
+            left_s = min(left_s, max(settings.time_limit_s - used_s, first_round))
+    return Progress(done, len(log.visits), failed, log.n_visits, left_s, waiting)
+
+
+def _visits_left(visits: Sequence[Mapping[str, Any]], settings: Settings) -> float:
+    """How many more visits a model will need: an interval shrinks with the root of their number."""
+    rounds = len(visits)
+    if rounds and visits[-1]["status"] != "ok":
+        return 0
+    if rounds < settings.min_rounds:
+        return settings.min_rounds - rounds
+    width = visits[-1].get("half_width")
+    if rounds >= settings.max_rounds or (width is not None and width <= settings.target_half_width):
+        return 0
+    needed = rounds * (width / settings.target_half_width) ** 2 if width is not None else settings.max_rounds
+    return max(1.0, min(needed, settings.max_rounds) - rounds)
