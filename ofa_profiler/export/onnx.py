@@ -91,7 +91,7 @@ class _Graph:
                 raise UsageError(f"op {op.key} cannot add its input to an output of another shape")
             return self._add_node("Add", [tensor, source], parameter_name(slot, "shortcut"))
         if op.skip is not False:
-            raise UsageError(f"the ONNX exporter does not know the shortcut {op.skip!r} of op {op.key}")
+            raise UsageError(f"the ONNX exporter does not know the shortcut {op.skip!r} of {op!r}")
         return tensor
 
     def _add_layer(self, slot: str, op: Op, layer: Layer, tensor: str) -> str:
