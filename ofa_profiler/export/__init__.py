@@ -30,6 +30,7 @@ __all__ = [
     "Exporter",
     "Model",
     "Weights",
+    "count_exported",
     "default_cache_dir",
     "export_network",
     "export_ops",
@@ -83,6 +84,32 @@ def export_ops(
     return models
 
 
+def count_exported(
+    ops: Iterable[Op],
+    *,
+    batch: int = 1,
+    precision: str = "fp32",
+    runtime: str = "onnxruntime",
+    cache_dir: Path | None = None,
+) -> int:
+    """How many of these models `export_ops` would find in the cache."""
+    exporter = get_exporter(runtime, precision)
+    cache = ModelCache((cache_dir or default_cache_dir()) / "models")
+    return sum(cache.has(_identity(exporter, op, batch, precision), exporter.suffix) for op in ops)
+
+
+def _identity(exporter: Exporter, op: Op, batch: int, precision: str) -> str:
+    return identity(
+        {
+            "runtime": exporter.runtime,
+            "version": exporter.version,
+            "precision": precision,
+            "batch": batch,
+            "op": asdict(op),
+        }
+    )
+
+
 def _export_op(exporter: Exporter, op: Op, batch: int, precision: str, cache: ModelCache) -> Model:
     layout = layout_of(op)
 
@@ -92,16 +119,7 @@ def _export_op(exporter: Exporter, op: Op, batch: int, precision: str, cache: Mo
             layout, weights, batch=batch, precision=precision, output_name=OP_OUTPUT_NAME, metadata={"op": op.key}
         )
 
-    name = identity(
-        {
-            "runtime": exporter.runtime,
-            "version": exporter.version,
-            "precision": precision,
-            "batch": batch,
-            "op": asdict(op),
-        }
-    )
-    path, sha256 = cache.get(name, exporter.suffix, build)
+    path, sha256 = cache.get(_identity(exporter, op, batch, precision), exporter.suffix, build)
     return Model(op.key, path, sha256, exporter.input_shape(layout, batch))
 
 

@@ -65,6 +65,10 @@ class ModelCache:
             else:
                 self._known.setdefault(path.name.partition("-")[0], []).append(path)
 
+    def has(self, name: str, suffix: str) -> bool:
+        """Whether there is a file of that identity; its bytes are not looked at."""
+        return any(path.suffix == suffix for path in self._known.get(name, ()))
+
     def get(self, name: str, suffix: str, build: Callable[[], bytes]) -> tuple[Path, str]:
         """The file of identity `name` and its SHA-256; built and stored if it is missing or damaged.
 

@@ -108,7 +108,8 @@ class _Graph:
             case Linear():
                 name = parameter_name(slot, layer.name)
                 flat = self._add_node("Flatten", [tensor], name, axis=1)
-                constants = [self._add_constant(f"{name}.{part}", self.weights[f"{name}.{part}"]) for part in _LINEAR]
+                names = (f"{name}.weight", f"{name}.bias")
+                constants = [self._add_constant(constant, self.weights[constant]) for constant in names]
                 return self._add_node("Gemm", [flat, *constants], name, transB=1)
         raise UsageError(f"the ONNX exporter does not know the layer {layer!r} of op {op.key}")
 
@@ -156,9 +157,6 @@ class _Graph:
         data = np.ascontiguousarray(value, dtype="<f4")
         self.initializers.append(helper.make_tensor(name, TensorProto.FLOAT, data.shape, data.tobytes(), raw=True))
         return name
-
-
-_LINEAR = ("weight", "bias")
 
 
 def _value(name: str, shape: tuple[int, ...]) -> onnx.ValueInfoProto:
