@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +64,8 @@ class SearchSpace(ABC):
     preprocessing: Preprocessing
     #: The resolutions that `sample` and the search draw from.
     resolutions: tuple[int, ...]
+    #: All that `with_resolutions` takes.
+    valid_resolutions: tuple[int, ...]
 
     @cached_property
     @abstractmethod
@@ -135,6 +138,16 @@ class SearchSpace(ABC):
         """One architecture, every choice drawn evenly."""
         return self.decode(self.sample_genomes(rng, 1))[0]
 
+    @property
+    def largest(self) -> Architecture:
+        """The architecture with the largest value of every choice."""
+        return self.from_values([max(gene.choices) for gene in self.genes])
+
+    @property
+    def smallest(self) -> Architecture:
+        """The architecture with the smallest value of every choice."""
+        return self.from_values([min(gene.choices) for gene in self.genes])
+
     # --- ops -------------------------------------------------------------------------------------
 
     def layout(self, architecture: Architecture) -> tuple[tuple[str, Op], ...]:
@@ -151,13 +164,13 @@ class SearchSpace(ABC):
     def unique_ops(self, resolutions: Sequence[int] | None = None) -> tuple[Op, ...]:
         """Every distinct op of every architecture at these resolutions (default: the space's own)."""
         space = self if resolutions is None else self.with_resolutions(resolutions)
-        ops: dict[Op, None] = {}
-        for slot in space.slots:
-            for index in np.ndindex(*(len(space.genes[g].choices) for g in slot.genes)):
-                op = slot.build(*(space.genes[g].choices[i] for g, i in zip(slot.genes, index, strict=True)))
-                if op is not None:
-                    ops[op] = None
-        return tuple(ops)
+        return tuple(dict.fromkeys(op for slot in space.slots for op in space.slot_ops(slot)))
+
+    def slot_ops(self, slot: Slot) -> tuple[Op, ...]:
+        """Every distinct op that this slot of the space can hold."""
+        choices = (self.genes[g].choices for g in slot.genes)
+        built = (slot.build(*values) for values in product(*choices))
+        return tuple(dict.fromkeys(op for op in built if op is not None))
 
     def macs(self, architecture: Architecture) -> int:
         """Multiply-accumulates of one image through the network; see `Op.macs`."""
