@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, NoReturn
 
 from ofa_profiler.errors import InputFileError, UsageError
+from ofa_profiler.settings import Settings
 from ofa_profiler.statistics import Measurement
 
 FORMAT = 1
@@ -32,10 +33,14 @@ def parse_record(line: bytes) -> Record:
     def refuse(name: str) -> NoReturn:
         raise ValueError(f"it says {name}")
 
+    def finite(text: str) -> float:
+        number = float(text)
+        return number if math.isfinite(number) else refuse(text[:40])
+
     if len(line) >= MAX_LINE:
         raise ValueError(f"it is longer than {MAX_LINE} bytes")
     try:
-        record = json.loads(line.decode("utf-8"), parse_constant=refuse)
+        record = json.loads(line.decode("utf-8"), parse_constant=refuse, parse_float=finite)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except UnicodeDecodeError:
@@ -81,9 +86,15 @@ class Log:
             raise ValueError("a second line of type 'run'")
         if record.get("format") != FORMAT:
             raise ValueError(f"format {record.get('format')!r}; this version reads {FORMAT}")
-        for name in ("settings", "about", "models"):
+        for name in ("about", "models"):
             if not isinstance(record.get(name), dict):
                 raise ValueError(f"{name!r} must be an object")
+        if not isinstance(record.get("created"), str):
+            raise ValueError("'created' must be a date")
+        try:
+            Settings.from_json(record.get("settings"))
+        except UsageError as error:
+            raise ValueError(error) from None
         if not all(isinstance(sha256, str) for sha256 in record["models"].values()):
             raise ValueError("'models' must give the SHA-256 of each model")
         self.run = record
@@ -92,6 +103,11 @@ class Log:
     def _add_device(self, record: Record) -> None:
         if not isinstance(record.get("runtime"), dict):
             raise ValueError("'runtime' must be an object")
+        if not isinstance(record.get("time"), str):
+            raise ValueError("'time' must be a date")
+        notes = record.get("uncontrolled")
+        if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+            raise ValueError("'uncontrolled' must be a list of sentences")
         if self.devices and (difference := _difference(_identity(self.devices[0]), _identity(record))):
             raise ValueError(f"another device or runtime than before ({difference})")
         self.devices.append(record)
@@ -217,20 +233,21 @@ def read_journal(path: Path) -> tuple[Log, bytes]:
 class Journal:
     """A journal that is being written; with the path None it is kept in memory only.
 
-    An existing file is continued if it answers the same request, and refused (`UsageError`) if not.
+    An existing file is continued if it answers the same request, and refused (`UsageError`) if not;
+    `fresh` forgets it.
     """
 
-    def __init__(self, path: Path | None, run: Record) -> None:
+    def __init__(self, path: Path | None, run: Record, *, fresh: bool = False) -> None:
         self.path = path
         self.log = Log()
         self._file: BinaryIO | None = None
         self._lines: list[bytes] = []
         if path is not None:
-            self._open(path, run)
+            self._open(path, run, fresh)
         if not self.log.run:
             self.append(run)
 
-    def _open(self, path: Path, run: Record) -> None:
+    def _open(self, path: Path, run: Record, fresh: bool) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = file = path.open("ab")
@@ -238,7 +255,7 @@ class Journal:
             raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
         try:
             _lock(file.fileno(), path)
-            if b"\n" in path.read_bytes():
+            if not fresh and b"\n" in path.read_bytes():
                 self.log, data = read_journal(path)
                 if difference := request_difference(self.log.run, run):
                     raise UsageError(

@@ -22,6 +22,7 @@ from ofa_profiler import __version__
 from ofa_profiler.errors import UsageError
 from ofa_profiler.files import write_bytes, write_text
 from ofa_profiler.journal import FORMAT, Record
+from ofa_profiler.settings import Settings
 
 AGENT_FILE = "agent.py"
 RESULTS_FILE = "results.jsonl"
@@ -58,13 +59,13 @@ def agent_source() -> Path:
     return Path(device_agents.__path__[0]) / AGENT_FILE
 
 
-def run_record(models: Iterable[ModelFile], settings: Mapping[str, Any], about: Mapping[str, Any]) -> Record:
+def run_record(models: Iterable[ModelFile], settings: Settings, about: Mapping[str, Any]) -> Record:
     """The first line of a journal: what is asked for. `about` is kept as it is (spaces, resolutions)."""
     return {
         "type": "run",
         "format": FORMAT,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "settings": dict(settings),
+        "settings": settings.to_json(),
         "about": {"tool_version": __version__, **about},
         "models": {model.key: model.sha256 for model in models},
     }

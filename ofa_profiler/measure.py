@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ofa_profiler.devices.base import Device
 from ofa_profiler.errors import DeviceError, TransientDeviceError
 from ofa_profiler.journal import Journal, Log
 from ofa_profiler.kit import ModelFile, run_record, write_kit
+from ofa_profiler.settings import Settings
 from ofa_profiler.statistics import Measurement
 
 __all__ = ["Measurement", "Progress", "Settings", "is_finished", "measure", "measure_into"]
@@ -27,41 +28,14 @@ _TRIES = 3
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How models are run and how often. Everything but `time_limit_s` must be equal to continue a journal.
-
-    Every model is visited once per round. After `min_rounds` a model is done when half of the 95%
-    confidence interval of its median is at most `target_half_width` of it, or after `max_rounds`.
-    """
-
-    runtime: str = "onnxruntime"
-    precision: str = "fp32"
-    provider: str | None = None
-    threads: int = 1
-    batch: int = 1
-    seed: int = 0
-    min_rounds: int = 3
-    max_rounds: int = 8
-    target_half_width: float = 0.02
-    #: Time for the samples of one visit, after the warm-up, within the two numbers of samples below.
-    visit_s: float = 0.1
-    min_visit_samples: int = 7
-    max_visit_samples: int = 1000
-    #: A model that gives no sign of life for this long has failed.
-    op_timeout_s: float = 60.0
-    #: Time for all visits together; the first round comes in any case. None: no limit.
-    time_limit_s: float | None = 600.0
-
-
-@dataclass(frozen=True)
 class Progress:
-    """How far a measurement is. `left_s` is an estimate, None before the first visit."""
+    """How far one is: models done, of `total`. `left_s` is an estimate, None before there is one."""
 
     done: int
     total: int
-    failed: int
-    visits: int
-    left_s: float | None
+    failed: int = 0
+    visits: int = 0
+    left_s: float | None = None
     #: Another agent is measuring on the device; ours waits for it.
     waiting: bool = False
 
@@ -82,7 +56,7 @@ def measure(
     Raises `DeviceError` when the device, the way to it or the agent fails, `UsageError` for a journal
     of another request and for what the device cannot do.
     """
-    with Journal(journal, run_record(models, asdict(settings), about or {})) as open_journal:
+    with Journal(journal, run_record(models, settings, about or {})) as open_journal:
         measure_into(open_journal, device, models, settings, progress)
         return open_journal.log.measurements()
 
@@ -125,7 +99,7 @@ def _measure_once(
     folder: Path,
     progress: Callable[[Progress], None] | None,
 ) -> None:
-    run = {**journal.log.run, "settings": asdict(settings)}
+    run = {**journal.log.run, "settings": settings.to_json()}
     write_kit(folder, models, run, b"".join(journal.lines))
     with closing(device.measure_kit(folder, seen=len(journal.lines))) as records:
         for record in records:

@@ -1,0 +1,248 @@
+"""`ofa-profile`: a device becomes a latency table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ofa_profiler.cli_support import Parser, listed, positive_integer, progress_bar, run_command, say
+from ofa_profiler.errors import UsageError
+from ofa_profiler.settings import Settings
+from ofa_profiler.spaces import SearchSpace, get_space, space_names
+from ofa_profiler.units import format_duration_ms, parse_duration_ms
+
+if TYPE_CHECKING:
+    from ofa_profiler.journal import Log
+    from ofa_profiler.measure import Progress
+    from ofa_profiler.table import LatencyTable
+
+PROG = "ofa-profile"
+
+_DESCRIPTION = """\
+Measure every op of a search space on a device and write the latency table NAME.csv, with NAME.json
+(who, how, when) and NAME.jsonl (every sample) beside it. Interrupted, run it again: it goes on.
+"""
+
+_EXAMPLES = """\
+examples:
+  ofa-profile --device local --out latency_tables
+  ofa-profile --device local --out latency_tables --space ofa-mbv3-w1.2 --resolution 160,192,224
+  ofa-profile --device local --space ofa-mbv3-w1.2 --plan
+  ofa-profile --kit board-kit --space cifar-mbv3        for a board that cannot be reached
+  ofa-profile --import results.jsonl --out latency_tables    ... and what its agent wrote
+
+exit codes: 0 done, 2 bad usage or bad input, 4 the device or all ops failed, 130 interrupted
+"""
+
+
+def _parser() -> Parser:
+    parser = Parser(PROG, _DESCRIPTION, _EXAMPLES)
+    what = parser.add_argument_group("what to do (one of the first three)")
+    what.add_argument("--device", metavar="DEVICE", help="measure this device: local (this machine)")
+    what.add_argument("--kit", metavar="DIR", type=Path, help="write models, settings and agent for a board to DIR")
+    what.add_argument(
+        "--import", dest="results", metavar="RESULTS.jsonl", type=Path, help="make a table of what an agent wrote"
+    )
+    what.add_argument("--out", metavar="DIR", type=Path, help="folder for the table")
+    what.add_argument("--name", metavar="NAME", help="name of the table (default: device and space)")
+    what.add_argument("--fresh", action="store_true", help="measure anew, even if there is a table of this name")
+    what.add_argument("--plan", action="store_true", help="say what would be measured, and stop")
+    what.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    how = parser.add_argument_group("how")
+    how.add_argument(
+        "--space", metavar="NAME", default="cifar-mbv3", help=f"{', '.join(space_names())} (default: %(default)s)"
+    )
+    how.add_argument("--resolution", metavar="R[,R...]", help="input sizes in pixels (default: those of the space)")
+    how.add_argument(
+        "--runtime", metavar="NAME", default="onnxruntime", help="what runs the models (default: %(default)s)"
+    )
+    how.add_argument(
+        "--precision", metavar="P", default="fp32", help="number format of the models (default: %(default)s)"
+    )
+    how.add_argument("--provider", metavar="EP", help="execution provider of onnxruntime, like CUDAExecutionProvider")
+    how.add_argument("--threads", metavar="N", type=positive_integer, default=1, help="threads and cores (default: 1)")
+    how.add_argument("--batch", metavar="N", type=positive_integer, default=1, help="images per inference (default: 1)")
+    how.add_argument("--time-limit", metavar="T", default="10m", help="stop refining after T (default: %(default)s)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and give its exit code (DESIGN.md lists them)."""
+    kept = "interrupted"
+
+    def command() -> int:
+        nonlocal kept
+        arguments = _parser().parse_args(argv)
+        _check(arguments)
+        if arguments.device and not arguments.plan:
+            kept = "interrupted; what was measured is kept, run the same command again to go on"
+        return _dispatch(arguments)
+
+    return run_command(PROG, command, interrupted=lambda: kept)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    given = [option for option in ("device", "kit", "results") if getattr(arguments, option) is not None]
+    if len(given) > 1:
+        raise UsageError("give one of --device, --kit and --import, not several")
+    if not given and not arguments.plan:
+        raise UsageError("what to measure? give --device local, or --kit DIR, or --import RESULTS.jsonl")
+    if arguments.out is None and (arguments.results or (arguments.device and not arguments.plan)):
+        raise UsageError("where to? give --out DIR, the folder for the table")
+
+
+def _dispatch(arguments: argparse.Namespace) -> int:
+    if arguments.results is not None:
+        return _import(arguments)
+    from ofa_profiler.export import get_exporter
+
+    space = _space(arguments)
+    get_exporter(arguments.runtime, arguments.precision)
+    settings = Settings(
+        runtime=arguments.runtime,
+        precision=arguments.precision,
+        provider=arguments.provider,
+        threads=arguments.threads,
+        batch=arguments.batch,
+        time_limit_s=parse_duration_ms(arguments.time_limit, "--time-limit") / 1e3,
+    )
+    if arguments.plan:
+        return _plan(arguments, space, settings)
+    if arguments.kit is not None:
+        return _kit(arguments, space, settings)
+    return _profile(arguments, space, settings)
+
+
+def _space(arguments: argparse.Namespace) -> SearchSpace:
+    space = get_space(arguments.space)
+    if arguments.resolution is None:
+        return space
+    try:
+        resolutions = [positive_integer(part.strip()) for part in arguments.resolution.split(",")]
+    except argparse.ArgumentTypeError as error:
+        raise UsageError(f"--resolution: {error}") from None
+    return space.with_resolutions(resolutions)
+
+
+def _plan(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) -> int:
+    from ofa_profiler.devices import open_device
+    from ofa_profiler.profile import plan
+
+    if arguments.device is not None:
+        open_device(arguments.device)
+    planned = plan(space, settings)
+    document = {
+        "space": space.name,
+        "resolutions": list(space.resolutions),
+        "ops": [op.key for op in planned.ops],
+        "models_to_export": planned.models_to_export,
+        "seconds": {"min": round(planned.min_seconds, 1), "max": round(planned.max_seconds, 1)},
+    }
+    if arguments.json:
+        print(json.dumps(document, indent=2))
+        return 0
+    for op in planned.ops:
+        print(op.key)
+    low, high = (format_duration_ms(seconds * 1e3) for seconds in (planned.min_seconds, planned.max_seconds))
+    say(
+        f"{len(planned.ops)} ops of {space.name} at {', '.join(map(str, space.resolutions))}; "
+        f"{planned.models_to_export} models to export; {low} to {high} of measuring; nothing was done"
+    )
+    return 0
+
+
+def _kit(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) -> int:
+    from ofa_profiler.profile import make_kit
+
+    with progress_bar() as show:
+        count = make_kit(space, settings, arguments.kit, progress=lambda phase, p: _show(show, phase, p))
+    if arguments.json:
+        print(json.dumps({"kit": str(arguments.kit), "models": count, "space": space.name}, indent=2))
+    say(f"{arguments.kit}: {count} models. Copy it to the board and run there: python3 agent.py --kit .")
+    return 0
+
+
+def _profile(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) -> int:
+    from ofa_profiler.devices import open_device
+    from ofa_profiler.profile import profile
+
+    with open_device(arguments.device) as device, progress_bar() as show:
+        done = profile(
+            device,
+            space,
+            settings,
+            arguments.out,
+            name=arguments.name,
+            fresh=arguments.fresh,
+            progress=lambda phase, p: _show(show, phase, p),
+        )
+    facts = {
+        "seconds": round(done.seconds, 3),
+        "export_seconds": round(done.export_s, 3),
+        "measuring_seconds": round(done.measuring_s, 3),
+        "measuring_share": round(done.measuring_s / done.seconds, 4),
+        "was_complete": done.was_complete,
+    }
+    _report(arguments, done.table, done.log, facts)
+    return 0
+
+
+def _show(show: Any, phase: str, progress: Progress) -> None:
+    words = [f"{progress.visits} visits"] if progress.visits else []
+    words += [f"{progress.failed} failed"] if progress.failed else []
+    words += ["waiting for another measurement on this device"] if progress.waiting else []
+    show(phase, progress.done, progress.total, progress.left_s, ", ".join(words))
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from ofa_profiler.derive import import_results
+
+    table, log = import_results(arguments.results, arguments.out, name=arguments.name, fresh=arguments.fresh)
+    _report(arguments, table, log, {"measuring_seconds": round(log.measuring_s, 3)})
+    return 0
+
+
+def _report(arguments: argparse.Namespace, table: LatencyTable, log: Log, facts: dict[str, Any]) -> None:
+    """Say how it went: words on stderr, the JSON document on stdout if asked for."""
+    assert table.path is not None
+    failures = {row.op: row.error for row in table.rows if row.status != "ok"}
+    ok, sampling, device = len(table.rows) - len(failures), table.metadata["sampling"], table.metadata["device"]
+    if facts.get("was_complete"):
+        say("measured already, nothing had to be done; --fresh measures anew")
+    for note in device["uncontrolled"]:
+        say(f"note: {note}")
+    if failures:
+        first = next(iter(failures.values()))
+        say(f"warning: {len(failures)} ops failed and have no times: {listed(list(failures))} ({first})")
+    if sampling["cut_short"]:
+        say(f"note: the time limit cut {sampling['cut_short']} ops short; a longer --time-limit goes on from here")
+    if sampling["noisy"]:
+        say(f"note: {sampling['noisy']} ops stayed noisier than asked for, after all rounds; close other programs")
+    took = f" in {format_duration_ms(facts['seconds'] * 1e3)}" if "seconds" in facts else ""
+    say(f"{table.path}: {ok} ops{took} on {device['model'] or 'an unnamed device'}")
+    if not arguments.json:
+        return
+    document = {
+        "name": table.name,
+        "table": str(table.path),
+        "metadata": str(table.path.with_suffix(".json")),
+        "journal": str(table.path.with_suffix(".jsonl")),
+        "spaces": list(table.spaces),
+        "ops": len(table.rows),
+        "ok": ok,
+        "failed": len(failures),
+        "failures": failures,
+        "cut_short": sampling["cut_short"],
+        "noisy": sampling["noisy"],
+        "visits": log.n_visits,
+        **facts,
+    }
+    print(json.dumps(document, indent=2))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""From a journal to the latency table: everything in the CSV and the JSON follows from the journal alone."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import unicodedata
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ofa_profiler.correction import Correction
+from ofa_profiler.errors import DeviceError, InputFileError, UsageError
+from ofa_profiler.files import write_bytes
+from ofa_profiler.journal import Log, Record, read_journal
+from ofa_profiler.kit import RESULTS_FILE
+from ofa_profiler.settings import Settings
+from ofa_profiler.spaces import get_space
+from ofa_profiler.table import LatencyTable, Row
+
+_DEVICE_FIELDS = (
+    "model",
+    "soc",
+    "machine",
+    "memory_mb",
+    "os",
+    "python",
+    "cores_allowed",
+    "cores_used",
+    "max_mhz",
+    "governor",
+)
+#: What shows that a table was derived from a journal as it is now; nothing else changes these.
+_FROM_JOURNAL = ("device", "date", "sampling")
+_SAMPLING_FIELDS = ("seed", "min_rounds", "max_rounds", "target_half_width", "visit_s")
+
+
+def import_results(path: Path, out: Path, *, name: str | None = None, fresh: bool = False) -> tuple[LatencyTable, Log]:
+    """Make a table in `out` from a journal or from what an agent wrote, as if it had been measured from here.
+
+    A journal in `out` itself has its table made anew. Raises `InputFileError` for a wrong or unfinished
+    file, `UsageError` when `out` holds another measurement of that name (unless `fresh`).
+    """
+    log, data = read_journal(path)
+    missing = sum(not visits for visits in log.visits.values())
+    if missing or not log.devices:
+        raise InputFileError(
+            path, f"{missing} of {len(log.visits)} ops are not measured yet: run the agent again, it goes on there"
+        )
+    if name is None and path.name != RESULTS_FILE and path.parent.resolve() == out.resolve():
+        name = path.stem
+    name = check_name(name) if name is not None else default_name(log.devices[0], log.run)
+    target = out / f"{name}.jsonl"
+    rows = table_rows(log, path)
+    if not (target.exists() and target.samefile(path)):
+        if target.exists() and not fresh and not data.startswith(target.read_bytes()):
+            raise UsageError(f"{target} holds another measurement: use another --name, or --fresh to replace it")
+        write_bytes(target, data)
+    return save_table(log, rows, target), log
+
+
+def derive_table(log: Log, journal_path: Path) -> LatencyTable:
+    """The table of a journal, written beside it unless it is there already.
+
+    One that is there may hold more than the journal: `ofa-verify` adds to it. Raises `DeviceError`
+    when all ops failed.
+    """
+    path = journal_path.with_suffix(".csv")
+    if path.exists() and path.with_suffix(".json").exists():
+        with contextlib.suppress(InputFileError):
+            table = LatencyTable.load(path)
+            derived = table_metadata(log)
+            if all(table.metadata.get(name) == derived[name] for name in _FROM_JOURNAL):
+                return table
+    return save_table(log, table_rows(log, journal_path), journal_path)
+
+
+def save_table(log: Log, rows: tuple[Row, ...], journal_path: Path) -> LatencyTable:
+    """Write CSV and JSON beside the journal."""
+    if all(row.status != "ok" for row in rows):
+        raise DeviceError(f"all {len(rows)} ops failed, the first with: {rows[0].error}")
+    path = journal_path.with_suffix(".csv")
+    table = LatencyTable(path.stem, rows, table_metadata(log), path)
+    table.save(path)
+    return table
+
+
+def table_rows(log: Log, source: Path) -> tuple[Row, ...]:
+    """A row per op, in the order of the space. Raises `InputFileError` (of `source`) for ops that are not its."""
+    about, settings = log.run["about"], Settings.from_json(log.run["settings"])
+    try:
+        unique = {op.key: op for name in about["spaces"] for op in get_space(name).unique_ops(about["resolutions"])}
+    except (KeyError, TypeError, UsageError) as error:
+        raise InputFileError(source, f"it does not say which space was measured ({error})", row=1) from None
+    measured = log.measurements()
+    if unique.keys() != measured.keys():
+        differing = sorted(unique.keys() ^ measured.keys())
+        raise InputFileError(source, f"its ops are not those of {', '.join(about['spaces'])}: {differing[0]:.200}")
+    rows = []
+    for key, op in unique.items():
+        seen = measured[key]
+        if seen.ok:
+            row = Row.from_op(op, batch=settings.batch, precision=settings.precision, samples_ms=seen.samples_ms)
+            width = "" if seen.half_width is None else f"{seen.half_width:.4g}"
+            row = replace(row, extra={"rounds": str(len(seen.rounds_ms)), "half_width": width})
+        else:
+            row = Row.failed(op, batch=settings.batch, precision=settings.precision, error=seen.error or "")
+        rows.append(row)
+    return tuple(rows)
+
+
+def table_metadata(log: Log) -> dict[str, Any]:
+    """The JSON beside a table: who was measured, how and when. `validation` is for `ofa-verify` to fill."""
+    device, run, end = log.devices[0], log.run, log.end or {}
+    settings = Settings.from_json(run["settings"])
+    return {
+        "device": {
+            **{name: device.get(name) for name in _DEVICE_FIELDS},
+            "before": device.get("before"),
+            "after": end.get("after"),
+            "uncontrolled": list(dict.fromkeys(note for record in log.devices for note in record["uncontrolled"])),
+        },
+        "runtime": device["runtime"].get("name"),
+        "runtime_version": device["runtime"].get("version"),
+        "provider": device["runtime"].get("provider"),
+        "precision": settings.precision,
+        "threads": settings.threads,
+        "batch": settings.batch,
+        "spaces": run["about"].get("spaces"),
+        "resolutions": run["about"].get("resolutions"),
+        # A board whose clock was never set may think it is 1970.
+        "date": max(run["created"], log.devices[-1]["time"]),
+        "tool_version": run["about"].get("tool_version"),
+        "correction": Correction().to_json(),
+        "validation": None,
+        "sampling": {
+            **{name: getattr(settings, name) for name in _SAMPLING_FIELDS},
+            "visits": log.n_visits,
+            # Ops that the time limit, or the largest number of rounds, kept from `target_half_width`.
+            "cut_short": len(end["cut_short"]) if log.end else None,
+            "noisy": len(end["noisy"]) if log.end else None,
+        },
+    }
+
+
+# --- names ---------------------------------------------------------------------------------------------
+
+
+def slug(text: str) -> str:
+    """A safe file name that people recognise: `'Intel(R) Core(TM) i5'` -> `'intel-core-i5'`."""
+    plain = unicodedata.normalize("NFKD", re.sub(r"\((r|tm|c)\)", " ", text, flags=re.IGNORECASE))
+    return re.sub(r"[^a-z0-9.]+", "-", plain.encode("ascii", "ignore").decode().lower()).strip("-.")[:60].strip("-.")
+
+
+def default_name(device: Record, run: Record) -> str:
+    """Device and space, then of the settings what is not the default: `raspberry-pi-5-cifar-mbv3-t4`."""
+    settings, default = Settings.from_json(run["settings"]), Settings()
+    parts = [str(device.get("model") or device.get("soc") or "device"), *map(str, run["about"].get("spaces") or [])]
+    parts += [
+        value for value in (settings.runtime, settings.precision) if value not in (default.runtime, default.precision)
+    ]
+    if settings.provider not in (None, "CPUExecutionProvider"):
+        parts.append(str(settings.provider).removesuffix("ExecutionProvider"))
+    parts += [f"t{settings.threads}"] * (settings.threads != default.threads)
+    parts += [f"b{settings.batch}"] * (settings.batch != default.batch)
+    return "-".join(filter(None, map(slug, parts))) or "device"
+
+
+def check_name(name: str) -> str:
+    """`name` if it is fit for `NAME.csv`, which must lie in `--out`. Raises `UsageError`."""
+    if not re.fullmatch(r"[\w][\w.+ -]{0,199}", name):
+        raise UsageError(f"--name {name!r} is not a plain file name (letters, digits, . _ - + and spaces inside)")
+    return name

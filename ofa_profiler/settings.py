@@ -1,0 +1,65 @@
+"""How models are run and how often: the part of a measurement that must not change within one table."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from ofa_profiler.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything but `time_limit_s` must be equal to continue a journal.
+
+    Every model is visited once per round. After `min_rounds` a model is done when half of the 95%
+    confidence interval of its median is at most `target_half_width` of it, or after `max_rounds`.
+    """
+
+    runtime: str = "onnxruntime"
+    precision: str = "fp32"
+    #: Execution provider of onnxruntime; None is the CPU.
+    provider: str | None = None
+    threads: int = 1
+    batch: int = 1
+    #: Of the order in which models are visited.
+    seed: int = 0
+    min_rounds: int = 3
+    max_rounds: int = 12
+    target_half_width: float = 0.02
+    #: Time for the samples of one visit, after the warm-up, within the two numbers of samples below.
+    visit_s: float = 0.06
+    min_visit_samples: int = 7
+    max_visit_samples: int = 1000
+    #: A model that gives no sign of life for this long has failed.
+    op_timeout_s: float = 60.0
+    #: Time for all visits together; the first round comes in any case. None: no limit.
+    time_limit_s: float | None = 600.0
+
+    def to_json(self) -> dict[str, Any]:
+        """A dict of plain JSON types."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(data: Any) -> Settings:
+        """Read what `to_json` gives. Raises `UsageError`."""
+        names = {field.name: field for field in fields(Settings)}
+        if not isinstance(data, dict) or data.keys() != names.keys():
+            raise UsageError(f"settings must be an object with the fields {', '.join(names)}")
+        for name, value in data.items():
+            if not _fits(value, str(names[name].type)):
+                raise UsageError(f"settings: {name} must be {names[name].type}, not {value!r:.40}")
+        return Settings(**data)
+
+
+def _fits(value: Any, kind: str) -> bool:
+    if value is None:
+        return kind.endswith("| None")
+    if kind.startswith("str"):
+        return isinstance(value, str)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    if kind == "int" and not isinstance(value, int):
+        return False
+    return math.isfinite(value) and value >= 0
