@@ -6,6 +6,7 @@ Parameter names are those of `weights.py`, so a state_dict is what the exporters
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -15,7 +16,8 @@ from ofa_profiler.errors import UsageError
 from ofa_profiler.ops import Conv, GlobalPool, Layer, Linear, Op, SqueezeExcite
 from ofa_profiler.weights import BATCH_NORM_EPS, COUNTER_SUFFIX, Array, Layout, Weights, check_weights
 
-_ACTIVATIONS: dict[str | None, type[nn.Module]] = {
+#: The module of each activation that a layer may name.
+ACTIVATIONS: dict[str | None, type[nn.Module]] = {
     None: nn.Identity,
     "": nn.Identity,
     "relu": nn.ReLU,
@@ -27,7 +29,7 @@ class ConvModule(nn.Sequential):
     """A `Conv` layer: (N, in, H, W) -> (N, out, ceil(H / stride), ceil(W / stride))."""
 
     def __init__(self, layer: Conv) -> None:
-        if layer.activation not in _ACTIVATIONS:
+        if layer.activation not in ACTIVATIONS:
             raise UsageError(f"no torch module for the activation {layer.activation!r}")
         conv = nn.Conv2d(
             layer.in_channels,
@@ -40,7 +42,15 @@ class ConvModule(nn.Sequential):
         )
         # Momentum is torch's own default, and that of the published networks.
         norm = nn.BatchNorm2d(layer.out_channels, eps=BATCH_NORM_EPS) if layer.batch_norm else nn.Identity()
-        super().__init__(OrderedDict(conv=conv, bn=norm, activation=_ACTIVATIONS[layer.activation]()))
+        super().__init__(OrderedDict(conv=conv, bn=norm, activation=ACTIVATIONS[layer.activation]()))
+
+
+def spatial_mean(x: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, C, 1, 1), summed in the order of the published networks.
+
+    Rounding differences grow through a deep network; with the same order there are none to grow.
+    """
+    return x.mean(3, keepdim=True).mean(2, keepdim=True)
 
 
 class SqueezeExciteModule(nn.Module):
@@ -52,8 +62,14 @@ class SqueezeExciteModule(nn.Module):
         self.expand = nn.Conv2d(layer.mid_channels, layer.channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        squeezed = x.mean((2, 3), keepdim=True)
-        return x * nn.functional.hardsigmoid(self.expand(nn.functional.relu(self.reduce(squeezed))))
+        return x * nn.functional.hardsigmoid(self.expand(nn.functional.relu(self.reduce(spatial_mean(x)))))
+
+
+class GlobalPoolModule(nn.Module):
+    """A `GlobalPool` layer: (N, C, H, W) -> (N, C, 1, 1)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return spatial_mean(x)
 
 
 class LinearModule(nn.Linear):
@@ -71,10 +87,18 @@ def layer_module(layer: Layer) -> nn.Module:
         case SqueezeExcite():
             return SqueezeExciteModule(layer)
         case GlobalPool():
-            return nn.AdaptiveAvgPool2d(1)
+            return GlobalPoolModule()
         case Linear():
             return LinearModule(layer.in_features, layer.out_features)
     raise TypeError(f"no torch module for the layer {layer!r}")
+
+
+def run_op(op: Op, x: Tensor, run_layer: Callable[[Layer, Tensor], Tensor]) -> Tensor:
+    """Run an op on (N, C, H, W): how its layers are put together. `run_layer` runs one of them."""
+    y = x
+    for layer in op.layers:
+        y = run_layer(layer, y)
+    return x + y if op.skip else y
 
 
 class OpModule(nn.Module):
@@ -87,10 +111,7 @@ class OpModule(nn.Module):
             self.add_module(layer.name, layer_module(layer))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x
-        for layer in self.children():
-            y = layer(y)
-        return x + y if self.op.skip else y
+        return run_op(self.op, x, lambda layer, y: self._modules[layer.name](y))  # type: ignore[misc]
 
 
 class StaticNetwork(nn.Sequential):

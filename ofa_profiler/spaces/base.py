@@ -82,6 +82,10 @@ class SearchSpace(ABC):
         """The same space, drawing from other resolutions. Raises `UsageError` for impossible ones."""
 
     @abstractmethod
+    def with_classes(self, n_classes: int) -> SearchSpace:
+        """The same space with a classifier for `n_classes` classes."""
+
+    @abstractmethod
     def validate(self, architecture: Architecture) -> None:
         """Raise `UsageError` unless `architecture` is a point of this space (at any resolution)."""
 

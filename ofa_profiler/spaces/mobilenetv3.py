@@ -183,6 +183,9 @@ class MobileNetV3Space(SearchSpace):
             self._check_resolution(resolution)
         return replace(self, resolutions=tuple(sorted(set(resolutions))))
 
+    def with_classes(self, n_classes: int) -> MobileNetV3Space:
+        return replace(self, n_classes=n_classes)
+
     def _check_resolution(self, resolution: int) -> None:
         if resolution not in self.valid_resolutions:
             raise UsageError(

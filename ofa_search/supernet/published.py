@@ -1,0 +1,41 @@
+"""How the OFA authors' supernets name their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import groupby
+
+#: Our slot -> their module. The blocks of the stages are one numbered list there.
+_MODULES = {
+    "stem": "first_conv",
+    "first_block": "blocks.0.conv",
+    "final_expand": "final_expand_layer",
+    "feature_mix": "feature_mix_layer",
+    "classifier": "classifier",
+}
+
+
+def simplified(name: str) -> str:
+    """A name in the form that newer and older files share.
+
+    Their elastic layers wrap plain ones of the same name (`conv.conv.weight`), which loses the doubled
+    part; blocks of older files call their body `mobile_inverted_conv`, those of newer ones `conv`.
+    """
+    parts = ("conv" if part == "mobile_inverted_conv" else part for part in name.split("."))
+    return ".".join(part for part, _ in groupby(parts))
+
+
+def published_names(names: Iterable[str], slots: Iterable[str]) -> dict[str, str]:
+    """Our name of every tensor of a supernet with these slots -> the authors' name, simplified."""
+    blocks = [slot for slot in slots if slot.startswith("stage")]
+    modules = _MODULES | {slot: f"blocks.{i}.conv" for i, slot in enumerate(blocks, start=1)}
+
+    def published(name: str) -> str:
+        slot, layer, rest = name.split(".", 2)
+        if layer == "se":
+            layer = "depth_conv.se.fc"
+        elif layer == "conv":  # an op of one convolution is that convolution there
+            return simplified(f"{modules[slot]}.{rest}")
+        return simplified(f"{modules[slot]}.{layer}.{rest}")
+
+    return {name: published(name) for name in names}

@@ -1,0 +1,40 @@
+"""BatchNorm statistics of one subnet, measured instead of inherited."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from ofa_profiler.errors import UsageError
+
+
+@torch.no_grad()
+def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Replace the BatchNorm statistics of an extracted subnet by those of `batches`, in place.
+
+    A supernet's running statistics mix those of all subnets; without this a subnet loses most of its
+    accuracy. `batches` are images (N, 3, R, R), preprocessed as for inference, at the resolution of the
+    subnet; a few hundred training images are enough. Mean and variance are averaged over the batches,
+    each weighted by its size. The network is left in eval mode. Raises `UsageError` without a batch.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    device = next(network.parameters()).device
+    network.eval()
+    seen = 0
+    try:
+        for norm in norms:
+            norm.train()
+        for images in batches:
+            seen += len(images)
+            for norm in norms:
+                norm.momentum = len(images) / seen
+            network(images.to(device))
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        network.eval()
+    if seen == 0:
+        raise UsageError("recalibration needs at least one batch of images")

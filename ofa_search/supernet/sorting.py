@@ -1,0 +1,77 @@
+"""Channel importance: before narrower subnets are trained, the channels that they keep are made the
+most important ones (arXiv 1908.09791, section 3.3: the L1 norm of the weights that read a channel).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from ofa_profiler.architecture import Architecture
+from ofa_profiler.ops import Conv, Op, SqueezeExcite
+from ofa_search.supernet.elastic import ElasticBatchNorm, ElasticConv, ElasticKernel, ElasticOp, ElasticSqueezeExcite
+from ofa_search.supernet.supernet import Supernet
+
+
+@torch.no_grad()
+def sort_channels(supernet: Supernet, keep: Sequence[Architecture] = ()) -> None:
+    """Reorder the channels inside the blocks by falling importance.
+
+    The largest network computes the same as before, and so does every architecture in `keep`: channels
+    change places only among those that a kept architecture uses, or leaves out, together. So before
+    each phase that adds a narrower expand ratio, `keep` names one architecture for each ratio that was
+    trained already.
+    """
+    kept = [dict(supernet.space.layout(architecture)) for architecture in (supernet.space.largest, *keep)]
+    for slot, op in kept[0].items():
+        if len(op.layers) > 1 and _is_dense(op.layers[0]):
+            _sort_op(supernet.elastic_op(slot), [ops[slot] for ops in kept if slot in ops])
+
+
+def _is_dense(layer: object) -> bool:
+    return isinstance(layer, Conv) and layer.groups == 1
+
+
+def _sort_op(elastic: ElasticOp, kept: Sequence[Op]) -> None:
+    """Walk backwards: a dense convolution gives its inputs an order, which what comes before follows."""
+    order: Tensor | None = None
+    for position in reversed(range(len(kept[0].layers))):
+        layers = [op.layers[position] for op in kept]
+        module = elastic.elastic_layer(layers[0].name)
+        if isinstance(module, ElasticConv):
+            if order is not None:
+                _permute(module.conv, 0, order)
+                if module.bn is not None:
+                    _permute_norm(module.bn, order)
+            if position and _is_dense(layers[0]):
+                order = _order(module.conv, (layer.in_channels for layer in layers if isinstance(layer, Conv)))
+                _permute(module.conv, 1, order)
+        elif isinstance(module, ElasticSqueezeExcite) and order is not None:
+            _permute(module.reduce, 1, order)
+            _permute(module.expand, 0, order)
+            mids = (layer.mid_channels for layer in layers if isinstance(layer, SqueezeExcite))
+            inner = _order(module.expand, mids)
+            _permute(module.reduce, 0, inner)
+            _permute(module.expand, 1, inner)
+
+
+def _order(reader: ElasticKernel, widths: Iterable[int]) -> Tensor:
+    """The input channels of `reader` by falling L1 norm, between every two neighbouring `widths`."""
+    importance = reader.weight.abs().sum((0, 2, 3))
+    edges = sorted({0, *widths, len(importance)})
+    parts = [start + importance[start:end].argsort(descending=True, stable=True) for start, end in pairwise(edges)]
+    return torch.cat(parts)
+
+
+def _permute(kernel: ElasticKernel, dim: int, order: Tensor) -> None:
+    kernel.weight.copy_(kernel.weight.index_select(dim, order))
+    if dim == 0 and kernel.bias is not None:
+        kernel.bias.copy_(kernel.bias[order])
+
+
+def _permute_norm(norm: ElasticBatchNorm, order: Tensor) -> None:
+    for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+        tensor.copy_(tensor[order])
