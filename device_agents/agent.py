@@ -231,7 +231,7 @@ def uncontrolled(device):
         notes.append("no temperature can be read")
     load, cores = device["before"]["load_average"], len(device["cores_allowed"] or []) or os.cpu_count() or 1
     if load is not None and load > cores / 2:
-        notes.append("other programs are running: load average %.1f at the start" % load)
+        notes.append("other programs were running at the start: see load_average")
     return notes
 
 

@@ -217,7 +217,7 @@ def _report(arguments: argparse.Namespace, table: LatencyTable, log: Log, facts:
         say(f"note: {note}")
     if failures:
         first = next(iter(failures.values()))
-        say(f"warning: {len(failures)} ops failed and have no times: {listed(list(failures))} ({first})")
+        say(f"warning: {len(failures)} ops failed and have no times: {listed(list(failures))} ({first}); --fresh tries again")
     if sampling["cut_short"]:
         say(f"note: the time limit cut {sampling['cut_short']} ops short; a longer --time-limit goes on from here")
     if sampling["noisy"]:

@@ -78,7 +78,7 @@ def derive_table(log: Log, journal_path: Path) -> LatencyTable:
 def save_table(log: Log, rows: tuple[Row, ...], journal_path: Path) -> LatencyTable:
     """Write CSV and JSON beside the journal."""
     if all(row.status != "ok" for row in rows):
-        raise DeviceError(f"all {len(rows)} ops failed, the first with: {rows[0].error}")
+        raise DeviceError(f"all {len(rows)} ops failed, the first with: {rows[0].error} (--fresh tries again)")
     path = journal_path.with_suffix(".csv")
     table = LatencyTable(path.stem, rows, table_metadata(log), path)
     table.save(path)

@@ -7,6 +7,7 @@ dropped; anything else that is wrong is an error with file and row.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -209,6 +210,9 @@ def request_difference(one: Record, other: Record) -> str:
     settings = [{k: v for k, v in run["settings"].items() if k != "time_limit_s"} for run in (one, other)]
     if difference := _difference(*settings):
         return difference
+    about = [{k: v for k, v in run["about"].items() if k != "tool_version"} for run in (one, other)]
+    if difference := _difference(*about):
+        return difference
     return "other models" if one["models"] != other["models"] else ""
 
 
@@ -293,8 +297,12 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file is not None:
+        if self._file is None or self.path is None:
+            return
+        with contextlib.suppress(OSError):  # every line was synced, or its failure told, when it was written
             self._file.close()
+        if error is not None and not self.log.devices:
+            self.path.unlink(missing_ok=True)  # no measurement was begun, so there is none to continue
 
 
 def _lock(descriptor: int, path: Path) -> None:

@@ -1,0 +1,285 @@
+#!/usr/bin/env python3
+"""Keeps the files that an agent needs in a private folder of this device.
+
+The host sends this file, one line of JSON that says what to do, and for `receive` a compressed tar, all
+in one stream through stdin. Standard library only, Python 3.7 or newer. JSON lines on stdout:
+
+    {"type": "busy"}           every two seconds: still at work
+    {"type": "store", ...}     the answer; with an `error`, nothing was changed
+
+What can be asked for (`do`):
+
+    hello      make the folder `root`, say where it is and what kind of Python this is
+    missing    of `files` {path: SHA-256} and `folders` [path]: which are not here, or not what they should
+               be? `results` {path, size, sha256}: does that file begin with these bytes?
+    receive    take `files` {path: SHA-256}, `folders` {path: {path in it: SHA-256}} and `links` {path: target}
+               from the tar. Every file is checked and renamed into its place, a folder as a whole, so what
+               has its name is complete.
+
+In the root: `models/` by hash for all kits, `runtimes/` (unpacked wheels), `agents/`, and per measurement
+`kits/ID/` with its manifest and results.
+"""
+
+from __future__ import annotations
+
+import errno
+import glob
+import gzip
+import hashlib
+import json
+import os
+import platform
+import shutil
+import struct
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+import zlib
+
+BUSY_EVERY_S = 2.0
+CHUNK = 1 << 20
+INCOMING = ".incoming-"
+STALE_S = 24 * 3600.0
+
+
+class Refused(Exception):
+    """What was asked for cannot be done; says why."""
+
+
+# --- what this device is ------------------------------------------------------------------------------
+
+
+def libc():
+    """Name and version of the C library that this Python runs on; None for each that cannot be told."""
+    try:
+        name, _, version = os.confstr("CS_GNU_LIBC_VERSION").partition(" ")
+        return name, version
+    except (AttributeError, OSError, ValueError):
+        pass
+    for loader in glob.glob("/lib/ld-musl-*.so.1"):
+        said = subprocess.run([loader], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL).stderr.decode()
+        for line in said.splitlines():
+            if line.startswith("Version "):
+                return "musl", line.split()[1]
+        return "musl", None
+    return None, None
+
+
+def machine():
+    """The instruction set that this Python uses: many a 64-bit kernel carries a 32-bit system."""
+    name = platform.machine()
+    if struct.calcsize("P") == 4:
+        return {"aarch64": "armv7l", "armv8l": "armv7l", "x86_64": "i686"}.get(name, name)
+    return name
+
+
+def hello(root):
+    """Make the private folder and describe this Python."""
+    os.makedirs(root, mode=0o700, exist_ok=True)
+    forget_stale(root)
+    name, version = libc()
+    return {
+        "root": root,
+        "system": platform.system(),
+        "machine": machine(),
+        "libc": name,
+        "libc_version": version,
+        "implementation": platform.python_implementation(),
+        "python": list(sys.version_info[:2]),
+        "abi": "cp%d%d%s" % (sys.version_info[0], sys.version_info[1], getattr(sys, "abiflags", "")),
+    }
+
+
+def forget_stale(root):
+    """Remove what transfers that were cut off have left, unless it could still be growing."""
+    for path in glob.glob(os.path.join(glob.escape(root), INCOMING + "*")):
+        try:
+            if time.time() - os.stat(path).st_mtime > STALE_S:
+                shutil.rmtree(path, ignore_errors=True)
+        except OSError:
+            pass
+
+
+# --- what is here -------------------------------------------------------------------------------------
+
+
+def hash_of(path, size=None):
+    """SHA-256 of a file, or of its first `size` bytes; None if it cannot be read or is shorter."""
+    digest = hashlib.sha256()
+    left = os.path.getsize(path) if size is None else size
+    with open(path, "rb") as file:
+        while left > 0:
+            data = file.read(min(left, CHUNK))
+            if not data:
+                return None
+            digest.update(data)
+            left -= len(data)
+    return digest.hexdigest()
+
+
+def has(path, sha256, size=None):
+    """Whether a file is here and begins with, or is, what it should be."""
+    try:
+        return os.path.isfile(path) and hash_of(path, size) == sha256
+    except OSError:
+        return False
+
+
+def missing(root, files, folders, results=None):
+    """Which files and folders are to be sent, and whether the results here continue those of the host."""
+    answer = {
+        "files": [path for path, sha256 in files.items() if not has(inside(root, path), sha256)],
+        "folders": [path for path in folders if not os.path.isdir(inside(root, path))],
+    }
+    if results is not None:
+        answer["results"] = has(inside(root, results["path"]), results["sha256"], results["size"])
+    return answer
+
+
+def inside(root, path):
+    """A path within the root. Raises `Refused` for one that would leave it."""
+    parts = path.split("/")
+    if not all(parts) or any(part in (".", "..") or "\0" in part for part in parts):
+        raise Refused("the path %r leaves the folder" % path)
+    return os.path.join(root, *parts)
+
+
+# --- taking files in ----------------------------------------------------------------------------------
+
+
+def receive(root, stream, files, folders, links, size):
+    """Unpack a compressed tar. Nothing gets its name before it is complete and right."""
+    check_space(root, size)
+    incoming = tempfile.mkdtemp(prefix=INCOMING, dir=root)
+    try:
+        expected = dict(files)
+        for folder, content in folders.items():
+            expected.update({folder + "/" + path: sha256 for path, sha256 in content.items()})
+        got = unpack(incoming, stream, expected)
+        lacking = sorted(set(expected) - got)
+        if lacking:
+            raise Refused("the transfer ended early: %d files are missing, like %s" % (len(lacking), lacking[0]))
+        for path, target in links.items():
+            make_link(inside(root, path), target)
+        place(incoming, root, files, folders)
+        return {"received": len(got)}
+    finally:
+        shutil.rmtree(incoming, ignore_errors=True)
+
+
+def check_space(root, size):
+    """Refuse now what would fill the disk in the middle."""
+    if hasattr(os, "statvfs"):
+        disk = os.statvfs(root)
+        if disk.f_bavail * disk.f_frsize < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def unpack(folder, stream, expected):
+    """The files of a tar into `folder`, each checked -> their paths."""
+    got = set()
+    with gzip.GzipFile(fileobj=stream, mode="rb") as data, tarfile.open(fileobj=data, mode="r|") as archive:
+        for member in archive:
+            sha256 = expected.get(member.name)
+            if sha256 is None or not member.isfile():
+                raise Refused("an unexpected file was sent: %r" % member.name)
+            path = inside(folder, member.name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            if copy(archive.extractfile(member), path) != sha256:
+                raise Refused("%s was damaged on the way" % member.name)
+            got.add(member.name)
+    return got
+
+
+def copy(source, path):
+    """Write a file -> its SHA-256."""
+    digest = hashlib.sha256()
+    with open(path, "wb") as file:
+        for data in iter(lambda: source.read(CHUNK), b""):
+            digest.update(data)
+            file.write(data)
+    return digest.hexdigest()
+
+
+def make_link(path, target):
+    """A symbolic link, made if it is not there."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    if not os.path.islink(path):
+        os.symlink(target, path)
+
+
+def place(incoming, root, files, folders):
+    """Give everything its name. A folder that another transfer has brought meanwhile stays."""
+    for path in files:
+        os.makedirs(os.path.dirname(inside(root, path)), exist_ok=True)
+        os.replace(inside(incoming, path), inside(root, path))
+    if folders:
+        os.sync()  # files are compared with their hashes before each use, folders are believed by their names
+    for path in folders:
+        os.makedirs(os.path.dirname(inside(root, path)), exist_ok=True)
+        try:
+            os.rename(inside(incoming, path), inside(root, path))
+        except OSError:
+            if not os.path.isdir(inside(root, path)):
+                raise
+
+
+# --- the command --------------------------------------------------------------------------------------
+
+
+class Speaker:
+    """Writes the answer, and until then says now and then that it is coming."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.done = threading.Event()
+        threading.Thread(target=self._repeat, daemon=True).start()
+
+    def _repeat(self):
+        while not self.done.wait(BUSY_EVERY_S):
+            self.say({"type": "busy"})
+
+    def say(self, record):
+        try:
+            with self.lock:
+                sys.stdout.buffer.write(json.dumps(record).encode() + b"\n")
+                sys.stdout.buffer.flush()
+        except OSError:
+            os._exit(1)  # nobody listens any more
+
+
+def answer(request, stream):
+    """Do what was asked for."""
+    what = request.pop("do")
+    root = request["root"] = os.path.abspath(os.path.expanduser(request["root"]))
+    try:
+        if what == "receive":
+            return receive(stream=stream, **request)
+        return {"hello": hello, "missing": missing}[what](**request)
+    except Refused as error:
+        return {"error": str(error)}
+    except (EOFError, zlib.error, tarfile.TarError) as error:
+        return {"error": "the transfer was cut off: %s" % error}
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            free = shutil.disk_usage(root).free // (1 << 20)
+            need = -(-request.get("size", 0) // (1 << 20))
+            return {"error": "the disk is full: %d MB are needed in %s, %d MB are free" % (need, root, free)}
+        return {"error": "%s: %s" % (error.strerror or error, error.filename or root)}
+
+
+def main():
+    """Answer one request."""
+    os.umask(0o077)
+    speaker = Speaker()
+    stream = sys.stdin.buffer
+    reply = answer(json.loads(stream.readline().decode()), stream)
+    speaker.done.set()
+    speaker.say(dict(reply, type="store"))
+
+
+if __name__ == "__main__":
+    main()
