@@ -66,7 +66,8 @@ def run_command(
 
 
 def say(line: str) -> None:
-    """A line for people, on stderr."""
+    """A line for people, on stderr. What a device said may stand in it: terminals obey control characters."""
+    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
     print(line, file=sys.stderr, flush=True)
 
 
