@@ -1,0 +1,163 @@
+"""The whole way on this machine: profile it, check the table, search under a budget, export, measure again.
+
+    python examples/quickstart.py [--out out/quickstart]
+
+It types the commands that a user would type, shows each before it runs, and sums up what came out. Run a
+second time, or after Ctrl-C, it goes on with what is there.
+
+Exit code: 0 when the whole way was gone, also if the network found turned out slower than its budget (which
+is said: a table of single ops can be off by more than a budget forgives); otherwise that of the command
+that failed; 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ofa_profiler import LatencyTable, get_space
+from ofa_profiler.units import format_count
+
+SPACE = "cifar-mbv3"
+NAME = "this-machine"
+#: Where the budget lies between the fastest architecture of the space and the slowest.
+BUDGET_AT = 0.6
+OVER_BUDGET, INTERRUPTED = 5, 130
+
+
+class StepError(Exception):
+    """A command ended with a code that ends the quickstart."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+
+def run(command: str, *arguments: object, allowed: Sequence[int] = (0,)) -> None:
+    """Show a command of ours and run it, as installed beside this interpreter."""
+    found = shutil.which(command, path=str(Path(sys.executable).parent))
+    if found is None:
+        print(f"{command} is not installed beside {sys.executable}: run `make quickstart`", file=sys.stderr)
+        raise StepError(2)
+    words = [found, *map(str, arguments)]
+    print(f"\n$ {shlex.join([_short(found), *words[1:]])}", flush=True)
+    process = subprocess.Popen(words)
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        code = process.wait() or INTERRUPTED  # the command got Ctrl-C too, and says what it keeps
+    if code not in allowed:
+        raise StepError(code)
+
+
+def _short(path: str) -> str:
+    """The path as one would type it here."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else relative
+
+
+def go(out: Path, resolution: str | None, subnets: int, time_limit: str) -> None:
+    """All steps; files go to `out`."""
+    csv = out / f"{NAME}.csv"
+    at = ["--resolution", resolution] if resolution else []
+    run(
+        "ofa-profile", "--device", "local", "--space", SPACE, *at, "--time-limit", time_limit,
+        "--name", NAME, "--out", out,
+    )  # fmt: skip
+    table = LatencyTable.load(csv)
+    validation = table.metadata.get("validation")
+    if validation and validation["subnets"] == subnets:
+        print(f"\n{csv} has been checked against {subnets} whole networks already")
+    else:
+        run("ofa-verify", "--lut", csv, "--device", "local", "--subnets", subnets)
+    table = LatencyTable.load(csv)
+    space = get_space(SPACE).with_resolutions(table.resolutions(get_space(SPACE)))
+    fastest_ms, slowest_ms = table.cost(space).minimum()[0], table.cost(space).maximum()[0]
+    budget_ms = fastest_ms + BUDGET_AT * (slowest_ms - fastest_ms)
+    run(
+        "ofa-search", "--lut", csv, "--budget", f"{budget_ms:.4g}ms", "--predictor", "macs",
+        "--verify", "local", "--out", out,
+        allowed=(0, OVER_BUDGET),
+    )  # fmt: skip
+    result = json.loads((out / "search.json").read_text(encoding="utf-8"))["results"][0]
+    sum_up(out, table, (fastest_ms, slowest_ms), result)
+
+
+def sum_up(out: Path, table: LatencyTable, range_ms: tuple[float, float], result: dict[str, Any]) -> None:
+    """Say what came out, the disagreeable included."""
+    about, checked = table.metadata, table.metadata["validation"]
+    predicted_ms, budget_ms = result["latency_ms"][NAME], result["budget_ms"][NAME]
+    measured_ms = result["measured_latency_ms"][NAME]
+    depths = " ".join(str(stage["depth"]) for stage in result["architecture"]["stages"])
+    over = measured_ms / budget_ms - 1
+    rows = {
+        "device": f"{about['device']['model']}, {about['runtime']} {about['runtime_version']}, "
+        f"{about['precision']}, threads: {about['threads']}",
+        "table": f"{len(table.rows)} ops of {SPACE}; its networks take {range_ms[0]:.3g} to {range_ms[1]:.3g} ms by it",
+        "error of the table": f"{checked['mape']:.1%} on average over {checked['subnets']} whole networks "
+        f"({checked['within_10pct']:.0%} within 10%, rank correlation {checked['spearman']:.3f})",
+        "budget": f"{budget_ms:.4g} ms, {BUDGET_AT:.0%} of the way from the fastest to the slowest network",
+        "network found": f"resolution {result['architecture']['resolution']}, depths {depths}, "
+        f"{format_count(result['macs'])} MACs, {format_count(result['params'])} parameters",
+        "predicted latency": f"{predicted_ms:.4g} ms",
+        "measured latency": f"{measured_ms:.4g} ms, "
+        + (f"over the budget by {over:.1%}" if over > 0 else f"within the budget ({-over:.1%} below)"),
+        "maximised": "MACs, a stand-in: no accuracy predictor for this space comes with this version",
+        "weights": "made up, not trained: good for timing, not for predictions"
+        if result["weights"] == "untrained"
+        else result["weights"],
+    }
+    summary = Table(title="What came out", title_justify="left", show_header=False)
+    for name, words in rows.items():
+        summary.add_row(name, words)
+    console = Console(soft_wrap=False)
+    console.print()
+    console.print(summary)
+    ratio = checked.get("ratio")
+    if over > 0 and ratio:
+        print(
+            f"Why over the budget: whole networks take {1 / ratio:.2f} times what this table adds up for them.\n"
+            f"A budget of {budget_ms * ratio:.3g} ms by the table stands for about {budget_ms:.3g} ms on the device."
+        )
+    print(f"The files are in {out}:")
+    files = {
+        f"{NAME}.csv": "the latency table; .json beside it says how it was made, .jsonl has every sample",
+        f"{NAME}-verify.png": "predicted against measured latency; .json beside it has the numbers",
+        "search.json": "the search result, as `ofa-search --json` prints it",
+        Path(result["files"]["onnx"]).name: "the network found; .json beside it is its architecture",
+    }
+    for name, words in files.items():
+        print(f"  {name:26s} {words}")
+
+
+def main() -> int:
+    """Parse the arguments and go."""
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("out") / "quickstart", help="folder (default: %(default)s)")
+    parser.add_argument("--resolution", metavar="R[,R...]", help="input sizes in pixels (default: those of the space)")
+    parser.add_argument("--subnets", type=int, default=30, help="whole networks to check (default: %(default)s)")
+    parser.add_argument("--time-limit", default="4m", help="of the profiling (default: %(default)s)")
+    arguments = parser.parse_args()
+    try:
+        go(arguments.out, arguments.resolution, arguments.subnets, arguments.time_limit)
+    except StepError as stopped:
+        again = "; run it again to go on" if stopped.code == INTERRUPTED else ""
+        print(f"the quickstart stops here (exit code {stopped.code}){again}", file=sys.stderr)
+        return stopped.code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

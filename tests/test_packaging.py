@@ -1,0 +1,209 @@
+"""What a user installs: commands that start, versions that agree, a wheel that is whole, docs that are true."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import zipfile
+from functools import cache
+from importlib.metadata import entry_points, metadata, requires, version
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import ofa_profiler
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("device_agents", "ofa_profiler", "ofa_search")
+COMMANDS = sorted(point.name for point in entry_points(group="console_scripts") if point.name.startswith("ofa-"))
+DOCUMENTS = sorted(path for path in [*ROOT.glob("*.md"), *ROOT.glob("*/*.md")] if path.parts[-2] != ".venv")
+
+
+def run(*command: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300, cwd=cwd)
+
+
+def script(name: str) -> Path:
+    """The command as pip installed it, beside the running interpreter."""
+    found = shutil.which(name, path=str(Path(sys.executable).parent))
+    assert found, f"{name} is not installed beside {sys.executable}: run `make install`"
+    return Path(found)
+
+
+@cache
+def help_of(command: str) -> str:
+    done = run(script(command), "--help")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# --- commands ---------------------------------------------------------------------------------------------
+
+
+def test_the_commands_of_the_design_are_installed() -> None:
+    assert {"ofa-profile", "ofa-search", "ofa-verify"} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_starts(command: str) -> None:
+    assert f"usage: {command}" in help_of(command)
+    done = run(script(command), "--version")
+    assert (done.returncode, done.stdout) == (0, f"{command} {ofa_profiler.__version__}\n")
+
+
+def test_versions_agree() -> None:
+    assert version("ofa-profiler") == ofa_profiler.__version__
+    releases = re.findall(r"^## \[(\d[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert not releases or releases[0] == ofa_profiler.__version__
+
+
+# --- dependencies -----------------------------------------------------------------------------------------
+
+
+def requirements() -> list[Requirement]:
+    return [Requirement(line) for line in requires("ofa-profiler") or ()]
+
+
+def test_whatever_is_imported_is_declared() -> None:
+    """Third-party imports of the packages, wherever in a file, against all dependencies and extras."""
+    distribution = {"yaml": "pyyaml", "ai_edge_litert": "ai-edge-litert", "google": "protobuf"}
+    optional_on_boards = {"tflite_runtime"}
+    declared = {canonicalize_name(requirement.name) for requirement in requirements()}
+    known = set(sys.stdlib_module_names) | set(PACKAGES) | optional_on_boards
+    for path in (path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [str(node.module)]
+            for name in {name.split(".")[0] for name in names} - known:
+                assert distribution.get(name, name) in declared, f"{path.name}, line {node.lineno}: {name}"
+
+
+@pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13"])
+def test_every_dependency_is_pinned_once_for_each_python_and_within_its_range(python: str) -> None:
+    environment = {"python_version": python, "python_full_version": f"{python}.1", "sys_platform": "linux"}
+    environment |= {"platform_machine": "x86_64", "platform_python_implementation": "CPython"}
+    pins: dict[str, str] = {}
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines():
+        if not line or line.startswith("#"):
+            continue
+        pin = Requirement(line)
+        if pin.marker is None or pin.marker.evaluate(environment):
+            assert canonicalize_name(pin.name) not in pins, f"{pin.name} is pinned twice"
+            (exact,) = pin.specifier
+            assert exact.operator == "=="
+            pins[canonicalize_name(pin.name)] = exact.version
+    extras = metadata("ofa-profiler").get_all("Provides-Extra") or []
+    for requirement in requirements():
+        wanted = [
+            e
+            for e in ["", *extras]
+            if not requirement.marker or requirement.marker.evaluate({**environment, "extra": e})
+        ]
+        if wanted and requirement.name != "ofa-profiler":
+            assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
+
+
+# --- the wheel --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout, built from a copy: building in place would leave files behind."""
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    done = run(sys.executable, "-m", "pip", "wheel", source, "--no-deps", "--no-build-isolation", "-w", target)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (built,) = target.glob("*.whl")
+    return built
+
+
+def test_the_wheel_holds_the_packages_whole_and_nothing_else(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    ours = {
+        str(path.relative_to(ROOT).as_posix())
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and not path.name.startswith(".")
+    }
+    assert "device_agents/agent.py" in ours
+    assert ours - names == set(), "files that a user would miss"
+    assert {name for name in names - ours if ".dist-info/" not in name} == set()
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_the_wheel_works_where_there_is_no_checkout(wheel: Path, tmp_path: Path) -> None:
+    """Installed for real, it finds its agent: an agent named in the packages must travel with them."""
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    code = f"""
+import sys
+sys.path.insert(0, {str(site)!r})
+import ofa_profiler
+assert ofa_profiler.__file__.startswith({str(site)!r}), ofa_profiler.__file__
+from ofa_profiler.cli import main
+main(["--device", "local", "--space", "cifar-mbv3", "--resolution", "24", "--out", "tables", "--time-limit", "5s"])
+"""
+    done = run(sys.executable, "-c", code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "tables").glob("*.csv"))) == 1
+
+
+# --- documents --------------------------------------------------------------------------------------------
+
+
+def shell_lines(path: Path) -> list[str]:
+    """The commands in a document's ```sh blocks, continued lines joined, comments dropped."""
+    text = path.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(?:sh|bash|console)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line.strip().removeprefix("$ ") for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+DOCUMENTED = [
+    pytest.param(path, line, id=f"{path.relative_to(ROOT)}: {line[:60]}")
+    for path in DOCUMENTS
+    for line in shell_lines(path)
+]
+
+
+def test_the_readme_shows_the_commands() -> None:
+    lines = shell_lines(ROOT / "README.md")
+    assert {"make quickstart", "make test"} <= set(lines)
+    for command in COMMANDS:
+        assert any(line.startswith(command) for line in lines), f"the README does not show {command}"
+
+
+@pytest.mark.parametrize(("path", "line"), DOCUMENTED)
+def test_documented_commands_exist(path: Path, line: str) -> None:
+    """Options are those of the command's help, make targets those of the Makefile, programs are there."""
+    program, *arguments = shlex.split(line, comments=True)
+    program = program.removeprefix(".venv/bin/")
+    options = {argument.split("=")[0] for argument in arguments if argument.startswith("--")}
+    if program.startswith("ofa-"):
+        assert program in COMMANDS
+        assert options <= set(re.findall(r"--[a-z][a-z-]*", help_of(program)))
+    elif program == "make":
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+        assert {argument for argument in arguments if "=" not in argument} <= set(targets)
+    elif program.startswith("python") and arguments and arguments[0].endswith(".py"):
+        assert (ROOT / arguments[0]).is_file()
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
+        if not target.startswith(("http://", "https://")):
+            assert (path.parent / target).exists(), target
