@@ -13,14 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from ofa_profiler.errors import UsageError
-from ofa_profiler.ops import Conv, GlobalPool, Layer, Linear, Op, SqueezeExcite
-from ofa_profiler.weights import BATCH_NORM_EPS, COUNTER_SUFFIX, Array, Layout, Weights, check_weights
+from ofa_profiler.ops import AvgPool, Conv, GlobalPool, Layer, Linear, MaxPool, Op, SqueezeExcite
+from ofa_profiler.weights import COUNTER_SUFFIX, Array, Layout, Weights, check_weights
 
 #: The module of each activation that a layer may name.
 ACTIVATIONS: dict[str | None, type[nn.Module]] = {
     None: nn.Identity,
     "": nn.Identity,
     "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
     "h_swish": nn.Hardswish,
 }
 
@@ -41,7 +42,7 @@ class ConvModule(nn.Sequential):
             bias=layer.bias,
         )
         # Momentum is torch's own default, and that of the published networks.
-        norm = nn.BatchNorm2d(layer.out_channels, eps=BATCH_NORM_EPS) if layer.batch_norm else nn.Identity()
+        norm = nn.BatchNorm2d(layer.out_channels, eps=layer.epsilon) if layer.batch_norm else nn.Identity()
         super().__init__(OrderedDict(conv=conv, bn=norm, activation=ACTIVATIONS[layer.activation]()))
 
 
@@ -86,6 +87,10 @@ def layer_module(layer: Layer) -> nn.Module:
             return ConvModule(layer)
         case SqueezeExcite():
             return SqueezeExciteModule(layer)
+        case MaxPool():
+            return nn.MaxPool2d(3, stride=2, padding=1)
+        case AvgPool():
+            return nn.AvgPool2d(2, ceil_mode=True)
         case GlobalPool():
             return GlobalPoolModule()
         case Linear():
@@ -98,7 +103,12 @@ def run_op(op: Op, x: Tensor, run_layer: Callable[[Layer, Tensor], Tensor]) -> T
     y = x
     for layer in op.layers:
         y = run_layer(layer, y)
-    return x + y if op.skip else y
+    if op.shortcut is not None:
+        for layer in op.shortcut:
+            x = run_layer(layer, x)
+        y = x + y
+    result: Tensor = ACTIVATIONS[op.final_activation]()(y)
+    return result
 
 
 class OpModule(nn.Module):
@@ -107,7 +117,7 @@ class OpModule(nn.Module):
     def __init__(self, op: Op) -> None:
         super().__init__()
         self.op = op
-        for layer in op.layers:
+        for layer in op.all_layers:
             self.add_module(layer.name, layer_module(layer))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -29,43 +29,55 @@ _KIND = {prefix: kind for kind, prefix in KEY_PREFIX.items()}
 _KEY = re.compile(
     rf"(?P<prefix>{'|'.join(_KIND)})"
     rf"-input:(?P<input>{_SIZE}x{_SIZE}x{_SIZE})-output:(?P<output>{_SIZE}x{_SIZE}x{_SIZE}|{_SIZE})"
-    rf"(?P<block>-expand:(?P<mid>{_SIZE})-kernel:(?P<kernel>{_SIZE})-stride:(?P<stride>{_SIZE})"
-    r"-idskip:(?P<skip>[01])-se:(?P<se>[01])-hs:(?P<hs>[01]))?"
+    rf"(?:-expand:(?P<expand>{_SIZE}))?"
+    rf"(?P<spatial>-kernel:(?P<kernel>{_SIZE})-stride:(?P<stride>{_SIZE})-idskip:(?P<skip>[01]))?"
+    r"(?P<flags>-se:(?P<se>[01])-hs:(?P<hs>[01]))?"
 )
 
 
 # --- keys -----------------------------------------------------------------------------------------------
 
 
-def parse_key(key: str) -> Op:
+def parse_key(key: str, *, proxyless: bool = False) -> Op:
     """The op that a published key names; `parse_key(op.key).key == op.key`. Raises `ValueError`.
 
-    What a key leaves out is that of MobileNetV3: a 3 x 3 stem, hard-swish in stem and head.
+    What a key leaves out is that of MobileNetV3 (a 3 x 3 stem, hard-swish in stem and head), or with
+    `proxyless` that of ProxylessNAS, whose keys look the same but for those of the blocks.
     """
     match = _KEY.fullmatch(key)
-    kind = _KIND[match["prefix"]] if match else ""
-    if (
-        match is None
-        or (kind == "mbconv") != bool(match["block"])
-        or (kind == "classifier") != ("x" not in match["output"])
-    ):
-        raise ValueError(f"{shown(key)} is not the key of an op")
+    if match is not None:
+        kind = _KIND[match["prefix"]]
+        op = Op(kind, _shape(match["input"]), _shape(match["output"]), **_fields(kind, match, proxyless))
+        # An op whose key is another one lacks a part, or has one that its kind has not.
+        if op.key == key and (kind == "classifier") == (len(op.output_shape) == 1):
+            return op
+    raise ValueError(f"{shown(key)} is not the key of an op")
+
+
+def _fields(kind: str, match: re.Match[str], proxyless: bool) -> dict[str, Any]:
+    """What the key says about the op beside its shapes, and what goes without saying."""
     inputs, outputs = _shape(match["input"]), _shape(match["output"])
-    if kind == "mbconv":
-        return Op(
-            kind,
-            inputs,
-            outputs,
-            kernel_size=int(match["kernel"]),
-            mid_channels=int(match["mid"]),
-            stride=int(match["stride"]),
-            skip=match["skip"] == "1",
-            se=match["se"] == "1",
-            activation="h_swish" if match["hs"] == "1" else "relu",
-        )
-    if kind == "stem":
-        return Op(kind, inputs, outputs, kernel_size=3, stride=-(-inputs[0] // outputs[0]), activation="h_swish")
-    return Op(kind, inputs, outputs, activation="h_swish" if kind in ("final_expand", "feature_mix") else "")
+    fields: dict[str, Any] = {}
+    if match["expand"]:
+        ratio = kind == "mbconv" and not match["flags"]
+        fields["mid_channels"] = int(match["expand"]) * (inputs[-1] if ratio else 1)
+    if match["spatial"]:
+        fields |= {"kernel_size": int(match["kernel"]), "stride": int(match["stride"]), "skip": match["skip"] == "1"}
+    match kind:
+        case "mbconv" if match["flags"]:
+            fields |= {"se": match["se"] == "1", "activation": "h_swish" if match["hs"] == "1" else "relu"}
+        case "mbconv":
+            fields["activation"] = "relu6"
+        case "stem":
+            fields |= {"kernel_size": 3, "stride": -(-inputs[0] // outputs[0])}
+            fields["activation"] = "relu6" if proxyless else "h_swish"
+        case "final_expand" | "feature_mix":
+            fields["activation"] = "relu6" if proxyless else "h_swish"
+        case "conv" | "bottleneck":
+            fields["activation"] = "relu"
+        case "max_pool":
+            fields |= {"kernel_size": 3, "stride": 2}
+    return fields
 
 
 def _shape(text: str) -> Shape:
@@ -79,13 +91,14 @@ def read_published(folder: Path) -> tuple[Row, ...]:
     """The rows of all files of a folder. Raises `InputFileError` with file and row, or file and key."""
     rows: list[Row] = []
     for resolution, path in sorted(_lookup_files(folder).items()):
-        entries = _json_entries(path) if path.suffix == ".json" else _yaml_entries(path)
+        entries = list(_json_entries(path) if path.suffix == ".json" else _yaml_entries(path))
+        proxyless = any(key.startswith(KEY_PREFIX["mbconv"]) and "-se:" not in key for key, _, _ in entries)
         seen: dict[str, int | None] = {}
         for key, entry, line in entries:
             if key in seen:
                 raise InputFileError(path, f"{shown(key)} is listed twice, first in row {seen[key]}", row=line)
             seen[key] = line
-            rows.append(_row(path, resolution, key, entry, line))
+            rows.append(_row(path, resolution, key, entry, line, proxyless))
         if not seen:
             raise InputFileError(path, "holds no op")
     return tuple(rows)
@@ -168,10 +181,10 @@ def _json_entries(path: Path) -> Iterator[Entry]:
         yield key, {name: repr(value) for name, value in entry.items()}, None
 
 
-def _row(path: Path, resolution: int, key: str, entry: dict[str, str], line: int | None) -> Row:
+def _row(path: Path, resolution: int, key: str, entry: dict[str, str], line: int | None, proxyless: bool) -> Row:
     values: dict[str, Any] = {}
     try:
-        op = parse_key(key)
+        op = parse_key(key, proxyless=proxyless)
         for name, parse in (("count", parse_count), ("mean", parse_time_ms), ("std", parse_spread_ms)):
             if name not in entry:
                 raise ValueError(f"{key}: lacks {name!r}")

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.files import replacing
-from ofa_profiler.ops import KEY_PREFIX, Shape
+from ofa_profiler.ops import ACTIVATIONS, KEY_PREFIX, Shape
 from ofa_profiler.table_row import FAILED, OK, Row
 
 #: Version of the CSV and JSON. A change that old readers would misread gets the next number.
@@ -107,7 +107,7 @@ _COLUMNS: dict[str, Callable[[str], Any]] = {
     "stride": _integer,
     "skip": _flag,
     "se": _flag,
-    "activation": _one_of("relu", "h_swish", ""),
+    "activation": _one_of(*ACTIVATIONS),
     "batch": _optional(_integer),
     "precision": str,
     "median_ms": _optional(parse_time_ms),

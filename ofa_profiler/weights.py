@@ -15,15 +15,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa_profiler.errors import UsageError
-from ofa_profiler.ops import Conv, GlobalPool, Layer, Linear, Op, Shape, SqueezeExcite, conv_weight_shape
+from ofa_profiler.ops import (
+    AvgPool,
+    Conv,
+    GlobalPool,
+    Layer,
+    Linear,
+    MaxPool,
+    Op,
+    Shape,
+    SqueezeExcite,
+    conv_weight_shape,
+)
 
 Array = NDArray[Any]
 Weights = Mapping[str, Array]
 #: The slots of a network as (slot name, op), in the order in which they run: `SearchSpace.layout`.
 Layout = Sequence[tuple[str, Op]]
 
-#: Added to the variance in every BatchNorm, in the modules and when it is folded (as in the published nets).
-BATCH_NORM_EPS = 1e-5
 #: Parameters of torch's BatchNorm that no inference needs.
 COUNTER_SUFFIX = "num_batches_tracked"
 
@@ -57,7 +66,7 @@ def layer_shapes(layer: Layer) -> dict[str, Shape]:
                 "expand.weight": (channels, mid, 1, 1),
                 "expand.bias": (channels,),
             }
-        case GlobalPool():
+        case MaxPool() | AvgPool() | GlobalPool():
             return {}
         case Linear():
             return {"weight": (layer.out_features, layer.in_features), "bias": (layer.out_features,)}
@@ -66,7 +75,7 @@ def layer_shapes(layer: Layer) -> dict[str, Shape]:
 
 def _layers(network: Op | Layout) -> Iterator[tuple[str, Op, Layer]]:
     for slot, op in layout_of(network):
-        for layer in op.layers:
+        for layer in op.all_layers:
             yield slot, op, layer
 
 
@@ -107,7 +116,7 @@ def folded_conv(layer: Conv, slot: str, weights: Weights) -> tuple[Array, Array 
     weight = parameter("conv.weight")
     bias = parameter("conv.bias") if layer.bias else None
     if layer.batch_norm:
-        scale = parameter("bn.weight") / np.sqrt(parameter("bn.running_var") + BATCH_NORM_EPS)
+        scale = parameter("bn.weight") / np.sqrt(parameter("bn.running_var") + layer.epsilon)
         weight = weight * scale[:, None, None, None]
         shifted = -parameter("bn.running_mean") if bias is None else bias - parameter("bn.running_mean")
         bias = shifted * scale + parameter("bn.bias")
@@ -117,7 +126,7 @@ def folded_conv(layer: Conv, slot: str, weights: Weights) -> tuple[Array, Array 
 # --- made-up weights -------------------------------------------------------------------------------
 
 #: Variance of the input of an activation for which its output has a mean square of about 1.
-_GAIN = {"relu": 2.0, "h_swish": 2.4}
+_GAIN = {"relu": 2.0, "relu6": 2.0, "h_swish": 2.4}
 #: Share of the mean square that a block adds to its shortcut: deep networks neither fade nor explode.
 _SHORTCUT_GAIN = 0.25
 
@@ -129,7 +138,7 @@ def _limit(layer: Layer, op: Op, shape: Shape) -> float:
     gain = 1.0
     if isinstance(layer, Conv):
         gain = _GAIN.get(layer.activation or "", 1.0)
-        if op.skip and layer is op.layers[-1]:
+        if op.shortcut is not None and layer is op.layers[-1]:
             gain = _SHORTCUT_GAIN
     return sqrt(3 * gain / prod(shape[1:]))
 

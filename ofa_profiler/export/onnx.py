@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 
 from ofa_profiler.errors import UsageError
 from ofa_profiler.export.base import INPUT_NAME, Exporter, nchw
-from ofa_profiler.ops import Conv, GlobalPool, Layer, Linear, Op, SqueezeExcite
+from ofa_profiler.ops import AvgPool, Conv, GlobalPool, Layer, Linear, MaxPool, Op, SqueezeExcite
 from ofa_profiler.weights import Array, Layout, Weights, folded_conv, parameter_name
 
 #: The first opset and file version with all that is needed (HardSwish: opset 14), so that the old
@@ -86,13 +86,14 @@ class _Graph:
         source = tensor
         for layer in op.layers:
             tensor = self._add_layer(slot, op, layer, tensor)
-        if op.skip is True:
-            if op.input_shape != op.output_shape:
-                raise UsageError(f"op {op.key} cannot add its input to an output of another shape")
-            return self._add_node("Add", [tensor, source], parameter_name(slot, "shortcut"))
-        if op.skip is not False:
-            raise UsageError(f"the ONNX exporter does not know the shortcut {op.skip!r} of {op!r}")
-        return tensor
+        if op.skip and op.input_shape != op.output_shape:
+            raise UsageError(f"op {op.key} cannot add its input to an output of another shape")
+        name = parameter_name(slot, "shortcut")
+        if op.shortcut is not None:
+            for layer in op.shortcut:
+                source = self._add_layer(slot, op, layer, source)
+            tensor = self._add_node("Add", [tensor, source], name)
+        return self._add_activation(name, op, op.final_activation, tensor)
 
     def _add_layer(self, slot: str, op: Op, layer: Layer, tensor: str) -> str:
         match layer:
@@ -103,6 +104,12 @@ class _Graph:
                 return self._add_activation(name, op, layer.activation, tensor)
             case SqueezeExcite():
                 return self._add_squeeze_excite(slot, op, layer, tensor)
+            case MaxPool():
+                name = parameter_name(slot, layer.name)
+                return self._add_node("MaxPool", [tensor], name, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
+            case AvgPool():
+                name = parameter_name(slot, layer.name)
+                return self._add_node("AveragePool", [tensor], name, kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)
             case GlobalPool():
                 return self._add_node("GlobalAveragePool", [tensor], parameter_name(slot, layer.name))
             case Linear():
@@ -142,6 +149,9 @@ class _Graph:
     def _add_activation(self, name: str, op: Op, activation: str | None, tensor: str) -> str:
         if not activation:
             return tensor
+        if activation == "relu6":
+            limits = [self._add_constant(f"{name}.{limit}", np.float32(limit)) for limit in (0, 6)]
+            return self._add_node("Clip", [tensor, *limits], name)
         if activation not in _ACTIVATIONS:
             raise UsageError(f"the ONNX exporter does not know the activation {activation!r} of op {op.key}")
         op_type, attributes = _ACTIVATIONS[activation]
@@ -154,7 +164,7 @@ class _Graph:
 
     def _add_constant(self, name: str, value: Array) -> str:
         # Raw bytes are little-endian by the ONNX specification.
-        data = np.ascontiguousarray(value, dtype="<f4")
+        data = np.asarray(value, dtype="<f4", order="C")
         self.initializers.append(helper.make_tensor(name, TensorProto.FLOAT, data.shape, data.tobytes(), raw=True))
         return name
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 from ofa_profiler.errors import UsageError
 from ofa_profiler.spaces.base import Gene, Genomes, Preprocessing, SearchSpace, Slot
 from ofa_profiler.spaces.mobilenetv3 import CIFAR_MBV3, OFA_MBV3_W10, OFA_MBV3_W12
+from ofa_profiler.spaces.proxyless import OFA_PROXYLESS_W13
+from ofa_profiler.spaces.resnet50 import OFA_RESNET50
 
 __all__ = ["Gene", "Genomes", "Preprocessing", "SearchSpace", "Slot", "get_space", "space_names"]
 
-_SPACES: dict[str, SearchSpace] = {space.name: space for space in (OFA_MBV3_W10, OFA_MBV3_W12, CIFAR_MBV3)}
+_SPACES: dict[str, SearchSpace] = {
+    space.name: space for space in (OFA_MBV3_W10, OFA_MBV3_W12, OFA_PROXYLESS_W13, OFA_RESNET50, CIFAR_MBV3)
+}
 
 
 def space_names() -> tuple[str, ...]:

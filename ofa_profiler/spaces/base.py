@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from functools import cached_property
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,7 @@ class Gene:
     """One choice. It matters only while gene `switch` has at least the index `switch_from`."""
 
     name: str
-    choices: tuple[int, ...]
+    choices: tuple[float, ...]
     switch: int | None = None
     switch_from: int = 0
 
@@ -64,7 +65,7 @@ class SearchSpace(ABC):
     preprocessing: Preprocessing
     #: The resolutions that `sample` and the search draw from.
     resolutions: tuple[int, ...]
-    #: All that `with_resolutions` takes.
+    #: Every resolution that the supernet is trained for: all that `with_resolutions` takes.
     valid_resolutions: tuple[int, ...]
 
     @cached_property
@@ -78,29 +79,58 @@ class SearchSpace(ABC):
         """All places of the network, in the order in which they run."""
 
     @abstractmethod
-    def with_resolutions(self, resolutions: Sequence[int]) -> SearchSpace:
-        """The same space, drawing from other resolutions. Raises `UsageError` for impossible ones."""
-
-    @abstractmethod
-    def with_classes(self, n_classes: int) -> SearchSpace:
-        """The same space with a classifier for `n_classes` classes."""
-
-    @abstractmethod
     def validate(self, architecture: Architecture) -> None:
         """Raise `UsageError` unless `architecture` is a point of this space (at any resolution)."""
 
     @abstractmethod
-    def to_values(self, architecture: Architecture) -> list[int]:
+    def to_values(self, architecture: Architecture) -> list[float]:
         """The gene values of a valid architecture; a gene that says nothing has its first choice."""
 
     @abstractmethod
-    def from_values(self, values: Sequence[int]) -> Architecture:
+    def from_values(self, values: Sequence[float]) -> Architecture:
         """The architecture that these gene values (inactive ones included) stand for."""
+
+    def with_resolutions(self, resolutions: Sequence[int]) -> SearchSpace:
+        """The same space, drawing from other resolutions. Raises `UsageError` for impossible ones."""
+        if not resolutions:
+            raise UsageError(f"space {self.name}: no resolution given")
+        for resolution in resolutions:
+            self._check_resolution(resolution)
+        return self._replaced(resolutions=tuple(sorted(set(resolutions))))
+
+    def with_classes(self, n_classes: int) -> SearchSpace:
+        """The same space with a classifier for `n_classes` classes."""
+        return self._replaced(n_classes=n_classes)
+
+    def _replaced(self, **changes: Any) -> SearchSpace:
+        assert is_dataclass(self), "every space is a frozen dataclass"
+        return replace(self, **changes)
+
+    # --- what is allowed, for `validate` ---------------------------------------------------------
+
+    def _check_name(self, architecture: Architecture) -> None:
+        if architecture.space != self.name:
+            raise UsageError(f"an architecture of space {architecture.space} was given where {self.name} is in use")
+
+    def _check_resolution(self, resolution: int) -> None:
+        if resolution not in self.valid_resolutions:
+            raise UsageError(
+                f"space {self.name} has no resolution {resolution}; it has {_spell_range(self.valid_resolutions)}"
+            )
+
+    def _check_stages(self, architecture: Architecture, depths: Sequence[tuple[int, ...]]) -> None:
+        """The number of stages, and of each its depth and the lengths of its lists."""
+        if len(architecture.stages) != len(depths):
+            raise UsageError(f"space {self.name} has {len(depths)} stages, the architecture {len(architecture.stages)}")
+        for i, (stage, allowed) in enumerate(zip(architecture.stages, depths, strict=True)):
+            check_choices(f"stage {i}: depth", [stage.depth], allowed)
+            if len(stage.expand_ratios) != stage.depth:
+                raise UsageError(f"stage {i}: {stage.depth} kernel sizes but {len(stage.expand_ratios)} expand ratios")
 
     # --- genomes ---------------------------------------------------------------------------------
 
     @cached_property
-    def _indices(self) -> tuple[dict[int, int], ...]:
+    def _indices(self) -> tuple[dict[float, int], ...]:
         return tuple({value: i for i, value in enumerate(gene.choices)} for gene in self.genes)
 
     @cached_property
@@ -183,3 +213,23 @@ class SearchSpace(ABC):
     def params(self, architecture: Architecture) -> int:
         """Trainable parameters of the network; see `Op.params`."""
         return sum(op.params for op in self.ops(architecture))
+
+
+def check_choices(what: str, values: Sequence[float | None], allowed: Sequence[float]) -> None:
+    """Raise `UsageError` for the first of `values` that is not allowed."""
+    for value in values:
+        if value not in allowed:
+            raise UsageError(f"{what} {value} is not one of {list(allowed)}")
+
+
+def _spell_range(values: tuple[int, ...]) -> str:
+    if len(values) <= 5:
+        return ", ".join(map(str, values))
+    return f"{values[0]} to {values[-1]} in steps of {values[1] - values[0]}"
+
+
+def strided(size: int, *strides: int) -> int:
+    """Height (or width) after layers with "same" padding and these strides."""
+    for stride in strides:
+        size = (size - 1) // stride + 1
+    return size

@@ -22,7 +22,6 @@ from torch.nn import functional
 
 from ofa_profiler.nets import ACTIVATIONS, layer_module, run_op, spatial_mean
 from ofa_profiler.ops import Conv, Layer, Linear, Op, SqueezeExcite
-from ofa_profiler.weights import BATCH_NORM_EPS
 
 L = TypeVar("L", bound=Layer)
 
@@ -134,7 +133,7 @@ class ElasticConv(ElasticLayer[Conv]):
     def __init__(self, choices: Sequence[Conv]) -> None:
         super().__init__()
         self.conv = ElasticKernel(choices)
-        self.bn = ElasticBatchNorm(self.conv.out_channels, BATCH_NORM_EPS) if choices[0].batch_norm else None
+        self.bn = ElasticBatchNorm(self.conv.out_channels, choices[0].epsilon) if choices[0].batch_norm else None
         self.activation = ACTIVATIONS[choices[0].activation]()
 
     def static(self, layer: Conv) -> dict[str, Tensor]:
@@ -231,7 +230,7 @@ class ElasticOp(nn.Module):
         super().__init__()
         by_name: dict[str, dict[Layer, None]] = {}
         for op in choices:
-            for layer in op.layers:
+            for layer in op.all_layers:
                 by_name.setdefault(layer.name, {})[layer] = None
         for name, layers in by_name.items():
             elastic: Any = _ELASTIC.get(type(next(iter(layers))), SharedLayer)
@@ -246,7 +245,7 @@ class ElasticOp(nn.Module):
     def static(self, op: Op) -> dict[str, Tensor]:
         """The tensors of `op`, named as `OpModule` names them."""
         tensors: dict[str, Tensor] = {}
-        for layer in op.layers:
+        for layer in op.all_layers:
             tensors |= _prefixed(layer.name, self.elastic_layer(layer.name).static(layer))
         return tensors
 
