@@ -194,7 +194,7 @@ def _profile(arguments: argparse.Namespace, space: SearchSpace, settings: Settin
 def _show(show: Any, phase: str, progress: Progress) -> None:
     words = [f"{progress.visits} visits"] if progress.visits else []
     words += [f"{progress.failed} failed"] if progress.failed else []
-    words += ["waiting for another measurement on this device"] if progress.waiting else []
+    words += [progress.waiting] if progress.waiting else []
     show(phase, progress.done, progress.total, progress.left_s, ", ".join(words))
 
 
@@ -217,7 +217,7 @@ def _report(arguments: argparse.Namespace, table: LatencyTable, log: Log, facts:
         say(f"note: {note}")
     if failures:
         first = next(iter(failures.values()))
-        say(f"warning: {len(failures)} ops failed and have no times: {listed(list(failures))} ({first}); --fresh tries again")
+        say(f"warning: {len(failures)} ops failed and have no times: {listed(list(failures))} ({first})")
     if sampling["cut_short"]:
         say(f"note: the time limit cut {sampling['cut_short']} ops short; a longer --time-limit goes on from here")
     if sampling["noisy"]:

@@ -311,6 +311,7 @@ def _lock(descriptor: int, path: Path) -> None:
         if sys.platform == "win32":
             import msvcrt
 
+            os.lseek(descriptor, 1 << 40, os.SEEK_SET)  # locked bytes cannot be read there: lock one far behind
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         else:
             import fcntl

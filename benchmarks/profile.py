@@ -1,0 +1,47 @@
+#!/usr/bin/env python3
+"""How long a latency table takes, and how much of that the device is measuring.
+
+    python benchmarks/profile.py [--space ofa-mbv3-w1.2] [--threads 1]
+
+Profiles this machine through the `ofa-profile` command, into a fresh cache and a fresh folder, and
+prints the wall time of the command and the share of it in which the device was running models
+(warm-up included), with the export of the ops counted and without it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+
+def main() -> int:
+    """Run the benchmark and print its figures."""
+    parser = argparse.ArgumentParser(description="Wall time of a table, and the share of it that is measuring.")
+    parser.add_argument("--space", default="ofa-mbv3-w1.2")
+    parser.add_argument("--threads", default="1")
+    parser.add_argument("--keep", metavar="DIR", help="write the table here instead of a temporary folder")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "ofa_profiler.cli", "--device", "local", "--json", "--fresh"]
+        command += ["--space", arguments.space, "--threads", arguments.threads, "--out", arguments.keep or folder]
+        begin = time.perf_counter()
+        done = subprocess.run(command, stdout=subprocess.PIPE, env={**os.environ, "XDG_CACHE_HOME": folder}, check=True)
+        wall_s = time.perf_counter() - begin
+    said = json.loads(done.stdout)
+    measuring_s, export_s = said["measuring_seconds"], said["export_seconds"]
+    print(f"space                     {arguments.space}, {said['ops']} ops, {said['failed']} failed")
+    print(f"visits                    {said['visits']}, {said['noisy']} ops noisy, {said['cut_short']} cut short")
+    print(f"wall time                 {wall_s:.1f} s, of which export {export_s:.1f} s")
+    print(f"device measuring          {measuring_s:.1f} s")
+    without_export = measuring_s / (wall_s - export_s)
+    print(f"share of the wall time    {measuring_s / wall_s:.1%}, without the export {without_export:.1%}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
