@@ -1,0 +1,78 @@
+"""How good and how fast is a search, and how many architectures a second does a predictor score?
+
+    python benchmarks/search.py --lut note10/ --predictor acc_predictor.pth [--budget 25ms] [--seeds 20]
+
+Prints per seed what the engine found, then the spread over the seeds, and the speed of the predictor on
+genomes (what engines use) and on architecture objects (what `predict` takes), on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from ofa_profiler import LatencyTable, get_space
+from ofa_profiler.units import parse_duration_ms
+from ofa_search import AccuracyPredictor, search
+from ofa_search.engines import DEFAULT_ENGINE
+
+ARCHITECTURES = 20 * 1024
+
+
+def main() -> None:
+    """Run what the options ask for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lut", required=True)
+    parser.add_argument("--predictor", required=True)
+    parser.add_argument("--space", default="ofa-mbv3-w1.2")
+    parser.add_argument("--budget", default="25ms")
+    parser.add_argument("--engine", default=DEFAULT_ENGINE)
+    parser.add_argument("--seeds", type=int, default=20)
+    arguments = parser.parse_args()
+    table, predictor = LatencyTable.load(arguments.lut), AccuracyPredictor.load(arguments.predictor)
+    _searches(table, predictor, arguments)
+    _speed(predictor, arguments.space)
+
+
+def _searches(table: LatencyTable, predictor: AccuracyPredictor, arguments: argparse.Namespace) -> None:
+    limit = (table, parse_duration_ms(arguments.budget))
+    print(f"{arguments.space}, {arguments.budget} on {table.name}, engine {arguments.engine}")
+    print("seed  accuracy  latency_ms  evaluations  seconds  evaluations/s")
+    rows = []
+    for seed in range(arguments.seeds):
+        r = search(arguments.space, [limit], predictor, engine=arguments.engine, seed=seed)
+        rows.append((r.predicted_accuracy, r.latency_ms[table.name], r.evaluations, r.search_seconds))
+        rate = r.evaluations / r.search_seconds
+        print(f"{seed:4}  {rows[-1][0]:.6f}  {rows[-1][1]:10.4f}  {r.evaluations:11}  {rows[-1][3]:7.2f}  {rate:13.0f}")
+    values = np.array(rows, dtype=float)
+    for name, function in (("min", np.min), ("mean", np.mean), ("max", np.max)):
+        accuracy, latency, evaluations, seconds = function(values, axis=0)
+        print(f"{name:4}  {accuracy:.6f}  {latency:10.4f}  {evaluations:11.0f}  {seconds:7.2f}")
+
+
+def _speed(predictor: AccuracyPredictor, space_name: str) -> None:
+    space = get_space(space_name)
+    space = space.with_resolutions(predictor.resolutions_of(space))
+    genomes = space.sample_genomes(np.random.default_rng(0), ARCHITECTURES)
+    architectures = space.decode(genomes)
+    print(f"predictor, one core, best of 5: {_rate(lambda: predictor.predict_genomes(space, genomes)):.0f} genomes/s")
+    print(f"predictor, one core, best of 5: {_rate(lambda: predictor.predict(architectures)):.0f} architectures/s")
+
+
+def _rate(function: Callable[[], object]) -> float:
+    """Architectures a second."""
+    best = np.inf
+    with threadpool_limits(1):
+        for _ in range(5):
+            began = time.perf_counter()
+            function()
+            best = min(best, time.perf_counter() - began)
+    return ARCHITECTURES / float(best)
+
+
+if __name__ == "__main__":
+    main()

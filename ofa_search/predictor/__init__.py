@@ -1,0 +1,6 @@
+"""Accuracy predictors: architectures -> top-1 accuracy in [0, 1], in numpy alone."""
+
+from ofa_search.predictor.features import Features
+from ofa_search.predictor.mlp import AccuracyPredictor
+
+__all__ = ["AccuracyPredictor", "Features"]

@@ -1,0 +1,51 @@
+"""The winner of a search, measured as the ops of its table were."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ofa_profiler.devices.base import Device
+from ofa_profiler.errors import DeviceError
+from ofa_profiler.export import Model, get_exporter
+from ofa_profiler.measure import Progress, measure
+from ofa_profiler.spaces import get_space
+from ofa_profiler.table import LatencyTable
+from ofa_profiler.verify import settings_of
+from ofa_search.document import Found, export, file_stems
+from ofa_search.weights import WeightSource
+
+
+def measure_networks(
+    found: Sequence[Found],
+    table: LatencyTable,
+    device: Device,
+    source: WeightSource,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+) -> list[Found]:
+    """`found` with the measured latency of each network under the table's name.
+
+    They run with the table's runtime, provider, precision, threads and batch. Raises `DeviceError` when
+    the device or one of the networks fails, `UsageError` for a table that does not say how it was measured.
+    """
+    settings = settings_of(table)
+    exporter = get_exporter(settings.runtime, settings.precision)
+    how = {"batch": settings.batch, "precision": settings.precision, "runtime": settings.runtime}
+    models = []
+    with tempfile.TemporaryDirectory(prefix="ofa-search-") as folder:
+        for network, stem in zip(found, file_stems([f.result for f in found]), strict=True):
+            architecture = network.result.architecture
+            path = export(network.result, source, Path(folder) / f"{stem}{exporter.suffix}", **how)
+            layout = get_space(architecture.space).layout(architecture)
+            models.append(Model.from_file(stem, path, exporter.input_shape(layout, settings.batch)))
+        measured = measure(device, models, settings, progress=progress)
+    for model in models:
+        if not measured[model.key].ok:
+            raise DeviceError(f"network {model.key} failed on the device: {measured[model.key].error}")
+    return [
+        replace(network, measured_latency_ms={table.name: measured[model.key].median_ms})
+        for network, model in zip(found, models, strict=True)
+    ]
