@@ -8,7 +8,8 @@ PIP_FLAGS ?=
 ARGS ?=
 
 RUN := $(VENV)/bin
-PIP := $(RUN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
+PIP := $(RUN)/python -m pip install --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
+VERSION := import sys; print(sys.version_info[:2])
 # Stamps: what the environment holds. The first is all that measuring and searching need; torch, which
 # training needs and which is gigabytes on some systems, comes with the second.
 MEASURING := $(VENV)/.holds-measuring
@@ -49,21 +50,23 @@ environment:
 	@if [ -d "$(VENV)" ]; then \
 	  "$(RUN)/pip" --version >/dev/null 2>&1 || \
 	    { echo "$(VENV) does not work any more (was it moved, or its Python removed?): run 'make clean' and try again" >&2; exit 1; }; \
+	  [ "$(origin PYTHON)" = file ] || [ "$$("$(PYTHON)" -c '$(VERSION)')" = "$$("$(RUN)/python" -c '$(VERSION)')" ] || \
+	    { echo "$(VENV) was made with another Python than $(PYTHON): run 'make clean', or leave PYTHON out" >&2; exit 1; }; \
 	else \
 	  command -v "$(PYTHON)" >/dev/null || { echo "there is no $(PYTHON); name one: make PYTHON=python3.12 ..." >&2; exit 1; }; \
 	  "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
-	    { echo "$(PYTHON) is older than Python 3.10; name a newer one: make PYTHON=python3.12 ..." >&2; exit 1; }; \
+	    { echo "$(PYTHON) is not Python 3.10 or newer; name one: make PYTHON=python3.12 ..." >&2; exit 1; }; \
 	  echo "making the environment $(VENV)"; \
 	  "$(PYTHON)" -m venv "$(VENV)" || { rm -rf "$(VENV)"; exit 1; }; \
 	fi
 
 $(MEASURING): pyproject.toml constraints.txt | environment
-	@echo "installing what measuring and searching need"
-	@$(PIP) --no-deps --editable .
+	@echo "installing what measuring and searching need (a minute or so)"
+	@$(PIP) --quiet --no-deps --editable .
 	@$(RUN)/python -c "from importlib.metadata import requires; \
 	  print(*(r for r in requires('ofa-profiler') if 'torch' not in r and ('extra' not in r or 'matplotlib' in r)), sep='\n')" \
 	  | sed 's/; *extra ==.*//' > $@.txt
-	@$(PIP) --requirement $@.txt
+	@$(PIP) --quiet --no-warn-conflicts --requirement $@.txt
 	@touch $@
 
 $(EVERYTHING): pyproject.toml constraints.txt | environment

@@ -18,6 +18,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import ofa_profiler
+from ofa_profiler import LatencyTable, get_space
+from ofa_profiler.table import Row
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("device_agents", "ofa_profiler", "ofa_search")
@@ -165,10 +167,10 @@ main(["--device", "local", "--space", "cifar-mbv3", "--resolution", "24", "--out
 
 
 def shell_lines(path: Path) -> list[str]:
-    """The commands in a document's ```sh blocks, continued lines joined, comments dropped."""
-    text = path.read_text(encoding="utf-8")
+    """The commands in a document's ```sh blocks and in its indented ones; continued lines joined, comments dropped."""
+    text = path.read_text(encoding="utf-8").replace("\\\n", " ")
     blocks = re.findall(r"^```(?:sh|bash|console)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    lines = "\n".join(blocks).splitlines() + re.findall(r"^ {4,}((?:ofa-[a-z]+|make) .*)$", text, re.MULTILINE)
     return [line.strip().removeprefix("$ ") for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
@@ -207,3 +209,14 @@ def test_links_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
         if not target.startswith(("http://", "https://")):
             assert (path.parent / target).exists(), target
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
+    """In a folder as `make quickstart` leaves it, but for the times, which are made up."""
+    (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+    ops = get_space("cifar-mbv3").unique_ops()
+    rows = tuple(Row.from_op(op, batch=1, precision="fp32", samples_ms=[0.01 + op.macs / 1e8] * 3) for op in ops)
+    LatencyTable("this-machine", rows, {"spaces": ["cifar-mbv3"]}).save(tmp_path / "out/quickstart/this-machine.csv")
+    done = run(sys.executable, "-c", code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Architecture(space='cifar-mbv3'" in done.stdout
