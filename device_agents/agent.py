@@ -16,8 +16,9 @@ terminal. Run again, the agent goes on where the file ends.
     {"type": "visit", ...}    one model measured once: every sample in ns, or status "failed" and why
     {"type": "end", ...}      everything asked for is there, or the time is up
 
-On stdout alone, never in the file: {"type": "waiting"} (another agent is measuring here) and
-{"type": "fatal"} (nothing can be measured; the exit status is 1).
+On stdout alone, never in the file: {"type": "waiting"} (another agent is measuring here), {"type":
+"alive"} (the answer to a sign of life of the host) and {"type": "fatal"} (nothing can be measured; the
+exit status is 1).
 """
 
 from __future__ import annotations
@@ -449,18 +450,40 @@ def serve(requests, responses):
 
 
 class Host:
-    """Whoever started this agent. An attached host holds our stdin open for as long as it lives."""
+    """Whoever started this agent. An attached host holds our stdin open for as long as it lives.
 
-    def __init__(self, attached, threaded):
+    A link can die without a word: stdin stays open then, and what we write goes nowhere. A host that
+    says how patient we may be gives signs of life; each is answered with `say`.
+    """
+
+    def __init__(self, attached, threaded, patience_s=0, say=None):
         self.attached = attached
         self.threaded = threaded  # where pipes cannot be waited for; never together with forks
+        self.patience_s = patience_s
+        self.say = say
         self.gone = threading.Event()
+        if patience_s:
+
+            def silent(*_):
+                raise HostGone
+
+            signal.signal(signal.SIGALRM, silent)
+            signal.alarm(patience_s)
         if attached and threaded:
             threading.Thread(target=self._watch, daemon=True).start()
 
+    def _hear(self):
+        """Read what the host has sent -> False at the end."""
+        heard = os.read(0, 4096)
+        if heard and self.patience_s:
+            signal.alarm(self.patience_s)  # the kernel counts, so a write that blocks for ever ends, too
+            self.say({"type": "alive"})
+        return bool(heard)
+
     def _watch(self):
-        while os.read(0, 4096):
-            pass
+        with contextlib.suppress(HostGone):
+            while self._hear():
+                pass
         self.gone.set()
 
     def check(self, timeout_s=0.0, also=None):
@@ -469,7 +492,7 @@ class Host:
         while not self.threaded:
             watched = ([0] if self.attached else []) + ([] if also is None else [also])
             ready = select.select(watched, [], [], max(0.0, deadline - time.monotonic()))[0]
-            if self.attached and 0 in ready and not os.read(0, 4096):
+            if self.attached and 0 in ready and not self._hear():
                 raise HostGone
             if also in ready or time.monotonic() >= deadline:
                 return also in ready
@@ -540,6 +563,7 @@ class ForkedWorker(Worker):
         status = 1
         try:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends us even inside a model that hangs
             os.close(self.requests)
             os.close(self.responses)
             # What native code prints must not end up between the results.
@@ -645,7 +669,7 @@ class Results:
     def __init__(self, path, run, seen, stream):
         self.stream = stream
         self.visits = []
-        lines = self._read(path)
+        lines = self._read(path, seen)
         for line in lines:
             record = self._parse(line, path)
             if record["type"] == "visit":
@@ -660,12 +684,20 @@ class Results:
         if not lines:
             self.append(run)
 
-    @staticmethod
-    def _read(path):
+    @classmethod
+    def _read(cls, path, seen):
         if not os.path.exists(path):
             return []
         with open(path, "rb") as file:
-            return [line for line in file if line.endswith(b"\n")]
+            lines = [line for line in file if line.endswith(b"\n")]
+        # A power cut leaves rubbish at the end. A host has all that it saw, so what is behind can go;
+        # without one, the file is all there is and its owner decides.
+        for number in range(seen, len(lines) if seen else 0):
+            try:
+                cls._parse(lines[number], path)
+            except Fatal:  # noqa: PERF203
+                return lines[:number]
+        return lines
 
     @staticmethod
     def _parse(line, path):
@@ -678,8 +710,11 @@ class Results:
 
     def append(self, record):
         line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
-        self.file.write(line)
-        self.file.flush()
+        try:
+            self.file.write(line)
+            self.file.flush()
+        except OSError as error:
+            raise Fatal("cannot write %s: %s" % (self.file.name, error.strerror)) from error
         self.stream(line)
         # The host syncs every line of its own copy; here, often enough not to lose much to a power
         # cut and seldom enough not to disturb the measurement on a slow card.
@@ -735,8 +770,9 @@ class Supervisor:
     slow that happened to be measured then: what drifts lands on all of them, and shows in their spread.
     """
 
-    def __init__(self, kit, host, results, worker_class):
+    def __init__(self, kit, host, results, worker_class, cores=None):
         self.kit, self.host, self.results, self.worker_class = kit, host, results, worker_class
+        self.wanted_cores = cores
         self.settings = kit.run["settings"]
         self.progress = {key: Progress(self.settings) for key in kit.models}
         self.used_s = 0.0
@@ -768,14 +804,12 @@ class Supervisor:
         device = describe()
         threads, allowed = self.settings["threads"], device["cores_allowed"]
         count = len(allowed) if allowed else os.cpu_count() or threads
-        if threads > count:
-            raise Fatal(
-                "%d threads were asked for, but this device lets us use %d cores" % (threads, count), usage=True
-            )
-        self.cores = fastest_cores(allowed, threads) if allowed else None
-        self.spare_core = threads < count
+        self.cores = self._choose_cores(allowed, threads, count)
+        self.spare_core = (len(self.cores) if self.cores else threads) < count
         ready = self._open_worker()
         if not ready["pinned"]:
+            if self.wanted_cores:
+                raise Fatal("this system does not let us choose our cores", usage=True)
             self.cores = None
         elif self.spare_core:
             pin(set(allowed) - set(self.cores))  # the supervisor itself stays out of the way
@@ -786,6 +820,15 @@ class Supervisor:
         device["uncontrolled"] = uncontrolled(device)
         self.results.append(device)
         return device
+
+    def _choose_cores(self, allowed, threads, count):
+        wanted = self.wanted_cores
+        if wanted and not set(wanted) <= set(allowed or wanted):
+            raise Fatal("cores %s were asked for, this device lets us use %s" % (wanted, allowed), usage=True)
+        if threads > (len(wanted) if wanted else count):
+            have = "%d cores were given" % len(wanted) if wanted else "this device lets us use %d cores" % count
+            raise Fatal("%d threads were asked for, but %s" % (threads, have), usage=True)
+        return wanted or (fastest_cores(allowed, threads) if allowed else None)
 
     def _measure(self):
         limit_s = self.settings["time_limit_s"]
@@ -922,12 +965,21 @@ class Lock:
         return True
 
 
+def core_list(text):
+    """For `type=` of an option: `2,3`."""
+    if not all(part.isdigit() for part in text.split(",")):
+        raise argparse.ArgumentTypeError("%r is not a list of cores like 2,3" % text)
+    return sorted({int(part) for part in text.split(",")})
+
+
 def parse_arguments(argv):
     """The command line of the agent."""
     parser = argparse.ArgumentParser(description="Measure the models of a kit on this machine.")
     parser.add_argument("--kit", metavar="DIR", help="folder with manifest.json and models/")
     parser.add_argument("--describe", action="store_true", help="print what is known of this device and stop")
     parser.add_argument("--attached", action="store_true", help="end when stdin closes: the host holds it open")
+    parser.add_argument("--patience", type=int, default=0, metavar="S", help="... or is silent for S seconds")
+    parser.add_argument("--cores", type=core_list, metavar="N[,N...]", help="use these cores, not the fastest ones")
     parser.add_argument("--seen", type=int, default=0, metavar="N", help="do not repeat the first N lines of results")
     parser.add_argument("--lock", metavar="FILE", help="lock file (default: DIR/lock)")
     parser.add_argument("--no-fork", action="store_true", help="start workers as new processes")
@@ -966,13 +1018,17 @@ def measure_kit(arguments, stream):
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, end)
+
+    def say(record):
+        stream(json.dumps(record).encode() + b"\n")
+
     spawn = arguments.no_fork or not CAN_FORK
-    host = Host(arguments.attached, threaded=spawn)
+    host = Host(arguments.attached, spawn, arguments.patience, say)
     kit = Kit(arguments.kit)
     lock = Lock(arguments.lock or os.path.join(arguments.kit, "lock"))
-    lock.take(host, lambda record: stream(json.dumps(record).encode() + b"\n"))
+    lock.take(host, say)
     results = Results(os.path.join(arguments.kit, "results.jsonl"), kit.run, arguments.seen, stream)
-    Supervisor(kit, host, results, SpawnedWorker if spawn else ForkedWorker).run()
+    Supervisor(kit, host, results, SpawnedWorker if spawn else ForkedWorker, arguments.cores).run()
 
 
 def main(argv=None):

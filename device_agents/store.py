@@ -22,6 +22,7 @@ In the root: `models/` by hash for all kits, `runtimes/` (unpacked wheels), `age
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import glob
 import gzip
@@ -96,11 +97,9 @@ def hello(root):
 def forget_stale(root):
     """Remove what transfers that were cut off have left, unless it could still be growing."""
     for path in glob.glob(os.path.join(glob.escape(root), INCOMING + "*")):
-        try:
+        with contextlib.suppress(OSError):
             if time.time() - os.stat(path).st_mtime > STALE_S:
                 shutil.rmtree(path, ignore_errors=True)
-        except OSError:
-            pass
 
 
 # --- what is here -------------------------------------------------------------------------------------

@@ -23,8 +23,7 @@ from ofa_profiler.statistics import Measurement
 
 __all__ = ["Measurement", "Progress", "Settings", "is_finished", "measure", "measure_into"]
 
-#: Tries without a single new visit before a transient failure is taken for a final one.
-_TRIES = 3
+_WAITING = "waiting for another measurement on this device"
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,8 @@ class Progress:
     failed: int = 0
     visits: int = 0
     left_s: float | None = None
-    #: Another agent is measuring on the device; ours waits for it.
-    waiting: bool = False
+    #: Why nothing happens just now, in words; empty while it does.
+    waiting: str = ""
 
 
 def measure(
@@ -69,17 +68,21 @@ def measure_into(
     progress: Callable[[Progress], None] | None = None,
 ) -> None:
     """`measure` into an open journal, which must be that of a request for these models and settings."""
-    failures = 0
+    waits = iter(device.waits_s)
     with tempfile.TemporaryDirectory(prefix="ofa-profiler-") as folder:
         while not is_finished(journal.log, settings):
             before = journal.log.n_visits
             try:
                 _measure_once(journal, device, models, settings, Path(folder), progress)
-            except TransientDeviceError:
-                failures = 1 if journal.log.n_visits > before else failures + 1
-                if failures >= _TRIES:
+            except TransientDeviceError as error:
+                if journal.log.n_visits > before:
+                    waits = iter(device.waits_s)
+                wait_s = next(waits, None)
+                if wait_s is None:
                     raise
-                time.sleep(failures)
+                if progress is not None:
+                    progress(estimate(journal.log, settings, waiting=f"{error}; trying again"))
+                time.sleep(wait_s)
 
 
 def is_finished(log: Log, settings: Settings) -> bool:
@@ -108,10 +111,10 @@ def _measure_once(
             except ValueError as error:
                 raise DeviceError(f"device {device.spec}: wrong record from the agent: {error}") from None
             if progress is not None:
-                progress(estimate(journal.log, settings, waiting=record["type"] == "waiting"))
+                progress(estimate(journal.log, settings, waiting=_WAITING if record["type"] == "waiting" else ""))
 
 
-def estimate(log: Log, settings: Settings, *, waiting: bool = False) -> Progress:
+def estimate(log: Log, settings: Settings, *, waiting: str = "") -> Progress:
     """How far the measurement in `log` is, and how long the rest will take."""
     done, failed, used_s, left = 0, 0, 0.0, 0.0
     for visits in log.visits.values():

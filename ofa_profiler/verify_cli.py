@@ -106,8 +106,7 @@ def _beside(table: LatencyTable, ending: str) -> Path:
 
 
 def _show(show: Callable[[str, int, int, float | None, str], None], phase: str, progress: Progress) -> None:
-    words = "waiting for another measurement on this device" if progress.waiting else ""
-    show(f"{phase} networks", progress.done, progress.total, progress.left_s, words)
+    show(f"{phase} networks", progress.done, progress.total, progress.left_s, progress.waiting)
 
 
 def _report(arguments: argparse.Namespace, table: LatencyTable, verification: Verification, *, stored: bool) -> None:

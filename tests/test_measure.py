@@ -170,7 +170,7 @@ def test_a_runtime_that_is_not_there(models, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("spec", "words"),
-    [("ssh:pi@host", "not supported"), ("adb:X", "not supported"), ("", "unknown"), ("Local", "unknown")],
+    [("ssh:", "must be"), ("", "unknown"), ("Local", "unknown")],
 )
 def test_unknown_devices_are_refused(spec, words):
     with pytest.raises(UsageError, match=words):

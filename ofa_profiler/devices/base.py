@@ -39,6 +39,8 @@ class Device(ABC):
 
     #: As in `--device`.
     spec: str
+    #: How long to wait before each further try when one after another has come to nothing.
+    waits_s: Sequence[float] = (1, 2)
 
     @abstractmethod
     def start(self, kit: Path | None, arguments: Sequence[str]) -> Agent:
@@ -78,6 +80,8 @@ class Device(ABC):
                 if record["type"] == "fatal":
                     kind = UsageError if record.get("usage") is True else DeviceError
                     raise kind(f"device {self.spec}: {record.get('error')}")
+                if record["type"] == "alive":
+                    continue
                 ended = record["type"] == "end"
                 yield record
             if not ended:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from ofa_profiler.devices.base import Agent, Device
+from ofa_profiler.devices.options import DeviceOptions
 from ofa_profiler.errors import DeviceError
 from ofa_profiler.kit import AGENT_FILE, agent_source
 
@@ -25,12 +26,18 @@ class LocalDevice(Device):
     """`--device local`."""
 
     spec = "local"
+    _cores: tuple[int, ...] | None = None
+
+    def __init__(self, options: DeviceOptions = DeviceOptions()) -> None:  # noqa: B008 (frozen)
+        self._cores = options.cores
 
     def start(self, kit: Path | None, arguments: Sequence[str]) -> Agent:
         command = [sys.executable, str(kit / AGENT_FILE if kit else agent_source()), *arguments]
         if kit is not None:
             # One lock for all kits: whoever measures on this machine does so alone.
             command += ["--kit", str(kit), "--attached", "--lock", str(_lock_file())]
+            if self._cores:
+                command += ["--cores", ",".join(map(str, self._cores))]
         try:
             return LocalAgent(command)
         except OSError as error:

@@ -19,7 +19,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Protocol
 
 from ofa_profiler.errors import DeviceError, TransientDeviceError
 
@@ -42,10 +42,10 @@ class Process(ABC):
     """A process on the device. Methods raise `TransientDeviceError` when the way to the device is lost."""
 
     @abstractmethod
-    def read(self, size: int) -> bytes:
+    def read(self, size: int, timeout_s: float = SILENCE_S) -> bytes:
         """At most `size` bytes of its stdout, as soon as there are any; empty at the end.
 
-        Raises `TransientDeviceError` after `SILENCE_S` without any.
+        Raises `TransientDeviceError` after `timeout_s` without any.
         """
 
     @abstractmethod
@@ -118,6 +118,12 @@ class Completed:
     stderr: str
 
 
+class Readable(Protocol):
+    """Bytes that can be read once, from begin to end."""
+
+    def read(self, size: int = ..., /) -> bytes: ...
+
+
 class Shell(ABC):
     """A connection to a device. Methods raise `DeviceError`, or its transient kind."""
 
@@ -156,7 +162,7 @@ class Shell(ABC):
             if skipped > _MOST_GREETING:
                 raise DeviceError(f"{self.spec}: its login scripts print without end")
 
-    def run(self, argv: Sequence[str], data: bytes | BinaryIO = b"") -> Completed:
+    def run(self, argv: Sequence[str], data: bytes | Readable = b"") -> Completed:
         """Run a program with `data` as its stdin, to its end.
 
         It may be silent for `SILENCE_S` at most. A link that breaks on the way is an error, never an exit code.
@@ -177,7 +183,7 @@ class Shell(ABC):
             feeder.join()
 
 
-def _feed(process: Process, source: BinaryIO) -> None:
+def _feed(process: Process, source: Readable) -> None:
     # A program that ends early does not read on; how it ended says why, and so does a link that broke.
     with contextlib.suppress(DeviceError):
         shutil.copyfileobj(source, _Input(process), 1 << 18)

@@ -1,0 +1,172 @@
+"""A runtime for a board that has no internet: this machine fetches the wheels that fit its Python.
+
+What a wheel must fit is told by the board itself (`device_agents/store.py`). pip finds the newest release
+that has a wheel for it. The wheels stay in the cache of this machine, so the next board costs nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ofa_profiler.errors import DeviceError
+from ofa_profiler.export.cache import default_cache_dir
+from ofa_profiler.files import write_text
+
+#: What has to be importable for a runtime to run a model; what else they ask for serves their tools.
+PACKAGES = {"onnxruntime": ("onnxruntime", "numpy")}
+_OLDEST_PYTHON = (3, 7)
+_DOWNLOAD_TIMEOUT_S = 900.0
+_WHEELS_FILE = "wheels.json"
+
+
+@dataclass(frozen=True)
+class Board:
+    """A device's Python, as it described itself, checked."""
+
+    root: str
+    machine: str
+    libc: str
+    libc_version: tuple[int, int]
+    implementation: str
+    python: tuple[int, int]
+    abi: str
+
+    @staticmethod
+    def from_record(spec: str, record: dict[str, Any]) -> Board:
+        """Read an answer to `hello`. Raises `DeviceError`."""
+
+        def word(name: str) -> str:
+            value = record.get(name)
+            return value if isinstance(value, str) and re.fullmatch(r"\w{1,32}", value, re.ASCII) else "unknown"
+
+        root, python = record.get("root"), record.get("python")
+        if not isinstance(root, str) or not root.startswith("/") or "\0" in root:
+            raise DeviceError(f"{spec}: it does not say where its folder is")
+        if not isinstance(python, list) or len(python) != 2 or not all(isinstance(part, int) for part in python):
+            raise DeviceError(f"{spec}: it does not say which Python it has")
+        if tuple(python) < _OLDEST_PYTHON:
+            raise DeviceError(f"{spec}: its python3 is {python[0]}.{python[1]}, the agent needs 3.7 or newer")
+        found = re.match(r"(\d{1,3})\.(\d{1,3})", str(record.get("libc_version")), re.ASCII)
+        version = (int(found[1]), int(found[2])) if found else (0, 0)
+        return Board(
+            root, word("machine"), word("libc"), version, word("implementation"), (python[0], python[1]), word("abi")
+        )
+
+    def __str__(self) -> str:
+        version = ".".join(map(str, self.libc_version))
+        return f"Python {self.python[0]}.{self.python[1]} on {self.machine} ({self.libc} {version})"
+
+    @property
+    def platforms(self) -> list[str]:
+        """The platform tags of wheels that run here: built against its C library or an older one (PEP 600, 656)."""
+        major, minor = self.libc_version
+        if self.libc == "glibc" and major == 2:
+            old = ["manylinux2014"] if minor >= 17 else []
+            return [f"{tag}_{self.machine}" for tag in [*(f"manylinux_2_{n}" for n in range(minor, 16, -1)), *old]]
+        if self.libc == "musl" and major == 1:
+            return [f"musllinux_1_{n}_{self.machine}" for n in range(minor, 0, -1)]
+        return []
+
+
+@dataclass(frozen=True)
+class Wheels:
+    """Everything that a runtime needs on one kind of board."""
+
+    runtime: str
+    paths: tuple[Path, ...]
+
+    @cached_property
+    def name(self) -> str:
+        """A name for the folder of the unpacked wheels, which stands for their content."""
+        digest = hashlib.sha256("\n".join(sorted(map(_sha256, self.paths))).encode()).hexdigest()
+        return f"{self.runtime}-{digest[:16]}"
+
+    @property
+    def versions(self) -> str:
+        """For people."""
+        return ", ".join(" ".join(path.name.split("-")[:2]) for path in self.paths)
+
+    def files(self) -> Iterator[tuple[str, bytes]]:
+        """Where each file belongs once it is installed, and what is in it."""
+        for path in self.paths:
+            with zipfile.ZipFile(path) as wheel:
+                for name in wheel.namelist():
+                    place = _installed(name)
+                    if place is not None:
+                        yield place, wheel.read(name)
+
+
+def _installed(name: str) -> str | None:
+    """Where a member of a wheel is installed, as PEP 427 has it; None for what is no part of a package."""
+    parts = PurePosixPath(name).parts
+    if name.endswith("/") or not parts or ".." in parts or parts[0] == "/":
+        return None
+    if parts[0].endswith(".data"):
+        return "/".join(parts[2:]) if len(parts) > 2 and parts[1] in ("purelib", "platlib") else None
+    return "/".join(parts)
+
+
+def find_wheels(runtime: str, board: Board, cache_dir: Path | None = None) -> Wheels:
+    """The wheels of `runtime` for `board`, from the cache or the package index.
+
+    Raises `DeviceError` when there are none, or none can be fetched.
+    """
+    instead = "install it on the board and give --runtime-on-board system, or give the board a newer Python"
+    if board.implementation != "CPython" or not board.platforms:
+        raise DeviceError(f"there are no wheels of {runtime} for {board}: {instead}")
+    folder = (cache_dir or default_cache_dir()) / "wheels" / f"{runtime}-{board.abi}-{board.platforms[0]}"
+    if (found := _cached(folder)) is None:
+        _download(PACKAGES[runtime], board, folder, instead)
+        found = sorted(folder.glob("*.whl"))
+        write_text(folder / _WHEELS_FILE, json.dumps({path.name: _sha256(path) for path in found}, indent=1) + "\n")
+    return Wheels(runtime, tuple(found))
+
+
+def _cached(folder: Path) -> list[Path] | None:
+    """The wheels of an earlier download, None unless all are there and unharmed."""
+    try:
+        expected = json.loads((folder / _WHEELS_FILE).read_text(encoding="utf-8"))
+        paths = [folder / Path(name).name for name in sorted(expected)]
+        return paths if paths and all(_sha256(path) == expected[path.name] for path in paths) else None
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        return None
+
+
+def _download(packages: tuple[str, ...], board: Board, folder: Path, instead: str) -> None:
+    major, minor = board.python
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
+    command += ["--no-deps", "--only-binary=:all:", "--implementation=cp", f"--python-version={major}.{minor}"]
+    command += [f"--abi={abi}" for abi in (board.abi, "abi3", "none")]
+    command += [f"--platform={platform}" for platform in board.platforms]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.glob("*.whl"):
+            path.unlink()
+        done = subprocess.run(
+            [*command, "--dest", str(folder), *packages], capture_output=True, timeout=_DOWNLOAD_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise DeviceError(f"cannot fetch {packages[0]} for {board}: {error}") from None
+    if done.returncode:
+        words = done.stderr.decode("utf-8", "replace")
+        if re.search(r"No matching distribution found.*\(?from versions: none|from versions: none", words):
+            missing = re.search(r"No matching distribution found for (\S+)", words)
+            raise DeviceError(f"there are no wheels of {missing[1] if missing else packages[0]} for {board}: {instead}")
+        errors = (
+            [line for line in words.splitlines() if line.startswith("ERROR")] or words.splitlines() or ["no reason"]
+        )
+        raise DeviceError(f"cannot fetch {packages[0]} for {board} with pip: {errors[-1][:300]}")
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,143 @@
+"""A real OpenSSH server on loopback, whose users see a home folder and a `python3` of the test's own."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SSHD = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin:/sbin")
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def make_key(path: Path, kind: str = "ed25519", passphrase: str = "") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    command = ["ssh-keygen", "-q", "-t", kind, "-N", passphrase, "-C", "test", "-f", str(path)]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    return path
+
+
+class Sshd:
+    """`home` is the home folder on the device; the files of the server itself are beside it."""
+
+    def __init__(self, folder: Path, *more: str, port: int | None = None, path: str | None = None) -> None:
+        self.folder = folder
+        self.home = folder / "home"
+        self.home.mkdir(parents=True)
+        self.port = port or free_port()
+        self.user = getpass.getuser()
+        self.host_key = make_key(folder / "host_key")
+        programs = folder / "bin"
+        programs.mkdir()
+        (programs / "python3").symlink_to(sys.executable)
+        path = path if path is not None else f"{programs}:/usr/bin:/bin"
+        self.config = [
+            f"Port {self.port}",
+            "ListenAddress 127.0.0.1",
+            f"HostKey {self.host_key}",
+            f"AuthorizedKeysFile {folder}/authorized_keys",
+            "StrictModes no",
+            "UsePAM no",
+            "PidFile none",
+            "PasswordAuthentication no",
+            "PermitRootLogin yes",
+            "LogLevel VERBOSE",
+            f"SetEnv HOME={self.home} PATH={path} ORT_DISABLE_TELEMETRY=1",
+            *more,
+        ]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+    def allow(self, key: Path) -> None:
+        with (self.folder / "authorized_keys").open("a") as file:
+            file.write(key.with_name(key.name + ".pub").read_text())
+
+    def start(self) -> Sshd:
+        assert SSHD is not None
+        if os.geteuid() == 0:
+            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where the server gives up its rights
+        config = self.folder / "sshd_config"
+        config.write_text("\n".join(self.config) + "\n")
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(config)], stderr=log, stdin=subprocess.DEVNULL)
+        deadline = time.monotonic() + 20
+        while True:
+            with socket.socket() as sock:
+                if sock.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return self
+            assert self.process.poll() is None, self.log
+            assert time.monotonic() < deadline, self.log
+            time.sleep(0.02)
+
+    def stop(self, *, sessions: bool = True) -> None:
+        """Kill the server at once, and with `sessions` the server's ends of all connections."""
+        assert self.process is not None
+        victims = self.sessions() if sessions else []
+        self.process.kill()
+        self.process.wait()
+        for pid in victims:
+            kill(pid)
+
+    def sessions(self) -> list[int]:
+        """The processes of the server that each carry a connection."""
+        assert self.process is not None
+        found, parents = [], {self.process.pid}
+        while parents:
+            parents = {pid for pid in children(parents) if name_of(pid).startswith("sshd")}
+            found += sorted(parents)
+        return found
+
+
+def children(parents: set[int]) -> set[int]:
+    return {pid for pid, parent in _parents().items() if parent in parents}
+
+
+def descendants(pid: int) -> set[int]:
+    found: set[int] = set()
+    level = {pid}
+    while level := children(level) - found:
+        found |= level
+    return found
+
+
+def _parents() -> dict[int, int]:
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            found[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError):  # noqa: PERF203 (processes end while we look)
+            continue
+    return found
+
+
+def name_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def kill(pid: int, number: int = signal.SIGKILL) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+needs_sshd = pytest.mark.skipif(SSHD is None, reason="needs Debian's openssh-server: apt-get install openssh-server")
