@@ -1,0 +1,151 @@
+"""Phones: `--device adb:SERIAL`, `adb:HOST:PORT`.
+
+If an adb server runs on this machine and has the phone, it is used; else the daemon is spoken to directly.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from ofa_profiler.devices.adb_bridge import Bridge
+from ofa_profiler.devices.adb_process import AdbProcess, start_program
+from ofa_profiler.devices.adb_server import AdbServerBridge, find_server, server_phones
+from ofa_profiler.devices.android_state import AndroidState, restore_state
+from ofa_profiler.devices.base import Agent
+from ofa_profiler.devices.options import DeviceOptions
+from ofa_profiler.devices.phone_bundle import get_bundle
+from ofa_profiler.devices.phone_python import install_python
+from ofa_profiler.devices.remote import Connection, RemoteDevice
+from ofa_profiler.devices.shell import Shell, one_line
+from ofa_profiler.errors import DeviceError, TransientDeviceError, UsageError
+
+#: The one place of a phone where its shell user may write and run programs.
+ROOT = "/data/local/tmp/ofa-profiler"
+#: States as the adb server names them.
+_READY = "device"
+_STATES = {
+    "unauthorized": "not allowed yet: look at the phone and accept 'Allow USB debugging'",
+    "offline": "does not answer the adb server: plug it in again",
+    "no permissions": "this user may not open it: install udev rules for Android phones and plug it in again",
+    "no": "this user may not open it: install udev rules for Android phones and plug it in again",
+}
+_HOW_TO_ATTACH = "switch on 'USB debugging' in the phone's developer options and plug it in"
+_NOT_THERE = f"no such phone is attached (--device adb: lists them); {_HOW_TO_ATTACH}"
+
+
+class AdbShell(Shell):
+    """Command lines for a phone."""
+
+    def __init__(self, spec: str, bridge: Bridge) -> None:
+        self.spec = spec
+        self._bridge = bridge
+
+    def open(self, line: str) -> AdbProcess:
+        return start_program(self._bridge, line)
+
+    def close(self) -> None:
+        self._bridge.close()
+
+
+class AdbDevice(RemoteDevice):
+    """An Android phone. `spec` is `adb:` and a serial number or `HOST:PORT`.
+
+    Raises `UsageError` for `adb:` alone, with a list of what is attached.
+    """
+
+    root = ROOT
+
+    def __init__(self, spec: str, options: DeviceOptions) -> None:
+        super().__init__(spec, options)
+        self._phone = spec.partition(":")[2]
+        self._state: AndroidState | None = None
+        self._has_started = False
+        if not self._phone:
+            raise UsageError(which_phone())
+
+    def connect(self) -> AdbShell:
+        return AdbShell(self.spec, _bridge_to(self.spec, self._phone, self.options))
+
+    def python(self, shell: Shell) -> list[str]:
+        bundle = get_bundle(self.options.phone_bundle, tell=self.options.tell)
+        # After a failure of whatever kind, the Python there is no longer believed to be whole.
+        thorough, self._has_started = self._has_started, True
+        return [install_python(shell, bundle, self.root, thorough=thorough)]
+
+    def remove(self) -> None:
+        """Take everything of ours off the phone, after setting its state back if a run could not."""
+        with contextlib.closing(self.connect()) as shell:
+            restore_state(shell, self.root)
+            done = shell.run(["rm", "-rf", self.root])
+            if done.exit_code != 0:
+                raise DeviceError(f"{self.spec}: cannot remove {self.root}: {one_line(done.stderr)}")
+
+    def close(self) -> None:
+        state, self._state = self._state, None
+        if state is not None:
+            state.__exit__()
+        super().close()
+
+    def _start(self, connection: Connection, kit: Path | None, arguments: Sequence[str]) -> Agent:
+        if kit is not None and self._state is None:
+            self._state = AndroidState(connection.shell, self.root).__enter__()
+        return super()._start(connection, kit, arguments)
+
+
+def _bridge_to(spec: str, phone: str, options: DeviceOptions) -> Bridge:
+    """The way to a phone that is there now. Raises `DeviceError`."""
+    address = _address(spec, phone)
+    server = find_server()
+    if server is not None:
+        state = server_phones(server).get(phone)
+        if state == _READY:
+            return AdbServerBridge(spec, server, phone)
+        if address is None:  # a phone on USB belongs to the server alone
+            words = _STATES.get(state, f"the adb server says that it is {one_line(state)}") if state else _NOT_THERE
+            raise TransientDeviceError(f"{spec}: {words}")
+    from ofa_profiler.devices.adb_direct import connect_tcp, connect_usb
+
+    if address is not None:
+        return connect_tcp(spec, *address, tell=options.tell)
+    return connect_usb(spec, phone, tell=options.tell)
+
+
+def _address(spec: str, phone: str) -> tuple[str, int] | None:
+    """Host and port of a phone on the network, None for a serial number. Raises `UsageError`."""
+    emulator = re.fullmatch(r"emulator-(\d{1,5})", phone, re.ASCII)  # its console's port; adb has the next
+    if emulator:
+        return "127.0.0.1", int(emulator[1]) + 1
+    host, colon, port = phone.rpartition(":")
+    if not colon:
+        return None
+    if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise UsageError(f"device {spec!r:.100}: expected adb:HOST:PORT, like adb:192.168.1.20:5555")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def attached_phones() -> dict[str, str]:
+    """Serial number -> state, of the phones that the adb server has, or else of those on USB. Raises `DeviceError`."""
+    server = find_server()
+    if server is not None:
+        return server_phones(server)
+    from ofa_profiler.devices.adb_direct import usb_phones
+
+    return {serial or "?": _READY if serial else "no permissions" for serial, _ in usb_phones()}
+
+
+def which_phone() -> str:
+    """One line that says what `adb:` could have meant."""
+    try:
+        phones = attached_phones()
+    except DeviceError as error:
+        return f"which phone? give adb:SERIAL or adb:HOST:PORT; what is attached cannot be listed: {error}"
+    listed = [
+        f"adb:{one_line(serial)}" + ("" if state == _READY else f" ({_STATES.get(state, one_line(state))})")
+        for serial, state in sorted(phones.items())
+    ]
+    if listed:
+        return f"which phone? attached: {', '.join(listed)}"
+    return f"which phone? none is attached; {_HOW_TO_ATTACH}, or give adb:HOST:PORT for one on the network"

@@ -1,0 +1,100 @@
+"""Straight to the adb daemon of a phone, over TCP or USB, without Google's adb."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adb_shell.exceptions import DeviceAuthError, InvalidCommandError, InvalidResponseError, TcpTimeoutException
+
+from ofa_profiler.devices.adb_keys import load_signer
+from ofa_profiler.devices.adb_link import AdbLink, WholeTcpTransport
+from ofa_profiler.errors import DeviceError, OfaError, TransientDeviceError
+
+if TYPE_CHECKING:
+    from adb_shell.transport.base_transport import BaseTransport
+
+Tell = Callable[[str], None]
+#: How long the owner of a phone has to accept our key, while the command waits.
+ACCEPT_TIMEOUT_S = 20.0
+UNAUTHORIZED = (
+    "the phone has not allowed this computer yet: look at its screen, accept 'Allow USB debugging' and run this again"
+)
+
+
+def connect_tcp(name: str, host: str, port: int, *, key: Path | None = None, tell: Tell | None = None) -> AdbLink:
+    """The daemon at `host:port`. Raises `DeviceError`, with what to do."""
+    return _connect(name, WholeTcpTransport(host, port), key, tell)
+
+
+def connect_usb(name: str, serial: str, *, key: Path | None = None, tell: Tell | None = None) -> AdbLink:
+    """The phone on USB that has this serial number. Raises `DeviceError`."""
+    for found, transport in usb_phones():
+        if found == serial:
+            return _connect(name, transport, key, tell)
+    raise DeviceError(f"{name}: no such phone on USB; `--device adb:` lists what is attached")
+
+
+def usb_phones() -> Iterator[tuple[str, BaseTransport]]:
+    """Phones with USB debugging switched on: serial number and transport. Raises `DeviceError`."""
+    if importlib.util.find_spec("usb1") is None:
+        raise DeviceError("phones on USB need the package libusb1 (pip install libusb1), or a running adb server")
+    try:
+        from adb_shell.transport.usb_transport import UsbTransport
+    except OSError as error:  # the package is there, the library it loads is not
+        raise DeviceError(f"phones on USB need the library libusb 1.0, which does not load here ({error})") from error
+    except ImportError as error:
+        raise DeviceError(f"phones on USB cannot be reached from here ({error})") from error
+    try:
+        yield from ((_serial(transport), transport) for transport in UsbTransport.find_all_adb_devices())
+    except OfaError:
+        raise
+    except Exception as error:  # libusb's own errors
+        raise DeviceError(f"the USB bus cannot be searched for phones ({_words(error)})") from error
+
+
+def _serial(transport: Any) -> str:
+    # A phone that we may not open, or that a server holds, does not tell its number.
+    with contextlib.suppress(Exception):
+        return str(transport.serial_number)
+    return ""
+
+
+def _connect(name: str, transport: BaseTransport, key: Path | None, tell: Tell | None) -> AdbLink:
+    asked = False
+
+    def ask(_device: object) -> None:
+        nonlocal asked
+        asked = True
+        if tell is not None:
+            tell(f"{name}: look at the phone and accept 'Allow USB debugging'")
+
+    try:
+        return AdbLink(name, transport, [load_signer(key)], ask, ACCEPT_TIMEOUT_S)
+    except OfaError:
+        raise
+    except Exception as error:  # libusb, sockets and adb-shell have no common base
+        raise _failure(name, error, asked=asked) from error
+
+
+def _failure(name: str, error: Exception, *, asked: bool) -> DeviceError:
+    """Why there is no connection, and what to do."""
+    if asked or isinstance(error, DeviceAuthError | InvalidResponseError):
+        return DeviceError(f"{name}: {UNAUTHORIZED}")
+    if isinstance(error, InvalidCommandError):
+        return DeviceError(
+            f"{name}: what answers there cannot be used directly; if it is a phone with wireless debugging, "
+            "pair it with `adb pair`, then `adb connect`, and leave the adb server running"
+        )
+    if isinstance(error, ConnectionRefusedError):
+        return TransientDeviceError(f"{name}: nothing listens there; `adb tcpip 5555` switches adb over the network on")
+    if isinstance(error, TcpTimeoutException | TimeoutError):
+        return TransientDeviceError(f"{name}: no answer; is the phone awake, and in the same network?")
+    return TransientDeviceError(f"{name}: cannot connect ({_words(error)})")
+
+
+def _words(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

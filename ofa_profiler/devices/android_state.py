@@ -1,0 +1,89 @@
+"""The state of an Android phone while it is measured: clocks that do not boost and do not throttle, awake.
+
+A small program on the phone sets the state, and sets it back when its stdin ends: so it does even when
+this machine dies or the cable is pulled. What it is to set back is also kept in a file, for the case that
+the program dies too; the next run then starts from there. The file is written before anything is changed.
+"""
+
+from __future__ import annotations
+
+from ofa_profiler.devices.shell import Running, Shell
+from ofa_profiler.errors import DeviceError, TransientDeviceError
+
+#: Arguments: the file. `settings` says what `svc` changes; old systems and small ones lack one or the other.
+#: There is no way to ask for the performance mode: Android switches it off at each start, so off is normal.
+_HOLD = """\
+restore() {
+  [ -f "$1" ] || return 0
+  read -r stay < "$1"
+  cmd power set-fixed-performance-mode-enabled false >/dev/null 2>&1
+  case $stay in
+    [0-9]*) settings put global stay_on_while_plugged_in "$stay" >/dev/null 2>&1;;
+    *) svc power stayon false >/dev/null 2>&1;;
+  esac
+  rm -f "$1"
+}
+trap '' HUP
+trap 'restore "$1"; exit 1' INT TERM
+mkdir -p "${1%/*}"
+if [ ! -f "$1" ]; then
+  stay=$(settings get global stay_on_while_plugged_in 2>/dev/null) || stay=
+  echo "${stay:-unknown}" > "$1.new" && mv "$1.new" "$1" || exit 1
+fi
+fixed=false; awake=false
+cmd power set-fixed-performance-mode-enabled true >/dev/null 2>&1 && fixed=true
+svc power stayon true >/dev/null 2>&1 && awake=true
+echo "fixed_performance_mode=$fixed stay_awake=$awake"
+cat >/dev/null
+restore "$1"
+echo restored
+"""
+_RESTORE = _HOLD.partition("trap")[0] + 'restore "$1"\n'
+_FILE = "state-before"
+#: The phone may take this long to set its state back.
+_PATIENCE_S = 10.0
+_MAX_LINE = 4096
+
+
+class AndroidState:
+    """A context manager: fixed performance and awake within, as it was after."""
+
+    def __init__(self, shell: Shell, root: str) -> None:
+        self._shell, self._root = shell, root
+        self._holder: Running | None = None
+        #: Whether the system has each, and it is on; empty outside.
+        self.settings: dict[str, bool] = {}
+
+    def __enter__(self) -> AndroidState:
+        self._holder = self._shell.spawn(["sh", "-c", _HOLD, "sh", f"{self._root}/{_FILE}"])
+        try:
+            words = self._holder.output.read_line(_MAX_LINE).decode("utf-8", "replace").split()
+            pairs = [word.partition("=") for word in words]
+            self.settings = {name: value == "true" for name, _, value in pairs}
+            if not words:
+                raise DeviceError(
+                    f"{self._shell.spec}: the state of the phone cannot be kept: {self._holder.process.last_words()}"
+                )
+        except BaseException:
+            self._holder.process.close()
+            self._holder = None
+            raise
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        holder, self._holder, self.settings = self._holder, None, {}
+        if holder is None:
+            return
+        try:
+            holder.process.close_input()
+            while holder.output.read_line(_MAX_LINE):
+                pass
+        except TransientDeviceError:
+            pass  # the link is gone; the program on the phone notices that too
+        finally:
+            holder.process.close()
+
+
+def restore_state(shell: Shell, root: str) -> None:
+    """Set back what an earlier run could not. Raises `DeviceError`."""
+    shell.run(["sh", "-c", _RESTORE, "sh", f"{root}/{_FILE}"])
