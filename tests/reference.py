@@ -16,7 +16,7 @@ from torch import nn
 from ofa_profiler.architecture import Architecture
 from ofa_profiler.spaces import get_space
 
-PUBLISHED = ("ofa-mbv3-w1.0", "ofa-mbv3-w1.2")
+PUBLISHED = ("ofa-mbv3-w1.0", "ofa-mbv3-w1.2", "ofa-proxyless-w1.3", "ofa-resnet50")
 
 
 class _StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -30,6 +30,7 @@ class _StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def create_module(self, spec):
         module = types.ModuleType(spec.name)
         module.__path__ = []
+        module.__file__ = None
         module.__getattr__ = lambda name: type(name, (), {})
         return module
 
@@ -56,6 +57,15 @@ def supernet(space: str, seed: int) -> nn.Module:
     match space:
         case "ofa-mbv3-w1.0" | "ofa-mbv3-w1.2":
             network = networks().OFAMobileNetV3(width_mult=float(space[-3:]), **elastic)
+        case "ofa-proxyless-w1.3":
+            network = networks().OFAProxylessNASNets(width_mult=1.3, **elastic)
+        case "ofa-resnet50":
+            network = networks().OFAResNets(
+                dropout_rate=0,
+                depth_list=[0, 1, 2],
+                expand_ratio_list=[0.2, 0.25, 0.35],
+                width_mult_list=[0.65, 0.8, 1.0],
+            )
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in network.state_dict().items():
@@ -70,13 +80,29 @@ def supernet(space: str, seed: int) -> nn.Module:
     return network.eval()
 
 
-def select(network: nn.Module, architecture: Architecture) -> None:
-    """Make `architecture` the active subnet of the reference."""
+def choice(architecture: Architecture) -> dict:
+    """The architecture as the reference writes it: lists over all blocks, the inactive ones included."""
     space = get_space(architecture.space)
-    values = {"d": [], "ks": [], "e": []}
-    for stage in architecture.stages:
-        padding = [3] * (max(space.depths) - stage.depth)
-        values["d"].append(stage.depth)
-        values["ks"] += [*stage.kernel_sizes, *padding]
-        values["e"] += [*stage.expand_ratios, *padding]
-    network.set_active_subnet(**values)
+    settings = {"d": [], "ks": [], "e": [], "w": []}
+    if architecture.stem is not None:  # depths are counted from the smallest, widths by their position
+        settings["d"].append(2 if architecture.stem.depth == 3 else 0)
+        settings["w"] += [space.width_mults.index(width) for width in architecture.stem.width_mults]
+    for stage, depths in zip(architecture.stages, space.stage_depths, strict=True):
+        inactive = max(depths) - stage.depth
+        settings["d"].append(stage.depth - min(depths) if architecture.stem else stage.depth)
+        settings["ks"] += [*stage.kernel_sizes, *[3] * inactive]
+        settings["e"] += [*stage.expand_ratios, *[space.expand_ratios[0]] * inactive]
+        if stage.width_mult is not None:
+            settings["w"].append(space.width_mults.index(stage.width_mult))
+    return settings
+
+
+def macs(architecture: Architecture, network: nn.Module) -> float:
+    """MACs of the subnet as the reference counts them, in millions."""
+    networks()
+    from ofa.nas.efficiency_predictor import latency_lookup_table as tables
+
+    network.set_active_subnet(**choice(architecture))
+    family = {"OFAMobileNetV3": "MBv3", "OFAProxylessNASNets": "ProxylessNAS", "OFAResNets": "ResNet50"}
+    table = getattr(tables, f"{family[type(network).__name__]}LatencyTable")
+    return table.count_flops_given_config(network.get_active_net_config(), architecture.resolution)

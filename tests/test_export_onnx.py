@@ -100,6 +100,23 @@ def test_ops_with_random_weights_and_batches_give_the_numbers_of_torch(name, bat
         assert_same_output(tmp_path / "op.onnx", module, (batch, channels, height, width), rng)
 
 
+@pytest.mark.parametrize("size", [4, 5])
+def test_pooling_at_the_edge_of_odd_maps(size, tmp_path):
+    """Even and odd maps end differently in both kinds of pooling with stride 2."""
+    half = (size + 1) // 2
+    rng = np.random.default_rng(size)
+    for op in (
+        Op("max_pool", (size, size, 8), (half, half, 8), kernel_size=3, stride=2),
+        Op("bottleneck", (size, size, 8), (half, half, 16), kernel_size=3, mid_channels=8, stride=2, activation="relu"),
+    ):
+        weights = random_weights(op, rng)
+        data = OnnxExporter().build([("", op)], weights, batch=1, precision="fp32", output_name="output", metadata={})
+        (tmp_path / "op.onnx").write_bytes(data)
+        module = OpModule(op)
+        load_weights(module, weights)
+        assert_same_output(tmp_path / "op.onnx", module, (1, 8, size, size), rng)
+
+
 @pytest.mark.parametrize("name", space_names())
 @pytest.mark.parametrize("batch", [1, 4])
 def test_whole_networks_give_the_logits_of_torch(name, batch, tmp_path):
@@ -123,8 +140,9 @@ def operators(path, level, folder) -> Counter:
 
     At the level "all" it also works in blocks of channels. Conversions to and from these happen at the
     edges of every graph, more often for ops than for a network; and a shortcut (with the activation
-    that follows) or a hard-swish at such an edge is an operator of its own, where inside a network it is a step of its convolution. Neither
-    changes what is computed, so conversions are left out and these steps are counted as operators.
+    that follows) or a hard-swish at such an edge is an operator of its own, where inside a network it is
+    a step of its convolution. Neither changes what is computed, so conversions are left out and these
+    steps are counted as operators.
     """
     optimized = folder / "optimized.onnx"
     session(path, level, optimized)

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import groupby
 
-#: Our slot -> their module. The blocks of the stages are one numbered list there.
+#: Our slot -> their module. The blocks of all stages are one numbered list there.
 _MODULES = {
     "stem": "first_conv",
     "first_block": "blocks.0.conv",
     "final_expand": "final_expand_layer",
     "feature_mix": "feature_mix_layer",
     "classifier": "classifier",
+    # of the ResNet space
+    "stem0": "input_stem.0",
+    "stem1": "input_stem.1.conv",
+    "stem2": "input_stem.2",
 }
 
 
@@ -27,8 +31,12 @@ def simplified(name: str) -> str:
 
 def published_names(names: Iterable[str], slots: Iterable[str]) -> dict[str, str]:
     """Our name of every tensor of a supernet with these slots -> the authors' name, simplified."""
+    slots = list(slots)
     blocks = [slot for slot in slots if slot.startswith("stage")]
-    modules = _MODULES | {slot: f"blocks.{i}.conv" for i, slot in enumerate(blocks, start=1)}
+    if "first_block" in slots:
+        modules = _MODULES | {slot: f"blocks.{i}.conv" for i, slot in enumerate(blocks, start=1)}
+    else:
+        modules = _MODULES | {slot: f"blocks.{i}" for i, slot in enumerate(blocks)}
 
     def published(name: str) -> str:
         slot, layer, rest = name.split(".", 2)
