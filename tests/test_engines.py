@@ -118,7 +118,8 @@ class TestContract:
     def test_never_worse_than_where_it_starts(self, engine: Engine) -> None:
         asked = problem()
         best = max(
-            (Evolutionary().search(problem(), np.random.default_rng(seed)) for seed in range(2)), key=lambda r: r.score
+            (SMALL["evolutionary"].search(problem(), np.random.default_rng(seed)) for seed in range(3)),
+            key=lambda r: r.score,
         )
         started = engine.search(asked, np.random.default_rng(3), best.genome[np.newaxis])
         assert started.score >= best.score
@@ -158,7 +159,7 @@ print(result.genome.tobytes().hex(), repr(result.score), result.evaluations)
 
 def test_evolution_beats_random_search() -> None:
     scores = {
-        name: [get_engine(name).search(problem(seed=s), np.random.default_rng(s)).score for s in range(3)]
+        name: [SMALL[name].search(problem(seed=s), np.random.default_rng(s)).score for s in range(4)]
         for name in engine_names()
     }
     assert (np.array(scores["evolutionary"]) > np.array(scores["random"])).all()

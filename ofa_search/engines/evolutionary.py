@@ -26,9 +26,9 @@ class Evolutionary(Engine):
     population: int = 1024
     parents: int = 256
     generations: int = 120
-    patience: int = 40
+    patience: int = 20
     mutation_share: float = 0.5
-    mutation_rate: float = 0.15
+    mutation_rate: float = 0.12
     polish_rounds: int = 8
 
     def _search(self, evaluator: Evaluator, rng: np.random.Generator, known: Genomes, scores: Scores) -> None:
