@@ -148,8 +148,9 @@ class SearchSpace(ABC):
                 raise UsageError(
                     f"resolution {values[0]} is not among {list(self.resolutions)}, the resolutions in use here"
                 )
-            rows.append([index[value] for index, value in zip(self._indices, values, strict=True)])
-        return np.array(rows, dtype=np.int8).reshape(len(rows), len(self.genes))
+            # Bytes, because lists by the ten thousand keep the garbage collector busy.
+            rows.append(bytes([index[value] for index, value in zip(self._indices, values, strict=True)]))
+        return np.frombuffer(bytearray().join(rows), dtype=np.int8).reshape(len(rows), len(self.genes))
 
     def decode(self, genomes: Genomes) -> list[Architecture]:
         """Genomes (N, G) -> architectures."""

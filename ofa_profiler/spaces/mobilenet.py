@@ -73,10 +73,9 @@ class MobileNetSpace(SearchSpace):
         values: list[float] = [architecture.resolution]
         for stage, depths in zip(architecture.stages, self.stage_depths, strict=True):
             values.append(stage.depth)
-            for block in range(max(depths)):
-                active = block < stage.depth
-                values.append(stage.kernel_sizes[block] if active else self.kernel_sizes[0])
-                values.append(stage.expand_ratios[block] if active else self.expand_ratios[0])
+            for block in zip(stage.kernel_sizes, stage.expand_ratios, strict=True):
+                values += block
+            values += (self.kernel_sizes[0], self.expand_ratios[0]) * (depths[-1] - stage.depth)
         return values
 
     def from_values(self, values: Sequence[float]) -> Architecture:
