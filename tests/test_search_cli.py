@@ -21,6 +21,7 @@ import torch
 from ofa_profiler import Architecture, LatencyTable, get_space
 from ofa_profiler.table import Row
 from ofa_search.cli import main
+from ofa_search.supernet import Supernet, save_supernet
 
 CIFAR = get_space("cifar-mbv3")
 AS_MEASURED = {"runtime": "onnxruntime", "precision": "fp32", "provider": None, "threads": 1, "batch": 1}
@@ -176,6 +177,21 @@ def test_the_winner_is_exported(run: Any, board: str) -> None:
     side = architecture["resolution"]
     (logits,) = session.run(None, {"input": np.zeros((1, 3, side, side), np.float32)})
     assert logits.shape == (1, 10)
+
+
+def test_a_supernet_gives_its_weights(run: Any, board: str, tmp_path: Path) -> None:
+    """The exported model computes what the subnet cut out of the supernet does, and is called trained."""
+    torch.manual_seed(0)
+    supernet = Supernet(CIFAR).eval()
+    path = save_supernet(supernet, tmp_path / "net.safetensors")
+    arguments = ("--lut", board, "--budget", "8ms", "--predictor", "macs", "--supernet", str(path), "--json")
+    (result,) = run(*arguments).document["results"]
+    assert result["weights"] == "trained"
+    images = np.random.default_rng(0).normal(size=(1, 3, *[result["preprocessing"]["resolution"]] * 2))
+    (logits,) = onnxruntime.InferenceSession(result["files"]["onnx"]).run(None, {"input": images.astype(np.float32)})
+    with torch.no_grad():
+        expected = supernet.extract(Architecture.from_json(result["architecture"]))(torch.tensor(images).float())
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_same_seed_same_model(run: Any, board: str) -> None:
