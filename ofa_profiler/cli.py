@@ -9,7 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ofa_profiler.cli_support import Parser, listed, positive_integer, progress_bar, run_command, say
+from ofa_profiler.cli_support import (
+    Parser,
+    add_device_options,
+    device_options,
+    listed,
+    positive_integer,
+    progress_bar,
+    run_command,
+    say,
+)
 from ofa_profiler.errors import UsageError
 from ofa_profiler.settings import Settings
 from ofa_profiler.spaces import SearchSpace, get_space, space_names
@@ -32,6 +41,7 @@ examples:
   ofa-profile --device local --out latency_tables
   ofa-profile --device local --out latency_tables --space ofa-mbv3-w1.2 --resolution 160,192,224
   ofa-profile --device local --space ofa-mbv3-w1.2 --plan
+  ofa-profile --device ssh:pi@raspberrypi.local --out latency_tables
   ofa-profile --kit board-kit --space cifar-mbv3        for a board that cannot be reached
   ofa-profile --import results.jsonl --out latency_tables    ... and what its agent wrote
 
@@ -42,7 +52,9 @@ exit codes: 0 done, 2 bad usage or bad input, 4 the device or all ops failed, 13
 def _parser() -> Parser:
     parser = Parser(PROG, _DESCRIPTION, _EXAMPLES)
     what = parser.add_argument_group("what to do (one of the first three)")
-    what.add_argument("--device", metavar="DEVICE", help="measure this device: local (this machine)")
+    what.add_argument(
+        "--device", metavar="DEVICE", help="measure local (this machine), ssh:[user@]host[:port] or adb:SERIAL"
+    )
     what.add_argument("--kit", metavar="DIR", type=Path, help="write models, settings and agent for a board to DIR")
     what.add_argument(
         "--import", dest="results", metavar="RESULTS.jsonl", type=Path, help="make a table of what an agent wrote"
@@ -67,6 +79,7 @@ def _parser() -> Parser:
     how.add_argument("--threads", metavar="N", type=positive_integer, default=1, help="threads and cores (default: 1)")
     how.add_argument("--batch", metavar="N", type=positive_integer, default=1, help="images per inference (default: 1)")
     how.add_argument("--time-limit", metavar="T", default="10m", help="stop refining after T (default: %(default)s)")
+    add_device_options(parser)
     return parser
 
 
@@ -133,7 +146,7 @@ def _plan(arguments: argparse.Namespace, space: SearchSpace, settings: Settings)
     from ofa_profiler.profile import plan
 
     if arguments.device is not None:
-        open_device(arguments.device)
+        open_device(arguments.device, device_options(arguments))
     planned = plan(space, settings)
     document = {
         "space": space.name,
@@ -170,7 +183,7 @@ def _profile(arguments: argparse.Namespace, space: SearchSpace, settings: Settin
     from ofa_profiler.devices import open_device
     from ofa_profiler.profile import profile
 
-    with open_device(arguments.device) as device, progress_bar() as show:
+    with open_device(arguments.device, device_options(arguments)) as device, progress_bar() as show:
         done = profile(
             device,
             space,

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from ofa_profiler import __version__
 from ofa_profiler.errors import OfaError, UsageError
 from ofa_profiler.units import format_duration_ms
+
+if TYPE_CHECKING:
+    from ofa_profiler.devices.options import DeviceOptions
 
 INTERRUPTED, TERMINATED = 130, 143  # as shells give for SIGINT and SIGTERM
 _EVERY_S = 15.0
@@ -76,6 +80,45 @@ def positive_integer(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 0 < int(text) <= 1_000_000):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 1000000")
     return int(text)
+
+
+def add_device_options(parser: argparse.ArgumentParser) -> None:
+    """The options about how a device is reached and used; `device_options` reads them."""
+    group = parser.add_argument_group("reaching the device")
+    group.add_argument(
+        "--accept-host-key",
+        metavar="SHA256:...",
+        help="trust this host key from now on (the refusal shows it; compare it on the device)",
+    )
+    group.add_argument(
+        "--runtime-on-board",
+        metavar="HOW",
+        choices=("push", "system"),
+        default="push",
+        help="push brings the runtime to the board, system uses what is installed there (default: %(default)s)",
+    )
+    group.add_argument("--cores", metavar="N[,N...]", type=_cores, help="measure on these cores (default: fastest)")
+
+
+def device_options(arguments: argparse.Namespace) -> DeviceOptions:
+    """What was asked of the device."""
+    from ofa_profiler.devices.options import DeviceOptions
+
+    asks = sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+    return DeviceOptions(
+        accept_host_key=arguments.accept_host_key,
+        runtime_on_board=arguments.runtime_on_board,
+        cores=arguments.cores,
+        tell=say,
+        ask_password=getpass.getpass if asks else None,
+    )
+
+
+def _cores(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdigit() and len(part) < 5 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of cores like 2,3")
+    return tuple(sorted({int(part) for part in parts}))
 
 
 #: `show(phase, done, total, left_s, words)`: `left_s` is an estimate or None, `words` say more.

@@ -24,7 +24,7 @@ from ofa_profiler.devices.options import DeviceOptions
 from ofa_profiler.devices.provision import Board, Wheels, find_wheels
 from ofa_profiler.devices.shell import Running, Shell, one_line
 from ofa_profiler.devices.store import Parcel, Store
-from ofa_profiler.errors import DeviceError
+from ofa_profiler.errors import DeviceError, TransientDeviceError
 from ofa_profiler.kit import RESULTS_FILE, agent_source
 
 #: Our signs of life to the agent, and how long it goes on without one.
@@ -55,6 +55,7 @@ class RemoteDevice(Device):
         self.spec = spec
         self.options = options
         self._connection: Connection | None = None
+        self._met = False
 
     @abstractmethod
     def connect(self) -> Shell:
@@ -66,9 +67,23 @@ class RemoteDevice(Device):
 
     def start(self, kit: Path | None, arguments: Sequence[str]) -> Agent:
         with self._dropped_on_failure():
-            if self._connection is None:
+            return self._start(self._reach(), kit, arguments)
+
+    def __enter__(self) -> RemoteDevice:
+        # Better now than after everything else was prepared; and here somebody can be asked for a password.
+        self._reach()
+        return self
+
+    def _reach(self) -> Connection:
+        if self._connection is None:
+            try:
                 self._connection = self._meet()
-            return self._start(self._connection, kit, arguments)
+            except TransientDeviceError as error:
+                if self._met:
+                    raise
+                raise DeviceError(str(error)) from None  # it was never there: nothing to wait for
+            self._met = True
+        return self._connection
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
