@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from ofa_profiler import __version__, agreement
 from ofa_profiler.architecture import Architecture
 
+DEFAULT_SUBNETS = 30
+
 
 @dataclass(frozen=True)
 class Subnet:

@@ -34,15 +34,13 @@ from ofa_profiler.spaces import SearchSpace, get_space
 from ofa_profiler.statistics import Measurement
 from ofa_profiler.table import LatencyTable
 from ofa_profiler.table_files import read_metadata
-from ofa_profiler.verification import Subnet, Verification
+from ofa_profiler.verification import DEFAULT_SUBNETS, Subnet, Verification
 from ofa_profiler.weights import repeating_weights
 
 __all__ = ["Observer", "Subnet", "Verification", "settings_of", "store_validation", "verify"]
 
-#: Fewer networks than this say nothing about a table.
-MIN_SUBNETS = 3
-MAX_SUBNETS = 10_000
-DEFAULT_SUBNETS = 30
+#: Fewer networks than the first number say nothing about a table.
+MIN_SUBNETS, MAX_SUBNETS = 3, 10_000
 
 #: Told about the phases `export` and `measure`.
 Observer = Callable[[str, Progress], None]
@@ -53,6 +51,8 @@ _SAMPLING: dict[str, Any] = {"min_rounds": 4, "max_rounds": 8, "visit_s": 0.2}
 #: Changes of the device during the measurement that are worth a warning.
 _WARMER_C = 10.0
 _CLOCK_CHANGE = 0.10
+#: Noise that is worth a warning, however large the error is.
+_NOISY = 0.05
 
 
 def verify(
@@ -222,10 +222,10 @@ def _doubts(table: LatencyTable, log: Log, result: Verification) -> Iterator[str
     if there is not None and there != here:
         yield f"table {table.name} was measured with {table.metadata['runtime']} {there}, here it is {here}"
     yield from _changes(_object(device.get("before")), _object(end.get("after")))
-    if result.noise > result.mape:
+    if result.noise > min(result.mape, _NOISY):
         yield (
-            f"the noise of the measurement ({result.noise:.1%}) is larger than the error ({result.mape:.1%}): "
-            "the device is too busy for such a small error to be seen"
+            f"two measurements of the same networks differ by {result.noise:.1%}, while the error is "
+            f"{result.mape:.1%}: the device is busy or unsteady; close other programs and verify again"
         )
     failed = [subnet for subnet in result.subnets if subnet.error is not None]
     if failed:

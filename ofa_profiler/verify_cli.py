@@ -13,11 +13,11 @@ from ofa_profiler.cli_support import Parser, positive_integer, progress_bar, run
 from ofa_profiler.files import write_text
 from ofa_profiler.plot import NOT_INSTALLED, can_plot, check_plot_path, plot_verification
 from ofa_profiler.spaces import get_space, space_names
+from ofa_profiler.verification import DEFAULT_SUBNETS, Verification
 
 if TYPE_CHECKING:
     from ofa_profiler.measure import Progress
     from ofa_profiler.table import LatencyTable
-    from ofa_profiler.verification import Verification
 
 PROG = "ofa-verify"
 
@@ -43,7 +43,11 @@ def _parser() -> Parser:
     parser.add_argument("--lut", metavar="CSV", type=Path, required=True, help="the latency table")
     parser.add_argument("--device", metavar="DEVICE", required=True, help="where to measure: local (this machine)")
     parser.add_argument(
-        "--subnets", metavar="N", type=positive_integer, default=30, help="number of networks (default: %(default)s)"
+        "--subnets",
+        metavar="N",
+        type=positive_integer,
+        default=DEFAULT_SUBNETS,
+        help="number of networks (default: %(default)s)",
     )
     parser.add_argument("--seed", metavar="S", type=_seed, default=0, help="of the draw (default: %(default)s)")
     parser.add_argument(
