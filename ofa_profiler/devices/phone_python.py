@@ -31,7 +31,8 @@ def install_python(shell: Shell, bundle: Bundle, root: str, *, thorough: bool = 
     """Make sure that `bundle` is on the phone, below the folder `root` -> the path of its Python.
 
     Its files are checked when they are brought. Later the folder is believed by its name and its list,
-    unless the check is to be `thorough`, which takes a second or so. Raises `DeviceError` for a phone that cannot run it or has no space for it.
+    unless the check is to be `thorough`, which takes a second or so. Raises `DeviceError` for a phone that
+    cannot run it or has no space for it.
     """
     folder = f"{root}/{bundle.name}"
     check = ["sh", "-c", _CHECK, "sh", folder, bundle.identity, "thorough" if thorough else "quick"]

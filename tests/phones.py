@@ -1,0 +1,92 @@
+"""An emulated phone on loopback: Google's adb daemon with a real shell, for arm64, without Python."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from sshd import free_port
+
+SIM = Path(__file__).resolve().parents[2] / "shared" / "devices" / "sim"
+
+
+def why_not() -> str:
+    """Why there can be no phone here; empty if there can."""
+    if not SIM.is_file():
+        return "needs the emulated phone in ../shared/devices, which is not there"
+    if os.geteuid() != 0:
+        return "needs root, to start the emulated phone"
+    if not shutil.which("qemu-aarch64-static"):
+        return "needs qemu to run arm64 programs (apt-get install qemu-user-static binfmt-support)"
+    return ""
+
+
+class Phone:
+    """A phone that can be switched off, and on again with what it had stored."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        if reason := why_not():
+            pytest.skip(reason)
+        self.port = free_port()
+        self.options = options
+        self._environment = {**os.environ, "SIM_STATE": str(folder)}
+        #: The phone's root folder, seen from here.
+        self.root = folder / f"phone-{self.port}"
+        self.spec = f"adb:127.0.0.1:{self.port}"
+
+    def _sim(self, *words: str) -> None:
+        done = subprocess.run([SIM, *words], env=self._environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    def start(self) -> Phone:
+        self._sim("start", "phone", str(self.port), *self.options)
+        return self
+
+    def kill(self) -> None:
+        """Kill the daemon and all that it started."""
+        daemons = self._daemons()
+        self._sim("kill", "phone", str(self.port))
+        # As another user than who started it, the daemon does not die with its parent. It is the first
+        # process of a namespace of its own, which the kernel ends with it.
+        for daemon in daemons:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(daemon, signal.SIGKILL)
+
+    def _daemons(self) -> list[int]:
+        try:
+            parent = int(self.root.with_suffix(".pid").read_text())
+            return [int(child) for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+        except (OSError, ValueError):
+            return []
+
+    def restart(self) -> None:
+        self.kill()
+        time.sleep(0.3)
+        self.start()
+
+    def allow(self, key: Path) -> None:
+        """What its owner does when it asks whether to allow this computer."""
+        self._sim("allow", str(key), str(self.port))
+
+    def stop(self) -> None:
+        self.kill()
+        self._sim("stop", "phone", str(self.port))
+
+    def text(self, path: str) -> str:
+        """A file of the phone; empty if it is not there."""
+        try:
+            return (self.root / path).read_text().strip()
+        except FileNotFoundError:
+            return ""
+
+    def __enter__(self) -> Phone:
+        return self.start()
+
+    def __exit__(self, *_error: object) -> None:
+        self.stop()
