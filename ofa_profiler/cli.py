@@ -207,7 +207,8 @@ def _profile(arguments: argparse.Namespace, space: SearchSpace, settings: Settin
 def _show(show: Any, phase: str, progress: Progress) -> None:
     words = [f"{progress.visits} visits"] if progress.visits else []
     words += [f"{progress.failed} failed"] if progress.failed else []
-    words += [progress.waiting] if progress.waiting else []
+    if progress.waiting:
+        say(f"note: {progress.waiting}")
     show(phase, progress.done, progress.total, progress.left_s, ", ".join(words))
 
 

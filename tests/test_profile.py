@@ -22,6 +22,7 @@ from kits import run_agent
 from ofa_profiler import LatencyTable, get_space
 from ofa_profiler.cli import main
 from ofa_profiler.derive import check_name, default_name, slug
+from ofa_profiler.devices.local import _lock_file
 from ofa_profiler.errors import UsageError
 from ofa_profiler.journal import read_journal
 from ofa_profiler.kit import run_record
@@ -215,6 +216,19 @@ def test_interrupted_and_run_again_it_goes_on(tmp_path, number, code):
         assert [visit["round"] for visit in visits] == list(range(len(visits))), key
         assert visits
     assert len(LatencyTable.load(tmp_path / "table.csv").rows) == N_OPS
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks through fcntl")
+def test_says_that_it_waits_for_another_measurement(tmp_path):
+    import fcntl
+
+    with _lock_file().open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with start("--device", "local", "--out", str(tmp_path), *SHORT) as process:
+            assert process.stderr.readline() == "note: waiting for another measurement on this device\n"
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            process.communicate(timeout=120)
+    assert process.returncode == 0
 
 
 # --- a board without any connection --------------------------------------------------------------------
