@@ -27,6 +27,7 @@ _DEVICE_FIELDS = (
     "python",
     "cores_allowed",
     "cores_used",
+    "nice",
     "max_mhz",
     "governor",
 )

@@ -63,6 +63,7 @@ def test_measures_every_model_in_rounds(tmp_path, how):
     assert device["runtime"]["name"] == "onnxruntime"
     assert device["runtime"]["provider"] == "CPUExecutionProvider"
     assert len(device["cores_used"]) == 1
+    assert device["nice"] == (-20 if os.geteuid() == 0 else os.getpriority(os.PRIO_PROCESS, 0))
     assert end["type"] == "end"
     found = visits(done.stdout)
     assert found.keys() == run["models"].keys()
