@@ -119,14 +119,14 @@ def cpuinfo(field):
     return None
 
 
+def device_tree(name):
+    return read_text("/proc/device-tree/" + name) or read_text("/sys/firmware/devicetree/base/" + name)
+
+
 def model_and_soc():
     """What the device calls itself, and its chip. Either may be None."""
-    trees = ("/sys/firmware/devicetree/base/", "/proc/device-tree/")
-    tree = next((tree for tree in trees if os.path.isdir(tree)), trees[0])
-    compatible = (read_text(tree + "compatible") or "").split()
-    model = (
-        read_text(tree + "model") or output_of("getprop", "ro.product.model") or output_of("sysctl", "-n", "hw.model")
-    )
+    compatible = (device_tree("compatible") or "").split()
+    model = device_tree("model") or output_of("getprop", "ro.product.model") or output_of("sysctl", "-n", "hw.model")
     soc = (
         (compatible[-1] if compatible else None)
         or output_of("getprop", "ro.soc.model")
