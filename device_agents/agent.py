@@ -120,6 +120,7 @@ def cpuinfo(field):
 
 
 def device_tree(name):
+    """A property of the device tree, or None."""
     return read_text("/proc/device-tree/" + name) or read_text("/sys/firmware/devicetree/base/" + name)
 
 
