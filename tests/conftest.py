@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sshd
+from sshd import Me, Sshd
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -30,3 +32,24 @@ def shared_dir() -> Path:
     if not (path / "data").is_dir():
         pytest.skip("needs the published tables and data sets in ../shared, which is not there")
     return path
+
+
+@pytest.fixture(scope="module")
+def ssh_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """A running OpenSSH server, whose `python3` is this environment."""
+    if sshd.SSHD is None:
+        pytest.skip("needs an OpenSSH server: apt-get install openssh-server")
+    server = Sshd(tmp_path_factory.mktemp("board"))
+    sshd.quick_python(server)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def me(ssh_server: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Me:
+    """A home of our own, from which `ssh:127.0.0.1:PORT` leads to the server."""
+    for variable in ("SSH_AUTH_SOCK", "OFA_SSH_PASSWORD"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    return Me(tmp_path / "me", ssh_server)

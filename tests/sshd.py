@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import shutil
@@ -11,8 +12,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-
-import pytest
 
 SSHD = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin:/sbin")
 
@@ -134,10 +133,33 @@ def name_of(pid: int) -> str:
 
 
 def kill(pid: int, number: int = signal.SIGKILL) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass
 
 
-needs_sshd = pytest.mark.skipif(SSHD is None, reason="needs Debian's openssh-server: apt-get install openssh-server")
+def quick_python(server: Sshd) -> None:
+    """Make the server's `python3` this very environment, runtime included."""
+    path = server.folder / "bin" / "python3"
+    path.unlink()
+    path.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    path.chmod(0o755)
+
+
+class Me:
+    """The home folder of whoever calls ssh, with a key that the server lets in."""
+
+    def __init__(self, home: Path, server: Sshd) -> None:
+        self.home = home
+        self.key = make_key(home / ".ssh" / "id_ed25519")
+        server.allow(self.key)
+        self.known_hosts = home / ".ssh" / "known_hosts"
+        self.server = server
+        self.know(server)
+
+    def know(self, server: Sshd, port: int | None = None) -> None:
+        kind, key = server.host_key.with_name("host_key.pub").read_text().split()[:2]
+        with self.known_hosts.open("a") as file:
+            file.write(f"[127.0.0.1]:{port or server.port} {kind} {key}\n")
+
+    def configure(self, text: str) -> None:
+        (self.home / ".ssh" / "config").write_text(text)

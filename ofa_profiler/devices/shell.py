@@ -42,7 +42,7 @@ class Process(ABC):
     """A process on the device. Methods raise `TransientDeviceError` when the way to the device is lost."""
 
     @abstractmethod
-    def read(self, size: int, timeout_s: float = SILENCE_S) -> bytes:
+    def read(self, size: int, timeout_s: float) -> bytes:
         """At most `size` bytes of its stdout, as soon as there are any; empty at the end.
 
         Raises `TransientDeviceError` after `timeout_s` without any.
@@ -82,7 +82,7 @@ class Lines:
         searched = 0
         while (found := self._buffer.find(b"\n", searched, limit)) < 0 and len(self._buffer) < limit:
             searched = len(self._buffer)
-            data = b"" if self._ended else self._process.read(1 << 16)
+            data = b"" if self._ended else self._process.read(1 << 16, SILENCE_S)
             if not data:
                 self._ended = True
                 break
@@ -95,7 +95,7 @@ class Lines:
     def read(self, size: int) -> bytes:
         """At most `size` bytes, as soon as there are any; empty at the end."""
         if not self._buffer:
-            return b"" if self._ended else self._process.read(size)
+            return b"" if self._ended else self._process.read(size, SILENCE_S)
         data = bytes(self._buffer[:size])
         del self._buffer[:size]
         return data

@@ -207,7 +207,7 @@ class SshProcess(Process):
         self._channel = channel
         self._stderr = b""
 
-    def read(self, size: int, timeout_s: float = SILENCE_S) -> bytes:
+    def read(self, size: int, timeout_s: float) -> bytes:
         deadline = time.monotonic() + timeout_s
         while True:
             self._drain()  # a full pipe would stop the program
