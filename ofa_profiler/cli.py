@@ -42,6 +42,7 @@ examples:
   ofa-profile --device local --out latency_tables --space ofa-mbv3-w1.2 --resolution 160,192,224
   ofa-profile --device local --space ofa-mbv3-w1.2 --plan
   ofa-profile --device ssh:pi@raspberrypi.local --out latency_tables
+  ofa-profile --device adb:192.168.1.20:5555 --out latency_tables      a phone; --device adb: lists those attached
   ofa-profile --kit board-kit --space cifar-mbv3        for a board that cannot be reached
   ofa-profile --import results.jsonl --out latency_tables    ... and what its agent wrote
 
@@ -58,6 +59,9 @@ def _parser() -> Parser:
     what.add_argument("--kit", metavar="DIR", type=Path, help="write models, settings and agent for a board to DIR")
     what.add_argument(
         "--import", dest="results", metavar="RESULTS.jsonl", type=Path, help="make a table of what an agent wrote"
+    )
+    what.add_argument(
+        "--remove-from-device", action="store_true", help="take everything of ours off --device (phones), and stop"
     )
     what.add_argument("--out", metavar="DIR", type=Path, help="folder for the table")
     what.add_argument("--name", metavar="NAME", help="name of the table (default: device and space)")
@@ -91,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         nonlocal kept
         arguments = _parser().parse_args(argv)
         _check(arguments)
-        if arguments.device and not arguments.plan:
+        if arguments.device and arguments.out:
             kept = "interrupted; what was measured is kept, run the same command again to go on"
         return _dispatch(arguments)
 
@@ -104,13 +108,22 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError("give one of --device, --kit and --import, not several")
     if not given and not arguments.plan:
         raise UsageError("what to measure? give --device local, or --kit DIR, or --import RESULTS.jsonl")
-    if arguments.out is None and (arguments.results or (arguments.device and not arguments.plan)):
+    if arguments.device:
+        from ofa_profiler.devices import open_device
+
+        open_device(arguments.device)  # says what is wrong with it, before anything else is
+    if arguments.remove_from_device and not arguments.device:
+        raise UsageError("remove from which device? give --device DEVICE")
+    stops_early = arguments.plan or arguments.remove_from_device
+    if arguments.out is None and (arguments.results or (arguments.device and not stops_early)):
         raise UsageError("where to? give --out DIR, the folder for the table")
 
 
 def _dispatch(arguments: argparse.Namespace) -> int:
     if arguments.results is not None:
         return _import(arguments)
+    if arguments.remove_from_device:
+        return _remove(arguments)
     from ofa_profiler.export import get_exporter
 
     space = _space(arguments)
@@ -165,6 +178,16 @@ def _plan(arguments: argparse.Namespace, space: SearchSpace, settings: Settings)
         f"{len(planned.ops)} ops of {space.name} at {', '.join(map(str, space.resolutions))}; "
         f"{planned.models_to_export} models to export; {low} to {high} of measuring; nothing was done"
     )
+    return 0
+
+
+def _remove(arguments: argparse.Namespace) -> int:
+    from ofa_profiler.devices import open_device
+
+    place = open_device(arguments.device, device_options(arguments)).remove()
+    if arguments.json:
+        print(json.dumps({"removed": place}, indent=2))
+    say(f"removed {place} from {arguments.device}")
     return 0
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
@@ -98,6 +99,12 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
         help="push brings the runtime to the board, system uses what is installed there (default: %(default)s)",
     )
     group.add_argument("--cores", metavar="N[,N...]", type=_cores, help="measure on these cores (default: fastest)")
+    group.add_argument(
+        "--phone-bundle",
+        metavar="FILE",
+        type=Path,
+        help="the Python for phones, as a file from another machine's cache (default: fetched once)",
+    )
 
 
 def device_options(arguments: argparse.Namespace) -> DeviceOptions:
@@ -109,6 +116,7 @@ def device_options(arguments: argparse.Namespace) -> DeviceOptions:
         accept_host_key=arguments.accept_host_key,
         runtime_on_board=arguments.runtime_on_board,
         cores=arguments.cores,
+        phone_bundle=arguments.phone_bundle,
         tell=say,
         ask_password=getpass.getpass if asks else None,
     )

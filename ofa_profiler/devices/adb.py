@@ -62,7 +62,7 @@ class AdbDevice(RemoteDevice):
         super().__init__(spec, options)
         self._phone = spec.partition(":")[2]
         self._state: AndroidState | None = None
-        self._has_started = False
+        self._was_started = False
         if not self._phone:
             raise UsageError(which_phone())
 
@@ -72,22 +72,28 @@ class AdbDevice(RemoteDevice):
     def python(self, shell: Shell) -> list[str]:
         bundle = get_bundle(self.options.phone_bundle, tell=self.options.tell)
         # After a failure of whatever kind, the Python there is no longer believed to be whole.
-        thorough, self._has_started = self._has_started, True
+        thorough, self._was_started = self._was_started, True
         return [install_python(shell, bundle, self.root, thorough=thorough)]
 
-    def remove(self) -> None:
-        """Take everything of ours off the phone, after setting its state back if a run could not."""
+    def remove(self) -> str:
         with contextlib.closing(self.connect()) as shell:
-            restore_state(shell, self.root)
-            done = shell.run(["rm", "-rf", self.root])
-            if done.exit_code != 0:
-                raise DeviceError(f"{self.spec}: cannot remove {self.root}: {one_line(done.stderr)}")
+            restore_state(shell, self.root)  # what it is to be is kept in there
+            return self._remove(shell, self.root)
 
     def close(self) -> None:
         state, self._state = self._state, None
         if state is not None:
             state.__exit__()
         super().close()
+
+    def _meet(self) -> Connection:
+        believed = not self._was_started
+        try:
+            return super()._meet()
+        except TransientDeviceError:
+            if not (believed and self._was_started):
+                raise
+            return super()._meet()  # its Python did not start: look at every file of it
 
     def _start(self, connection: Connection, kit: Path | None, arguments: Sequence[str]) -> Agent:
         if kit is not None and self._state is None:

@@ -52,6 +52,10 @@ class Device(ABC):
     def close(self) -> None:  # noqa: B027 (a device that holds nothing open has nothing to close)
         """Let go of the device."""
 
+    def remove(self) -> str:
+        """Take everything off the device that was brought there -> the folder. Raises `UsageError` if nothing is."""
+        raise UsageError(f"device {self.spec}: nothing is brought there, so there is nothing to remove")
+
     def __enter__(self) -> Device:
         return self
 

@@ -127,7 +127,7 @@ def read_bundle(path: Path) -> Bundle:
                 else:
                     found[member.name] = hashlib.sha256(content).hexdigest()
     except (OSError, EOFError, tarfile.TarError, lzma.LZMAError) as error:
-        words = getattr(error, "strerror", None) or str(error)
+        words = getattr(error, "strerror", None) or "it is no whole compressed tar"
         raise InputFileError(path, f"cannot be read as a bundle for a phone: {words}") from error
     if sums != _sums(found) or LAUNCHER not in found:
         raise InputFileError(path, "is no whole bundle for a phone: its files are not those of its list")

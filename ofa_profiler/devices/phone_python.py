@@ -11,7 +11,7 @@ from ofa_profiler.errors import DeviceError, TransientDeviceError
 _MACHINE = "aarch64"
 #: Arguments: the folder of the bundle, the SHA-256 of its list of files, and whether to read them all.
 _CHECK = """\
-cd "$1" 2>/dev/null && echo "$2  SHA256SUMS" | sha256sum -c >/dev/null 2>&1 || exit 1
+cd "$1" 2>/dev/null && [ "$(sha256sum SHA256SUMS)" = "$2  SHA256SUMS" ] || exit 1
 [ "$3" = quick ] || sha256sum -c SHA256SUMS >/dev/null 2>&1
 """
 #: Arguments: the root, the folder's name in it, a name for the meantime. The names of files on stdout are

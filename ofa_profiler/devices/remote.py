@@ -85,6 +85,19 @@ class RemoteDevice(Device):
             self._met = True
         return self._connection
 
+    def remove(self) -> str:
+        try:
+            connection = self._reach()
+            return self._remove(connection.shell, connection.board.root)
+        finally:
+            self.close()
+
+    def _remove(self, shell: Shell, root: str) -> str:
+        done = shell.run(["rm", "-rf", root])
+        if done.exit_code != 0:
+            raise DeviceError(f"{self.spec}: cannot remove {root}: {one_line(done.stderr)}")
+        return root
+
     def close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:

@@ -1,0 +1,349 @@
+"""The Python for phones: put together, checked, and brought to an emulated phone."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import http.server
+import io
+import os
+import subprocess
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from faulty_proxy import FaultyProxy
+from kits import QUICK, STUB_NUMPY, STUB_RUNTIME, bytes_model
+from phones import Phone
+from sshd import free_port
+
+from ofa_profiler.devices import DeviceOptions, phone_bundle
+from ofa_profiler.devices.adb import ROOT, AdbDevice, AdbShell
+from ofa_profiler.devices.phone_bundle import PARTS, Bundle, build_bundle, get_bundle, read_bundle
+from ofa_profiler.devices.phone_python import install_python
+from ofa_profiler.errors import DeviceError, InputFileError, TransientDeviceError
+from ofa_profiler.export.cache import default_cache_dir
+from ofa_profiler.measure import Progress, measure
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    """The real one, from the cache of this machine or built now."""
+    try:
+        return get_bundle()
+    except DeviceError as error:
+        pytest.skip(f"needs the internet, once: {error}")
+
+
+# --- the file -----------------------------------------------------------------------------------------
+
+
+def test_the_same_parts_give_the_same_bytes(bundle: Bundle, tmp_path: Path) -> None:
+    build_bundle(tmp_path / "again.tar.gz", default_cache_dir() / "phone" / "parts")
+    again = read_bundle(tmp_path / "again.tar.gz")
+    assert again.identity == bundle.identity
+    assert again.path.read_bytes() == bundle.path.read_bytes()
+
+
+def test_a_bundle_holds_regular_files_only_and_what_a_python_needs(bundle: Bundle) -> None:
+    with tarfile.open(bundle.path) as archive:
+        members = {member.name: member for member in archive}
+    assert all(member.isfile() for member in members.values())
+    for name in ("bin/python3", "bin/python3.11", "lib/ld-linux-aarch64.so.1", "lib/libstdc++.so.6", "lib/libz.so.1"):
+        assert name in members
+    assert "lib/python3.11/tarfile.py" in members
+    assert any("_ctypes" in name for name in members)
+    assert "share/doc/libc6/copyright" in members
+
+
+def packed(folder: Path, files: dict[str, bytes], sums: bytes | None = None) -> Path:
+    hashes = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(files.items()))
+    path = folder / "bundle.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name, data in {**files, "SHA256SUMS": hashes.encode() if sums is None else sums}.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return path
+
+
+def test_a_given_bundle_is_read(tmp_path: Path) -> None:
+    path = packed(tmp_path, {"bin/python3": b"#!/system/bin/sh\n", "lib/x": b"xyz"})
+    found = get_bundle(path)
+    assert found.size == len(b"#!/system/bin/sh\n") + 3 + 2 * 66 + len("bin/python3\nlib/x\n")
+    assert found.name.startswith("python-")
+
+
+@pytest.mark.parametrize(
+    ("files", "sums"),
+    [
+        ({"lib/x": b"xyz"}, None),
+        ({"bin/python3": b"x"}, b""),
+        ({"bin/python3": b"x"}, b"0" * 64 + b"  bin/python3\n"),
+        ({"bin/python3": b"x", "../evil": b"x"}, None),
+        ({"bin/python3": b"x", "/evil": b"x"}, None),
+    ],
+    ids=["no-launcher", "no-list", "wrong-hash", "parent", "absolute"],
+)
+def test_what_is_no_bundle_is_refused(tmp_path: Path, files: dict[str, bytes], sums: bytes | None) -> None:
+    with pytest.raises(InputFileError, match="bundle"):
+        get_bundle(packed(tmp_path, files, sums))
+
+
+def test_links_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bundle.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        link = tarfile.TarInfo("bin/python3")
+        link.type, link.linkname = tarfile.SYMTYPE, "/system/bin/sh"
+        archive.addfile(link)
+    with pytest.raises(InputFileError, match="no bundle"):
+        get_bundle(path)
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:5000], lambda data: b"x" * 500])
+def test_a_file_that_is_cut_is_refused(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    path = packed(tmp_path, {"bin/python3": os.urandom(40000)})
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(InputFileError, match="bundle"):
+        get_bundle(path)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputFileError, match="No such file"):
+        get_bundle(tmp_path / "none")
+
+
+# --- fetching its parts -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    folder = tmp_path / "pool"
+    folder.mkdir()
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/", folder
+        server.shutdown()
+
+
+def test_a_part_comes_from_the_first_mirror_that_has_it(
+    mirror: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, folder = mirror
+    (folder / "wrong").mkdir()
+    (folder / "wrong" / "a.deb").write_bytes(b"<html>log in to this network</html>")
+    (folder / "a.deb").write_bytes(b"content")
+    nobody = f"http://127.0.0.1:{free_port()}/"
+    monkeypatch.setattr(phone_bundle, "MIRRORS", (nobody, url + "wrong/", url))
+    sha256 = hashlib.sha256(b"content").hexdigest()
+    parts = tmp_path / "parts"
+    assert phone_bundle._fetch("a.deb", 7, sha256, parts) == b"content"
+    monkeypatch.setattr(phone_bundle, "MIRRORS", ())  # the second time from the cache
+    assert phone_bundle._fetch("a.deb", 7, sha256, parts) == b"content"
+    (parts / "a.deb").write_bytes(b"damaged")
+    monkeypatch.setattr(phone_bundle, "MIRRORS", (url,))
+    assert phone_bundle._fetch("a.deb", 7, sha256, parts) == b"content"
+
+
+def test_without_internet_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(phone_bundle, "MIRRORS", (f"http://127.0.0.1:{free_port()}/",))
+    with pytest.raises(DeviceError, match="--phone-bundle") as caught:
+        get_bundle(cache_dir=tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.rglob("*.gz"))
+
+
+def test_every_part_is_pinned() -> None:
+    assert len({sha256 for _, _, sha256 in PARTS}) == len(PARTS) == 14
+    assert all(len(sha256) == 64 and name.endswith("_arm64.deb") for name, _, sha256 in PARTS)
+
+
+# --- on a phone ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def private_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(free_port()))
+
+
+@pytest.fixture(scope="module")
+def phone(tmp_path_factory: pytest.TempPathFactory, bundle: Bundle) -> Iterator[Phone]:
+    """A phone that has the bundle."""
+    with pytest.MonkeyPatch.context() as patch, Phone(tmp_path_factory.mktemp("phone")) as phone:
+        patch.setenv("ANDROID_ADB_SERVER_PORT", str(free_port()))
+        with contextlib.closing(connected(phone)) as shell:
+            install_python(shell, bundle, ROOT)
+        yield phone
+
+
+@pytest.fixture
+def measuring_phone(phone: Phone, bundle: Bundle) -> Phone:
+    """... and with it a runtime that needs no time."""
+    library = phone.root / ROOT[1:] / bundle.name / "lib/python3.11"
+    (library / "onnxruntime.py").write_text(STUB_RUNTIME)
+    (library / "numpy.py").write_text(STUB_NUMPY)
+    return phone
+
+
+def connected(phone: Phone, port: int | None = None) -> AdbShell:
+    return AdbDevice(f"adb:127.0.0.1:{port or phone.port}", DeviceOptions()).connect()
+
+
+@pytest.fixture
+def shell(phone: Phone) -> Iterator[AdbShell]:
+    with contextlib.closing(connected(phone)) as shell:
+        yield shell
+
+
+def leftovers(phone: Phone) -> list[Path]:
+    return list((phone.root / ROOT[1:]).glob(".incoming-*"))
+
+
+def test_it_runs_there_and_can_start_itself(shell: AdbShell, bundle: Bundle) -> None:
+    python = install_python(shell, bundle, ROOT)
+    code = (
+        "import ctypes, hashlib, json, os, ssl, subprocess, sys, tempfile\n"
+        "again = subprocess.run([sys.executable, '-c', 'print(6 * 7)'], capture_output=True).stdout.decode()\n"
+        "print(json.dumps([again.strip(), os.path.expanduser('~'), tempfile.gettempdir(), sys.argv[1]]))"
+    )
+    done = shell.run([python, "-c", code, "$(id) é"])
+    assert done.stdout.decode().strip() == f'["42", "{ROOT}", "{ROOT}", "$(id) \\u00e9"]', done.stderr
+
+
+def test_it_is_brought_once(shell: AdbShell, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = []
+    opened = AdbShell.open
+    monkeypatch.setattr(AdbShell, "open", lambda self, line: (sent.append(line), opened(self, line))[1])
+    install_python(shell, bundle, ROOT)
+    assert len(sent) == 1
+    assert "tar" not in sent[0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "SHA256SUMS",
+        pytest.param("lib/libc.so.6", marks=pytest.mark.slow),
+        pytest.param("lib/python3.11/json/__init__.py", marks=pytest.mark.slow),
+    ],
+)
+def test_damage_is_repaired(phone: Phone, bundle: Bundle, name: str) -> None:
+    """What is damaged makes Python fail, and a Python that fails is looked at."""
+    path = phone.root / ROOT[1:] / bundle.name / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with AdbDevice(phone.spec, DeviceOptions()) as device:
+        assert device.describe()["model"] == "Pixel Sim"
+    with tarfile.open(bundle.path) as archive:
+        original = archive.extractfile(name)
+        assert original is not None
+        assert path.read_bytes() == original.read()
+    assert not leftovers(phone)
+
+
+def test_a_push_that_is_cut_leaves_nothing_and_can_be_repeated(phone: Phone, bundle: Bundle) -> None:
+    proxy = FaultyProxy(phone.port)
+    proxy.cut_after = 3 << 20
+    root = f"{ROOT}/cut"
+    with contextlib.closing(proxy):
+        shell = connected(phone, proxy.port)
+        with contextlib.closing(shell), pytest.raises(TransientDeviceError):
+            install_python(shell, bundle, root)
+    deadline = time.monotonic() + 20
+    while list((phone.root / root[1:]).glob("*")) + list((phone.root / root[1:]).glob(".*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, bundle: Bundle) -> None:
+    with Phone(tmp_path) as phone:
+        phone.kill()
+        small = phone.root / "data/local/tmp"
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m,uid=2000,gid=2000", "tmpfs", str(small)], check=True)
+        try:
+            phone.start()
+            shell = connected(phone)
+            with contextlib.closing(shell), pytest.raises(DeviceError, match="storage is full") as caught:
+                install_python(shell, bundle, ROOT)
+            assert not isinstance(caught.value, TransientDeviceError)
+            assert not leftovers(phone)
+        finally:
+            phone.kill()
+            subprocess.run(["umount", "--lazy", str(small)], check=True)
+
+
+def test_a_phone_of_another_processor_is_refused(tmp_path: Path, bundle: Bundle) -> None:
+    with Phone(tmp_path) as phone:
+        uname = phone.root / "system/bin/uname"
+        uname.unlink()
+        uname.write_text("#!/system/bin/sh\necho armv8l\n")
+        uname.chmod(0o755)
+        with contextlib.closing(connected(phone)) as shell, pytest.raises(DeviceError, match="armv8l"):
+            install_python(shell, bundle, ROOT)
+
+
+# --- measuring there, with a runtime that needs no time -----------------------------------------------
+
+SYSTEM = DeviceOptions(runtime_on_board="system")
+
+
+def test_ops_are_measured_in_the_state_for_it(measuring_phone: Phone, tmp_path: Path) -> None:
+    phone = measuring_phone
+    models = [bytes_model(tmp_path / "models", f"op {number} $(id) 'é", b"ok %d" % number) for number in range(3)]
+    models.append(bytes_model(tmp_path / "models", "crashes", b"crash"))
+    seen: list[str] = []
+
+    def watch(_progress: Progress) -> None:
+        seen.append(phone.text("data/local/fixed_performance_mode"))
+
+    with AdbDevice(phone.spec, SYSTEM) as device:
+        results = measure(device, models, QUICK, journal=tmp_path / "j.jsonl", progress=watch)
+    assert [result.status for result in results.values()] == ["ok"] * 3 + ["failed"]
+    assert set(seen) == {"true"}
+    assert phone.text("data/local/fixed_performance_mode") == "false"
+    assert phone.text("data/local/stay_on") == "false"
+
+
+def test_a_phone_that_restarts_while_it_measures_loses_nothing(measuring_phone: Phone, tmp_path: Path) -> None:
+    phone = measuring_phone
+    models = [bytes_model(tmp_path / "models", f"op {number}", b"ok %d" % number) for number in range(30)]
+    restarted: list[int] = []
+
+    def restart_once(progress: Progress) -> None:
+        if progress.visits == 10 and not restarted:
+            restarted.append(1)
+            phone.restart()
+
+    with AdbDevice(phone.spec, SYSTEM) as device:
+        results = measure(device, models, QUICK, journal=tmp_path / "j.jsonl", progress=restart_once)
+    assert restarted
+    assert [result.status for result in results.values()] == ["ok"] * 30
+    lines = [line for line in (tmp_path / "j.jsonl").read_text().splitlines() if '"visit"' in line]
+    assert len(lines) == len(set(lines))
+    assert phone.text("data/local/fixed_performance_mode") == "false"
+
+
+@pytest.mark.parametrize("fault", ["cut", pytest.param("stall", marks=pytest.mark.slow)])
+def test_a_link_that_breaks_while_it_measures_loses_nothing(measuring_phone: Phone, tmp_path: Path, fault: str) -> None:
+    phone = measuring_phone
+    models = [bytes_model(tmp_path / "models", f"op {number}", b"ok %d" % number) for number in range(30)]
+    proxy = FaultyProxy(phone.port)
+    done: list[int] = []
+
+    def break_once(progress: Progress) -> None:
+        if progress.visits == 10 and not done:
+            done.append(1)
+            if fault == "cut":
+                proxy.cut()
+            else:
+                proxy.stalled = True
+                threading.Timer(70, lambda: setattr(proxy, "stalled", False)).start()
+
+    with contextlib.closing(proxy), AdbDevice(f"adb:127.0.0.1:{proxy.port}", SYSTEM) as device:
+        results = measure(device, models, QUICK, journal=tmp_path / "j.jsonl", progress=break_once)
+    assert done
+    assert [result.status for result in results.values()] == ["ok"] * 30
