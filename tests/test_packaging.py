@@ -75,6 +75,7 @@ def requirements() -> list[Requirement]:
 def test_whatever_is_imported_is_declared() -> None:
     """Third-party imports of the packages, wherever in a file, against all dependencies and extras."""
     distribution = {"yaml": "pyyaml", "ai_edge_litert": "ai-edge-litert", "google": "protobuf"}
+    distribution |= {"adb_shell": "adb-shell"}
     optional_on_boards = {"tflite_runtime"}
     declared = {canonicalize_name(requirement.name) for requirement in requirements()}
     known = set(sys.stdlib_module_names) | set(PACKAGES) | optional_on_boards

@@ -1,0 +1,189 @@
+"""What Google's `benchmark_model` is told, and what it says: its output as numbers, or an error.
+
+It prints two blocks of statistics, first of the warm-up, then of the runs, and at the end a summary that
+repeats both means. One of these missing means that the output was cut. Times are in microseconds, means
+in the six digits of C++ streams (`1.29563e+06`), and when all samples of a block are equal there is only
+`count=N curr=T`. A delegate that was asked for and did not take the model is told in a sentence between
+others, beside times that look fine.
+Source: `tensorflow/lite/tools/benchmark`, `tensorflow/core/util/stats_calculator.h`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+#: Longer output is not that of one model without profiling.
+MAX_OUTPUT = 1 << 20
+_FOREVER_S = 3600.0
+#: Means are printed with six significant digits.
+_ROUNDING = 1e-5
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """One block: times of `count` runs in microseconds."""
+
+    count: int
+    first_us: int
+    last_us: int
+    min_us: int
+    max_us: int
+    mean_us: float
+    std_us: float
+    #: Newer versions of the tool print it.
+    median_us: float | None = None
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One call of the tool."""
+
+    warm_up: Statistics
+    runs: Statistics
+    #: Loading and preparing the model.
+    init_us: int
+    #: Who ran the model, as the tool says it: `XNNPACK: partially (2 kernels)`.
+    delegates: tuple[str, ...] = ()
+
+    @property
+    def typical_us(self) -> float:
+        """The median where it is known, else the mean."""
+        return self.runs.mean_us if self.runs.median_us is None else self.runs.median_us
+
+
+def arguments(graph: str, *, runs: int, threads: int, delegate: str | None = None) -> list[str]:
+    """Options for exactly `runs` runs of the model `graph`.
+
+    The tool goes on until the number of runs *and* a shortest time are reached, and stops at a longest time
+    whatever the number; so the one is 0, the other out of reach. Profiling of single operators is off,
+    because it costs time in every one of them.
+    """
+    if delegate is not None and delegate not in DELEGATES:
+        raise ValueError(f"no delegate {delegate!r}; there are {', '.join(DELEGATES)}")
+    options = {
+        "graph": graph,
+        "num_threads": threads,
+        "num_runs": runs,
+        "min_secs": 0,
+        "max_secs": f"{_FOREVER_S:g}",
+        "warmup_runs": 1,
+        "warmup_min_secs": 0.05,
+        "enable_op_profiling": "false",
+    }
+    if delegate is not None:
+        options[DELEGATES[delegate]] = "true"
+    return [f"--{name}={value}" for name, value in options.items()]
+
+
+#: Name as the tool writes it -> its option.
+DELEGATES = {"GPU": "use_gpu", "NNAPI": "use_nnapi", "XNNPACK": "use_xnnpack", "Hexagon": "use_hexagon"}
+
+_WHOLE = r"(\d{1,15})"
+_REAL = r"(\d{1,15}(?:\.\d{1,15})?(?:e[+-]?\d{1,2})?)"
+_PERCENTILES = rf"(?: p5={_REAL} median={_REAL} p95={_REAL})?"
+_DIFFERENT = re.compile(
+    rf"count={_WHOLE} first={_WHOLE} curr={_WHOLE} min={_WHOLE} max={_WHOLE} avg={_REAL} std={_REAL}{_PERCENTILES}"
+)
+_EQUAL = re.compile(rf"count={_WHOLE} curr={_WHOLE}{_PERCENTILES}")
+_SUMMARY = re.compile(
+    rf"Inference timings in us: Init: {_WHOLE}, First inference: {_WHOLE}, "
+    rf"Warmup \(avg\): {_REAL}, Inference \(avg\): {_REAL}"
+)
+#: Until 2020.
+_OLD_SUMMARY = re.compile(
+    rf"Average inference timings in us: Warmup: {_REAL}, Init: {_WHOLE}, (?:Inference|no stats): {_REAL}"
+)
+_APPLIED = re.compile(
+    r"Explicitly applied (\w+) delegate, and the model graph will be "
+    r"(completely|partially) executed by the delegate(?: w/ (\d+) delegate kernels)?\."
+)
+_NOT_APPLIED = re.compile(r"Though (\w+) delegate is explicitly applied, the model graph will not be executed")
+_FAILURE = re.compile(
+    r"ERROR: .*|Benchmarking failed.*|Failed to .*|.*\bis unsupported on this platform.*|Aborted.*|Segmentation fault.*"
+)
+
+
+def parse(output: str, *, runs: int, delegate: str | None = None) -> Timing:
+    """The output of one call that was to make `runs` runs, with `delegate` if one was asked for.
+
+    Raises `ValueError`, in one line, for anything that is not a whole output of a call that did this.
+    """
+    if len(output) > MAX_OUTPUT:
+        raise ValueError(f"benchmark_model printed more than {MAX_OUTPUT} characters")
+    lines = [line.strip().removeprefix("INFO: ").strip() for line in output.splitlines()]
+    for line in lines:
+        if _FAILURE.fullmatch(line):
+            raise ValueError(f"benchmark_model failed: {_shown(line)}")
+    blocks = [(_statistics(line), _printed_mean(line)) for line in lines if line.startswith("count=")]
+    summaries = [summary for summary in map(_summary, lines) if summary is not None]
+    if len(blocks) != 2 or len(summaries) != 1:
+        raise ValueError(
+            f"benchmark_model's output is not whole: {len(blocks)} blocks of statistics and {len(summaries)} "
+            "summaries, not 2 and 1"
+        )
+    (warm_up, warm_up_mean), (timed, mean) = blocks
+    init_us, *means = summaries[0]
+    # To the letter: a number that was cut is still a number.
+    if means != [warm_up_mean, mean]:
+        raise ValueError(f"benchmark_model contradicts itself: means of {warm_up_mean} and {mean} us, then {means}")
+    if timed.count != runs:
+        raise ValueError(f"benchmark_model made {timed.count} runs, not {runs}")
+    return Timing(warm_up, timed, init_us, _delegates(lines, delegate))
+
+
+def _statistics(line: str) -> Statistics:
+    if match := _DIFFERENT.fullmatch(line):
+        count, first, last, least, most = map(int, match.groups()[:5])
+        mean, std = float(match[6]), float(match[7])
+        median = float(match[9]) if match[9] else None
+        found = Statistics(count, first, last, least, most, mean, std, median)
+    elif match := _EQUAL.fullmatch(line):
+        count, value = int(match[1]), int(match[2])
+        found = Statistics(count, value, value, value, value, float(value), 0.0, float(match[4]) if match[4] else None)
+    else:
+        raise ValueError(f"benchmark_model printed statistics that cannot be read: {_shown(line)}")
+    middle = [found.mean_us] + ([found.median_us] if found.median_us is not None else [])
+    if not (
+        found.count > 0
+        and 0 < found.min_us <= min(found.first_us, found.last_us)
+        and max(found.first_us, found.last_us) <= found.max_us
+        and all(found.min_us * (1 - _ROUNDING) <= value <= found.max_us * (1 + _ROUNDING) for value in middle)
+    ):
+        raise ValueError(f"benchmark_model printed statistics that cannot be true: {_shown(line)}")
+    return found
+
+
+def _printed_mean(line: str) -> str:
+    """The mean of a block as C++ prints it."""
+    if match := _DIFFERENT.fullmatch(line):
+        return match[6]
+    return f"{int(line.split()[1].removeprefix('curr=')):.6g}"
+
+
+def _summary(line: str) -> tuple[int, str, str] | None:
+    """Microseconds for initialisation; the means of warm-up and runs as they are printed."""
+    if match := _SUMMARY.fullmatch(line):
+        return int(match[1]), match[3], match[4]
+    if match := _OLD_SUMMARY.fullmatch(line):
+        return int(match[2]), match[1], match[3]
+    return None
+
+
+def _delegates(lines: Sequence[str], wanted: str | None) -> tuple[str, ...]:
+    found = {}
+    for line in lines:
+        if (match := _NOT_APPLIED.match(line)) and match[1] == wanted:
+            raise ValueError(f"the delegate {wanted} was asked for, but does not run this model")
+        if match := _APPLIED.fullmatch(line):
+            found[match[1]] = match[2] + (f" ({match[3]} kernels)" if match[3] else "")
+    if wanted is not None and wanted not in found:
+        raise ValueError(
+            f"the delegate {wanted} was asked for, and benchmark_model does not say that it runs the model"
+        )
+    return tuple(f"{name}: {how}" for name, how in found.items())
+
+
+def _shown(line: str) -> str:
+    return "".join(letter if letter.isprintable() else " " for letter in line[:200])
