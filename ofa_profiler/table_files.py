@@ -139,13 +139,18 @@ def csv_text(rows: Sequence[Row]) -> str:
     """The table as CSV. Columns that are empty throughout are left out where they are optional."""
     columns = [*_COLUMNS, "error", *(["resolution"] if any(row.resolution for row in rows) else [])]
     extra = list(dict.fromkeys(name for row in rows for name in row.extra))
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*columns, *extra])
+    lines = [_csv_line([*columns, *extra])]
     for row in rows:
         ours = (_format(getattr(row, name)) for name in columns)
-        writer.writerow([*ours, *(row.extra.get(name, "") for name in extra)])
-    return buffer.getvalue()
+        lines.append(_csv_line([*ours, *(row.extra.get(name, "") for name in extra)]))
+    return "".join(lines)
+
+
+def _csv_line(cells: Sequence[str]) -> str:
+    """One line, ended by `\\n`. Python 3.10 quotes a cell with `\\r` only where lines end in that, too."""
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer, lineterminator="\r\n").writerow(cells)
+    return buffer.getvalue().removesuffix("\r\n") + "\n"
 
 
 def read_text(path: Path) -> str:
