@@ -297,13 +297,14 @@ def _report(request: _Request, found: Sequence[Found]) -> None:
     from rich.table import Table
 
     table = Table(title=f"{request.space.name}, highest {request.objective.name}", title_justify="left")
-    for column in _COLUMNS:
-        table.add_column(column, justify="right", no_wrap=True)
-    for network in found:
-        table.add_row(*_row(network))
-    console = Console()
+    rows = [_row(network) for network in found]
+    shown = [i for i in range(len(_COLUMNS)) if any(row[i] != _NOTHING for row in rows)]
+    for i in shown:
+        table.add_column(_COLUMNS[i], justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(row[i] for i in shown))
     # What is piped into a file has no width to keep to.
-    console.print(table, width=None if console.is_terminal else 120)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
     total = document(found)
     say(f"{total['evaluations']} architectures scored in {total['search_seconds']:.2f} s ({total['engine']})")
     if isinstance(request.objective, Macs):
@@ -315,6 +316,7 @@ def _report(request: _Request, found: Sequence[Found]) -> None:
 
 
 _COLUMNS = ("budget", "latency", "measured", "accuracy", "MACs", "params", "pixels", "depths")
+_NOTHING = "-"
 
 
 def _row(network: Found) -> list[str]:
@@ -324,7 +326,7 @@ def _row(network: Found) -> list[str]:
         _milliseconds(result.budget_ms.values()),
         _milliseconds(result.latency_ms.values()),
         _milliseconds((network.measured_latency_ms or {}).values()),
-        f"{accuracy:.2%}" if accuracy is not None else "-",
+        f"{accuracy:.2%}" if accuracy is not None else _NOTHING,
         format_count(result.macs),
         format_count(result.params),
         str(result.architecture.resolution),
@@ -333,7 +335,7 @@ def _row(network: Found) -> list[str]:
 
 
 def _milliseconds(values: Iterable[float]) -> str:
-    return ", ".join(f"{value:.4g} ms" for value in values) or "-"
+    return ", ".join(f"{value:.4g} ms" for value in values) or _NOTHING
 
 
 if __name__ == "__main__":
