@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from ofa_profiler.nets import ACTIVATIONS, layer_module, run_op, spatial_mean
 from ofa_profiler.ops import Conv, Layer, Linear, Op, SqueezeExcite
+from ofa_search.supernet.depthwise import depthwise_conv2d
 
 L = TypeVar("L", bound=Layer)
 
@@ -83,6 +84,8 @@ class ElasticKernel(ElasticLayer[Conv]):
 
     def forward(self, x: Tensor, layer: Conv) -> Tensor:
         tensors = self.static(layer)
+        if self.depthwise and self.training:
+            return depthwise_conv2d(x, tensors["weight"], layer.stride)
         return functional.conv2d(
             x,
             tensors["weight"],

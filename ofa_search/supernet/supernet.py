@@ -40,7 +40,8 @@ class Supernet(nn.Module):
         The size of the images is free; `architecture.resolution` says what the subnet is meant for.
         Nothing is remembered between calls, so several subnets can run before one backward pass.
         """
-        x = images
+        # Convolutions train fastest in this format, on CPUs and GPUs; for inference the caller knows best.
+        x = images.contiguous(memory_format=torch.channels_last) if self.training else images
         for slot, op in self.space.layout(architecture):
             x = self.elastic_op(slot)(x, op)
         return x
