@@ -412,18 +412,19 @@ def pin(cores):
 
 
 def raise_priority():
-    """Ask the scheduler to prefer this process, so that other programs rarely interrupt a sample.
+    """Ask the scheduler to prefer this process, so that other programs rarely come between two samples.
 
     Only root (or who was granted it) may; the nice value in force, None where there is no such thing.
     """
+    if not hasattr(os, "setpriority"):
+        return None
     try:
         os.setpriority(os.PRIO_PROCESS, 0, -20)
-    except AttributeError:
-        return None
-        with open("/proc/self/autogroup", "w") as file:  # where the scheduler weighs sessions, not processes
-            file.write("-20")
+        if os.getsid(0) == os.getpid():  # a session of our own: some schedulers weigh sessions, not processes
+            with open("/proc/self/autogroup", "w") as file:
+                file.write("-20")
     except OSError:
-        pass  # not permitted, or no such grouping: as it was
+        pass  # not permitted, or there are no such groups: as it was
     return os.getpriority(os.PRIO_PROCESS, 0)
 
 
@@ -445,9 +446,8 @@ def serve(requests, responses):
     settings = start["settings"]
     try:
         pinned = bool(start["cores"]) and pin(start["cores"])
-        nice = raise_priority()  # before the runtime starts threads, which inherit it
         runtime = RUNTIMES[settings["runtime"]](settings, start["spare_core"])
-        respond({"ready": True, "runtime": runtime.info, "pinned": pinned, "nice": nice})
+        respond({"ready": True, "runtime": runtime.info, "pinned": pinned})
         gc.disable()
         gc.freeze()  # collecting what a visit left behind need not look at the runtime's modules
         for line in iter(requests.readline, b""):
@@ -800,6 +800,7 @@ class Supervisor:
             self.used_s += record["seconds"]
         self.worker = None
         self.lost_in_a_row = 0
+        self.nice = raise_priority()  # workers inherit it
 
     def run(self):
         device = self._meet_device()
@@ -834,7 +835,7 @@ class Supervisor:
             pin(set(allowed) - set(self.cores))  # the supervisor itself stays out of the way
         device["runtime"] = ready["runtime"]
         device["cores_used"] = self.cores
-        device["nice"] = ready["nice"]
+        device["nice"] = self.nice
         device["governor"] = read_text(core_file((self.cores or [0])[0], "cpufreq/scaling_governor"))
         device["before"] = state(self.cores)
         device["uncontrolled"] = uncontrolled(device)

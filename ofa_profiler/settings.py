@@ -26,10 +26,10 @@ class Settings:
     #: Of the order in which models are visited.
     seed: int = 0
     min_rounds: int = 3
-    max_rounds: int = 14
+    max_rounds: int = 10
     target_half_width: float = 0.02
     #: Time for the samples of one visit, after the warm-up, within the two numbers of samples below.
-    visit_s: float = 0.04
+    visit_s: float = 0.06
     min_visit_samples: int = 7
     max_visit_samples: int = 1000
     #: A model that gives no sign of life for this long has failed.
