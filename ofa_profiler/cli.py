@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ofa_profiler.cli_support import (
     Parser,
+    Show,
     add_device_options,
     device_options,
     listed,
@@ -19,14 +22,16 @@ from ofa_profiler.cli_support import (
     run_command,
     say,
 )
-from ofa_profiler.errors import UsageError
+from ofa_profiler.errors import OfaError, UsageError
 from ofa_profiler.settings import Settings
 from ofa_profiler.spaces import SearchSpace, get_space, space_names
 from ofa_profiler.units import format_duration_ms, parse_duration_ms
 
 if TYPE_CHECKING:
+    from ofa_profiler.devices import Device
     from ofa_profiler.journal import Log
     from ofa_profiler.measure import Progress
+    from ofa_profiler.profile import Profile
     from ofa_profiler.table import LatencyTable
 
 PROG = "ofa-profile"
@@ -54,7 +59,10 @@ def _parser() -> Parser:
     parser = Parser(PROG, _DESCRIPTION, _EXAMPLES)
     what = parser.add_argument_group("what to do (one of the first three)")
     what.add_argument(
-        "--device", metavar="DEVICE", help="measure local (this machine), ssh:[user@]host[:port] or adb:SERIAL"
+        "--device",
+        metavar="DEVICE",
+        action="append",
+        help="measure local (this machine), ssh:[user@]host[:port] or adb:SERIAL; several at the same time if repeated",
     )
     what.add_argument("--kit", metavar="DIR", type=Path, help="write models, settings and agent for a board to DIR")
     what.add_argument(
@@ -64,7 +72,9 @@ def _parser() -> Parser:
         "--remove-from-device", action="store_true", help="take everything of ours off --device (phones), and stop"
     )
     what.add_argument("--out", metavar="DIR", type=Path, help="folder for the table")
-    what.add_argument("--name", metavar="NAME", help="name of the table (default: device and space)")
+    what.add_argument(
+        "--name", metavar="NAME", action="append", help="name of the table (default: device and space), per device"
+    )
     what.add_argument("--fresh", action="store_true", help="measure anew, even if there is a table of this name")
     what.add_argument("--plan", action="store_true", help="say what would be measured, and stop")
     what.add_argument("--json", action="store_true", help="print one JSON document on stdout")
@@ -111,7 +121,13 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.device:
         from ofa_profiler.devices import open_device
 
-        open_device(arguments.device)  # says what is wrong with it, before anything else is
+        for spec in arguments.device:
+            open_device(spec)  # says what is wrong with it, before anything else is
+        if len(set(arguments.device)) < len(arguments.device):
+            raise UsageError("the same --device is given twice")
+    tables = len(arguments.device or [""])
+    if arguments.name is not None and (len(arguments.name) != tables or len(set(arguments.name)) != tables):
+        raise UsageError(f"give --name once per table: {len(arguments.name)} names for {tables}, or some are the same")
     if arguments.remove_from_device and not arguments.device:
         raise UsageError("remove from which device? give --device DEVICE")
     stops_early = arguments.plan or arguments.remove_from_device
@@ -155,11 +171,8 @@ def _space(arguments: argparse.Namespace) -> SearchSpace:
 
 
 def _plan(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) -> int:
-    from ofa_profiler.devices import open_device
     from ofa_profiler.profile import plan
 
-    if arguments.device is not None:
-        open_device(arguments.device, device_options(arguments))
     planned = plan(space, settings)
     document = {
         "space": space.name,
@@ -184,10 +197,12 @@ def _plan(arguments: argparse.Namespace, space: SearchSpace, settings: Settings)
 def _remove(arguments: argparse.Namespace) -> int:
     from ofa_profiler.devices import open_device
 
-    place = open_device(arguments.device, device_options(arguments)).remove()
+    places = {}
+    for spec in arguments.device:
+        places[spec] = open_device(spec, device_options(arguments)).remove()
+        say(f"removed {places[spec]} from {spec}")
     if arguments.json:
-        print(json.dumps({"removed": place}, indent=2))
-    say(f"removed {place} from {arguments.device}")
+        print(json.dumps({"removed": places}, indent=2))
     return 0
 
 
@@ -195,7 +210,7 @@ def _kit(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) 
     from ofa_profiler.profile import make_kit
 
     with progress_bar() as show:
-        count = make_kit(space, settings, arguments.kit, progress=lambda phase, p: _show(show, phase, p))
+        count = make_kit(space, settings, arguments.kit, progress=lambda phase, p: _show(show, "", phase, p))
     if arguments.json:
         print(json.dumps({"kit": str(arguments.kit), "models": count, "space": space.name}, indent=2))
     say(f"{arguments.kit}: {count} models. Copy it to the board and run there: python3 agent.py --kit .")
@@ -203,48 +218,97 @@ def _kit(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) 
 
 
 def _profile(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) -> int:
+    """One table per device, all at the same time; one device that fails does not stop the others."""
     from ofa_profiler.devices import open_device
+    from ofa_profiler.export import export_ops
+    from ofa_profiler.parallel import run_all
+
+    specs, options = arguments.device, device_options(arguments)
+    outcomes: dict[str, Profile | OfaError] = {}
+    jobs = {}
+    with ExitStack() as opened:
+        for spec, name in zip(specs, arguments.name or [None] * len(specs), strict=True):
+            try:
+                device = opened.enter_context(open_device(spec, options))
+            except OfaError as error:  # noqa: PERF203
+                outcomes[spec] = error
+            else:
+                jobs[spec] = partial(_profile_one, arguments, space, settings, device, name)
+        with progress_bar() as show:
+            if len(jobs) > 1:  # once for all
+                export_ops(
+                    space.unique_ops(), batch=settings.batch, precision=settings.precision, runtime=settings.runtime
+                )
+            outcomes.update(run_all({spec: partial(job, show) for spec, job in jobs.items()}))
+    return _report_all(arguments, {spec: outcomes[spec] for spec in specs})
+
+
+def _profile_one(
+    arguments: argparse.Namespace,
+    space: SearchSpace,
+    settings: Settings,
+    device: Device,
+    name: str | None,
+    show: Show,
+    check: Callable[[], None],
+) -> Profile:
     from ofa_profiler.profile import profile
 
-    with open_device(arguments.device, device_options(arguments)) as device, progress_bar() as show:
-        done = profile(
-            device,
-            space,
-            settings,
-            arguments.out,
-            name=arguments.name,
-            fresh=arguments.fresh,
-            progress=lambda phase, p: _show(show, phase, p),
-        )
-    facts = {
-        "seconds": round(done.seconds, 3),
-        "export_seconds": round(done.export_s, 3),
-        "measuring_seconds": round(done.measuring_s, 3),
-        "measuring_share": round(done.measuring_s / done.seconds, 4),
-        "was_complete": done.was_complete,
-    }
-    _report(arguments, done.table, done.log, facts)
-    return 0
+    label = f"{device.spec}: " if len(arguments.device) > 1 else ""
+
+    def progress(phase: str, state: Progress) -> None:
+        check()
+        _show(show, label, phase, state)
+
+    return profile(device, space, settings, arguments.out, name=name, fresh=arguments.fresh, progress=progress)
 
 
-def _show(show: Any, phase: str, progress: Progress) -> None:
+def _report_all(arguments: argparse.Namespace, outcomes: Mapping[str, Profile | OfaError]) -> int:
+    """The result of one device as that of the command; those of several under their names."""
+    errors = [outcome for outcome in outcomes.values() if isinstance(outcome, OfaError)]
+    if len(outcomes) == 1 and errors:
+        raise errors[0]
+    documents: dict[str, Any] = {}
+    for spec, outcome in outcomes.items():
+        if isinstance(outcome, OfaError):
+            say(f"{PROG}: {' '.join(str(outcome).split())}")
+            documents[spec] = {"error": str(outcome), "exit_code": outcome.exit_code}
+            continue
+        facts = {
+            "seconds": round(outcome.seconds, 3),
+            "export_seconds": round(outcome.export_s, 3),
+            "measuring_seconds": round(outcome.measuring_s, 3),
+            "measuring_share": round(outcome.measuring_s / outcome.seconds, 4),
+            "was_complete": outcome.was_complete,
+        }
+        documents[spec] = _report(outcome.table, outcome.log, facts)
+    if arguments.json:
+        (only, *others) = documents.values()
+        print(json.dumps({"devices": documents} if others else only, indent=2))
+    return errors[0].exit_code if errors else 0
+
+
+def _show(show: Show, label: str, phase: str, progress: Progress) -> None:
     words = [f"{progress.visits} visits"] if progress.visits else []
     words += [f"{progress.failed} failed"] if progress.failed else []
     if progress.waiting:
-        say(f"note: {progress.waiting}")
-    show(phase, progress.done, progress.total, progress.left_s, ", ".join(words))
+        say(f"note: {label}{progress.waiting}")
+    show(label + phase, progress.done, progress.total, progress.left_s, ", ".join(words))
 
 
 def _import(arguments: argparse.Namespace) -> int:
     from ofa_profiler.derive import import_results
 
-    table, log = import_results(arguments.results, arguments.out, name=arguments.name, fresh=arguments.fresh)
-    _report(arguments, table, log, {"measuring_seconds": round(log.measuring_s, 3)})
+    (name,) = arguments.name or [None]
+    table, log = import_results(arguments.results, arguments.out, name=name, fresh=arguments.fresh)
+    document = _report(table, log, {"measuring_seconds": round(log.measuring_s, 3)})
+    if arguments.json:
+        print(json.dumps(document, indent=2))
     return 0
 
 
-def _report(arguments: argparse.Namespace, table: LatencyTable, log: Log, facts: dict[str, Any]) -> None:
-    """Say how it went: words on stderr, the JSON document on stdout if asked for."""
+def _report(table: LatencyTable, log: Log, facts: dict[str, Any]) -> dict[str, Any]:
+    """Say how it went, in words on stderr -> the same as a JSON document."""
     assert table.path is not None
     failures = {row.op: row.error for row in table.rows if row.status != "ok"}
     ok, sampling, device = len(table.rows) - len(failures), table.metadata["sampling"], table.metadata["device"]
@@ -261,9 +325,7 @@ def _report(arguments: argparse.Namespace, table: LatencyTable, log: Log, facts:
         say(f"note: {sampling['noisy']} ops stayed noisier than asked for, after all rounds; close other programs")
     took = f" in {format_duration_ms(facts['seconds'] * 1e3)}" if "seconds" in facts else ""
     say(f"{table.path}: {ok} ops{took} on {device['model'] or 'an unnamed device'}")
-    if not arguments.json:
-        return
-    document = {
+    return {
         "name": table.name,
         "table": str(table.path),
         "metadata": str(table.path.with_suffix(".json")),
@@ -278,7 +340,6 @@ def _report(arguments: argparse.Namespace, table: LatencyTable, log: Log, facts:
         "visits": log.n_visits,
         **facts,
     }
-    print(json.dumps(document, indent=2))
 
 
 if __name__ == "__main__":
