@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 SSHD = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin:/sbin")
@@ -32,20 +33,21 @@ def make_key(path: Path, kind: str = "ed25519", passphrase: str = "") -> Path:
 class Sshd:
     """`home` is the home folder on the device; the files of the server itself are beside it."""
 
-    def __init__(self, folder: Path, *more: str, port: int | None = None, path: str | None = None) -> None:
+    def __init__(self, folder: Path, *more: str, address: str = "127.0.0.1", launcher: Sequence[str] = ()) -> None:
         self.folder = folder
+        self.address = address
+        self.launcher = list(launcher)
         self.home = folder / "home"
         self.home.mkdir(parents=True)
-        self.port = port or free_port()
+        self.port = free_port()
         self.user = getpass.getuser()
         self.host_key = make_key(folder / "host_key")
         programs = folder / "bin"
         programs.mkdir()
         (programs / "python3").symlink_to(sys.executable)
-        path = path if path is not None else f"{programs}:/usr/bin:/bin"
         self.config = [
             f"Port {self.port}",
-            "ListenAddress 127.0.0.1",
+            f"ListenAddress {address}",
             f"HostKey {self.host_key}",
             f"AuthorizedKeysFile {folder}/authorized_keys",
             "StrictModes no",
@@ -54,7 +56,7 @@ class Sshd:
             "PasswordAuthentication no",
             "PermitRootLogin yes",
             "LogLevel VERBOSE",
-            f"SetEnv HOME={self.home} PATH={path} ORT_DISABLE_TELEMETRY=1",
+            f"SetEnv HOME={self.home} PATH={programs}:/usr/bin:/bin ORT_DISABLE_TELEMETRY=1",
             *more,
         ]
         self.process: subprocess.Popen[bytes] | None = None
@@ -74,11 +76,12 @@ class Sshd:
         config = self.folder / "sshd_config"
         config.write_text("\n".join(self.config) + "\n")
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(config)], stderr=log, stdin=subprocess.DEVNULL)
+            command = [*self.launcher, SSHD, "-D", "-e", "-f", str(config)]
+            self.process = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL)
         deadline = time.monotonic() + 20
         while True:
             with socket.socket() as sock:
-                if sock.connect_ex(("127.0.0.1", self.port)) == 0:
+                if sock.connect_ex((self.address, self.port)) == 0:
                     return self
             assert self.process.poll() is None, self.log
             assert time.monotonic() < deadline, self.log
@@ -159,7 +162,7 @@ class Me:
     def know(self, server: Sshd, port: int | None = None) -> None:
         kind, key = server.host_key.with_name("host_key.pub").read_text().split()[:2]
         with self.known_hosts.open("a") as file:
-            file.write(f"[127.0.0.1]:{port or server.port} {kind} {key}\n")
+            file.write(f"[{server.address}]:{port or server.port} {kind} {key}\n")
 
     def configure(self, text: str) -> None:
         (self.home / ".ssh" / "config").write_text(text)

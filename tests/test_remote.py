@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -523,3 +524,61 @@ def test_a_full_disk_while_measuring(ssh_server, me, small_disk, models, tmp_pat
         filler.unlink()
         measure(device, models, settings, journal=journal)
     check(journal, small_disk, models)
+
+
+# --- a cable ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Sshd, Callable[[str], None]]]:
+    """A server in a network of its own, and a function that sets the cable to it `up` or `down`."""
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        pytest.skip("needs root and iproute2 for a network namespace")
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    name = f"ofa{os.getpid()}"
+    here, there = f"{name}a", f"{name}b"
+
+    def ip(*words: str) -> None:
+        subprocess.run(["ip", *words], check=True)
+
+    ip("netns", "add", name)
+    try:
+        ip("link", "add", here, "type", "veth", "peer", "name", there, "netns", name)
+        ip("address", "add", "10.213.0.1/30", "dev", here)
+        ip("link", "set", here, "up")
+        ip("-n", name, "address", "add", "10.213.0.2/30", "dev", there)
+        ip("-n", name, "link", "set", there, "up")
+        server = Sshd(tmp_path / "board", address="10.213.0.2", launcher=["ip", "netns", "exec", name])
+        sshd.quick_python(server)
+        server.start()
+        yield server, lambda how: ip("link", "set", here, how)
+        server.stop()
+    finally:
+        ip("netns", "del", name)
+
+
+@pytest.mark.slow
+def test_a_pulled_cable_is_noticed_in_seconds_and_plugged_in_again(cable, models, tmp_path):
+    server, link = cable
+    Me(tmp_path / "me", server)
+    journal = tmp_path / "j.jsonl"
+    events: dict[str, float] = {}
+
+    def pull() -> None:
+        link("down")
+        events["pulled"] = time.monotonic()
+        threading.Timer(25, link, ["up"]).start()
+
+    act = at(5, pull)
+
+    def progress(state: Progress) -> None:
+        act(state)
+        if "connection is lost" in state.waiting:
+            events.setdefault("noticed", time.monotonic())
+
+    settings = replace(SETTINGS, visit_s=0.5, max_visit_samples=1_000_000)
+    with quick(f"ssh:10.213.0.2:{server.port}") as device:
+        device.waits_s = (1, 2, 4, 8, 15)
+        measure(device, models, settings, journal=journal, progress=progress)
+    assert events["noticed"] - events["pulled"] < 15
+    check(journal, server.home / ".ofa-profiler", models)

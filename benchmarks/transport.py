@@ -1,0 +1,63 @@
+#!/usr/bin/env python3
+"""What ssh costs: the share of a table's wall time in which the device is measuring, on loopback.
+
+    python benchmarks/transport.py [--space cifar-mbv3] [--resolution 24]
+
+Starts an OpenSSH server of its own (Debian: apt-get install openssh-server) and profiles this machine
+through it with the `ofa-profile` command: first with nothing on the device, so that the runtime and all
+models travel, then again. The last line is the same table without a transport. Ops are exported before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from sshd import Me, Sshd  # the same server that the tests start
+
+
+def main() -> int:
+    """Run the benchmark and print its figures."""
+    parser = argparse.ArgumentParser(description="The share of a table's wall time that is measuring, through ssh.")
+    parser.add_argument("--space", default="cifar-mbv3")
+    parser.add_argument("--resolution", default="24,28,32")
+    arguments = parser.parse_args()
+    what = ["--space", arguments.space, "--resolution", arguments.resolution]
+    cache = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        server = Sshd(folder / "board").start()
+        try:
+            Me(folder / "me", server)
+            env = {**os.environ, "HOME": str(folder / "me"), "XDG_CACHE_HOME": cache}
+            subprocess.run(
+                [sys.executable, "-m", "ofa_profiler.cli", "--kit", str(folder / "kit"), *what], env=env, check=True
+            )
+            ssh = f"ssh:127.0.0.1:{server.port}"
+            for title, device in (("ssh, first time", ssh), ("ssh, again", ssh), ("local", "local")):
+                print(f"{title:18}{profile(device, folder / 'out', what, env)}", flush=True)
+        finally:
+            server.stop()
+    return 0
+
+
+def profile(device: str, out: Path, what: list[str], env: dict[str, str]) -> str:
+    """Make a table anew -> its wall time and what it was spent on, in words."""
+    command = [sys.executable, "-m", "ofa_profiler.cli", "--device", device, "--out", str(out), "--name", "table"]
+    begin = time.perf_counter()
+    done = subprocess.run([*command, *what, "--json", "--fresh"], stdout=subprocess.PIPE, env=env, check=True)
+    wall_s = time.perf_counter() - begin
+    said = json.loads(done.stdout)
+    share = said["measuring_seconds"] / wall_s
+    return f"{said['ops']} ops, {said['visits']} visits, wall {wall_s:.1f} s, measuring {share:.1%}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
