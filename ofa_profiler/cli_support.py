@@ -14,7 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from ofa_profiler import __version__
-from ofa_profiler.errors import OfaError, UsageError
+from ofa_profiler.errors import InputFileError, OfaError, UsageError
 from ofa_profiler.units import format_duration_ms
 
 if TYPE_CHECKING:
@@ -105,11 +105,20 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="the Python for phones, as a file from another machine's cache (default: fetched once)",
     )
+    group.add_argument(
+        "--benchmark-model",
+        metavar="FILE",
+        type=Path,
+        help="measure TFLite models with this program of Google's, not with Python (phones)",
+    )
 
 
 def device_options(arguments: argparse.Namespace) -> DeviceOptions:
-    """What was asked of the device."""
+    """What was asked of the device. Raises `UsageError`."""
     from ofa_profiler.devices.options import DeviceOptions
+
+    if arguments.benchmark_model is not None:
+        _check_benchmark_model(arguments.benchmark_model)
 
     asks = sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
     return DeviceOptions(
@@ -117,9 +126,19 @@ def device_options(arguments: argparse.Namespace) -> DeviceOptions:
         runtime_on_board=arguments.runtime_on_board,
         cores=arguments.cores,
         phone_bundle=arguments.phone_bundle,
+        benchmark_model=arguments.benchmark_model,
         tell=say,
         ask_password=getpass.getpass if asks else None,
     )
+
+
+def _check_benchmark_model(program: Path) -> None:
+    from ofa_profiler.export import exporters
+
+    if "litert" not in exporters():
+        raise UsageError("--benchmark-model measures TFLite models, which this version cannot export yet")
+    if not program.is_file():
+        raise InputFileError(program, "there is no such program")
 
 
 def _cores(text: str) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from ofa_profiler.devices.adb_bridge import Bridge
@@ -15,12 +15,14 @@ from ofa_profiler.devices.adb_process import AdbProcess, start_program
 from ofa_profiler.devices.adb_server import AdbServerBridge, find_server, server_phones
 from ofa_profiler.devices.android_state import AndroidState, restore_state
 from ofa_profiler.devices.base import Agent
+from ofa_profiler.devices.benchmark_runner import BenchmarkRunner, describe_phone
 from ofa_profiler.devices.options import DeviceOptions
 from ofa_profiler.devices.phone_bundle import get_bundle
 from ofa_profiler.devices.phone_python import install_python
 from ofa_profiler.devices.remote import Connection, RemoteDevice
 from ofa_profiler.devices.shell import Shell, one_line
 from ofa_profiler.errors import DeviceError, TransientDeviceError, UsageError
+from ofa_profiler.journal import Record
 
 #: The one place of a phone where its shell user may write and run programs.
 ROOT = "/data/local/tmp/ofa-profiler"
@@ -85,6 +87,25 @@ class AdbDevice(RemoteDevice):
         if state is not None:
             state.__exit__()
         super().close()
+
+    def __enter__(self) -> AdbDevice:
+        if self.options.benchmark_model is None:
+            super().__enter__()
+        return self
+
+    def describe(self) -> Record:
+        if self.options.benchmark_model is None:
+            return super().describe()
+        with contextlib.closing(self.connect()) as shell:
+            return describe_phone(shell)
+
+    def measure_kit(self, kit: Path, seen: int) -> Generator[Record, None, None]:
+        program = self.options.benchmark_model
+        if program is None:
+            yield from super().measure_kit(kit, seen)
+            return
+        with contextlib.closing(self.connect()) as shell, AndroidState(shell, self.root) as state:
+            yield from BenchmarkRunner(shell, self.root, program, kit, self.options.cores, state.settings).records()
 
     def _meet(self) -> Connection:
         believed = not self._was_started

@@ -19,6 +19,8 @@ class DeviceOptions:
     cores: tuple[int, ...] | None = None
     #: A Python for phones that was built elsewhere (`phone_bundle.py`).
     phone_bundle: Path | None = None
+    #: Google's benchmark program for the phone, used instead of Python and a runtime.
+    benchmark_model: Path | None = None
     #: Takes lines for people: what somebody has to do, or why it takes a while.
     tell: Callable[[str], None] | None = None
     #: Asks the user a question and gives the answer, which is not shown; None where nobody can be asked.

@@ -92,10 +92,10 @@ class Lines:
         del self._buffer[:size]
         return line
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int, timeout_s: float = SILENCE_S) -> bytes:
         """At most `size` bytes, as soon as there are any; empty at the end."""
         if not self._buffer:
-            return b"" if self._ended else self._process.read(size, SILENCE_S)
+            return b"" if self._ended else self._process.read(size, timeout_s)
         data = bytes(self._buffer[:size])
         del self._buffer[:size]
         return data
