@@ -95,10 +95,11 @@ def hello(root):
 
 
 def forget_stale(root):
-    """Remove what transfers that were cut off have left, unless it could still be growing."""
+    """Remove what transfers that were cut off have left, unless whoever receives it still lives."""
     for path in glob.glob(os.path.join(glob.escape(root), INCOMING + "*")):
-        with contextlib.suppress(OSError):
-            if time.time() - os.stat(path).st_mtime > STALE_S:
+        with contextlib.suppress(OSError, ValueError):
+            process = os.path.basename(path)[len(INCOMING) :].split("-")[0]
+            if not os.path.isdir("/proc/" + str(int(process))) or time.time() - os.stat(path).st_mtime > STALE_S:
                 shutil.rmtree(path, ignore_errors=True)
 
 
@@ -152,7 +153,7 @@ def inside(root, path):
 def receive(root, stream, files, folders, links, size):
     """Unpack a compressed tar. Nothing gets its name before it is complete and right."""
     check_space(root, size)
-    incoming = tempfile.mkdtemp(prefix=INCOMING, dir=root)
+    incoming = tempfile.mkdtemp(prefix="%s%d-" % (INCOMING, os.getpid()), dir=root)
     try:
         expected = dict(files)
         for folder, content in folders.items():

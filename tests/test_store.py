@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -196,6 +197,16 @@ def test_a_folder_comes_as_a_whole_or_not_at_all(tmp_path):
     for _ in range(2):  # the second finds it there already
         assert receive(tmp_path, {}, packed(some), folders=folders)["received"] == 2
     assert tree(tmp_path) == some
+
+
+def test_what_a_killed_transfer_left_is_removed(store):
+    root = Path(store.root)
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    for pid in (dead.pid, os.getpid()):
+        (root / f".incoming-{pid}-abc").mkdir()
+    store.hello()
+    assert [path.name for path in root.glob(".incoming*")] == [f".incoming-{os.getpid()}-abc"]
 
 
 def test_a_transfer_larger_than_the_disk_is_refused_before_it_starts(tmp_path):
