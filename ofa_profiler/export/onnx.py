@@ -150,7 +150,7 @@ class _Graph:
         if not activation:
             return tensor
         if activation == "relu6":
-            limits = [self._add_constant(f"{name}.{limit}", np.float32(limit)) for limit in (0, 6)]
+            limits = [self._add_constant(f"{name}.{limit}", np.array(limit, np.float32)) for limit in (0, 6)]
             return self._add_node("Clip", [tensor, *limits], name)
         if activation not in _ACTIVATIONS:
             raise UsageError(f"the ONNX exporter does not know the activation {activation!r} of op {op.key}")
