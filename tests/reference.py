@@ -38,10 +38,15 @@ class _StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         pass
 
 
-def networks():
-    """The module with the published supernets, or skip the test."""
+def do_without_torchvision() -> None:
+    """Let `ofa` be imported where torchvision is not installed."""
     if importlib.util.find_spec("torchvision") is None:
         sys.meta_path.append(_StandIns())
+
+
+def networks():
+    """The module with the published supernets, or skip the test."""
+    do_without_torchvision()
     return pytest.importorskip(
         "ofa.imagenet_classification.elastic_nn.networks",
         reason="needs the reference code, PyPI's `ofa` (with pillow, gdown, thop, tqdm)",
