@@ -10,8 +10,8 @@ in one stream through stdin. Standard library only, Python 3.7 or newer. JSON li
 What can be asked for (`do`):
 
     hello      make the folder `root`, say where it is and what kind of Python this is
-    missing    of `files` {path: SHA-256} and `folders` [path]: which are not here, or not what they should
-               be? `results` {path, size, sha256}: does that file begin with these bytes?
+    missing    of `files` {path: SHA-256} and `folders` {path: {path in it: size}}: which are not here, or not
+               what they should be? `results` {path, size, sha256}: does that file begin with these bytes?
     receive    take `files` {path: SHA-256}, `folders` {path: {path in it: SHA-256}} and `links` {path: target}
                from the tar. Every file is checked and renamed into its place, a folder as a whole, so what
                has its name is complete.
@@ -128,11 +128,19 @@ def has(path, sha256, size=None):
         return False
 
 
+def has_all(folder, sizes):
+    """Whether a folder has all its files. It came as a whole; what a power cut or a full disk does shows in sizes."""
+    try:
+        return all(os.path.getsize(inside(folder, path)) == size for path, size in sizes.items())
+    except OSError:
+        return False
+
+
 def missing(root, files, folders, results=None):
     """Which files and folders are to be sent, and whether the results here continue those of the host."""
     answer = {
         "files": [path for path, sha256 in files.items() if not has(inside(root, path), sha256)],
-        "folders": [path for path in folders if not os.path.isdir(inside(root, path))],
+        "folders": [path for path, sizes in folders.items() if not has_all(inside(root, path), sizes)],
     }
     if results is not None:
         answer["results"] = has(inside(root, results["path"]), results["sha256"], results["size"])
@@ -212,19 +220,17 @@ def make_link(path, target):
 
 
 def place(incoming, root, files, folders):
-    """Give everything its name. A folder that another transfer has brought meanwhile stays."""
+    """Give everything its name, in place of what had it."""
     for path in files:
         os.makedirs(os.path.dirname(inside(root, path)), exist_ok=True)
         os.replace(inside(incoming, path), inside(root, path))
     if folders:
         os.sync()  # files are compared with their hashes before each use, folders are believed by their names
-    for path in folders:
+    for number, path in enumerate(folders):
         os.makedirs(os.path.dirname(inside(root, path)), exist_ok=True)
-        try:
-            os.rename(inside(incoming, path), inside(root, path))
-        except OSError:
-            if not os.path.isdir(inside(root, path)):
-                raise
+        if os.path.isdir(inside(root, path)):
+            os.rename(inside(root, path), os.path.join(incoming, "old%d" % number))
+        os.rename(inside(incoming, path), inside(root, path))
 
 
 # --- the command --------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from proxy import Proxy
 from sshd import Me, Sshd
 
 from ofa_profiler.devices import DeviceOptions, open_device
+from ofa_profiler.devices.provision import Wheels
 from ofa_profiler.devices.remote import RemoteDevice
 from ofa_profiler.devices.shell import Shell
 from ofa_profiler.errors import DeviceError, UsageError
@@ -350,6 +352,26 @@ def test_a_damaged_model_on_the_device_is_sent_again(device, models, store, tmp_
     measure(device, models, SETTINGS, journal=journal)
     check(journal, store, models)
     assert path.read_bytes() == models[2].path.read_bytes()
+
+
+def test_a_damaged_runtime_on_the_device_is_sent_again(ssh_server, me, models, store, tmp_path, monkeypatch):
+    """This device has a runtime, so the one that is brought may be any files."""
+    wheel = tmp_path / "onnxruntime-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("here.py", "x = 1")
+        archive.writestr("folder/there.py", "")
+    monkeypatch.setattr("ofa_profiler.devices.remote.find_wheels", lambda *_: Wheels("onnxruntime", (wheel,)))
+    said: list[str] = []
+    with open_device(f"ssh:127.0.0.1:{ssh_server.port}", DeviceOptions(tell=said.append)) as device:
+        assert measure(device, models[:1], QUICK)["op 1"].ok
+        (folder,) = (store / "runtimes").iterdir()
+        (folder / "here.py").write_bytes(b"")
+        assert measure(device, models[:1], QUICK)["op 1"].ok
+        assert (folder / "here.py").stat().st_size > 0
+        (folder / "folder" / "there.py").unlink()
+        assert measure(device, models[:1], QUICK)["op 1"].ok
+        assert (folder / "folder" / "there.py").exists()
+    assert not said, "little is sent, so nothing is said"
 
 
 @pytest.mark.parametrize("keep", [1, 5])

@@ -96,14 +96,22 @@ class Wheels:
         """For people."""
         return ", ".join(" ".join(path.name.split("-")[:2]) for path in self.paths)
 
+    def sizes(self) -> dict[str, int]:
+        """Where each file belongs once it is installed, and how long it is."""
+        return {place: member.file_size for _, member, place in self._members()}
+
     def files(self) -> Iterator[tuple[str, bytes]]:
         """Where each file belongs once it is installed, and what is in it."""
+        for wheel, member, place in self._members():
+            yield place, wheel.read(member)
+
+    def _members(self) -> Iterator[tuple[zipfile.ZipFile, zipfile.ZipInfo, str]]:
         for path in self.paths:
             with zipfile.ZipFile(path) as wheel:
-                for name in wheel.namelist():
-                    place = _installed(name)
+                for member in wheel.infolist():
+                    place = _installed(member.filename)
                     if place is not None:
-                        yield place, wheel.read(name)
+                        yield wheel, member, place
 
 
 def _installed(name: str) -> str | None:

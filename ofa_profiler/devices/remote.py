@@ -16,7 +16,7 @@ import threading
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ofa_profiler.devices.base import Agent, Device
@@ -114,9 +114,9 @@ class RemoteDevice(Device):
     def _meet(self) -> Connection:
         shell = self.connect()
         try:
-            store = Store(shell, self.python(shell), self.root)
+            store = Store(shell, self.python(shell), self.root, self.options.tell)
             board = Board.from_record(self.spec, store.hello())
-            return Connection(shell, Store(shell, store.python, board.root), board)
+            return Connection(shell, replace(store, root=board.root), board)
         except BaseException:
             shell.close()
             raise
@@ -134,12 +134,17 @@ class RemoteDevice(Device):
         words = [*python, f"{board.root}/{agent}", *arguments, "--attached", "--patience", str(_AGENT_PATIENCE_S)]
         # One lock for all kits: whoever measures on this device does so alone.
         words += ["--kit", f"{board.root}/{_folder_of(kit)}", "--lock", f"{board.root}/lock"]
+        words += self.agent_arguments()
         if self.options.cores:
             words += ["--cores", ",".join(map(str, self.options.cores))]
         if runtimes:
             paths = ":".join(f"{board.root}/{path}" for path in runtimes)
             words = ["env", f"PYTHONPATH={paths}", *words]
         return self._spawn(connection, words, heartbeat=True)
+
+    def agent_arguments(self) -> list[str]:
+        """What else an agent that measures is told."""
+        return []
 
     def runtimes(self, board: Board, runtime: str) -> dict[str, Wheels]:
         """Wheels that the device needs for `runtime`, by their folder there; none if it has its own."""

@@ -12,7 +12,7 @@ import json
 import re
 import tarfile
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -31,6 +31,7 @@ _BOOT = (
 #: Models hardly shrink; text does at any level. A higher one would keep the device waiting.
 _LEVEL = 1
 _NOT_FOUND = 127
+_WORTH_TELLING = 5_000_000
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Store:
     shell: Shell
     python: Sequence[str]
     root: str
+    #: Takes a line for people when something takes a while.
+    tell: Callable[[str], None] | None = None
 
     def hello(self) -> Record:
         """Make the folder -> what the device says about its Python."""
@@ -60,7 +63,8 @@ class Store:
     def bring(self, parcel: Parcel) -> int:
         """Make sure that the device has all of `parcel` -> the bytes that were sent."""
         hashes = {path: _sha256(content) for path, content in parcel.files.items()}
-        request: dict[str, Any] = {"do": "missing", "files": hashes, "folders": list(parcel.runtimes)}
+        sizes = {path: wheels.sizes() for path, wheels in parcel.runtimes.items()}
+        request: dict[str, Any] = {"do": "missing", "files": hashes, "folders": sizes}
         if parcel.results is not None:
             path, lines = parcel.results
             request["results"] = {"path": path, "size": len(lines), "sha256": _sha256(lines)}
@@ -86,6 +90,9 @@ class Store:
             request["size"] = _pack({**files, **unpacked}, packed)
             size = packed.tell()
             packed.seek(0)
+            if self.tell is not None and size > _WORTH_TELLING:
+                what = ", ".join([*(wheels.versions for wheels in runtimes.values()), f"{len(files)} files"])
+                self.tell(f"{self.shell.spec}: sending {size / 1e6:.0f} MB, which the device keeps ({what})")
             self._ask(request, packed)
         return size
 
