@@ -18,6 +18,8 @@ class Proxy:
         self.pairs: list[tuple[socket.socket, socket.socket]] = []
         self.stalled: set[socket.socket] = set()
         self.accepted = 0
+        #: Bytes towards the device after which everything is cut, once.
+        self.cut_after: int | None = None
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -37,6 +39,12 @@ class Proxy:
     def _carry(self, source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
+                if self.cut_after is not None and target.getpeername()[1] == self.target:
+                    self.cut_after -= len(data)
+                    if self.cut_after < 0:
+                        self.cut_after = None
+                        self.cut()
+                        return
                 if source not in self.stalled:
                     target.sendall(data)
             if source not in self.stalled:

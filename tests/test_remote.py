@@ -208,6 +208,20 @@ def test_a_cut_connection_is_made_again(proxy, models, store, tmp_path, visits):
     check(journal, store, models)
 
 
+def test_a_connection_that_is_cut_while_models_are_sent(proxy, models, store, tmp_path):
+    journal = tmp_path / "j.jsonl"
+    heavy = [conv_model(tmp_path / "heavy", f"heavy {size}", size) for size in (9, 11)]
+    ballast = bytes_model(tmp_path / "heavy", "ballast", os.urandom(3_000_000))
+    with quick(f"ssh:127.0.0.1:{proxy.port}") as device:
+        device.describe()
+        proxy.cut_after = 1_500_000
+        measured = measure(device, [*models, *heavy, ballast], SETTINGS, journal=journal)
+    assert proxy.accepted == 2
+    assert [m.ok for m in measured.values()] == [True] * 6 + [False]
+    assert not list(store.glob(".incoming*"))
+    assert results_on(store).read_bytes() == journal.read_bytes()
+
+
 def test_a_link_that_dies_without_a_word(proxy, models, store, tmp_path, monkeypatch):
     monkeypatch.setattr("ofa_profiler.devices.shell.SILENCE_S", 2.0)
     monkeypatch.setattr("ofa_profiler.devices.remote._HEARTBEAT_S", 0.3)

@@ -170,6 +170,8 @@ def _failures(spec: str, doing: str) -> Iterator[None]:
 def _reason(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "no answer"
+    if isinstance(error, EOFError):
+        return "the other side closed it"
     return one_line((error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__)
 
 
