@@ -16,9 +16,9 @@ terminal. Run again, the agent goes on where the file ends.
     {"type": "visit", ...}    one model measured once: every sample in ns, or status "failed" and why
     {"type": "end", ...}      everything asked for is there, or the time is up
 
-On stdout alone, never in the file: {"type": "waiting"} (another agent is measuring here), {"type":
-"alive"} (the answer to a sign of life of the host) and {"type": "fatal"} (nothing can be measured; the
-exit status is 1).
+On stdout alone, never in the file: {"type": "waiting"} (another agent is measuring here, or the chip
+cools down), {"type": "alive"} (the answer to a sign of life of the host) and {"type": "fatal"} (nothing
+can be measured; the exit status is 1).
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ import os
 import platform
 import queue
 import random
+import re
 import select
 import shutil
 import signal
@@ -51,6 +52,10 @@ FORMAT = 1
 START_TIMEOUT_S = 300.0  # importing a runtime takes minutes on a slow SD card
 LOCK_TIMEOUT_S = 900.0
 FSYNC_EVERY_S = 5.0
+LOOK_FOR_HEAT_EVERY_S = 10.0
+COOLING_STEP_S = 5.0
+COOL_DOWN_S = 120.0  # at most, each time; then what is hot is measured hot
+TOO_HOT_C = 95.0  # chips slow down somewhere from 80 C on, and say so; who does not say is believed until here
 GIVE_UP_AFTER = 5  # crashed or hung workers in a row: the runtime is broken, not a model
 CAN_FORK = hasattr(os, "fork") and sys.platform in ("linux", "android")
 
@@ -97,8 +102,8 @@ def read_integer(path):
         return None
 
 
-def output_of(*command):
-    """First line of what a small system tool prints, or None."""
+def output_of(*command, containing=""):
+    """The first line, with `containing` in it, of what a small system tool prints; or None."""
     program = shutil.which(command[0])
     if program is None:
         return None
@@ -106,7 +111,7 @@ def output_of(*command):
         done = subprocess.run([program, *command[1:]], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
-    lines = done.stdout.decode("utf-8", "replace").strip().splitlines()
+    lines = [line for line in done.stdout.decode("utf-8", "replace").strip().splitlines() if containing in line]
     return one_line(lines[0]) if done.returncode == 0 and lines else None
 
 
@@ -190,6 +195,22 @@ def temperature_c():
     return max((value for value in degrees if -50 < value < 200), default=None)
 
 
+def throttled():
+    """Why heat slows this device down right now, in words; None if it does not, or does not say."""
+    status = output_of("dumpsys", "thermalservice", containing="Thermal Status:")
+    if status is not None and status.rpartition(":")[2].strip() in ("2", "3", "4", "5", "6"):
+        return "Android reports thermal status %s" % status.rpartition(":")[2].strip()  # 1 slows nothing yet
+    flags = output_of("vcgencmd", "get_throttled")
+    if flags is not None and re.match(r"throttled=0x[0-9a-fA-F]+$", flags) and int(flags[10:], 16) & 0b1110:
+        return "the firmware reports %s" % flags
+    for folder in sorted(glob.glob("/sys/class/thermal/cooling_device*")):
+        kind, level = read_text(folder + "/type") or "", read_integer(folder + "/cur_state")
+        if level and level > 0 and "cpu" in kind.lower() and "idle" not in kind.lower():
+            return "%s limits the clock (level %d)" % (one_line(kind, 40), level)
+    heat = temperature_c()
+    return "the hottest sensor is at %.0f C" % heat if heat is not None and heat >= TOO_HOT_C else None
+
+
 def state(cores):
     """What changes while one measures. `cores` are those in use, or None when they are not known."""
     mhz = {}
@@ -226,7 +247,9 @@ def uncontrolled(device):
     notes = []
     if device["cores_used"] is None:
         notes.append("the process could not be pinned to its cores on " + platform.system())
-    if device["governor"] is None:
+    if device["fixed_performance_mode"]:
+        pass  # Android holds the clocks, whatever the governor is
+    elif device["governor"] is None:
         notes.append("the governor of the clock cannot be read")
     elif device["governor"] != "performance":
         notes.append("the governor is %s, not performance: clocks may change" % device["governor"])
@@ -727,6 +750,10 @@ class Results:
         except (ValueError, TypeError, KeyError) as error:
             raise Fatal("%s is damaged: move it away" % path) from error
 
+    def tell(self, record):
+        """To the host alone."""
+        self.stream(json.dumps(record).encode() + b"\n")
+
     def append(self, record):
         line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
         try:
@@ -789,7 +816,7 @@ class Supervisor:
     slow that happened to be measured then: what drifts lands on all of them, and shows in their spread.
     """
 
-    def __init__(self, kit, host, results, worker_class, cores=None):
+    def __init__(self, kit, host, results, worker_class, cores=None, fixed_performance=False):
         self.kit, self.host, self.results, self.worker_class = kit, host, results, worker_class
         self.wanted_cores = cores
         self.settings = kit.run["settings"]
@@ -801,6 +828,9 @@ class Supervisor:
         self.worker = None
         self.lost_in_a_row = 0
         self.nice = raise_priority()  # workers inherit it
+        self.fixed_performance = fixed_performance
+        self.look_again = 0.0  # for heat
+        self.measured_hot = None
 
     def run(self):
         device = self._meet_device()
@@ -816,6 +846,7 @@ class Supervisor:
                 "time_limit_s": self.settings["time_limit_s"],
                 "cut_short": [key for key in unsure if self.progress[key].wants_visit],
                 "noisy": [key for key in unsure if not self.progress[key].wants_visit],
+                "measured_hot": self.measured_hot,
                 "after": state(device["cores_used"]),
             }
         )
@@ -837,6 +868,7 @@ class Supervisor:
         device["cores_used"] = self.cores
         device["nice"] = self.nice
         device["governor"] = read_text(core_file((self.cores or [0])[0], "cpufreq/scaling_governor"))
+        device["fixed_performance_mode"] = self.fixed_performance or None  # nobody can ask a system for it
         device["before"] = state(self.cores)
         device["uncontrolled"] = uncontrolled(device)
         self.results.append(device)
@@ -864,7 +896,22 @@ class Supervisor:
                 # A first look at every model comes before the limit: half a table is no table.
                 if rounds and limit_s is not None and self.used_s >= limit_s:
                     return
+                self._cool_down()
                 self._visit(key, rounds)
+
+    def _cool_down(self):
+        """Pause while heat slows the device down: what is measured then is the heat."""
+        if time.monotonic() < self.look_again:
+            return
+        deadline = time.monotonic() + COOL_DOWN_S
+        why = throttled()
+        if why is not None:
+            self.results.tell({"type": "waiting", "why": "the device cools down: " + why})
+        while why is not None and time.monotonic() < deadline:
+            self.host.check(COOLING_STEP_S)
+            why = throttled()
+        self.measured_hot = self.measured_hot or why
+        self.look_again = time.monotonic() + LOOK_FOR_HEAT_EVERY_S
 
     def _visit_s(self):
         """Time for the samples of one visit: shorter when the limit would not allow enough rounds."""
@@ -1001,6 +1048,7 @@ def parse_arguments(argv):
     parser.add_argument("--attached", action="store_true", help="end when stdin closes: the host holds it open")
     parser.add_argument("--patience", type=int, default=0, metavar="S", help="... or is silent for S seconds")
     parser.add_argument("--cores", type=core_list, metavar="N[,N...]", help="use these cores, not the fastest ones")
+    parser.add_argument("--fixed-performance", action="store_true", help="Android's mode of this name is on")
     parser.add_argument("--seen", type=int, default=0, metavar="N", help="do not repeat the first N lines of results")
     parser.add_argument("--lock", metavar="FILE", help="lock file (default: DIR/lock)")
     parser.add_argument("--no-fork", action="store_true", help="start workers as new processes")
@@ -1049,7 +1097,8 @@ def measure_kit(arguments, stream):
     lock = Lock(arguments.lock or os.path.join(arguments.kit, "lock"))
     lock.take(host, say)
     results = Results(os.path.join(arguments.kit, "results.jsonl"), kit.run, arguments.seen, stream)
-    Supervisor(kit, host, results, SpawnedWorker if spawn else ForkedWorker, arguments.cores).run()
+    worker_class = SpawnedWorker if spawn else ForkedWorker
+    Supervisor(kit, host, results, worker_class, arguments.cores, arguments.fixed_performance).run()
 
 
 def main(argv=None):

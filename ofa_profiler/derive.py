@@ -30,6 +30,7 @@ _DEVICE_FIELDS = (
     "nice",
     "max_mhz",
     "governor",
+    "fixed_performance_mode",
 )
 #: What shows that a table was derived from a journal as it is now; nothing else changes these.
 _FROM_JOURNAL = ("device", "date", "sampling")
@@ -114,12 +115,15 @@ def table_metadata(log: Log) -> dict[str, Any]:
     """The JSON beside a table: who was measured, how and when. `validation` is for `ofa-verify` to fill."""
     device, run, end = log.devices[0], log.run, log.end or {}
     settings = Settings.from_json(run["settings"])
+    notes = [note for record in log.devices for note in record["uncontrolled"]]
+    if isinstance(end.get("measured_hot"), str):
+        notes.append(f"it stayed hot, and was measured so: {end['measured_hot']}")
     return {
         "device": {
             **{name: device.get(name) for name in _DEVICE_FIELDS},
             "before": device.get("before"),
             "after": end.get("after"),
-            "uncontrolled": list(dict.fromkeys(note for record in log.devices for note in record["uncontrolled"])),
+            "uncontrolled": list(dict.fromkeys(notes)),
         },
         "runtime": device["runtime"].get("name"),
         "runtime_version": device["runtime"].get("version"),

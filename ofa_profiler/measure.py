@@ -16,7 +16,7 @@ from typing import Any
 
 from ofa_profiler.devices.base import Device
 from ofa_profiler.errors import DeviceError, TransientDeviceError
-from ofa_profiler.journal import Journal, Log
+from ofa_profiler.journal import Journal, Log, Record
 from ofa_profiler.kit import ModelFile, run_record, write_kit
 from ofa_profiler.settings import Settings
 from ofa_profiler.statistics import Measurement
@@ -24,6 +24,7 @@ from ofa_profiler.statistics import Measurement
 __all__ = ["Measurement", "Progress", "Settings", "is_finished", "measure", "measure_into"]
 
 _WAITING = "waiting for another measurement on this device"
+_LONGEST_WHY = 300
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,14 @@ def _measure_once(
             except ValueError as error:
                 raise DeviceError(f"device {device.spec}: wrong record from the agent: {error}") from None
             if progress is not None:
-                progress(estimate(journal.log, settings, waiting=_WAITING if record["type"] == "waiting" else ""))
+                progress(estimate(journal.log, settings, waiting=_waiting(record)))
+
+
+def _waiting(record: Record) -> str:
+    if record["type"] != "waiting":
+        return ""
+    why = record.get("why")
+    return why[:_LONGEST_WHY] if isinstance(why, str) else _WAITING
 
 
 def estimate(log: Log, settings: Settings, *, waiting: str = "") -> Progress:

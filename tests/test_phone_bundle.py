@@ -7,6 +7,7 @@ import functools
 import hashlib
 import http.server
 import io
+import json
 import os
 import subprocess
 import tarfile
@@ -306,6 +307,38 @@ def test_ops_are_measured_in_the_state_for_it(measuring_phone: Phone, tmp_path: 
     assert set(seen) == {"true"}
     assert phone.text("data/local/fixed_performance_mode") == "false"
     assert phone.text("data/local/stay_on") == "false"
+
+
+@pytest.mark.parametrize(
+    ("path", "hot", "cool", "words"),
+    [
+        ("sys/class/thermal/thermal_zone0/temp", "96000", "41000", "96 C"),
+        ("data/local/thermal_status", "3", "0", "thermal status 3"),
+    ],
+)
+def test_a_hot_phone_cools_down_first(
+    measuring_phone: Phone, tmp_path: Path, path: str, hot: str, cool: str, words: str
+) -> None:
+    phone = measuring_phone
+    models = [bytes_model(tmp_path / "models", "op", b"ok")]
+    waited: list[str] = []
+
+    def cool_down(progress: Progress) -> None:
+        if progress.waiting:
+            waited.append(progress.waiting)
+            assert not progress.visits
+            (phone.root / path).write_text(cool + "\n")
+
+    (phone.root / path).write_text(hot + "\n")
+    with AdbDevice(phone.spec, SYSTEM) as device:
+        results = measure(device, models, QUICK, journal=tmp_path / "j.jsonl", progress=cool_down)
+    assert len(waited) == 1
+    assert words in waited[0]
+    assert results["op"].ok
+    records = [json.loads(line) for line in (tmp_path / "j.jsonl").read_text().splitlines()]
+    assert records[1]["fixed_performance_mode"] is True
+    assert not any("governor" in note for note in records[1]["uncontrolled"])
+    assert records[-1]["measured_hot"] is None
 
 
 def test_a_phone_that_restarts_while_it_measures_loses_nothing(measuring_phone: Phone, tmp_path: Path) -> None:

@@ -116,6 +116,10 @@ class AdbDevice(RemoteDevice):
                 raise
             return super()._meet()  # its Python did not start: look at every file of it
 
+    def agent_arguments(self) -> list[str]:
+        held = self._state is not None and self._state.settings.get("fixed_performance_mode")
+        return ["--fixed-performance"] if held else []
+
     def _start(self, connection: Connection, kit: Path | None, arguments: Sequence[str]) -> Agent:
         if kit is not None and self._state is None:
             self._state = AndroidState(connection.shell, self.root).__enter__()
