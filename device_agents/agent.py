@@ -54,7 +54,8 @@ LOCK_TIMEOUT_S = 900.0
 FSYNC_EVERY_S = 5.0
 LOOK_FOR_HEAT_EVERY_S = 10.0
 COOLING_STEP_S = 5.0
-COOL_DOWN_S = 120.0  # at most, each time; then what is hot is measured hot
+COOL_DOWN_S = 120.0  # at most; then what is hot is measured hot
+STAYS_HOT_S = 600.0  # after that, the next pause comes this much later at the earliest
 TOO_HOT_C = 95.0  # chips slow down somewhere from 80 C on, and say so; who does not say is believed until here
 GIVE_UP_AFTER = 5  # crashed or hung workers in a row: the runtime is broken, not a model
 CAN_FORK = hasattr(os, "fork") and sys.platform in ("linux", "android")
@@ -911,7 +912,7 @@ class Supervisor:
             self.host.check(COOLING_STEP_S)
             why = throttled()
         self.measured_hot = self.measured_hot or why
-        self.look_again = time.monotonic() + LOOK_FOR_HEAT_EVERY_S
+        self.look_again = time.monotonic() + (LOOK_FOR_HEAT_EVERY_S if why is None else STAYS_HOT_S)
 
     def _visit_s(self):
         """Time for the samples of one visit: shorter when the limit would not allow enough rounds."""

@@ -521,6 +521,21 @@ def test_the_state_is_set_back_by_the_next_run_when_the_phone_went_off(own_phone
         assert state(own_phone) == ("false", "false")
 
 
+def test_a_run_that_comes_after_takes_the_state_over(phone: Phone) -> None:
+    """The phone may notice late, or never, that an earlier connection is dead."""
+    with contextlib.closing(shell_to(phone.spec)) as first, contextlib.closing(shell_to(phone.spec)) as second:
+        earlier, later = AndroidState(first, ROOT), AndroidState(second, ROOT)
+        with later:
+            pass
+        earlier.__enter__()
+        later.__enter__()
+        earlier.__exit__()
+        assert state(phone) == ("true", "true")
+        later.__exit__()
+        assert state(phone) == ("false", "false")
+        assert not list((phone.root / ROOT[1:]).glob("state-before*"))
+
+
 def test_removing_sets_the_state_back_and_leaves_nothing(own_phone: Phone) -> None:
     with contextlib.closing(shell_to(own_phone.spec)) as shell, AndroidState(shell, ROOT):
         own_phone.kill()

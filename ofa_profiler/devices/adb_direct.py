@@ -44,10 +44,8 @@ def usb_phones() -> Iterator[tuple[str, BaseTransport]]:
         raise DeviceError("phones on USB need the package libusb1 (pip install libusb1), or a running adb server")
     try:
         from adb_shell.transport.usb_transport import UsbTransport
-    except OSError as error:  # the package is there, the library it loads is not
-        raise DeviceError(f"phones on USB need the library libusb 1.0, which does not load here ({error})") from error
-    except ImportError as error:
-        raise DeviceError(f"phones on USB cannot be reached from here ({error})") from error
+    except Exception as error:  # the package is there; the library that it loads is not, or finds no USB
+        raise DeviceError(f"phones on USB need libusb 1.0, which does not work here ({_words(error)})") from error
     try:
         yield from ((_serial(transport), transport) for transport in UsbTransport.find_all_adb_devices())
     except OfaError:

@@ -170,11 +170,14 @@ class AdbLink(Bridge):
 
     def open(self, service: str, timeout_s: float = 30.0) -> LinkStream:
         self.check()
+        name = service.encode("utf-8", "surrogateescape") + b"\0"
+        if len(name) > self.max_data:
+            raise DeviceError(f"{self.name}: a command of {len(name)} bytes is too long for this phone")
         with self._streams_lock:
             self._last_id += 1
             stream = self._streams[self._last_id] = LinkStream(self, self._last_id)
         try:
-            self.send(constants.OPEN, stream.local_id, 0, service.encode("utf-8", "surrogateescape") + b"\0")
+            self.send(constants.OPEN, stream.local_id, 0, name)
             answered = stream.opened.wait(timeout_s)
             self.check()
             if not answered:

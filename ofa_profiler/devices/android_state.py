@@ -7,15 +7,20 @@ the program dies too; the next run then starts from there. The file is written b
 
 from __future__ import annotations
 
+import secrets
+
 from ofa_profiler.devices.shell import Running, Shell
 from ofa_profiler.errors import DeviceError, TransientDeviceError
 
-#: Arguments: the file. `settings` says what `svc` changes; old systems and small ones lack one or the other.
-#: There is no way to ask for the performance mode: Android switches it off at each start, so off is normal.
+#: Arguments: the file, and who we are. The file says who is to set the state back, and to what: a run that
+#: comes after one whose connection died without a word takes over, and the end of the other changes nothing.
+#: `settings` says what `svc` changes; old systems and small ones lack one or the other. There is no way to ask
+#: for the performance mode: Android switches it off at each start, so off is normal.
 _HOLD = """\
 restore() {
   [ -f "$1" ] || return 0
-  read -r stay < "$1"
+  read -r owner stay < "$1"
+  [ -z "$2" ] || [ "$owner" = "$2" ] || return 0
   cmd power set-fixed-performance-mode-enabled false >/dev/null 2>&1
   case $stay in
     [0-9]*) settings put global stay_on_while_plugged_in "$stay" >/dev/null 2>&1;;
@@ -24,21 +29,23 @@ restore() {
   rm -f "$1"
 }
 trap '' HUP
-trap 'restore "$1"; exit 1' INT TERM
+trap 'restore "$1" "$2"; exit 1' INT TERM
 mkdir -p "${1%/*}"
-if [ ! -f "$1" ]; then
-  stay=$(settings get global stay_on_while_plugged_in 2>/dev/null) || stay=
-  echo "${stay:-unknown}" > "$1.new" && mv "$1.new" "$1" || exit 1
+if [ -f "$1" ]; then
+  read -r owner stay < "$1"
+else
+  stay=$(settings get global stay_on_while_plugged_in 2>/dev/null)
 fi
+echo "$2 ${stay:-unknown}" > "$1.$2" && mv "$1.$2" "$1" || exit 1
 fixed=false; awake=false
 cmd power set-fixed-performance-mode-enabled true >/dev/null 2>&1 && fixed=true
 svc power stayon true >/dev/null 2>&1 && awake=true
 echo "fixed_performance_mode=$fixed stay_awake=$awake"
 cat >/dev/null
-restore "$1"
+restore "$1" "$2"
 echo restored
 """
-_RESTORE = _HOLD.partition("trap")[0] + 'restore "$1"\n'
+_RESTORE = _HOLD.partition("trap")[0] + 'restore "$1" ""\n'
 _FILE = "state-before"
 #: The phone may take this long to set its state back.
 _PATIENCE_S = 10.0
@@ -55,7 +62,7 @@ class AndroidState:
         self.settings: dict[str, bool] = {}
 
     def __enter__(self) -> AndroidState:
-        self._holder = self._shell.spawn(["sh", "-c", _HOLD, "sh", f"{self._root}/{_FILE}"])
+        self._holder = self._shell.spawn(["sh", "-c", _HOLD, "sh", f"{self._root}/{_FILE}", secrets.token_hex(8)])
         try:
             words = self._holder.output.read_line(_MAX_LINE).decode("utf-8", "replace").split()
             pairs = [word.partition("=") for word in words]
