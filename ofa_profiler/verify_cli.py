@@ -9,7 +9,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ofa_profiler.cli_support import Parser, positive_integer, progress_bar, run_command, say
+from ofa_profiler.cli_support import (
+    Parser,
+    add_device_options,
+    device_options,
+    positive_integer,
+    progress_bar,
+    run_command,
+    say,
+)
 from ofa_profiler.files import write_text
 from ofa_profiler.plot import NOT_INSTALLED, can_plot, check_plot_path, plot_verification
 from ofa_profiler.spaces import get_space, space_names
@@ -41,7 +49,7 @@ exit codes: 0 done, 2 bad usage or bad input, 4 the device or most networks fail
 def _parser() -> Parser:
     parser = Parser(PROG, _DESCRIPTION, _EXAMPLES)
     parser.add_argument("--lut", metavar="CSV", type=Path, required=True, help="the latency table")
-    parser.add_argument("--device", metavar="DEVICE", required=True, help="where to measure: local (this machine)")
+    parser.add_argument("--device", metavar="DEVICE", required=True, help="where to measure, as in ofa-profile")
     parser.add_argument(
         "--subnets",
         metavar="N",
@@ -57,6 +65,7 @@ def _parser() -> Parser:
     parser.add_argument("--plot", metavar="PATH", type=Path, help="where to plot (default: NAME-verify.png)")
     parser.add_argument("--fresh", action="store_true", help="measure anew what an interrupted run has measured")
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    add_device_options(parser)
     return parser
 
 
@@ -83,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         table = LatencyTable.load(arguments.lut)
         settings_of(table)
         journal = _beside(table, ".jsonl")
-        with open_device(arguments.device) as device, progress_bar() as show:
+        with open_device(arguments.device, device_options(arguments)) as device, progress_bar() as show:
             kept = "interrupted; what was measured is kept, run the same command again to go on"
             verification = verify(
                 table,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ofa_profiler.cli_support import Parser, progress_bar, run_command, say
+from ofa_profiler.cli_support import Parser, add_device_options, device_options, progress_bar, run_command, say
 from ofa_profiler.errors import OverBudgetError, UsageError
 from ofa_profiler.spaces import SearchSpace, get_space, space_names
 from ofa_profiler.table import LatencyTable
@@ -73,8 +73,11 @@ def _parser() -> Parser:
     then.add_argument(
         "--no-export", action="store_true", help="write no model (and nothing at all unless --out is given)"
     )
-    then.add_argument("--verify", metavar="DEVICE", help="measure it on the device of the first table: local")
+    then.add_argument(
+        "--verify", metavar="DEVICE", help="measure it on the device of the first table, as in ofa-profile"
+    )
     then.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    add_device_options(parser)
     return parser
 
 
@@ -127,7 +130,7 @@ def _request(arguments: argparse.Namespace) -> _Request:
         seed=arguments.seed,
         max_macs=max_macs,
         max_params=max_params,
-        device=_device(arguments.verify, tables[0]),
+        device=_device(arguments, tables[0]),
         source=weight_source(space, _supernet(arguments.supernet), arguments.seed),
         out=arguments.out if arguments.out is not None or arguments.no_export else DEFAULT_OUT,
         export=not arguments.no_export,
@@ -222,14 +225,14 @@ def _supernet(path: str | None) -> Path | None:
     return Path(path)
 
 
-def _device(spec: str | None, table: LatencyTable) -> Device | None:
-    if spec is None:
+def _device(arguments: argparse.Namespace, table: LatencyTable) -> Device | None:
+    if arguments.verify is None:
         return None
     from ofa_profiler.devices import open_device
     from ofa_profiler.verify import settings_of
 
     settings_of(table)  # says so if the table does not tell how to measure
-    return open_device(spec)
+    return open_device(arguments.verify, device_options(arguments))
 
 
 # --- search ------------------------------------------------------------------------------------------
