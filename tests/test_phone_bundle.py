@@ -225,12 +225,13 @@ def test_it_is_brought_once(shell: AdbShell, bundle: Bundle, monkeypatch: pytest
     assert "tar" not in sent[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
         "SHA256SUMS",
-        pytest.param("lib/libc.so.6", marks=pytest.mark.slow),
-        pytest.param("lib/python3.11/json/__init__.py", marks=pytest.mark.slow),
+        "lib/libc.so.6",
+        "lib/python3.11/json/__init__.py",
     ],
 )
 def test_damage_is_repaired(phone: Phone, bundle: Bundle, name: str) -> None:
@@ -312,7 +313,7 @@ def test_ops_are_measured_in_the_state_for_it(measuring_phone: Phone, tmp_path: 
 @pytest.mark.parametrize(
     ("path", "hot", "cool", "words"),
     [
-        ("sys/class/thermal/thermal_zone0/temp", "96000", "41000", "96 C"),
+        pytest.param("sys/class/thermal/thermal_zone0/temp", "96000", "41000", "96 C", marks=pytest.mark.slow),
         ("data/local/thermal_status", "3", "0", "thermal status 3"),
     ],
 )
@@ -341,6 +342,7 @@ def test_a_hot_phone_cools_down_first(
     assert records[-1]["measured_hot"] is None
 
 
+@pytest.mark.slow
 def test_a_phone_that_restarts_while_it_measures_loses_nothing(measuring_phone: Phone, tmp_path: Path) -> None:
     phone = measuring_phone
     models = [bytes_model(tmp_path / "models", f"op {number}", b"ok %d" % number) for number in range(30)]
