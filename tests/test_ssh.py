@@ -345,3 +345,26 @@ def test_paramiko_says_nothing_on_stderr(me, capfd):
 def test_a_bad_name_is_bad_usage():
     with pytest.raises(UsageError):
         open_device("ssh:")
+
+
+def test_the_command_refuses_and_accepts_a_host_key_in_one_line(ssh_server, me, tmp_path):
+    me.known_hosts.unlink()
+    command = [
+        sys.executable,
+        "-m",
+        "ofa_profiler.cli",
+        "--device",
+        spec_of(ssh_server),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    more = ["--resolution", "24", "--time-limit", "1ms", "--runtime-on-board", "system"]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert refused.returncode == 4
+    assert refused.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    *_, option, key = refused.stderr.split()
+    accepted = subprocess.run([*command, *more, option, key], capture_output=True, text=True, check=False)
+    assert accepted.returncode == 0, accepted.stderr
+    assert len(list((tmp_path / "out").glob("*.csv"))) == 1
+    assert subprocess.run([*command, *more], capture_output=True, check=False).returncode == 0, "and it is remembered"
