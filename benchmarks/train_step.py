@@ -34,8 +34,7 @@ from torch.nn import functional
 
 from ofa_profiler import Architecture, get_space
 from ofa_profiler.spaces.mobilenetv3 import MobileNetV3Space
-from ofa_search.supernet import Supernet, elastic
-from ofa_search.supernet.allocator import keep_freed_memory
+from ofa_search.supernet import Supernet, elastic, keep_freed_memory
 
 ROUNDS = 15
 WAYS = ("ofa", "naive", "channels-last", "ours")
