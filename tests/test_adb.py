@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import random
 import shutil
@@ -27,9 +28,11 @@ from sshd import free_port
 
 from ofa_profiler.devices import DeviceOptions, adb_bridge, adb_direct, adb_link, open_device
 from ofa_profiler.devices.adb import ROOT, AdbDevice, AdbShell, attached_phones, which_phone
+from ofa_profiler.devices.adb_bridge import Stream
 from ofa_profiler.devices.adb_direct import connect_tcp
 from ofa_profiler.devices.adb_keys import load_signer, public_key_text
 from ofa_profiler.devices.adb_link import AdbLink, WholeTcpTransport
+from ofa_profiler.devices.adb_process import AdbProcess
 from ofa_profiler.devices.adb_server import AdbServerBridge, find_server
 from ofa_profiler.devices.android_state import AndroidState, restore_state
 from ofa_profiler.errors import DeviceError, TransientDeviceError, UsageError
@@ -164,6 +167,49 @@ def quoting_shell(phone: Phone) -> Iterator[AdbShell]:
 def test_a_zero_byte_in_an_argument_is_refused(shell: AdbShell) -> None:
     with pytest.raises(DeviceError, match="zero byte"):
         shell.run(["echo", "a\0b"])
+
+
+class Chunks(Stream):
+    """A stream that gives its bytes in pieces of any size."""
+
+    def __init__(self, data: bytes, sizes: list[int]) -> None:
+        self._data, self._sizes = data, itertools.cycle(sizes)
+
+    def read(self, limit: int, silence_s: float) -> bytes:
+        size = min(limit, next(self._sizes))
+        piece, self._data = self._data[:size], self._data[size:]
+        return piece
+
+    def write(self, data: bytes) -> None:
+        raise AssertionError(data)
+
+    def close(self) -> None:
+        self._data = b""
+
+
+PACKETS = st.lists(st.tuples(st.sampled_from([1, 2]), st.binary(max_size=40)), max_size=8)
+
+
+@given(packets=PACKETS, code=st.integers(0, 255), sizes=st.lists(st.integers(1, 30), min_size=1, max_size=5))
+def test_packets_are_put_together_however_they_come(
+    packets: list[tuple[int, bytes]], code: int, sizes: list[int]
+) -> None:
+    whole = b"".join(struct.pack("<BI", kind, len(body)) + body for kind, body in [*packets, (3, bytes([code]))])
+    process = AdbProcess("adb:x", Chunks(whole, sizes))
+    stdout = b"".join(iter(lambda: process.read(7), b""))
+    assert stdout == b"".join(body for kind, body in packets if kind == 1)
+    assert process.wait() == code
+    assert process.last_words() == b"".join(body for kind, body in packets if kind == 2).decode("utf-8", "replace")
+    cut = AdbProcess("adb:x", Chunks(whole[:-1], sizes))
+    with pytest.raises(TransientDeviceError):
+        cut.wait()
+
+
+@given(data=st.binary(max_size=200), sizes=st.lists(st.integers(1, 30), min_size=1, max_size=5))
+def test_no_bytes_make_it_fail_in_another_way(data: bytes, sizes: list[int]) -> None:
+    process = AdbProcess("adb:x", Chunks(data, sizes))
+    with contextlib.suppress(DeviceError):
+        assert 0 <= process.wait() <= 255
 
 
 # --- the short write, and a phone that hangs up -------------------------------------------------------
