@@ -62,11 +62,16 @@ CAN_FORK = hasattr(os, "fork") and sys.platform in ("linux", "android")
 
 
 class Fatal(Exception):
-    """Nothing can be measured. `usage` says that another request could have worked."""
+    """Nothing can be measured. `usage`: another request could have worked; `transient`: starting again may help."""
 
-    def __init__(self, message, usage=False):
+    def __init__(self, message, usage=False, transient=False):
         super().__init__(message)
         self.usage = usage
+        self.transient = transient
+
+
+class Damaged(Exception):
+    """A model's file is not what it should be."""
 
 
 class WorkerLost(Exception):
@@ -376,11 +381,14 @@ RUNTIMES = {"onnxruntime": OnnxRuntime}
 
 def verified(path, sha256):
     """The bytes that will run, so that nothing can change between the check and the run."""
-    with open(path, "rb") as file:
-        data = file.read()
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        raise Damaged("%s cannot be read: %s" % (os.path.basename(path), error.strerror)) from error
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
-        raise ValueError("%s is damaged: its SHA-256 is %s, not %s" % (os.path.basename(path), found, sha256))
+        raise Damaged("%s is damaged: its SHA-256 is %s, not %s" % (os.path.basename(path), found, sha256))
     return data
 
 
@@ -480,6 +488,8 @@ def serve(requests, responses):
                 respond(visit(runtime, json.loads(line.decode()), settings, alive))
             except Fatal:
                 raise
+            except Damaged as error:
+                respond({"error": str(error), "damaged": True})
             except Exception as error:
                 respond({"error": "%s: %s" % (type(error).__name__, one_line(error))})
             if hasattr(signal, "alarm"):
@@ -503,6 +513,7 @@ class Host:
         self.attached = attached
         self.threaded = threaded  # where pipes cannot be waited for; never together with forks
         self.patience_s = patience_s
+        self.repairs = False  # whether it brings a damaged model again
         self.say = say
         self.gone = threading.Event()
         if patience_s:
@@ -932,6 +943,8 @@ class Supervisor:
                 self._open_worker()
             self.worker.send(request)
             answer = self.worker.answer(self.settings["op_timeout_s"])
+            if answer.pop("damaged", False) and self.host.repairs:
+                raise Fatal(answer["error"], transient=True)
             if "error" in answer:
                 record.update(status="failed", cause="exception")
             record.update(answer)
@@ -1048,6 +1061,7 @@ def parse_arguments(argv):
     parser.add_argument("--describe", action="store_true", help="print what is known of this device and stop")
     parser.add_argument("--attached", action="store_true", help="end when stdin closes: the host holds it open")
     parser.add_argument("--patience", type=int, default=0, metavar="S", help="... or is silent for S seconds")
+    parser.add_argument("--repair", action="store_true", help="end when a model is damaged: the host brings it again")
     parser.add_argument("--cores", type=core_list, metavar="N[,N...]", help="use these cores, not the fastest ones")
     parser.add_argument("--fixed-performance", action="store_true", help="Android's mode of this name is on")
     parser.add_argument("--seen", type=int, default=0, metavar="N", help="do not repeat the first N lines of results")
@@ -1094,6 +1108,7 @@ def measure_kit(arguments, stream):
 
     spawn = arguments.no_fork or not CAN_FORK
     host = Host(arguments.attached, spawn, arguments.patience, say)
+    host.repairs = arguments.repair
     kit = Kit(arguments.kit)
     lock = Lock(arguments.lock or os.path.join(arguments.kit, "lock"))
     lock.take(host, say)
@@ -1114,7 +1129,12 @@ def main(argv=None):
     try:
         measure_kit(arguments, stream)
     except Fatal as error:
-        stream(json.dumps({"type": "fatal", "error": str(error), "usage": error.usage}).encode() + b"\n")
+        stream(
+            json.dumps(
+                {"type": "fatal", "error": str(error), "usage": error.usage, "transient": error.transient}
+            ).encode()
+            + b"\n"
+        )
         sys.stderr.write("agent: %s\n" % error)
         return 1
     except (KeyboardInterrupt, HostGone):

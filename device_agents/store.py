@@ -160,6 +160,7 @@ def inside(root, path):
 
 def receive(root, stream, files, folders, links, size):
     """Unpack a compressed tar. Nothing gets its name before it is complete and right."""
+    os.makedirs(root, mode=0o700, exist_ok=True)
     check_space(root, size)
     incoming = tempfile.mkdtemp(prefix="%s%d-" % (INCOMING, os.getpid()), dir=root)
     try:

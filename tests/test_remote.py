@@ -368,6 +368,29 @@ def test_a_damaged_model_on_the_device_is_sent_again(device, models, store, tmp_
     assert path.read_bytes() == models[2].path.read_bytes()
 
 
+@pytest.mark.parametrize("damage", [b"truncated", None])
+def test_a_model_that_is_damaged_while_measuring_is_sent_again(device, models, store, tmp_path, damage):
+    journal = tmp_path / "j.jsonl"
+    path = store / "models" / models[1].path.name
+
+    def harm() -> None:
+        path.unlink()
+        if damage is not None:
+            path.write_bytes(damage)
+
+    longer = replace(SETTINGS, visit_s=0.3, max_visit_samples=1_000_000)
+    measure(device, models, longer, journal=journal, progress=at(2, harm))
+    check(journal, store, models)
+    assert path.read_bytes() == models[1].path.read_bytes()
+
+
+def test_everything_is_removed_while_connected(device, models, store, tmp_path):
+    device.describe()
+    subprocess.run(["rm", "-r", str(store)], check=True)
+    measure(device, models, SETTINGS, journal=tmp_path / "j.jsonl")
+    check(tmp_path / "j.jsonl", store, models)
+
+
 def test_a_damaged_runtime_on_the_device_is_sent_again(ssh_server, me, models, store, tmp_path, monkeypatch):
     """This device has a runtime, so the one that is brought may be any files."""
     wheel = tmp_path / "onnxruntime-1-py3-none-any.whl"

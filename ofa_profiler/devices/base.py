@@ -82,7 +82,8 @@ class Device(ABC):
             ended = False
             while (record := _record(agent.read_line(MAX_LINE))) is not None:
                 if record["type"] == "fatal":
-                    kind = UsageError if record.get("usage") is True else DeviceError
+                    transient = TransientDeviceError if record.get("transient") is True else DeviceError
+                    kind = UsageError if record.get("usage") is True else transient
                     raise kind(f"device {self.spec}: {record.get('error')}")
                 if record["type"] == "alive":
                     continue

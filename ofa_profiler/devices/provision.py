@@ -130,6 +130,8 @@ def find_wheels(runtime: str, board: Board, cache_dir: Path | None = None) -> Wh
     Raises `DeviceError` when there are none, or none can be fetched.
     """
     instead = "install it on the board and give --runtime-on-board system, or give the board a newer Python"
+    if runtime not in PACKAGES:
+        raise DeviceError(f"this version cannot bring {runtime} to a board: {instead}")
     if board.implementation != "CPython" or not board.platforms:
         raise DeviceError(f"there are no wheels of {runtime} for {board}: {instead}")
     folder = (cache_dir or default_cache_dir()) / "wheels" / f"{runtime}-{board.abi}-{board.platforms[0]}"

@@ -131,7 +131,8 @@ class RemoteDevice(Device):
         runtimes = self.runtimes(board, _runtime_of(kit))
         parcel = _parcel_of(kit, {agent: source}, runtimes)
         connection.store.bring(parcel)
-        words = [*python, f"{board.root}/{agent}", *arguments, "--attached", "--patience", str(_AGENT_PATIENCE_S)]
+        words = [*python, f"{board.root}/{agent}", *arguments, "--attached", "--repair"]
+        words += ["--patience", str(_AGENT_PATIENCE_S)]
         # One lock for all kits: whoever measures on this device does so alone.
         words += ["--kit", f"{board.root}/{_folder_of(kit)}", "--lock", f"{board.root}/lock"]
         words += self.agent_arguments()
