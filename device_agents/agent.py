@@ -838,6 +838,7 @@ class Supervisor:
             self.progress[record["key"]].add(record)
             self.used_s += record["seconds"]
         self.worker = None
+        self.killed = set()  # models whose worker was killed from outside, once
         self.lost_in_a_row = 0
         self.nice = raise_priority()  # workers inherit it
         self.fixed_performance = fixed_performance
@@ -951,6 +952,12 @@ class Supervisor:
             self.lost_in_a_row = 0
         except WorkerLost as error:
             ended = self._close_worker()
+            if not str(error) and "SIGKILL" in ended and key not in self.killed:
+                # No model does that to itself: the system did, for want of memory, or somebody. Once is no proof.
+                self.killed.add(key)
+                self.used_s += time.monotonic() - begin
+                self._visit(key, rounds)
+                return
             record.update(status="failed", cause="timeout" if str(error) else "crash", error=str(error) or ended)
             self.lost_in_a_row += 1
         record["seconds"] = round(time.monotonic() - begin, 6)

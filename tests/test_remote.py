@@ -311,6 +311,19 @@ def test_a_killed_agent_is_started_again(device, ssh_server, models, store, tmp_
     check(journal, store, models)
 
 
+def test_a_killed_worker_costs_no_model(device, ssh_server, models, store, tmp_path):
+    journal = tmp_path / "j.jsonl"
+
+    def strike() -> None:
+        for pid in agents_of(ssh_server):
+            if not sshd.children({pid}):
+                sshd.kill(pid)
+
+    longer = replace(SETTINGS, visit_s=0.3, max_visit_samples=1_000_000)
+    measure(device, models, longer, journal=journal, progress=at(5, strike))
+    check(journal, store, models)
+
+
 def test_a_reboot(tmp_path, models, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "me"))
     server = Sshd(tmp_path / "board")
