@@ -56,6 +56,8 @@ LOOK_FOR_HEAT_EVERY_S = 10.0
 COOLING_STEP_S = 5.0
 COOL_DOWN_S = 120.0  # at most; then what is hot is measured hot
 STAYS_HOT_S = 600.0  # after that, the next pause comes this much later at the earliest
+CPUS = "/sys/devices/system/cpu"
+STEADY = "performance"  # the governor that keeps the clock where it is
 TOO_HOT_C = 95.0  # chips slow down somewhere from 80 C on, and say so; who does not say is believed until here
 GIVE_UP_AFTER = 5  # crashed or hung workers in a row: the runtime is broken, not a model
 CAN_FORK = hasattr(os, "fork") and sys.platform in ("linux", "android")
@@ -168,13 +170,18 @@ def allowed_cores():
 
 def core_file(core, name):
     """Where the system tells something about a core."""
-    return "/sys/devices/system/cpu/cpu%d/%s" % (core, name)
+    return "%s/cpu%d/%s" % (CPUS, core, name)
 
 
 def max_mhz(core):
     """The highest clock of a core, or None."""
     khz = read_integer(core_file(core, "cpufreq/cpuinfo_max_freq"))
     return khz / 1000 if khz and khz > 0 else None
+
+
+def governor(core):
+    """What sets the clock of a core, or None."""
+    return read_text(core_file(core, "cpufreq/scaling_governor"))
 
 
 def fastest_cores(cores, count):
@@ -246,6 +253,71 @@ def describe():
         "cores_allowed": allowed,
         "max_mhz": {str(core): max_mhz(core) for core in allowed} if allowed else None,
     }
+
+
+def set_governor(core, name):
+    """Ask the kernel for another governor -> whether it did it."""
+    try:
+        with open(core_file(core, "cpufreq/scaling_governor"), "w") as file:
+            file.write(name)
+    except OSError:
+        return False
+    return governor(core) == name
+
+
+def set_back(memory):
+    """Give the cores the governors that the file `memory` names -> those that we may not give back.
+
+    Who set another one in the meantime, or started the device anew, had reasons: that one stays.
+    """
+    try:
+        with open(memory, encoding="utf-8") as file:
+            found = {int(core): str(name) for core, name in json.load(file).items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        found = {}
+    left = {core: name for core, name in found.items() if governor(core) == STEADY and not set_governor(core, name)}
+    if not left:
+        with contextlib.suppress(OSError):
+            os.unlink(memory)
+    return left
+
+
+def remember(memory, found):
+    """Write down, to the disk, what is to be set back -> whether that worked."""
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(memory)  # a file is made, not followed: others may write in this folder, too
+        with open(memory, "x", encoding="utf-8") as file:
+            json.dump(found, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def steady_clocks(cores, memory):
+    """The governor of `cores` is `performance` within, where we may set it -> what was found, by core.
+
+    The file `memory` says what is to be set back for as long as that is not done, so that after a kill
+    that nobody can catch, the next run does it first.
+    """
+    left = set_back(memory)
+    found = {core: governor(core) for core in cores or []}
+    found.update(left)
+    ours = [core for core in found if core not in left and found[core] not in (None, STEADY)]
+    ours = [core for core in ours if os.access(core_file(core, "cpufreq/scaling_governor"), os.W_OK)]
+    try:
+        if ours and remember(memory, {core: found[core] for core in [*left, *ours]}):
+            for core in ours:
+                set_governor(core, STEADY)
+        yield found
+    finally:
+        try:
+            set_back(memory)
+        finally:
+            set_back(memory)  # should a signal have come in between; else nothing is left to do
 
 
 def uncontrolled(device):
@@ -828,8 +900,9 @@ class Supervisor:
     slow that happened to be measured then: what drifts lands on all of them, and shows in their spread.
     """
 
-    def __init__(self, kit, host, results, worker_class, cores=None, fixed_performance=False):
+    def __init__(self, kit, host, results, worker_class, memory, cores=None, fixed_performance=False):
         self.kit, self.host, self.results, self.worker_class = kit, host, results, worker_class
+        self.memory = memory  # the file of `steady_clocks`
         self.wanted_cores = cores
         self.settings = kit.run["settings"]
         self.progress = {key: Progress(self.settings) for key in kit.models}
@@ -846,11 +919,17 @@ class Supervisor:
         self.measured_hot = None
 
     def run(self):
-        device = self._meet_device()
-        try:
-            self._measure()
-        finally:
-            self._close_worker()
+        device = describe()
+        self._take_cores(device["cores_allowed"])
+        with steady_clocks(self.cores, self.memory) as found:
+            try:
+                self._meet_device(device, found)
+                self._measure()
+            finally:
+                self._close_worker()
+            self._end(device)
+
+    def _end(self, device):
         unsure = [key for key, p in self.progress.items() if not p.failed and not p.tight]
         self.results.append(
             {
@@ -864,28 +943,30 @@ class Supervisor:
             }
         )
 
-    def _meet_device(self):
-        device = describe()
-        threads, allowed = self.settings["threads"], device["cores_allowed"]
+    def _take_cores(self, allowed):
+        threads = self.settings["threads"]
         count = len(allowed) if allowed else os.cpu_count() or threads
         self.cores = self._choose_cores(allowed, threads, count)
         self.spare_core = (len(self.cores) if self.cores else threads) < count
+
+    def _meet_device(self, device, governors):
         ready = self._open_worker()
         if not ready["pinned"]:
             if self.wanted_cores:
                 raise Fatal("this system does not let us choose our cores", usage=True)
             self.cores = None
         elif self.spare_core:
-            pin(set(allowed) - set(self.cores))  # the supervisor itself stays out of the way
+            pin(set(device["cores_allowed"]) - set(self.cores))  # the supervisor itself stays out of the way
         device["runtime"] = ready["runtime"]
         device["cores_used"] = self.cores
         device["nice"] = self.nice
-        device["governor"] = read_text(core_file((self.cores or [0])[0], "cpufreq/scaling_governor"))
+        core = (self.cores or [0])[0]
+        device["governor"] = governor(core)
+        device["governor_found"] = governors.get(core, device["governor"])
         device["fixed_performance_mode"] = self.fixed_performance or None  # nobody can ask a system for it
         device["before"] = state(self.cores)
         device["uncontrolled"] = uncontrolled(device)
         self.results.append(device)
-        return device
 
     def _choose_cores(self, allowed, threads, count):
         wanted = self.wanted_cores
@@ -1109,6 +1190,8 @@ def measure_kit(arguments, stream):
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, end)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # not under nohup
+        signal.signal(signal.SIGHUP, end)
 
     def say(record):
         stream(json.dumps(record).encode() + b"\n")
@@ -1121,7 +1204,8 @@ def measure_kit(arguments, stream):
     lock.take(host, say)
     results = Results(os.path.join(arguments.kit, "results.jsonl"), kit.run, arguments.seen, stream)
     worker_class = SpawnedWorker if spawn else ForkedWorker
-    Supervisor(kit, host, results, worker_class, arguments.cores, arguments.fixed_performance).run()
+    memory = lock.path + ".governors"
+    Supervisor(kit, host, results, worker_class, memory, arguments.cores, arguments.fixed_performance).run()
 
 
 def main(argv=None):

@@ -30,6 +30,7 @@ _DEVICE_FIELDS = (
     "nice",
     "max_mhz",
     "governor",
+    "governor_found",
     "fixed_performance_mode",
 )
 #: What shows that a table was derived from a journal as it is now; nothing else changes these.

@@ -304,6 +304,133 @@ def test_the_lock_of_a_killed_agent_is_free(tmp_path):
     assert all(len(measured) >= QUICK.min_rounds for measured in visits(done.stdout).values())
 
 
+# --- clocks --------------------------------------------------------------------------------------------
+
+
+def fake_cores(folder: Path, governor: str = "ondemand") -> Path:
+    """A folder like the kernel's, with a governor for each core of this machine."""
+    for core in {0, *os.sched_getaffinity(0)}:
+        (folder / f"cpu{core}/cpufreq").mkdir(parents=True)
+        (folder / f"cpu{core}/cpufreq/scaling_governor").write_text(governor)
+    return folder
+
+
+def governors(cores: Path) -> list[str]:
+    return sorted(path.read_text() for path in cores.glob("cpu*/cpufreq/scaling_governor"))
+
+
+def look_there(kit: Path, cores: Path) -> None:
+    """Let the kit's agent find the cores in another folder."""
+    source = (kit / "agent.py").read_text()
+    assert '"/sys/devices/system/cpu"' in source
+    (kit / "agent.py").write_text(source.replace('"/sys/devices/system/cpu"', repr(str(cores))))
+
+
+def test_the_clock_is_steady_while_it_measures_and_then_as_before(tmp_path):
+    cores = fake_cores(tmp_path / "cpu")
+    before = governors(cores)
+    kit = make_kit(tmp_path / "kit", [conv_model(tmp_path, "conv")])
+    look_there(kit, cores)
+    done = run_agent(kit)
+    assert done.returncode == 0, done.stderr
+    device = records(done.stdout)[1]
+    assert (device["governor"], device["governor_found"]) == ("performance", "ondemand")
+    assert not any("governor" in note for note in device["uncontrolled"])
+    assert governors(cores) == before
+    assert not (kit / "lock.governors").exists()
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("death", ["stdin closes", "SIGTERM", "SIGINT", "SIGHUP"])
+def test_the_governor_is_set_back_however_it_ends(tmp_path, how, death):
+    cores = fake_cores(tmp_path / "cpu")
+    before = governors(cores)
+    kit, env, mark = hanging_kit(tmp_path)
+    look_there(kit, cores)
+    with start(kit, "--attached", *filter(None, [how]), env=env) as process:
+        wait_for(mark.exists)
+        assert governors(cores) == sorted(["performance", *before[1:]])  # the core in use, no other
+        if death == "stdin closes":
+            process.stdin.close()
+        else:
+            process.send_signal(getattr(signal, death))
+        assert process.wait(10) == 130
+    assert governors(cores) == before
+
+
+def test_a_run_after_a_kill_sets_the_governor_back(tmp_path):
+    cores = fake_cores(tmp_path / "cpu")
+    before = governors(cores)
+    kit, env, mark = hanging_kit(tmp_path)
+    look_there(kit, cores)
+    with start(kit, env=env) as process:
+        worker = int(wait_for(lambda: mark.exists() and mark.read_text()))
+        process.kill()
+    os.kill(worker, signal.SIGKILL)
+    assert governors(cores) != before
+    next_kit = make_kit(tmp_path / "next", [conv_model(tmp_path, "conv")])
+    look_there(next_kit, cores)
+    done = run_agent(next_kit, "--lock", str(kit / "lock"))
+    device = records(done.stdout)[1]
+    assert (device["governor"], device["governor_found"]) == ("performance", "ondemand")
+    assert governors(cores) == before
+    assert not (kit / "lock.governors").exists()
+
+
+def test_who_may_not_set_the_governor_records_it(tmp_path, monkeypatch):
+    cores = fake_cores(tmp_path / "cpu")
+    monkeypatch.setattr(agent, "CPUS", str(cores))
+    monkeypatch.setattr(agent.os, "access", lambda path, mode: False)
+    memory = tmp_path / "memory"
+    with agent.steady_clocks([0], str(memory)) as found:
+        assert found == {0: "ondemand"}
+        assert agent.governor(0) == "ondemand"
+        assert not memory.exists()
+
+
+def test_a_kernel_that_refuses_a_governor_is_believed(tmp_path, monkeypatch):
+    monkeypatch.setattr(agent, "CPUS", str(fake_cores(tmp_path / "cpu")))
+    monkeypatch.setattr(agent, "set_governor", lambda core, name: False)
+    with agent.steady_clocks([0], str(tmp_path / "memory")) as found:
+        assert found == {0: "ondemand"}
+        assert agent.governor(0) == "ondemand"
+    assert not (tmp_path / "memory").exists()
+
+
+def test_what_cannot_be_set_back_yet_stays_remembered(tmp_path, monkeypatch):
+    cores = fake_cores(tmp_path / "cpu", "performance")
+    monkeypatch.setattr(agent, "CPUS", str(cores))
+    memory = tmp_path / "memory"
+    memory.write_text('{"0": "schedutil"}')
+    with monkeypatch.context() as without_root:
+        without_root.setattr(agent, "set_governor", lambda core, name: False)
+        with agent.steady_clocks([0], str(memory)) as found:
+            assert found == {0: "schedutil"}
+    assert json.loads(memory.read_text()) == {"0": "schedutil"}
+    assert agent.set_back(str(memory)) == {}
+    assert agent.governor(0) == "schedutil"
+    assert not memory.exists()
+
+
+def test_a_governor_that_somebody_else_has_set_since_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(agent, "CPUS", str(fake_cores(tmp_path / "cpu", "powersave")))
+    memory = tmp_path / "memory"
+    memory.write_text('{"0": "ondemand", "77": "ondemand"}')
+    assert agent.set_back(str(memory)) == {}
+    assert agent.governor(0) == "powersave"
+    assert not memory.exists()
+
+
+@pytest.mark.parametrize("rubbish", ["", "[]", "{", '{"a": 1}', '{"0": {}}', "\0"])
+def test_a_damaged_memory_changes_nothing(tmp_path, monkeypatch, rubbish):
+    monkeypatch.setattr(agent, "CPUS", str(fake_cores(tmp_path / "cpu", "powersave")))
+    (tmp_path / "memory").write_text(rubbish)
+    with agent.steady_clocks([0], str(tmp_path / "memory")) as found:
+        assert found == {0: "powersave"}
+    assert agent.governor(0) == "powersave"
+    assert not (tmp_path / "memory").exists()
+
+
 # --- what it knows -------------------------------------------------------------------------------------
 
 
