@@ -10,7 +10,7 @@ import subprocess
 import sys
 import zipfile
 from functools import cache
-from importlib.metadata import entry_points, metadata, requires, version
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -21,9 +21,15 @@ import ofa_profiler
 from ofa_profiler import LatencyTable, get_space
 from ofa_profiler.table import Row
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pytest brings it
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("device_agents", "ofa_profiler", "ofa_search")
-COMMANDS = sorted(point.name for point in entry_points(group="console_scripts") if point.name.startswith("ofa-"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+COMMANDS = sorted(PROJECT["scripts"])
 DOCUMENTS = sorted(path for path in [*ROOT.glob("*.md"), *ROOT.glob("*/*.md")] if path.parts[-2] != ".venv")
 
 
@@ -68,8 +74,11 @@ def test_versions_agree() -> None:
 # --- dependencies -----------------------------------------------------------------------------------------
 
 
-def requirements() -> list[Requirement]:
-    return [Requirement(line) for line in requires("ofa-profiler") or ()]
+REQUIREMENTS = [
+    Requirement(line)
+    for lines in [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    for line in lines
+]
 
 
 def test_whatever_is_imported_is_declared() -> None:
@@ -77,7 +86,7 @@ def test_whatever_is_imported_is_declared() -> None:
     distribution = {"yaml": "pyyaml", "ai_edge_litert": "ai-edge-litert", "google": "protobuf"}
     distribution |= {"adb_shell": "adb-shell"}
     optional_on_boards = {"tflite_runtime"}
-    declared = {canonicalize_name(requirement.name) for requirement in requirements()}
+    declared = {canonicalize_name(requirement.name) for requirement in REQUIREMENTS}
     known = set(sys.stdlib_module_names) | set(PACKAGES) | optional_on_boards
     for path in (path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -104,14 +113,8 @@ def test_every_dependency_is_pinned_once_for_each_python_and_within_its_range(py
             (exact,) = pin.specifier
             assert exact.operator == "=="
             pins[canonicalize_name(pin.name)] = exact.version
-    extras = metadata("ofa-profiler").get_all("Provides-Extra") or []
-    for requirement in requirements():
-        wanted = [
-            e
-            for e in ["", *extras]
-            if not requirement.marker or requirement.marker.evaluate({**environment, "extra": e})
-        ]
-        if wanted and requirement.name != "ofa-profiler":
+    for requirement in REQUIREMENTS:
+        if requirement.name != "ofa-profiler" and (not requirement.marker or requirement.marker.evaluate(environment)):
             assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
 
 
