@@ -136,26 +136,32 @@ def test_a_part_comes_from_the_first_mirror_that_has_it(
     mirror: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, folder = mirror
-    (folder / "wrong").mkdir()
-    (folder / "wrong" / "a.deb").write_bytes(b"<html>log in to this network</html>")
-    (folder / "a.deb").write_bytes(b"content")
-    nobody = f"http://127.0.0.1:{free_port()}/"
-    monkeypatch.setattr(phone_bundle, "MIRRORS", (nobody, url + "wrong/", url))
+    for place, content in ("wrong", b"<html>log in to this network</html>"), ("debian", b"content"):
+        (folder / place / "pool" / "main").mkdir(parents=True)
+        (folder / place / "pool" / "main" / "a.deb").write_bytes(content)
+    nobody = f"http://127.0.0.1:{free_port()}/debian"
+    monkeypatch.setattr(phone_bundle, "_APT_SOURCES", tmp_path / "apt")
+    monkeypatch.setenv(phone_bundle.MIRROR_VARIABLE, f"{nobody} {url}wrong/ {url}debian")
     sha256 = hashlib.sha256(b"content").hexdigest()
     parts = tmp_path / "parts"
     assert phone_bundle._fetch("a.deb", 7, sha256, parts) == b"content"
-    monkeypatch.setattr(phone_bundle, "MIRRORS", ())  # the second time from the cache
+    monkeypatch.delenv(phone_bundle.MIRROR_VARIABLE)  # the second time from the cache
     assert phone_bundle._fetch("a.deb", 7, sha256, parts) == b"content"
     (parts / "a.deb").write_bytes(b"damaged")
-    monkeypatch.setattr(phone_bundle, "MIRRORS", (url,))
+    (tmp_path / "apt" / "sources.list.d").mkdir(parents=True)
+    (tmp_path / "apt" / "sources.list.d" / "own.sources").write_text(
+        f"Types: deb\n# {nobody}\nURIs: {url}debian/\nSuites: bookworm\n", encoding="utf-8"
+    )
     assert phone_bundle._fetch("a.deb", 7, sha256, parts) == b"content"
 
 
 def test_without_internet_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(phone_bundle, "MIRRORS", (f"http://127.0.0.1:{free_port()}/",))
-    with pytest.raises(DeviceError, match="--phone-bundle") as caught:
-        get_bundle(cache_dir=tmp_path)
-    assert "\n" not in str(caught.value)
+    monkeypatch.setattr(phone_bundle, "_APT_SOURCES", tmp_path / "apt")
+    for mirrors in "", f"http://127.0.0.1:{free_port()}/debian":
+        monkeypatch.setenv(phone_bundle.MIRROR_VARIABLE, mirrors)
+        with pytest.raises(DeviceError, match=rf"{phone_bundle.MIRROR_VARIABLE}.* --phone-bundle") as caught:
+            get_bundle(cache_dir=tmp_path)
+        assert "\n" not in str(caught.value)
     assert not list(tmp_path.rglob("*.gz"))
 
 

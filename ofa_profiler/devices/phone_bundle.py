@@ -14,10 +14,12 @@ numpy and the runtime are not in it: they come as wheels, as for any board (`pro
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import io
 import lzma
+import os
 import re
 import tarfile
 import urllib.error
@@ -30,12 +32,9 @@ from ofa_profiler.errors import DeviceError, InputFileError
 from ofa_profiler.export.cache import default_cache_dir
 from ofa_profiler.files import write_bytes
 
-#: The folder `pool` of Debian; the second keeps releases that have left the first, the third keeps everything.
-MIRRORS = (
-    "https://deb.debian.org/debian/pool/main/",
-    "https://archive.debian.org/debian/pool/main/",
-    "https://snapshot.debian.org/archive/debian/20261101T000000Z/pool/main/",
-)
+#: Addresses of Debian mirrors, apart by spaces; the one for `https://HOST/debian/pool/...` is `https://HOST/debian`.
+MIRROR_VARIABLE = "OFA_DEBIAN_MIRROR"
+_APT_SOURCES = Path("/etc/apt")
 _TIMEOUT_S = 60.0
 _SUMS = "SHA256SUMS"
 _PYTHON = "python3.11"
@@ -163,6 +162,17 @@ def _sums(hashes: dict[str, str]) -> bytes:
     return "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes)).encode()
 
 
+def mirrors() -> list[str]:
+    """Where Debian's packages are to be had: what the user says, then what apt uses on this machine."""
+    named = os.environ.get(MIRROR_VARIABLE, "").split()
+    for path in sorted([*_APT_SOURCES.glob("sources.list"), *_APT_SOURCES.glob("sources.list.d/*")]):
+        with contextlib.suppress(OSError):
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            used = [line for line in lines if not line.lstrip().startswith("#")]
+            named += re.findall(r"https?://\S*debian\S*", "\n".join(used))
+    return list(dict.fromkeys(address.rstrip("/") for address in named))
+
+
 def _fetch(name: str, size: int, sha256: str, folder: Path) -> bytes:
     """A package, from `folder` or a mirror."""
     path = folder / PurePosixPath(name).name
@@ -173,9 +183,10 @@ def _fetch(name: str, size: int, sha256: str, folder: Path) -> bytes:
     except OSError:
         pass
     reasons = []
-    for mirror in MIRRORS:
+    for mirror in mirrors():
+        address = f"{mirror}/pool/main/{name}"
         try:
-            with urllib.request.urlopen(mirror + name, timeout=_TIMEOUT_S) as response:  # noqa: S310 (https, and hashed)
+            with urllib.request.urlopen(address, timeout=_TIMEOUT_S) as response:  # noqa: S310 (what comes is hashed)
                 data = bytes(response.read(size + 1))
         except (OSError, urllib.error.URLError) as error:
             reasons.append(f"{mirror.split('/')[2]}: {getattr(error, 'reason', None) or error}")
@@ -184,9 +195,10 @@ def _fetch(name: str, size: int, sha256: str, folder: Path) -> bytes:
             write_bytes(path, data)
             return data
         reasons.append(f"{mirror.split('/')[2]}: not the file that was expected")
+    why = "; ".join(reasons)[:300] or "no mirror is known"
     raise DeviceError(
-        f"cannot fetch {PurePosixPath(name).name}, a part of the Python for phones ({'; '.join(reasons)[:300]}); "
-        "where there is no internet, give a bundle made elsewhere with --phone-bundle"
+        f"cannot fetch {PurePosixPath(name).name}, a part of the Python for phones ({why}); name a Debian mirror in "
+        f"{MIRROR_VARIABLE}, or give a bundle made elsewhere with --phone-bundle"
     )
 
 
