@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,14 @@ def test_what_was_fetched_once_needs_no_index(index, tmp_path, monkeypatch):
     again.paths[0].write_bytes(b"damaged")
     with pytest.raises(DeviceError, match="no wheels of onnxruntime"):
         find_wheels("onnxruntime", BOARD, tmp_path / "cache")
+
+
+def test_several_boards_of_one_kind_share_a_download(index, tmp_path):
+    make_wheel(index, "cp39-cp39-manylinux_2_28_aarch64")
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: find_wheels("onnxruntime", BOARD, tmp_path / "cache").name, range(3)))
+    assert len(set(found)) == 1
+    assert len(list((tmp_path / "cache" / "wheels").iterdir())) == 1
 
 
 @pytest.mark.parametrize(

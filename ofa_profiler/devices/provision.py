@@ -6,11 +6,15 @@ that has a wheel for it. The wheels stay in the cache of this machine, so the ne
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
+import threading
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +22,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ofa_profiler.errors import DeviceError
+from ofa_profiler.errors import DeviceError, UsageError
 from ofa_profiler.export.cache import default_cache_dir
 from ofa_profiler.files import write_text
 
@@ -27,6 +31,7 @@ PACKAGES = {"onnxruntime": ("onnxruntime", "numpy")}
 _OLDEST_PYTHON = (3, 7)
 _DOWNLOAD_TIMEOUT_S = 900.0
 _WHEELS_FILE = "wheels.json"
+_ONE_AT_A_TIME = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -135,11 +140,29 @@ def find_wheels(runtime: str, board: Board, cache_dir: Path | None = None) -> Wh
     if board.implementation != "CPython" or not board.platforms:
         raise DeviceError(f"there are no wheels of {runtime} for {board}: {instead}")
     folder = (cache_dir or default_cache_dir()) / "wheels" / f"{runtime}-{board.abi}-{board.platforms[0]}"
-    if (found := _cached(folder)) is None:
-        _download(PACKAGES[runtime], board, folder, instead)
-        found = sorted(folder.glob("*.whl"))
-        write_text(folder / _WHEELS_FILE, json.dumps({path.name: _sha256(path) for path in found}, indent=1) + "\n")
+    with _ONE_AT_A_TIME:  # several boards of one kind need one download
+        if (found := _cached(folder)) is None:
+            _fill(folder, PACKAGES[runtime], board, instead)
+            found = _cached(folder)
+    if found is None:
+        raise DeviceError(f"the wheels of {runtime} in {folder} are damaged: remove that folder")
     return Wheels(runtime, tuple(found))
+
+
+def _fill(folder: Path, packages: tuple[str, ...], board: Board, instead: str) -> None:
+    """Download into a folder that gets its name when it is complete."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", dir=folder.parent) as name:
+            fresh = Path(name) / "wheels"
+            _download(packages, board, fresh, instead)
+            hashes = {path.name: _sha256(path) for path in sorted(fresh.glob("*.whl"))}
+            write_text(fresh / _WHEELS_FILE, json.dumps(hashes, indent=1) + "\n")
+            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # another process was faster
+                fresh.rename(folder)
+    except OSError as error:
+        raise UsageError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
 def _cached(folder: Path) -> list[Path] | None:
@@ -159,9 +182,6 @@ def _download(packages: tuple[str, ...], board: Board, folder: Path, instead: st
     command += [f"--abi={abi}" for abi in (board.abi, "abi3", "none")]
     command += [f"--platform={platform}" for platform in board.platforms]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in folder.glob("*.whl"):
-            path.unlink()
         done = subprocess.run(
             [*command, "--dest", str(folder), *packages], capture_output=True, timeout=_DOWNLOAD_TIMEOUT_S, check=False
         )

@@ -20,7 +20,7 @@ from typing import IO, Any
 import device_agents
 from ofa_profiler.devices.provision import Wheels
 from ofa_profiler.devices.shell import Readable, Shell, one_line
-from ofa_profiler.errors import DeviceError, TransientDeviceError
+from ofa_profiler.errors import DeviceError, TransientDeviceError, UsageError
 from ofa_profiler.journal import Record, parse_record
 
 #: Runs the store's source, whose length is the first argument, and leaves the rest of stdin to it.
@@ -87,7 +87,11 @@ class Store:
         }
         unpacked = {f"{path}/{name}": data for path, tree in contents.items() for name, data in tree.items()}
         with tempfile.TemporaryFile() as packed:
-            request["size"] = _pack({**files, **unpacked}, packed)
+            try:
+                request["size"] = _pack({**files, **unpacked}, packed)
+            except OSError as error:
+                folder = tempfile.gettempdir()
+                raise UsageError(f"cannot pack into {folder} what the device lacks: {error.strerror}") from error
             size = packed.tell()
             packed.seek(0)
             if self.tell is not None and size > _WORTH_TELLING:
