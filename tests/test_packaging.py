@@ -55,7 +55,14 @@ def help_of(command: str) -> str:
 
 
 def test_the_commands_of_the_design_are_installed() -> None:
-    assert {"ofa-profile", "ofa-search", "ofa-verify"} <= set(COMMANDS)
+    assert {"ofa-profile", "ofa-search", "ofa-train", "ofa-verify"} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("what", ["supernet", "predictor"])
+def test_training_is_refused_in_one_line_as_long_as_there_is_none(what: str) -> None:
+    done = run(script("ofa-train"), what)
+    assert done.returncode == 2
+    assert re.fullmatch(rf"ofa-train: this version cannot train a {what} yet; .*\n", done.stderr)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
