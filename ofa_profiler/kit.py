@@ -64,7 +64,8 @@ def run_record(models: Iterable[ModelFile], settings: Settings, about: Mapping[s
     return {
         "type": "run",
         "format": FORMAT,
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        # To the microsecond: on a device, what was asked for and when names the folder of its results.
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds"),
         "settings": settings.to_json(),
         "about": {"tool_version": __version__, **about},
         "models": {model.key: model.sha256 for model in models},
