@@ -14,6 +14,9 @@ terminal. Run again, the agent goes on where the file ends.
     {"type": "run", ...}      what was asked: settings and the SHA-256 of every model (first line)
     {"type": "device", ...}   the machine, once per start
     {"type": "visit", ...}    one model measured once: every sample in ns, or status "failed" and why
+    {"type": "reference", ...}  one model measured between the visits, to see whether the device is as fast
+                              as it was: `drifted` if not, and `again` if the visits since the last such
+                              look do not count and are made again
     {"type": "end", ...}      everything asked for is there, or the time is up
 
 On stdout alone, never in the file: {"type": "waiting"} (another agent is measuring here, or the chip
@@ -56,6 +59,12 @@ LOOK_FOR_HEAT_EVERY_S = 10.0
 COOLING_STEP_S = 5.0
 COOL_DOWN_S = 120.0  # at most; then what is hot is measured hot
 STAYS_HOT_S = 600.0  # after that, the next pause comes this much later at the earliest
+REFERENCE_MS = 1.0  # the reference op is the one nearest to this ...
+REFERENCE_AMONG = 8  # ... of the first that were visited
+LOOKS_AT_FIRST = 5  # at the reference op, to know how much its visits vary
+REFERENCE_SHARE = 0.1  # of the time, at most: a slow reference op is looked at less often
+SETTLING_STEP_S = 5.0
+SETTLE_S = 60.0  # at most, of a whole run; then what drifts is measured drifting
 CPUS = "/sys/devices/system/cpu"
 STEADY = "performance"  # the governor that keeps the clock where it is
 TOO_HOT_C = 95.0  # chips slow down somewhere from 80 C on, and say so; who does not say is believed until here
@@ -798,7 +807,7 @@ class Results:
         lines = self._read(path, seen)
         for line in lines:
             record = self._parse(line, path)
-            if record["type"] == "visit":
+            if record["type"] in ("visit", "reference"):
                 self.visits.append(record)
         if lines and not same_run(self._parse(lines[0], path), run):
             raise Fatal("%s holds the results of another kit: move it away" % path)
@@ -848,19 +857,22 @@ class Results:
         self.stream(line)
         # The host syncs every line of its own copy; here, often enough not to lose much to a power
         # cut and seldom enough not to disturb the measurement on a slow card.
-        if time.monotonic() - self.synced > FSYNC_EVERY_S or record["type"] != "visit":
+        if time.monotonic() - self.synced > FSYNC_EVERY_S or record["type"] not in ("visit", "reference"):
             os.fsync(self.file.fileno())
             self.synced = time.monotonic()
 
 
 def same_run(one, other):
     """Whether two run records ask for the same thing; more or less time for it is still the same."""
+    if not isinstance(one, dict):
+        return False
+    common = one.get("settings", {}).keys() & other["settings"].keys()  # later versions have more of them
 
     def essence(run):
-        settings = {k: v for k, v in run.get("settings", {}).items() if k != "time_limit_s"}
+        settings = {k: v for k, v in run.get("settings", {}).items() if k in common and k != "time_limit_s"}
         return run.get("format"), settings, run.get("models")
 
-    return isinstance(one, dict) and essence(one) == essence(other)
+    return essence(one) == essence(other)
 
 
 class Progress:
@@ -871,6 +883,7 @@ class Progress:
         self.failed = False
         self.medians = []
         self.samples = array.array("q")
+        self.counts = []  # of the samples of each visit
         self.half_width = None
 
     def add(self, record):
@@ -879,6 +892,13 @@ class Progress:
             return
         self.medians.append(statistics.median(record["samples_ns"]))
         self.samples.extend(record["samples_ns"])
+        self.counts.append(len(record["samples_ns"]))
+        self.half_width = half_width(self.medians, self.samples)
+
+    def forget_last(self):
+        """The last visit does not count."""
+        self.medians.pop()
+        del self.samples[len(self.samples) - self.counts.pop() :]
         self.half_width = half_width(self.medians, self.samples)
 
     @property
@@ -891,6 +911,78 @@ class Progress:
         if self.failed or rounds >= self.settings["max_rounds"]:
             return False
         return rounds < self.settings["min_rounds"] or not self.tight
+
+
+class Reference:
+    """One model that tells whether the device is as fast as it was; None as `key` before it is chosen.
+
+    Its level is the median of all looks, so a device that changes for good has a new level as soon as most
+    of them agree. Of those made while we wait for it to settle, only the first counts, unless it never did.
+    The settings' `drift_tolerance` is what a look may be off the level; on a noisy machine it is as much as
+    they vary anyway (95% of them, by their median absolute deviation, which a few slow ones do not widen).
+    """
+
+    def __init__(self, settings):
+        self.tolerance = settings.get("drift_tolerance", 0)
+        self.key = None
+        self.medians = []
+        self.waiting = []  # medians of looks that count if the device does not settle
+        self.is_off = False
+        self.unfit = set()  # models that failed as a reference
+        self.last_s = 0.0  # what the last look took
+        self.since = []  # models visited since then ...
+        self.since_s = 0.0  # ... for so long
+        self.visits = self.repeated = self.kept = 0
+
+    def add_visit(self, record):
+        self.medians += self.waiting
+        self.waiting = []
+        self.since_s += record["seconds"]
+        if record["status"] == "ok":
+            self.since.append(record["key"])
+        else:
+            self.since = [key for key in self.since if key != record["key"]]
+
+    def add(self, record):
+        """Take in a look -> the models whose visits since the one before do not count."""
+        self.visits += 1
+        if record["status"] != "ok":
+            self.unfit.add(record["key"])
+            self.key = None
+            return []
+        if record["key"] != self.key:
+            self.key, self.medians, self.waiting, self.is_off = record["key"], [], [], False
+        still_off = self.is_off and record["drifted"] and not self.since
+        self.waiting = self.waiting if still_off else []
+        (self.waiting if still_off else self.medians).append(statistics.median(record["samples_ns"]))
+        self.is_off = record["drifted"]
+        void = self.since if record["again"] else []
+        self.repeated += len(void)
+        self.kept += len(self.since) if record["drifted"] and not record["again"] else 0
+        self.last_s, self.since, self.since_s = record["seconds"], [], 0.0
+        return void
+
+    @property
+    def well_known(self):
+        return len(self.medians) >= LOOKS_AT_FIRST
+
+    def drift(self, samples):
+        """How far the median of `samples` is off the level, relative to it, and whether that is too far."""
+        if not self.well_known:
+            return None, False
+        level, count = statistics.median(self.medians), len(self.medians)
+        spread = 1.4826 * statistics.median(abs(median - level) for median in self.medians)
+        varies = spread * T_975[min(count - 1, len(T_975)) - 1] * math.sqrt(1 + 1 / count)
+        off = statistics.median(samples) - level
+        return off / level, abs(off) > max(self.tolerance * level, varies)
+
+    def choose(self, progress):
+        """The model to look at, once enough of them are known; None before."""
+        fit = {key: model for key, model in progress.items() if not model.failed and key not in self.unfit}
+        known = [key for key, model in fit.items() if model.medians]
+        if not known or len(known) < min(REFERENCE_AMONG, len(fit)):
+            return None
+        return min(known, key=lambda key: (abs(math.log(fit[key].medians[0] / 1e6 / REFERENCE_MS)), key))
 
 
 class Supervisor:
@@ -907,9 +999,11 @@ class Supervisor:
         self.settings = kit.run["settings"]
         self.progress = {key: Progress(self.settings) for key in kit.models}
         self.used_s = 0.0
+        self.reference = Reference(self.settings)
         for record in results.visits:
-            self.progress[record["key"]].add(record)
-            self.used_s += record["seconds"]
+            self._take(record)
+        self.returned = bool(results.visits)  # the device may be another one by now
+        self.patience_s = SETTLE_S
         self.worker = None
         self.killed = set()  # models whose worker was killed from outside, once
         self.lost_in_a_row = 0
@@ -939,6 +1033,8 @@ class Supervisor:
                 "cut_short": [key for key in unsure if self.progress[key].wants_visit],
                 "noisy": [key for key in unsure if not self.progress[key].wants_visit],
                 "measured_hot": self.measured_hot,
+                "repeated": self.reference.repeated,
+                "drifted": self.reference.kept,
                 "after": state(device["cores_used"]),
             }
         )
@@ -982,6 +1078,8 @@ class Supervisor:
         while True:
             wanting = [key for key, progress in self.progress.items() if progress.wants_visit]
             if not wanting:
+                if self._has_drifted(at_end=True):
+                    continue
                 return
             rounds = min(len(self.progress[key].medians) for key in wanting)
             batch = [key for key in wanting if len(self.progress[key].medians) == rounds]
@@ -989,9 +1087,66 @@ class Supervisor:
             for key in batch:
                 # A first look at every model comes before the limit: half a table is no table.
                 if rounds and limit_s is not None and self.used_s >= limit_s:
+                    self._has_drifted(at_end=True, may_repeat=False)
                     return
                 self._cool_down()
+                if self._has_drifted():
+                    break
                 self._visit(key, rounds)
+
+    def _take(self, record):
+        """Let a visit count, of this start or of one before."""
+        self.used_s += record["seconds"]
+        if record["type"] == "visit":
+            self.progress[record["key"]].add(record)
+            self.reference.add_visit(record)
+        else:
+            for key in self.reference.add(record):
+                self.progress[key].forget_last()
+
+    def _has_drifted(self, at_end=False, may_repeat=True):
+        """Look at the reference op if it is time to -> whether models have to be visited again."""
+        reference, every_s = self.reference, self.settings.get("reference_every_s")
+        if not every_s or (at_end and not (reference.since and reference.well_known)):
+            return False
+        if reference.key is None or not reference.well_known:
+            key = reference.key or reference.choose(self.progress)
+            while key is not None and not reference.well_known and self._look(key)["status"] == "ok":
+                pass
+            return False
+        due = reference.since_s >= max(every_s, reference.last_s / REFERENCE_SHARE)
+        if not (due or at_end or self.returned):
+            return False
+        self.returned = False
+        # Repeats cost as much as the least number of rounds, at most: a device may never settle.
+        may_repeat = may_repeat and reference.repeated < len(self.progress) * self.settings["min_rounds"]
+        look = self._look(reference.key, may_repeat and self.patience_s > 0)
+        again = look.get("again", False)
+        while look.get("drifted") and self.patience_s > 0 and may_repeat:
+            percent = 100 * look["drift"]
+            why = "the reference op takes %+.0f%%: waiting for the device to be as before" % percent
+            self.results.tell({"type": "waiting", "why": why})
+            self.host.check(SETTLING_STEP_S)
+            self.patience_s -= SETTLING_STEP_S
+            look = self._look(reference.key)
+        return again
+
+    def _look(self, key, may_repeat=False):
+        """Visit the reference op -> the record. One that is off is made sure of: anything may come between."""
+        record = self._ask(key, {"type": "reference", "key": key, "status": "ok"})
+        if record["status"] == "ok":
+            record["drift"], record["drifted"] = self.reference.drift(record["samples_ns"])
+            for _ in range(2 if record["drifted"] else 0):
+                more = self._ask(key, {"status": "ok"})
+                if more["status"] == "ok":
+                    for name in ("samples_ns", "warmup_ns", "warmup_runs", "seconds"):
+                        record[name] += more[name]
+            record["drift"], record["drifted"] = self.reference.drift(record["samples_ns"])
+            record["again"] = record["drifted"] and may_repeat and bool(self.reference.since)
+        self._take(record)
+        self.results.append(record)
+        self._check_losses(record)
+        return record
 
     def _cool_down(self):
         """Pause while heat slows the device down: what is measured then is the heat."""
@@ -1016,10 +1171,18 @@ class Supervisor:
         return min(visit_s, max(0.01, 0.6 * share_s))
 
     def _visit(self, key, rounds):
+        record = self._ask(key, {"type": "visit", "key": key, "round": rounds, "status": "ok"})
+        self._take(record)
+        record["half_width"] = self.progress[key].half_width
+        self.results.append(record)
+        self._tell(rounds)
+        self._check_losses(record)
+
+    def _ask(self, key, record):
+        """Let the worker run a model -> the record with what came of it, and the seconds that it took."""
         begin = time.monotonic()
         model = self.kit.models[key]
         request = dict(model, path=self.kit.path_of(model), visit_s=self._visit_s())
-        record = {"type": "visit", "key": key, "round": rounds, "status": "ok"}
         try:
             if self.worker is None:
                 self._open_worker()
@@ -1037,16 +1200,13 @@ class Supervisor:
                 # No model does that to itself: the system did, for want of memory, or somebody. Once is no proof.
                 self.killed.add(key)
                 self.used_s += time.monotonic() - begin
-                self._visit(key, rounds)
-                return
+                return self._ask(key, record)
             record.update(status="failed", cause="timeout" if str(error) else "crash", error=str(error) or ended)
             self.lost_in_a_row += 1
         record["seconds"] = round(time.monotonic() - begin, 6)
-        self.used_s += record["seconds"]
-        self.progress[key].add(record)
-        record["half_width"] = self.progress[key].half_width
-        self.results.append(record)
-        self._tell(rounds)
+        return record
+
+    def _check_losses(self, record):
         if self.lost_in_a_row >= GIVE_UP_AFTER:
             raise Fatal("%d models in a row crashed or hung: %s" % (self.lost_in_a_row, record["error"]))
 

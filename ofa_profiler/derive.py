@@ -30,7 +30,6 @@ _DEVICE_FIELDS = (
     "nice",
     "max_mhz",
     "governor",
-    "governor_found",
     "fixed_performance_mode",
 )
 #: What shows that a table was derived from a journal as it is now; nothing else changes these.
@@ -119,9 +118,18 @@ def table_metadata(log: Log) -> dict[str, Any]:
     notes = [note for record in log.devices for note in record["uncontrolled"]]
     if isinstance(end.get("measured_hot"), str):
         notes.append(f"it stayed hot, and was measured so: {end['measured_hot']}")
+    if log.n_drifted:
+        percent = f"{settings.drift_tolerance:.0%}"
+        notes.append(
+            f"{log.n_drifted} of {log.n_visits} visits count though the reference op was off by over {percent}"
+        )
+    # Journals of earlier versions have none of these, and their tables need not be made anew.
+    found = {name: device[name] for name in ("governor_found",) if name in device}
+    watched = {"references": log.n_references, "repeated": log.n_repeated, "drifted": log.n_drifted}
     return {
         "device": {
             **{name: device.get(name) for name in _DEVICE_FIELDS},
+            **found,
             "before": device.get("before"),
             "after": end.get("after"),
             "uncontrolled": list(dict.fromkeys(notes)),
@@ -145,6 +153,8 @@ def table_metadata(log: Log) -> dict[str, Any]:
             # Ops that the time limit, or the largest number of rounds, kept from `target_half_width`.
             "cut_short": len(end["cut_short"]) if log.end else None,
             "noisy": len(end["noisy"]) if log.end else None,
+            # Looks at the reference op; visits made again because it had drifted; drifted ones that count.
+            **(watched if log.n_references else {}),
         },
     }
 

@@ -61,6 +61,11 @@ class Log:
         self.devices: list[Record] = []
         self.visits: dict[str, list[Record]] = {}
         self.n_visits = 0
+        #: Visits of the reference op; visits made again because it had drifted, and drifted ones that count.
+        self.n_references = self.n_repeated = self.n_drifted = 0
+        self._since_reference: list[str] = []
+        #: Seconds in which the device was running models, warm-up included, and those with all around it.
+        self.measuring_s = self.used_s = 0.0
         #: The last `end` record, None while there is more to do.
         self.end: Record | None = None
 
@@ -75,6 +80,8 @@ class Log:
             self._add_device(record)
         elif kind == "visit":
             self._add_visit(record)
+        elif kind == "reference":
+            self._add_reference(record)
         elif kind == "end":
             _check_end(record)
             self.end = record
@@ -125,7 +132,36 @@ class Log:
         _check_visit(record)
         before.append(record)
         self.n_visits += 1
+        if record["status"] == "ok":
+            self._since_reference.append(key)
+        else:
+            self._since_reference = [other for other in self._since_reference if other != key]
+        self._add_time(record)
+
+    def _add_reference(self, record: Record) -> None:
+        key = record.get("key")
+        if not isinstance(key, str) or key not in self.visits:
+            raise ValueError(f"no such model: {key!r:.200}")
+        _check_visit(record)
+        if record["status"] == "ok":
+            drifted, again = record.get("drifted"), record.get("again")
+            if not isinstance(drifted, bool) or not isinstance(again, bool):
+                raise ValueError("'drifted' and 'again' must be true or false")
+            if again:
+                for visited in self._since_reference:
+                    self.visits[visited].pop()
+                self.n_repeated += len(self._since_reference)
+            elif drifted:
+                self.n_drifted += len(self._since_reference)
+            self._since_reference = []
+        self.n_references += 1
+        self._add_time(record)
+
+    def _add_time(self, visit: Record) -> None:
         self.end = None
+        self.used_s += visit["seconds"]
+        if visit["status"] == "ok":
+            self.measuring_s += (visit["warmup_ns"] + sum(visit["samples_ns"])) / 1e9
 
     def measurement(self, key: str) -> Measurement | None:
         """All that is known of one model; None before its first visit."""
@@ -142,12 +178,6 @@ class Log:
         """Every model that was visited, in the order of the request."""
         found = ((key, self.measurement(key)) for key in self.visits)
         return {key: measurement for key, measurement in found if measurement is not None}
-
-    @property
-    def measuring_s(self) -> float:
-        """Seconds in which the device was running models, warm-up included."""
-        visits = (visit for visits in self.visits.values() for visit in visits if visit["status"] == "ok")
-        return float(sum(visit["warmup_ns"] + sum(visit["samples_ns"]) for visit in visits) / 1e9)
 
 
 def _whole(value: Any) -> bool:
@@ -207,7 +237,8 @@ def request_difference(one: Record, other: Record) -> str:
 
     The time limit does not count: with a longer one, a run that was cut short goes on.
     """
-    settings = [{k: v for k, v in run["settings"].items() if k != "time_limit_s"} for run in (one, other)]
+    every = [Settings.from_json(run["settings"]).to_json() for run in (one, other)]
+    settings = [{k: v for k, v in run.items() if k != "time_limit_s"} for run in every]
     if difference := _difference(*settings):
         return difference
     about = [{k: v for k, v in run["about"].items() if k != "tool_version"} for run in (one, other)]

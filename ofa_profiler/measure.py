@@ -124,9 +124,8 @@ def _waiting(record: Record) -> str:
 
 def estimate(log: Log, settings: Settings, *, waiting: str = "") -> Progress:
     """How far the measurement in `log` is, and how long the rest will take."""
-    done, failed, used_s, left = 0, 0, 0.0, 0.0
+    done, failed, used_s, left = 0, 0, log.used_s, 0.0
     for visits in log.visits.values():
-        used_s += sum(visit["seconds"] for visit in visits)
         visits_left = _visits_left(visits, settings)
         done += visits_left == 0
         failed += bool(visits) and visits[-1]["status"] != "ok"

@@ -8,6 +8,9 @@ from typing import Any
 
 from ofa_profiler.errors import UsageError
 
+#: What the first journals do not have.
+_NEWER = {"reference_every_s", "drift_tolerance"}
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -36,6 +39,11 @@ class Settings:
     op_timeout_s: float = 60.0
     #: Time for all visits together; the first round comes in any case. None: no limit.
     time_limit_s: float | None = 600.0
+    #: Seconds of visits between two looks at the reference op, which tells whether the device is still as
+    #: fast as it was; None: do not look. What was visited while it was off by more than `drift_tolerance`
+    #: (and more than it varies anyway) is visited again.
+    reference_every_s: float | None = 20.0
+    drift_tolerance: float = 0.03
 
     def to_json(self) -> dict[str, Any]:
         """A dict of plain JSON types."""
@@ -43,9 +51,9 @@ class Settings:
 
     @staticmethod
     def from_json(data: Any) -> Settings:
-        """Read what `to_json` gives. Raises `UsageError`."""
+        """Read what `to_json` gives, of earlier versions too. Raises `UsageError`."""
         names = {field.name: field for field in fields(Settings)}
-        if not isinstance(data, dict) or data.keys() != names.keys():
+        if not isinstance(data, dict) or not names.keys() - _NEWER <= data.keys() <= names.keys():
             raise UsageError(f"settings must be an object with the fields {', '.join(names)}")
         for name, value in data.items():
             if not _fits(value, str(names[name].type)):

@@ -20,7 +20,15 @@ from ofa_profiler.kit import run_record, write_kit
 from ofa_profiler.settings import Settings
 
 #: As little measuring as still goes through every step.
-QUICK = Settings(min_rounds=2, max_rounds=3, visit_s=0.005, min_visit_samples=5, max_visit_samples=20, op_timeout_s=10)
+QUICK = Settings(
+    min_rounds=2,
+    max_rounds=3,
+    visit_s=0.005,
+    min_visit_samples=5,
+    max_visit_samples=20,
+    op_timeout_s=10,
+    reference_every_s=None,
+)
 
 SHAPE = (1, 4, 8, 8)
 
@@ -136,7 +144,7 @@ class InferenceSession:
             with open(os.environ["STUB_MARK"], "w") as file:
                 file.write(str(os.getpid()))
             time.sleep(3600)
-        time.sleep(0.0002)
+        time.sleep(0.0006 if os.path.exists(os.environ.get("STUB_SLOW", "")) else 0.0002)
 """
 
 STUB_NUMPY = """

@@ -75,6 +75,32 @@ def test_keeps_every_sample_by_round(tmp_path):
     assert log.end == END
 
 
+def look(**values):
+    return {**visit("a", 0, [5]), "type": "reference", "drifted": False, "again": False, **values}
+
+
+def test_visits_that_are_made_again_do_not_count(tmp_path):
+    path = tmp_path / "t.jsonl"
+    early, void, last = visit("a", 0, [1_000_000]), visit("a", 1, [9_000_000]), visit("a", 1, [2_000_000])
+    kept = visit("a", 2, [3_000_000])
+    again, drifted = look(drifted=True, again=True), look(drifted=True)
+    write(path, RUN, DEVICE, early, look(), void, failed("b", 0), again, last, look(), kept, drifted, END)
+    log, _ = read_journal(path)
+    assert log.measurement("a").rounds_ms == ((1.0,), (2.0,), (3.0,))
+    assert log.measurement("b").status == "failed"
+    assert (log.n_visits, log.n_references, log.n_repeated, log.n_drifted) == (5, 4, 1, 1)
+
+
+def test_a_journal_without_a_reference_is_read_and_continued(tmp_path):
+    path = tmp_path / "t.jsonl"
+    newer = ("reference_every_s", "drift_tolerance")
+    old = {**RUN, "settings": {name: value for name, value in RUN["settings"].items() if name not in newer}}
+    write(path, old, DEVICE, visit("a", 0, [5]))
+    with Journal(path, RUN) as journal:
+        assert journal.log.run == old
+        assert journal.log.n_visits == 1
+
+
 @given(cut=st.integers(0, 2000))
 def test_any_beginning_of_a_journal_is_a_journal(tmp_path_factory, cut):
     """A kill or a full disk leaves a beginning: whole lines count, a torn one is dropped and written anew."""
@@ -106,6 +132,10 @@ def test_any_beginning_of_a_journal_is_a_journal(tmp_path_factory, cut):
         ({**visit("a", 0, [5]), "seconds": -1}, "seconds"),
         ({**visit("a", 0, [5]), "warmup_ns": None}, "warmup_ns"),
         ({**failed("a", 0), "error": None}, "error"),
+        (look(key=["a"]), "no such model"),
+        (look(samples_ns=[-1]), "no time"),
+        (look(drifted=None), "drifted"),
+        (look(again="yes"), "again"),
         ({**DEVICE, "runtime": "ort"}, "runtime"),
         ({**DEVICE, "model": "Another"}, "another device"),
         ({**DEVICE, "runtime": {"name": "onnxruntime", "version": "1.21"}}, "another device or runtime"),
