@@ -234,7 +234,7 @@ class SshProcess(Process):
                 if time.monotonic() > deadline:
                     raise TransientDeviceError(f"{self._spec}: nothing was taken for {SILENCE_S:g} s") from None
                 continue
-            except OSError:
+            except (OSError, EOFError):
                 raise self._lost() from None
             if not taken:
                 raise self._lost()
