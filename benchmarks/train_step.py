@@ -155,6 +155,7 @@ def start(name: str, resolution: int, batch: int, threads: int) -> dict[str, Con
             continue
         pipe, other = context.Pipe()
         context.Process(target=work, args=(way, name, resolution, batch, threads, other), daemon=True).start()
+        other.close()  # so that a process that dies ends the wait for its answer
         problem = pipe.recv()
         if problem:
             print(f"{way} cannot run: {problem}")
