@@ -8,7 +8,7 @@ PIP_FLAGS ?=
 ARGS ?=
 
 RUN := $(VENV)/bin
-PIP := $(RUN)/python -m pip install --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
+PIP := $(RUN)/python -m pip install --disable-pip-version-check --use-pep517 --constraint constraints.txt $(PIP_FLAGS)
 VERSION := import sys; print(sys.version_info[:2])
 # Stamps: what the environment holds. The first is all that measuring and searching need; torch, which
 # training needs and which is gigabytes on some systems, comes with the second.
