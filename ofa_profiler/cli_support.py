@@ -19,6 +19,7 @@ from ofa_profiler.units import format_duration_ms
 
 if TYPE_CHECKING:
     from ofa_profiler.devices.options import DeviceOptions
+    from ofa_profiler.settings import Settings
 
 INTERRUPTED, TERMINATED = 130, 143  # as shells give for SIGINT and SIGTERM
 _EVERY_S = 15.0
@@ -83,6 +84,13 @@ def positive_integer(text: str) -> int:
     return int(text)
 
 
+def whole_number(text: str) -> int:
+    """For `type=` of an option: 0 or more, such as a seed."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or more")
+    return int(text)
+
+
 def add_device_options(parser: argparse.ArgumentParser) -> None:
     """The options about how a device is reached and used; `device_options` reads them."""
     group = parser.add_argument_group("reaching the device")
@@ -113,12 +121,12 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def device_options(arguments: argparse.Namespace) -> DeviceOptions:
-    """What was asked of the device. Raises `UsageError`."""
+def device_options(arguments: argparse.Namespace, settings: Settings | None = None) -> DeviceOptions:
+    """What was asked of the device, which is to measure with `settings`, if given. Raises `UsageError`."""
     from ofa_profiler.devices.options import DeviceOptions
 
     if arguments.benchmark_model is not None:
-        _check_benchmark_model(arguments.benchmark_model)
+        _check_benchmark_model(arguments.benchmark_model, settings)
 
     asks = sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
     return DeviceOptions(
@@ -132,11 +140,11 @@ def device_options(arguments: argparse.Namespace) -> DeviceOptions:
     )
 
 
-def _check_benchmark_model(program: Path) -> None:
-    from ofa_profiler.export import exporters
+def _check_benchmark_model(program: Path, settings: Settings | None) -> None:
+    from ofa_profiler.devices.benchmark_runner import check_settings
 
-    if "litert" not in exporters():
-        raise UsageError("--benchmark-model measures TFLite models, which this version cannot export yet")
+    if settings is not None:
+        check_settings(settings.runtime, settings.provider)
     if not program.is_file():
         raise InputFileError(program, "there is no such program")
 

@@ -12,8 +12,9 @@ from typing import Any
 from ofa_profiler.correction import Correction
 from ofa_profiler.errors import DeviceError, InputFileError, UsageError
 from ofa_profiler.files import write_bytes
-from ofa_profiler.journal import Log, Record, read_journal
+from ofa_profiler.journal import read_journal
 from ofa_profiler.kit import RESULTS_FILE
+from ofa_profiler.log import Log, Record
 from ofa_profiler.settings import Settings
 from ofa_profiler.spaces import get_space
 from ofa_profiler.table import LatencyTable, Row

@@ -28,7 +28,7 @@ def draw_spread(
 
     Raises `UsageError` when fewer than `count` of the pool have a finite cost.
     """
-    pool = np.unique(_leaning_genomes(space, max(_POOL, 8 * count), rng), axis=0)
+    pool = np.unique(leaning_genomes(space, max(_POOL, 8 * count), rng), axis=0)
     costs = cost.evaluate(pool)
     pool, costs = pool[np.isfinite(costs)], costs[np.isfinite(costs)]
     if len(pool) < count:
@@ -42,8 +42,11 @@ def draw_spread(
     return space.decode(pool[chosen]), costs[chosen]
 
 
-def _leaning_genomes(space: SearchSpace, count: int, rng: np.random.Generator) -> Genomes:
-    """Canonical genomes (count, G): choice i of n has the weight exp(tilt * i / (n - 1)), one tilt per genome."""
+def leaning_genomes(space: SearchSpace, count: int, rng: np.random.Generator) -> Genomes:
+    """Canonical genomes (count, G), of small to large architectures.
+
+    Choice i of n has the weight exp(tilt * i / (n - 1)), one tilt per genome; the resolution is drawn evenly.
+    """
     tilt = rng.uniform(-_MAX_TILT, _MAX_TILT, size=(count, 1))
     columns = [rng.integers(0, space.n_choices[0], size=(count, 1))]
     for n in space.n_choices[1:]:

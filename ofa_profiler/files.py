@@ -1,14 +1,21 @@
-"""Writing files so that nothing is ever half-written: a temporary file beside it, then a rename."""
+"""Writing files so that nothing is ever half-written: a temporary file beside it, then a rename.
+
+And a lock, where several processes must not write the same file at the same time.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ofa_profiler.errors import UsageError
+
+_LOCK_POLL_S = 0.1
 
 
 @contextlib.contextmanager
@@ -49,3 +56,32 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 def write_text(path: str | Path, text: str) -> None:
     """Write `text` to `path` as UTF-8 with `\\n` line ends, whole or not at all."""
     write_bytes(path, text.encode("utf-8"))
+
+
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file, unless another process has. The system drops the lock with its holder."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            os.lseek(descriptor, 1 << 40, os.SEEK_SET)  # locked bytes cannot be read there: lock one far behind
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def locked(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold the lock file `path`; `waiting` is called once if another process holds it. Raises `OSError`."""
+    with path.open("ab") as file:
+        if not try_lock(file.fileno()):
+            if waiting is not None:
+                waiting()
+            while not try_lock(file.fileno()):
+                time.sleep(_LOCK_POLL_S)
+        yield

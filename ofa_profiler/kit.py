@@ -21,7 +21,7 @@ import device_agents
 from ofa_profiler import __version__
 from ofa_profiler.errors import UsageError
 from ofa_profiler.files import write_bytes, write_text
-from ofa_profiler.journal import FORMAT, Record
+from ofa_profiler.log import FORMAT, Record
 from ofa_profiler.settings import Settings
 
 AGENT_FILE = "agent.py"
@@ -30,7 +30,7 @@ RESULTS_FILE = "results.jsonl"
 _README = """\
 # A kit that measures neural network ops on this board
 
-It needs Python 3.7 or newer and the package `{runtime}`, and no connection to anything.
+It needs Python 3.7 or newer and the package `{package}`, and no connection to anything.
 
     python3 agent.py --kit .
 
@@ -39,6 +39,10 @@ goes on. Close other programs first. Then copy `results.jsonl` to where ofa-prof
 
     ofa-profile --import results.jsonl --out latency_tables
 """
+
+
+#: How the package of a runtime is called, where that is another name.
+_PACKAGES = {"litert": "ai-edge-litert"}
 
 
 class ModelFile(Protocol):
@@ -83,7 +87,9 @@ def write_kit(folder: Path, models: Iterable[ModelFile], run: Record, results: b
         entries.append({"key": model.key, "file": name, "sha256": model.sha256, "input_shape": list(model.input_shape)})
         _place(model.path, folder / "models" / name)
     write_bytes(folder / AGENT_FILE, agent_source().read_bytes())
-    write_text(folder / "README.md", _README.format(runtime=run["settings"]["runtime"], count=len(entries)))
+    runtime = run["settings"]["runtime"]
+    package = _PACKAGES.get(runtime, runtime)
+    write_text(folder / "README.md", _README.format(package=package, count=len(entries)))
     if results:
         write_bytes(folder / RESULTS_FILE, results)
     manifest = {name: run[name] for name in ("format", "created", "settings", "about")}

@@ -16,8 +16,9 @@ from typing import Any
 
 from ofa_profiler.devices.base import Device
 from ofa_profiler.errors import DeviceError, TransientDeviceError
-from ofa_profiler.journal import Journal, Log, Record
+from ofa_profiler.journal import Journal
 from ofa_profiler.kit import ModelFile, run_record, write_kit
+from ofa_profiler.log import Log, Record
 from ofa_profiler.settings import Settings
 from ofa_profiler.statistics import Measurement
 

@@ -16,8 +16,9 @@ from ofa_profiler.derive import check_name, default_name, derive_table
 from ofa_profiler.devices.base import Device
 from ofa_profiler.errors import UsageError
 from ofa_profiler.export import Model, count_exported, export_ops
-from ofa_profiler.journal import Journal, Log, Record
+from ofa_profiler.journal import Journal
 from ofa_profiler.kit import run_record, write_kit
+from ofa_profiler.log import Log, Record
 from ofa_profiler.measure import Progress, is_finished, measure_into
 from ofa_profiler.ops import Op
 from ofa_profiler.settings import Settings

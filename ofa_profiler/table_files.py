@@ -281,6 +281,11 @@ def read_metadata(path: Path) -> dict[str, Any]:
     return metadata
 
 
+def metadata_text(metadata: Mapping[str, Any]) -> str:
+    """The JSON beside a table. In ASCII: what a device calls itself may be no text that can be encoded."""
+    return json.dumps({**metadata, "format": FORMAT}, indent=2, allow_nan=False) + "\n"
+
+
 def save_files(path: Path, rows: Sequence[Row], metadata: Mapping[str, Any]) -> None:
     """Write the CSV to `path` and `metadata` to the JSON beside it; both or none.
 
@@ -290,7 +295,7 @@ def save_files(path: Path, rows: Sequence[Row], metadata: Mapping[str, Any]) -> 
     if path.suffix != ".csv":
         raise UsageError(f"cannot write {path}: the name of a latency table ends in .csv")
     table = csv_text(rows)
-    description = json.dumps({**metadata, "format": FORMAT}, indent=2, allow_nan=False) + "\n"
+    description = metadata_text(metadata)
     json_path = path.with_suffix(".json")
     with replacing(json_path) as new_json:
         _write(new_json, description)

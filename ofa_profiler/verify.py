@@ -26,14 +26,15 @@ from ofa_profiler.draw import draw_spread
 from ofa_profiler.errors import DeviceError, InputFileError, UsageError
 from ofa_profiler.export import Model, export_network, get_exporter
 from ofa_profiler.files import write_text
-from ofa_profiler.journal import Journal, Log, Record, read_journal, request_difference
+from ofa_profiler.journal import Journal, read_journal, request_difference
 from ofa_profiler.kit import run_record
+from ofa_profiler.log import Log, Record
 from ofa_profiler.measure import Progress, measure_into
 from ofa_profiler.settings import Settings
 from ofa_profiler.spaces import SearchSpace, get_space
 from ofa_profiler.statistics import Measurement
 from ofa_profiler.table import LatencyTable
-from ofa_profiler.table_files import read_metadata
+from ofa_profiler.table_files import metadata_text, read_metadata
 from ofa_profiler.verification import DEFAULT_SUBNETS, Subnet, Verification
 from ofa_profiler.weights import repeating_weights
 
@@ -113,8 +114,7 @@ def store_validation(table: LatencyTable, verification: Verification) -> bool:
     if table.path is None or other_device(table, verification.device):
         return False
     path = table.path.with_suffix(".json")
-    metadata = {**read_metadata(path), "validation": verification.validation()}
-    write_text(path, json.dumps(metadata, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, metadata_text({**read_metadata(path), "validation": verification.validation()}))
     return True
 
 

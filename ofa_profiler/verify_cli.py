@@ -17,6 +17,7 @@ from ofa_profiler.cli_support import (
     progress_bar,
     run_command,
     say,
+    whole_number,
 )
 from ofa_profiler.files import write_text
 from ofa_profiler.plot import NOT_INSTALLED, can_plot, check_plot_path, plot_verification
@@ -40,7 +41,7 @@ _EXAMPLES = """\
 examples:
   ofa-verify --lut latency_tables/NAME.csv --device local
   ofa-verify --lut latency_tables/NAME.csv --device local --subnets 100 --seed 1 --json > verify.json
-  ofa-verify --lut latency_tables/NAME.csv --device local --keep-models models    the measured ONNX files
+  ofa-verify --lut latency_tables/NAME.csv --device local --keep-models models    the measured model files
 
 exit codes: 0 done, 2 bad usage or bad input, 4 the device or most networks failed, 130 interrupted
 """
@@ -57,7 +58,7 @@ def _parser() -> Parser:
         default=DEFAULT_SUBNETS,
         help="number of networks (default: %(default)s)",
     )
-    parser.add_argument("--seed", metavar="S", type=_seed, default=0, help="of the draw (default: %(default)s)")
+    parser.add_argument("--seed", metavar="S", type=whole_number, default=0, help="of the draw (default: %(default)s)")
     parser.add_argument(
         "--space", metavar="NAME", help=f"for a table of several spaces, the one to verify: {', '.join(space_names())}"
     )
@@ -67,12 +68,6 @@ def _parser() -> Parser:
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     add_device_options(parser)
     return parser
-
-
-def _seed(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 18):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or more")
-    return int(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,9 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from ofa_profiler.verify import settings_of, store_validation, verify
 
         table = LatencyTable.load(arguments.lut)
-        settings_of(table)
+        options = device_options(arguments, settings_of(table))
         journal = _beside(table, ".jsonl")
-        with open_device(arguments.device, device_options(arguments)) as device, progress_bar() as show:
+        with open_device(arguments.device, options) as device, progress_bar() as show:
             kept = "interrupted; what was measured is kept, run the same command again to go on"
             verification = verify(
                 table,

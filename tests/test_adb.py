@@ -256,14 +256,16 @@ def own_phone(tmp_path: Path) -> Iterator[Phone]:
         yield phone
 
 
+#: Found out by something else than 45 s of silence. Durations are not asserted: a busy machine takes its time.
+AT_ONCE = r"^(?!.*no sign of life)"
+
+
 def test_a_daemon_that_dies_is_noticed_at_once(own_phone: Phone) -> None:
     with contextlib.closing(shell_to(own_phone.spec)) as shell:
         running = shell.spawn(["cat"])
         threading.Timer(0.5, own_phone.kill).start()
-        begin = time.monotonic()
-        with pytest.raises(TransientDeviceError):
+        with pytest.raises(TransientDeviceError, match=AT_ONCE):
             running.output.read_line(100)
-        assert time.monotonic() - begin < 6
         with pytest.raises(TransientDeviceError):
             shell.run(["true"])
 
@@ -275,10 +277,8 @@ def test_a_dead_link_is_noticed_by_asking(phone: Phone, monkeypatch: pytest.Monk
     with contextlib.closing(proxy), contextlib.closing(shell_to(f"adb:127.0.0.1:{proxy.port}")) as shell:
         running = shell.spawn(["cat"])
         proxy.stalled = True
-        begin = time.monotonic()
         with pytest.raises(TransientDeviceError, match="does not answer"):
             running.output.read_line(100)
-        assert time.monotonic() - begin < 8
 
 
 def test_a_cut_during_a_push_is_an_error_that_may_be_tried_again(phone: Phone) -> None:
@@ -439,10 +439,9 @@ def test_a_serial_that_is_not_attached(server: int, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_port_where_nothing_listens_is_told_at_once() -> None:
-    begin = time.monotonic()
-    with pytest.raises(DeviceError, match="nothing listens there"):
+    with pytest.raises(DeviceError, match="nothing listens there") as no:
         open_device(f"adb:127.0.0.1:{free_port()}").describe()
-    assert time.monotonic() - begin < 5
+    assert not isinstance(no.value, TransientDeviceError), "nothing to wait for"
 
 
 # --- a daemon that lies -------------------------------------------------------------------------------
@@ -493,13 +492,11 @@ class LyingDaemon:
     ids=["garbage", "huge", "checksum", "huge-inner", "unknown-inner", "long-exit", "flood", "no-exit-code"],
 )
 def test_a_daemon_that_lies_is_an_error_and_no_result(answer: bytes) -> None:
-    begin = time.monotonic()
     daemon = LyingDaemon(answer)
     with contextlib.closing(daemon.listener):
         shell = AdbShell("adb:liar", connect_tcp("adb:liar", "127.0.0.1", daemon.port))
-        with contextlib.closing(shell), pytest.raises(DeviceError):
+        with contextlib.closing(shell), pytest.raises(DeviceError, match=AT_ONCE):
             shell.open("echo hi").wait()
-    assert time.monotonic() - begin < 10
 
 
 def test_something_that_is_no_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -531,7 +528,7 @@ def state(phone: Phone) -> tuple[str, str]:
     return phone.text(FIXED), phone.text(AWAKE)
 
 
-def wait_for(condition: Any, timeout_s: float = 10.0) -> None:
+def wait_for(condition: Any, timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline

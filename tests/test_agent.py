@@ -32,7 +32,7 @@ def interpreters() -> list[str]:
     return [found[version] for version in sorted(found)]
 
 
-def wait_for(condition, timeout_s=20.0):
+def wait_for(condition, timeout_s=60.0):
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
         assert time.monotonic() < deadline, "waited in vain"
@@ -503,3 +503,34 @@ def test_drift_between_rounds_is_not_hidden_by_many_samples():
     samples = [sample for samples in rounds for sample in samples]
     assert agent.half_width([1.0, 1.1, 1.2], samples) > 0.1
     assert agent.half_width([1.0], samples[:1000]) is None
+
+
+# --- files that cannot be written -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "words"), [("lock", "cannot write"), ("results.jsonl", "cannot read")])
+def test_a_file_that_is_in_the_way_is_one_fatal_record(tmp_path, name, words):
+    kit = make_kit(tmp_path / "kit", [conv_model(tmp_path, "conv")])
+    (kit / name).mkdir()
+    done = run_agent(kit)
+    assert done.returncode == 1
+    (record,) = records(done.stdout)
+    assert (record["type"], record["error"]) == ("fatal", f"{words} {kit / name}: Is a directory")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not agent.CAN_FORK, reason="the worker is a fork on Linux only")
+def test_a_worker_whose_supervisor_was_killed_says_nothing(tmp_path):
+    """What it would say is taken for the reason."""
+    settings = replace(QUICK, visit_s=0.3, max_visit_samples=100_000)
+    kit = make_kit(tmp_path / "kit", [conv_model(tmp_path, "conv")], settings)
+    with (tmp_path / "err").open("w+") as words:
+        process = subprocess.Popen(
+            [sys.executable, str(kit / "agent.py"), "--kit", str(kit)], stdout=subprocess.DEVNULL, stderr=words
+        )
+        wait_for(lambda: (kit / "results.jsonl").exists() and '"visit"' in (kit / "results.jsonl").read_text())
+        (worker,) = map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+        process.kill()
+        process.wait()
+        wait_for(lambda: not is_alive(worker))
+        assert (tmp_path / "err").read_text() == ""

@@ -14,7 +14,8 @@ from sshd import free_port
 
 from ofa_profiler.devices import DeviceOptions
 from ofa_profiler.devices.adb import ROOT, AdbDevice
-from ofa_profiler.devices.benchmark_runner import fastest_cores, half_width
+from ofa_profiler.devices.benchmark_runner import half_width
+from ofa_profiler.devices.phone_facts import fastest_cores
 from ofa_profiler.errors import InputFileError
 from ofa_profiler.export import Model
 from ofa_profiler.measure import Progress, measure

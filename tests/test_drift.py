@@ -17,7 +17,8 @@ from test_agent import start, wait_for
 
 from device_agents import agent
 from ofa_profiler.derive import table_metadata
-from ofa_profiler.journal import Log, read_journal
+from ofa_profiler.journal import read_journal
+from ofa_profiler.log import Log
 from ofa_profiler.settings import Settings
 
 SETTINGS = Settings(min_rounds=3, max_rounds=6, visit_s=0.1, time_limit_s=None, target_half_width=0.02)

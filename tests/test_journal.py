@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ofa_profiler.errors import InputFileError, UsageError
-from ofa_profiler.journal import Journal, Log, parse_record, read_journal
+from ofa_profiler.journal import Journal, read_journal
+from ofa_profiler.log import Log, parse_record
 from ofa_profiler.settings import Settings
 
 SETTINGS = Settings()

@@ -69,21 +69,38 @@ def test_the_newest_wheels_that_fit_are_taken(index, tmp_path):
     make_wheel(index, "cp39-cp39-manylinux_2_28_x86_64", version="1.22.0")
     wheels = find_wheels("onnxruntime", BOARD, tmp_path / "cache")
     assert wheels.versions == "numpy 2.0.2, onnxruntime 1.19.0"
-    files = dict(wheels.files())
-    assert files["onnxruntime/__init__.py"] == b"version = '1.19.0'"
-    assert "onnxruntime/tools.py" in files
-    assert not any("data" in path or "script" in path for path in files)
+    places = {place: found for content in wheels.contents.values() for place, found in content.items()}
+    assert places["onnxruntime/__init__.py"] == ("onnxruntime/__init__.py", len("version = '1.19.0'"))
+    assert places["onnxruntime/tools.py"][0] == "onnxruntime-1.19.0.data/purelib/onnxruntime/tools.py"
+    assert not any("data" in place or "script" in place for place in places)
+    assert wheels.size == sum(size for _, size in places.values())
 
 
 def test_what_was_fetched_once_needs_no_index(index, tmp_path, monkeypatch):
     path = make_wheel(index, "cp39-cp39-manylinux_2_28_aarch64")
-    first = find_wheels("onnxruntime", BOARD, tmp_path / "cache")
+    said: list[str] = []
+    first = find_wheels("onnxruntime", BOARD, tmp_path / "cache", said.append)
     path.unlink()
-    again = find_wheels("onnxruntime", BOARD, tmp_path / "cache")
+    again = find_wheels("onnxruntime", BOARD, tmp_path / "cache", said.append)
+    assert said == ["fetching onnxruntime for Python 3.9 on aarch64 (glibc 2.31), once"], "and no second time"
     assert (again.name, again.paths) == (first.name, first.paths)
     again.paths[0].write_bytes(b"damaged")
     with pytest.raises(DeviceError, match="no wheels of onnxruntime"):
         find_wheels("onnxruntime", BOARD, tmp_path / "cache")
+
+
+def test_litert_comes_as_its_predecessor_where_it_has_no_wheels(index, tmp_path):
+    """That one was built for numpy 1. What serves neither is one line, about the first of them."""
+    make_wheel(index, "cp39-cp39-manylinux_2_27_aarch64", name="ai_edge_litert", version="2.3.0")
+    make_wheel(index, "cp39-cp39-manylinux2014_armv7l", name="tflite_runtime", version="2.13.0")
+    for version in ("1.26.4", "2.0.2"):
+        make_wheel(index, "cp39-cp39-manylinux2014_armv7l", name="numpy", version=version)
+    assert find_wheels("litert", BOARD, tmp_path / "c").versions == "ai_edge_litert 2.3.0, numpy 2.0.2"
+    old = replace(BOARD, machine="armv7l")
+    assert find_wheels("litert", old, tmp_path / "c").versions == "numpy 1.26.4, tflite_runtime 2.13.0"
+    with pytest.raises(DeviceError, match=r"no wheels of ai-edge-litert for Python 3\.9 on riscv64") as no:
+        find_wheels("litert", replace(BOARD, machine="riscv64"), tmp_path / "c")
+    assert "\n" not in str(no.value)
 
 
 def test_several_boards_of_one_kind_share_a_download(index, tmp_path):
@@ -170,4 +187,4 @@ def test_a_wheel_cannot_leave_its_folder(tmp_path):
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("../../evil.py", "")
         archive.writestr("/etc/evil.py", "")
-    assert not any("evil" in place for place, _ in Wheels("onnxruntime", (path,)).files())
+    assert not any("evil" in place for places in Wheels("onnxruntime", (path,)).contents.values() for place in places)

@@ -201,11 +201,28 @@ def test_a_cut_connection_is_made_again(proxy, models, store, tmp_path, visits):
         cut(state)
         told.append(state.waiting)
 
+    # Long visits: a slow host must not find everything measured by the time that it cuts.
+    longer = replace(SETTINGS, visit_s=0.3, max_visit_samples=1_000_000)
     with quick(f"ssh:127.0.0.1:{proxy.port}") as device:
-        measure(device, models, SETTINGS, journal=journal, progress=progress)
+        measure(device, models, longer, journal=journal, progress=progress)
     assert proxy.accepted == 2
     assert any("connection is lost" in words and "trying again" in words for words in told)
     check(journal, store, models)
+
+
+def test_a_connection_that_was_cut_before_anything_began(proxy, models, store):
+    """While models are exported, for instance, which takes minutes."""
+    with quick(f"ssh:127.0.0.1:{proxy.port}") as device:
+        proxy.cut()
+        assert device.describe()["type"] == "device"
+    assert proxy.accepted == 2
+
+
+def test_a_connection_that_is_cut_at_the_very_first(proxy, models, store):
+    proxy.cut_after = 9000  # we were let in, and have sent half of the first question
+    with quick(f"ssh:127.0.0.1:{proxy.port}") as device:
+        assert device.describe()["type"] == "device"
+    assert proxy.accepted == 2
 
 
 def test_a_connection_that_is_cut_while_models_are_sent(proxy, models, store, tmp_path):
@@ -244,7 +261,7 @@ def test_an_agent_outlives_a_silent_link_only_for_its_patience(proxy, ssh_server
     def pull() -> None:
         proxy.stall()
         assert agents_of(ssh_server)
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while agents_of(ssh_server) and time.monotonic() < deadline:
             time.sleep(0.05)
         gone.append(deadline - time.monotonic())
@@ -259,7 +276,7 @@ def test_an_agent_outlives_a_silent_link_only_for_its_patience(proxy, ssh_server
 def test_no_agent_survives_its_connection(ssh_server, proxy, models, store):
     def pull() -> None:
         proxy.cut()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while agents_of(ssh_server):
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -282,7 +299,7 @@ def test_two_hosts_never_measure_at_once(ssh_server, me, store, models, tmp_path
 
         thread.append(threading.Thread(target=run))
         thread[0].start()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not any(waited):
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -410,7 +427,7 @@ def test_a_damaged_runtime_on_the_device_is_sent_again(ssh_server, me, models, s
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("here.py", "x = 1")
         archive.writestr("folder/there.py", "")
-    monkeypatch.setattr("ofa_profiler.devices.remote.find_wheels", lambda *_: Wheels("onnxruntime", (wheel,)))
+    monkeypatch.setattr("ofa_profiler.devices.remote.find_wheels", lambda *_, **__: Wheels("onnxruntime", (wheel,)))
     said: list[str] = []
     with open_device(f"ssh:127.0.0.1:{ssh_server.port}", DeviceOptions(tell=said.append)) as device:
         assert measure(device, models[:1], QUICK)["op 1"].ok
@@ -502,6 +519,30 @@ def test_a_host_that_is_killed_goes_on_when_run_again(ssh_server, me, store, mod
 # --- what a device may do wrong -----------------------------------------------------------------------
 
 
+def test_what_others_print_between_the_lines_of_an_agent(device, ssh_server, models, store, tmp_path):
+    """A login script may leave a program behind that prints; a forced command may print when all is done."""
+    journal = tmp_path / "j.jsonl"
+    agent = f"""case "$*" in *--kit*) ;; *) exec "{sys.executable}" "$@";; esac
+(for i in 1 2 3 4 5 6 7 8; do echo "It is $i o'clock"; sleep 0.05; done) &
+"{sys.executable}" "$@"
+status=$?; wait; echo "Good bye"; exit $status"""
+    with fake_python(ssh_server, agent):
+        measure(device, models, SETTINGS, journal=journal)
+    check(journal, store, models)
+
+
+def test_a_line_that_somebody_printed_into_is_asked_for_again(device, ssh_server, models, store, tmp_path):
+    journal = tmp_path / "j.jsonl"
+    once = ssh_server.folder / "once"
+    agent = f"""case "$*" in *--kit*) ;; *) exec "{sys.executable}" "$@";; esac
+[ -e {once} ] && exec "{sys.executable}" "$@"
+: > {once}
+"{sys.executable}" "$@" | sed -u '5s/^/Welcome! /'"""
+    with fake_python(ssh_server, agent):
+        measure(device, models, SETTINGS, journal=journal)
+    check(journal, store, models)
+
+
 def fake_python(server: Sshd, text: str) -> contextlib.AbstractContextManager[None]:
     """Another `python3` on the device for a while."""
 
@@ -541,7 +582,7 @@ def test_a_strange_python_is_one_clear_line(ssh_server, me, store, script, words
     ("line", "words"),
     [
         ('{"type":"visit","key":"op 1","round":0,"status":"ok","seconds":NaN}', "NaN"),
-        ("hello", "not JSON"),
+        ("hello", "stopped before it was done"),
         ("[" * 100_000, "deeply|not JSON"),
         ('{"type":"visit","key":"else","round":0}', "no such model"),
         ('{"type":"visit","key":"op 1","round":0,"status":"ok","seconds":1,"samples_ns":[0],"warmup_ns":1}', "no time"),
@@ -634,23 +675,22 @@ def test_a_pulled_cable_is_noticed_in_seconds_and_plugged_in_again(cable, models
     server, link = cable
     Me(tmp_path / "me", server)
     journal = tmp_path / "j.jsonl"
-    events: dict[str, float] = {}
+    noticed: list[str] = []
 
     def pull() -> None:
         link("down")
-        events["pulled"] = time.monotonic()
         threading.Timer(25, link, ["up"]).start()
 
     act = at(5, pull)
 
     def progress(state: Progress) -> None:
         act(state)
-        if "connection is lost" in state.waiting:
-            events.setdefault("noticed", time.monotonic())
+        if state.waiting:
+            noticed.append(state.waiting)
 
     settings = replace(SETTINGS, visit_s=0.5, max_visit_samples=1_000_000)
     with quick(f"ssh:10.213.0.2:{server.port}") as device:
         device.waits_s = (1, 2, 4, 8, 15)
         measure(device, models, settings, journal=journal, progress=progress)
-    assert events["noticed"] - events["pulled"] < 15
+    assert "connection is lost" in noticed[0], "and not 45 s of silence"
     check(journal, server.home / ".ofa-profiler", models)

@@ -132,6 +132,35 @@ def test_what_login_scripts_print_is_dropped(ssh_server, shell):
     assert done.stdout == b"mine\n"
 
 
+def test_who_may_not_run_commands_is_told_what_the_server_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    server = Sshd(tmp_path / "board", "ForceCommand echo This account is not available; exit 1").start()
+    try:
+        Me(tmp_path / "me", server)
+        with pytest.raises(DeviceError, match=r"shell ended \(exit code 1\): This account is not available$"):
+            connect(spec_of(server)).run(["true"])
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("sessions", [0, 1])
+def test_a_server_with_room_for_one_program_at_a_time(tmp_path, monkeypatch, sessions):
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    monkeypatch.setattr("ofa_profiler.devices.ssh._ROOM_TIMEOUT_S", 0.2 + 20 * sessions)
+    server = Sshd(tmp_path / "board", f"MaxSessions {sessions}").start()
+    try:
+        Me(tmp_path / "me", server)
+        shell = connect(spec_of(server))
+        if sessions:
+            assert [shell.run(["echo", str(i)]).stdout for i in range(5)] == [b"%d\n" % i for i in range(5)]
+        else:
+            with pytest.raises(DeviceError, match=r"starts no program for us .*MaxSessions"):
+                shell.run(["true"])
+        shell.close()
+    finally:
+        server.stop()
+
+
 # --- logging in ---------------------------------------------------------------------------------------
 
 

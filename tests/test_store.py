@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gzip
 import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +23,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ofa_profiler.devices.shell import Process, Shell
-from ofa_profiler.devices.store import Parcel, Store
-from ofa_profiler.errors import DeviceError
+from ofa_profiler.devices.store import Parcel, Pieces, Store
+from ofa_profiler.errors import DeviceError, UsageError
 
 SOURCE = (Path(__file__).resolve().parents[1] / "device_agents" / "store.py").read_bytes()
 
@@ -109,7 +113,8 @@ def receive(root: Path, files: dict[str, bytes], data: bytes, **more: Any) -> di
 
 
 def tree(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    files = (path for path in root.rglob("*") if path.is_file() and path.name != ".lock")
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
 def test_hello_tells_what_this_python_is(tmp_path):
@@ -136,7 +141,7 @@ def test_whatever_is_brought_is_there_and_is_not_sent_again(tmp_path_factory, fi
     files = {name: data for name, data in files.items() if not any(other.startswith(name + "/") for other in files)}
     root = tmp_path_factory.mktemp("device")
     store = Store(ShShell(), [sys.executable], str(root))
-    assert (store.bring(Parcel(files)) > 0) == bool(files)
+    assert store.bring(Parcel(files)) == len(files)
     assert tree(root) == files
     assert store.bring(Parcel(files)) == 0
 
@@ -146,7 +151,7 @@ def test_what_is_damaged_is_sent_again(store):
     store.bring(Parcel(files))
     root = Path(store.root)
     (root / "models/b").write_bytes(b"b" * 999)
-    assert 0 < store.bring(Parcel(files)) < 400
+    assert store.bring(Parcel(files)) == 1
     assert tree(root) == files
 
 
@@ -167,7 +172,8 @@ def test_nothing_is_half_written_when_the_transfer_ends_early(tmp_path):
     for size in (0, 5, 300, len(whole) // 2, len(whole) * 3 // 4):
         answer = receive(tmp_path, files, whole[:size])
         assert "error" in answer, size
-        assert tree(tmp_path) == {}
+        # What came before the cut is whole, and need not come again.
+        assert tree(tmp_path) == ({"models/a": files["models/a"]} if size > 1000 else {})
         assert not list(tmp_path.glob(".*"))
     assert "early" in receive(tmp_path, files, packed({"models/a": files["models/a"]}))["error"]
     assert receive(tmp_path, files, whole) == {"received": 2, "type": "store"}
@@ -184,30 +190,93 @@ def test_nothing_is_taken_that_is_wrong(tmp_path):
     for name in ("../a", "/a", "a/../../b", "a//b", "."):
         assert "leaves the folder" in receive(tmp_path, {name: b"x"}, packed({name: b"x"}))["error"]
     assert "leaves the folder" in raw(tmp_path, {"do": "missing", "files": {"../x": ""}, "folders": {}})["error"]
-    assert tree(tmp_path) == {}
+    assert tree(tmp_path) == files, "what came before is whole"
+
+
+def wheel_of(content: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+    return stream.getvalue()
+
+
+CONTENT = {"x/__init__.py": b"1" * 5000, "y.py": b"2"}
+FOLDERS = {"runtimes/r": {"wheels/a.whl": {name: [name, len(data)] for name, data in CONTENT.items()}}}
+UNPACKED = {f"runtimes/r/{name}": data for name, data in CONTENT.items()}
 
 
 def test_a_folder_comes_as_a_whole_or_not_at_all(tmp_path):
-    content = {"x/__init__.py": b"1", "y.py": b"2"}
-    folders = {"runtimes/r": {name: sha256(data) for name, data in content.items()}}
-    some = {f"runtimes/r/{name}": data for name, data in content.items()}
-    first = dict(list(some.items())[:1])
-    assert "early" in receive(tmp_path, {}, packed(first), folders=folders)["error"]
-    assert not (tmp_path / "runtimes").exists()
+    good = {"wheels/a.whl": wheel_of(CONTENT)}
+    for bad, words in [
+        (wheel_of({"y.py": b"2"}), "no item named 'x/__init__.py'"),
+        (b"no zip", "not a zip file"),
+        (good["wheels/a.whl"].replace(b"y.py2", b"y.py3"), "Bad CRC-32"),
+    ]:
+        assert (
+            words in receive(tmp_path, {"wheels/a.whl": bad}, packed({"wheels/a.whl": bad}), folders=FOLDERS)["error"]
+        )
+        assert not (tmp_path / "runtimes").exists()
     (tmp_path / "runtimes" / "r" / "x").mkdir(parents=True)  # something damaged
     for _ in range(2):
-        assert receive(tmp_path, {}, packed(some), folders=folders)["received"] == 2
-    assert tree(tmp_path) == some
+        assert receive(tmp_path, good, packed(good), folders=FOLDERS)["received"] == 1
+        assert tree(tmp_path) == UNPACKED
+    assert not list(tmp_path.glob(".incoming*"))
+
+
+def test_a_folder_that_is_whole_already_stays_as_it_is(tmp_path):
+    """Another host may have brought it in the meantime, and may have started an agent with it."""
+    good = {"wheels/a.whl": wheel_of(CONTENT)}
+    receive(tmp_path, good, packed(good), folders=FOLDERS)
+    before = (tmp_path / "runtimes" / "r").stat().st_ino
+    assert "error" not in receive(tmp_path, good, packed(good), folders=FOLDERS)
+    assert (tmp_path / "runtimes" / "r").stat().st_ino == before
+
+
+def test_hosts_that_bring_the_same_at_once(tmp_path):
+    good = {"wheels/a.whl": wheel_of(CONTENT), "models/a": b"a"}
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: receive(tmp_path, good, packed(good), folders=FOLDERS), range(4)))
+    assert answers == [{"received": 2, "type": "store"}] * 4
+    assert tree(tmp_path) == {**UNPACKED, "models/a": b"a"}
 
 
 def test_what_a_killed_transfer_left_is_removed(store):
+    """Whose transfer goes on is told by its lock: clocks jump, and numbers of processes are given again."""
     root = Path(store.root)
-    dead = subprocess.Popen(["true"])
-    dead.wait()
-    for pid in (dead.pid, os.getpid()):
-        (root / f".incoming-{pid}-abc").mkdir()
-    store.hello()
-    assert [path.name for path in root.glob(".incoming*")] == [f".incoming-{os.getpid()}-abc"]
+    for name in ("dead", "alive"):
+        (root / f".incoming-{name}").mkdir()
+        os.utime(root / f".incoming-{name}", (0, 0))
+    with (root / ".incoming-alive" / ".lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        store.hello()
+    assert [path.name for path in root.glob(".incoming*")] == [".incoming-alive"]
+
+
+def test_modules_of_whoever_lives_there_are_not_taken_for_python_s(tmp_path, monkeypatch):
+    for name in ("json", "tarfile", "queue"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('mine')")
+    monkeypatch.chdir(tmp_path)
+    assert Store(ShShell(), [sys.executable], str(tmp_path / "root")).hello()["root"] == str(tmp_path / "root")
+
+
+def test_a_file_that_cannot_be_read_here_is_named(store, tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UsageError, match=r"cannot read what is sent there: .*folder: Is a directory"):
+        store.shell.run(["cat"], Pieces(read() for read in [(tmp_path / "folder").read_bytes]))
+
+
+def test_a_disk_that_takes_no_more_files(tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("needs root to mount a small tmpfs")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=9m,nr_inodes=8", "tmpfs", str(tmp_path)], check=True)
+    try:
+        files = {f"models/{i}": b"x" for i in range(9)}
+        answer = receive(tmp_path, files, packed(files))
+        assert re.search(r"disk is full: 9 more files are needed in .*, it takes \d$", answer["error"])
+        assert tree(tmp_path) == {}
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
 
 
 def test_a_transfer_larger_than_the_disk_is_refused_before_it_starts(tmp_path):
@@ -220,9 +289,3 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DeviceError, match=r"(Not a directory|File exists)"):
         Store(ShShell(), [sys.executable], str(tmp_path / "file" / "root")).hello()
-
-
-def test_it_is_python_3_7():
-    import ast
-
-    ast.parse(SOURCE, feature_version=(3, 7))

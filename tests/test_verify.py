@@ -21,7 +21,8 @@ from ofa_profiler.costs import AdditiveCost
 from ofa_profiler.devices import Agent, LocalDevice, open_device
 from ofa_profiler.draw import draw_spread
 from ofa_profiler.errors import DeviceError, InputFileError, UsageError
-from ofa_profiler.journal import Log, read_journal
+from ofa_profiler.journal import read_journal
+from ofa_profiler.log import Log
 from ofa_profiler.table import LatencyTable, Row
 from ofa_profiler.verification import Subnet, Verification
 from ofa_profiler.verify import _doubts, settings_of, store_validation, verify
@@ -361,8 +362,13 @@ def test_a_table_keeps_no_validation_by_another_device(table: LatencyTable) -> N
     other = LatencyTable(table.name, table.rows, {**table.metadata, "device": {"model": "Pi 5"}}, table.path)
     assert not store_validation(other, verification)
     assert LatencyTable.load(table.path).metadata["validation"] is None
+    path = table.path.with_suffix(".json")
+    odd = {"cable": "lab mate's, \ud800"}  # JSON may hold what no file can
+    path.write_text(json.dumps({**json.loads(path.read_text()), **odd}))
     assert store_validation(table, verification)
-    assert LatencyTable.load(table.path).metadata["validation"]["mape"] == 0
+    metadata = LatencyTable.load(table.path).metadata
+    assert metadata["validation"]["mape"] == 0
+    assert metadata["cable"] == odd["cable"]
 
 
 def test_what_is_unknown_is_null() -> None:

@@ -16,6 +16,8 @@ def open_device(spec: str, options: DeviceOptions = DeviceOptions()) -> Device: 
     Nothing is reached before the device is used.
     """
     transport = spec.partition(":")[0]
+    if options.benchmark_model is not None and transport != "adb":
+        raise UsageError(f"--benchmark-model is for phones (adb:SERIAL), not for {spec!r:.100}")
     if spec == "local":
         return LocalDevice(options)
     if transport == "ssh":

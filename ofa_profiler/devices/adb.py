@@ -15,14 +15,15 @@ from ofa_profiler.devices.adb_process import AdbProcess, start_program
 from ofa_profiler.devices.adb_server import AdbServerBridge, find_server, server_phones
 from ofa_profiler.devices.android_state import AndroidState, restore_state
 from ofa_profiler.devices.base import Agent
-from ofa_profiler.devices.benchmark_runner import BenchmarkRunner, describe_phone
+from ofa_profiler.devices.benchmark_runner import BenchmarkRunner
 from ofa_profiler.devices.options import DeviceOptions
 from ofa_profiler.devices.phone_bundle import get_bundle
+from ofa_profiler.devices.phone_facts import describe_phone
 from ofa_profiler.devices.phone_python import install_python
 from ofa_profiler.devices.remote import Connection, RemoteDevice
 from ofa_profiler.devices.shell import Shell, one_line
 from ofa_profiler.errors import DeviceError, TransientDeviceError, UsageError
-from ofa_profiler.journal import Record
+from ofa_profiler.log import Record
 
 #: The one place of a phone where its shell user may write and run programs.
 ROOT = "/data/local/tmp/ofa-profiler"
@@ -111,7 +112,7 @@ class AdbDevice(RemoteDevice):
         believed = not self._was_started
         try:
             return super()._meet()
-        except TransientDeviceError:
+        except DeviceError:
             if not (believed and self._was_started):
                 raise
             return super()._meet()  # its Python did not start: look at every file of it

@@ -6,16 +6,22 @@ all transports; nothing that a device says is trusted.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 from ofa_profiler.errors import DeviceError, TransientDeviceError, UsageError
-from ofa_profiler.journal import MAX_LINE, Record, parse_record
+from ofa_profiler.log import MAX_LINE, Garbled, Record, parse_record
+
+T = TypeVar("T")
 
 _LAST_WORDS = 300
+#: So many bytes between two lines of an agent may be those of others.
+_MOST_NOISE = 1 << 20
 
 
 class Agent(ABC):
@@ -66,8 +72,24 @@ class Device(ABC):
 
     def describe(self) -> Record:
         """What the device says about itself, without measuring: a record of type `device`."""
+        return self._patiently(self._describe, self.waits_s)
+
+    def _patiently(self, act: Callable[[], T], waits_s: Sequence[float]) -> T:
+        """Do what a second try may cure, with `waits_s` before each further one."""
+        for wait_s in waits_s:
+            try:
+                return act()
+            except TransientDeviceError as error:  # noqa: PERF203 (it is the point)
+                self._say(f"{error}; trying again")
+                time.sleep(wait_s)
+        return act()
+
+    def _say(self, line: str) -> None:  # noqa: B027 (most have nobody to tell)
+        """Tell people."""
+
+    def _describe(self) -> Record:
         with closing(self.start(None, ["--describe"])) as agent:
-            record = _record(agent.read_line(MAX_LINE))
+            record = _next_record(agent)
             if record is None or record["type"] != "device":
                 raise TransientDeviceError(f"{self.spec}: {_why_it_ended(agent)}")
             return record
@@ -80,7 +102,7 @@ class Device(ABC):
         """
         with closing(self.start(kit, ["--seen", str(seen)])) as agent:
             ended = False
-            while (record := _record(agent.read_line(MAX_LINE))) is not None:
+            while (record := _next_record(agent)) is not None:
                 if record["type"] == "fatal":
                     transient = TransientDeviceError if record.get("transient") is True else DeviceError
                     kind = UsageError if record.get("usage") is True else transient
@@ -93,14 +115,23 @@ class Device(ABC):
                 raise TransientDeviceError(f"device {self.spec}: {_why_it_ended(agent)}")
 
 
-def _record(line: bytes) -> Record | None:
-    """One line of an agent; None at the end of its output (a line without an end was cut off)."""
-    if not line.endswith(b"\n") and len(line) < MAX_LINE:
-        return None
-    try:
-        return parse_record(line)
-    except ValueError as error:
-        raise DeviceError(f"the agent wrote a line that cannot be read: {error}") from None
+def _next_record(agent: Agent) -> Record | None:
+    """The next record of an agent; None at the end of its output (a line without an end was cut off).
+
+    Login scripts leave programs behind that print now and then. Their lines are skipped. One that has a record
+    in it as well may have cost us that; the device still has it, so it comes again with the next try.
+    """
+    skipped = 0
+    while (line := agent.read_line(MAX_LINE)).endswith(b"\n") or len(line) >= MAX_LINE:
+        try:
+            return parse_record(line)
+        except Garbled as error:  # noqa: PERF203 (and neither is this fast)
+            skipped += len(line)
+            if b'"type":' in line or skipped > _MOST_NOISE:
+                raise TransientDeviceError(f"the agent wrote a line that cannot be read: {error}") from None
+        except ValueError as error:
+            raise DeviceError(f"the agent wrote a line that cannot be read: {error}") from None
+    return None
 
 
 def _why_it_ended(agent: Agent) -> str:

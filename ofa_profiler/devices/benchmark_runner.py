@@ -8,7 +8,6 @@ median of its runs (their mean in older versions of the tool); `statistics` in t
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import gzip
 import hashlib
 import io
@@ -24,13 +23,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ofa_profiler.devices.benchmark_model import MAX_OUTPUT, Timing, arguments, parse
+from ofa_profiler.devices.benchmark_model import DELEGATES, MAX_OUTPUT, Timing, arguments, parse
+from ofa_profiler.devices.phone_facts import fastest_cores, now, phone_identity, phone_state, read_facts
 from ofa_profiler.devices.shell import Shell, one_line
-from ofa_profiler.errors import DeviceError, InputFileError, TransientDeviceError
-from ofa_profiler.journal import Log, Record, read_journal
+from ofa_profiler.errors import DeviceError, InputFileError, TransientDeviceError, UsageError
+from ofa_profiler.journal import read_journal
 from ofa_profiler.kit import RESULTS_FILE
+from ofa_profiler.log import Log, Record
 from ofa_profiler.settings import Settings
 
+#: Whichever delegate the program takes by itself: XNNPACK, in all but old ones.
+_DEFAULT = "default"
 #: 97.5% quantiles of Student's t distribution for 1, 2, ... degrees of freedom, as in the agent.
 _T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 #: Prints `SHA-256  name` of every file in a folder, the first argument.
@@ -42,24 +45,6 @@ trap 'rm -rf "$new"' EXIT
 trap 'exit 1' HUP INT TERM
 mkdir -p "$new" && cd "$new" && tar -xvzf - && sha256sum -c SHA256SUMS && rm SHA256SUMS && chmod 700 * && mv * "$1"
 """
-#: `name=value`, one a line; what cannot be read has no value.
-_DESCRIBE = """\
-for name in ro.product.model ro.soc.model ro.board.platform ro.build.version.release; do
-  echo "$name=$(getprop $name)"
-done
-echo "machine=$(uname -m)"
-read -r _ total _ < /proc/meminfo; echo "memory_kb=$total"
-for cpu in /sys/devices/system/cpu/cpu[0-9]*; do
-  read -r khz < $cpu/cpufreq/cpuinfo_max_freq && echo "max_khz.${cpu##*cpu}=$khz"
-  read -r now < $cpu/cpufreq/scaling_cur_freq && echo "khz.${cpu##*cpu}=$now"
-  read -r governor < $cpu/cpufreq/scaling_governor && echo "governor.${cpu##*cpu}=$governor"
-done 2>/dev/null
-for zone in /sys/class/thermal/thermal_zone*/temp; do
-  read -r heat < $zone && echo "heat.$zone=$heat"
-done 2>/dev/null
-true
-"""
-_LONGEST_WORD = 200
 
 
 @dataclass(frozen=True)
@@ -77,13 +62,14 @@ class BenchmarkRunner:
     def records(self) -> Iterator[Record]:
         """Measure what the kit's results lack -> the records that the agent would write.
 
-        Raises `DeviceError`, or its transient kind; `InputFileError` if the program cannot be read.
+        Raises `DeviceError`, or its transient kind; `InputFileError` if the program cannot be read; `UsageError`
+        for a kit of another runtime or with a delegate that the program has not.
         """
         log, _ = read_journal(self.kit / RESULTS_FILE)
-        settings = Settings.from_json(json.loads((self.kit / "manifest.json").read_text("utf-8"))["settings"])
-        models = {
-            entry["key"]: entry for entry in json.loads((self.kit / "manifest.json").read_text("utf-8"))["models"]
-        }
+        manifest = json.loads((self.kit / "manifest.json").read_text("utf-8"))
+        settings = Settings.from_json(manifest["settings"])
+        check_settings(settings.runtime, settings.provider)
+        models = {entry["key"]: entry for entry in manifest["models"]}
         program = self._bring(models)
         facts = read_facts(self.shell)
         cores = self.cores or fastest_cores(facts, settings.threads)
@@ -94,7 +80,7 @@ class BenchmarkRunner:
             record = self._visit(program, models[key], log, settings, cores)
             log.add(record)
             yield record
-        end = _end(log, settings, _state(read_facts(self.shell), cores))
+        end = _end(log, settings, phone_state(read_facts(self.shell), cores))
         yield end
 
     def _bring(self, models: Mapping[str, Any]) -> str:
@@ -126,17 +112,16 @@ class BenchmarkRunner:
 
     def _visit(self, program: str, entry: Any, log: Log, settings: Settings, cores: tuple[int, ...] | None) -> Record:
         key, before = entry["key"], log.visits[entry["key"]]
+        delegate = None if settings.provider == _DEFAULT else settings.provider
         record: Record = {"type": "visit", "key": key, "round": len(before), "status": "ok"}
         runs = _runs(before, settings)
         words = [f"{self._folder}/{program}"]
-        words += arguments(
-            f"{self._folder}/{entry['file']}", runs=runs, threads=settings.threads, delegate=settings.provider
-        )
+        words += arguments(f"{self._folder}/{entry['file']}", runs=runs, threads=settings.threads, delegate=delegate)
         if cores:
             words = ["taskset", f"{sum(1 << core for core in cores):x}", *words]
         begin = time.monotonic()
         try:
-            timing = parse(self._output(words, settings.op_timeout_s), runs=runs, delegate=settings.provider)
+            timing = parse(self._output(words, settings.op_timeout_s), runs=runs, delegate=delegate)
             record.update(_seen(timing, [visit["samples_ns"][0] for visit in before]))
         except TimeoutError:
             record.update(status="failed", cause="timeout", error=f"no answer within {settings.op_timeout_s:g} s")
@@ -172,63 +157,13 @@ class BenchmarkRunner:
         return output
 
 
-def describe_phone(shell: Shell) -> Record:
-    """What the phone says about itself: the part of a `device` record that does not change."""
-    return _identity(read_facts(shell))
-
-
-def read_facts(shell: Shell) -> dict[str, str]:
-    """Text by name, not trusted."""
-    lines = shell.run(["sh", "-c", _DESCRIBE]).stdout.decode("utf-8", "replace").splitlines()
-    pairs = (line.partition("=") for line in lines)
-    return {name: one_line(value)[:_LONGEST_WORD] for name, _, value in pairs if value.strip()}
-
-
-def fastest_cores(facts: Mapping[str, str], count: int) -> tuple[int, ...] | None:
-    """`count` cores of the highest clock, None if the phone does not tell its clocks."""
-    clocks = {core: khz for core, khz in _per_core(facts, "max_khz").items() if khz > 0}
-    chosen = sorted(clocks, key=lambda core: (clocks[core], core), reverse=True)[:count]
-    return tuple(sorted(chosen)) if len(chosen) == count else None
-
-
-def _per_core(facts: Mapping[str, str], name: str) -> dict[int, int]:
-    found = {}
-    for fact, value in facts.items():
-        kind, _, core = fact.rpartition(".")
-        if kind == name and _is_number(core) and _is_number(value):
-            found[int(core)] = int(value)
-    return found
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 10
-
-
-def _state(facts: Mapping[str, str], cores: tuple[int, ...] | None) -> Record:
-    clocks = _per_core(facts, "khz")
-    heat = [int(value) for name, value in facts.items() if name.startswith("heat.") and _is_number(value)]
-    degrees = [value / 1000 if value >= 200 else float(value) for value in heat if value]
-    return {
-        "mhz": {str(core): clocks[core] / 1000 if core in clocks else None for core in cores or ()},
-        "temperature_c": max((value for value in degrees if value < 200), default=None),
-    }
-
-
-def _identity(facts: Mapping[str, str]) -> Record:
-    memory, clocks = facts.get("memory_kb", ""), _per_core(facts, "max_khz")
-    release = facts.get("ro.build.version.release")
-    return {
-        "type": "device",
-        "time": _now(),
-        "model": facts.get("ro.product.model"),
-        "soc": facts.get("ro.soc.model") or facts.get("ro.board.platform"),
-        "machine": facts.get("machine"),
-        "os": f"Android {release}" if release else None,
-        "python": None,
-        "memory_mb": int(memory) // 1024 if _is_number(memory) else None,
-        "cores_allowed": sorted(clocks) or None,
-        "max_mhz": {str(core): khz / 1000 for core, khz in clocks.items()} or None,
-    }
+def check_settings(runtime: str, provider: str | None) -> None:
+    """Raise `UsageError` unless benchmark_model can run models like that."""
+    if runtime != "litert":
+        raise UsageError(f"--benchmark-model runs TFLite models: it goes with --runtime litert, not with {runtime}")
+    if provider not in (None, _DEFAULT, *DELEGATES):
+        known = ", ".join(DELEGATES)
+        raise UsageError(f"benchmark_model has no delegate {provider!r:.100}; --provider takes {known} with it")
 
 
 def _device(
@@ -236,26 +171,22 @@ def _device(
 ) -> Record:
     """A record of type `device`, as the agent writes it."""
     governor = facts.get(f"governor.{cores[0]}") if cores else None
-    before = _state(facts, cores)
+    before = phone_state(facts, cores)
     notes = [] if cores else ["the process could not be pinned to its cores"]
     if not state.get("fixed_performance_mode") and governor != "performance":
         notes.append(f"the governor is {governor or 'unknown'}, not performance: clocks may change")
     if before["temperature_c"] is None:
         notes.append("no temperature can be read")
-    version = program.rpartition("-")[2][:16]
+    version = f"benchmark_model {program.rpartition('-')[2][:16]}"  # the program does not tell its own
     return {
-        **_identity(facts),
+        **phone_identity(facts),
         "cores_used": list(cores) if cores else None,
         "governor": governor,
         "before": before,
-        "runtime": {"name": "benchmark_model", "version": version, "provider": settings.provider or "CPU"},
+        "runtime": {"name": "litert", "version": version, "provider": settings.provider or _DEFAULT},
         "uncontrolled": notes,
         **state,
     }
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
 def _due(log: Log, settings: Settings) -> Iterator[str]:
@@ -317,7 +248,7 @@ def _end(log: Log, settings: Settings, after: Record) -> Record:
     unsure = [key for key, visits in visited.items() if not _is_tight(visits, settings)]
     return {
         "type": "end",
-        "time": _now(),
+        "time": now(),
         "time_limit_s": settings.time_limit_s,
         "cut_short": [key for key in unsure if _wants_visit(log.visits[key], settings)],
         "noisy": [key for key in unsure if not _wants_visit(log.visits[key], settings)],

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -26,8 +26,13 @@ from ofa_profiler.errors import DeviceError, UsageError
 from ofa_profiler.export.cache import default_cache_dir
 from ofa_profiler.files import write_text
 
-#: What has to be importable for a runtime to run a model; what else they ask for serves their tools.
-PACKAGES = {"onnxruntime": ("onnxruntime", "numpy")}
+#: What has to be importable for a runtime to run a model; what else they ask for serves their tools. Where
+#: there are no wheels of the first packages, the next are tried: LiteRT's predecessor serves old Pythons and
+#: 32-bit boards, and was built for numpy 1.
+PACKAGES = {
+    "onnxruntime": (("onnxruntime", "numpy"),),
+    "litert": (("ai-edge-litert", "numpy"), ("tflite-runtime", "numpy<2")),
+}
 _OLDEST_PYTHON = (3, 7)
 _DOWNLOAD_TIMEOUT_S = 900.0
 _WHEELS_FILE = "wheels.json"
@@ -91,32 +96,35 @@ class Wheels:
     paths: tuple[Path, ...]
 
     @cached_property
+    def files(self) -> dict[str, Path]:
+        """The wheels by the place to which they are sent, which has their SHA-256 as its name."""
+        return {f"wheels/{_sha256(path)}.whl": path for path in self.paths}
+
+    @property
     def name(self) -> str:
         """A name for the folder of the unpacked wheels, which stands for their content."""
-        digest = hashlib.sha256("\n".join(sorted(map(_sha256, self.paths))).encode()).hexdigest()
-        return f"{self.runtime}-{digest[:16]}"
+        hashes = sorted(Path(place).stem for place in self.files)
+        return f"{self.runtime}-{hashlib.sha256(chr(10).join(hashes).encode()).hexdigest()[:16]}"
 
     @property
     def versions(self) -> str:
         """For people."""
         return ", ".join(" ".join(path.name.split("-")[:2]) for path in self.paths)
 
-    def sizes(self) -> dict[str, int]:
-        """Where each file belongs once it is installed, and how long it is."""
-        return {place: member.file_size for _, member, place in self._members()}
-
-    def files(self) -> Iterator[tuple[str, bytes]]:
-        """Where each file belongs once it is installed, and what is in it."""
-        for wheel, member, place in self._members():
-            yield place, wheel.read(member)
-
-    def _members(self) -> Iterator[tuple[zipfile.ZipFile, zipfile.ZipInfo, str]]:
-        for path in self.paths:
+    @cached_property
+    def contents(self) -> dict[str, dict[str, tuple[str, int]]]:
+        """What of each of `files` belongs where in that folder: `{file: {place: (member, size)}}`."""
+        found: dict[str, dict[str, tuple[str, int]]] = {}
+        for file, path in self.files.items():
             with zipfile.ZipFile(path) as wheel:
-                for member in wheel.infolist():
-                    place = _installed(member.filename)
-                    if place is not None:
-                        yield wheel, member, place
+                members = [(_installed(member.filename), member) for member in wheel.infolist()]
+            found[file] = {place: (member.filename, member.file_size) for place, member in members if place is not None}
+        return found
+
+    @property
+    def size(self) -> int:
+        """Of the folder, in bytes."""
+        return sum(size for places in self.contents.values() for _, size in places.values())
 
 
 def _installed(name: str) -> str | None:
@@ -129,8 +137,10 @@ def _installed(name: str) -> str | None:
     return "/".join(parts)
 
 
-def find_wheels(runtime: str, board: Board, cache_dir: Path | None = None) -> Wheels:
-    """The wheels of `runtime` for `board`, from the cache or the package index.
+def find_wheels(
+    runtime: str, board: Board, cache_dir: Path | None = None, tell: Callable[[str], None] | None = None
+) -> Wheels:
+    """The wheels of `runtime` for `board`, from the cache or, which `tell` is told, the package index.
 
     Raises `DeviceError` when there are none, or none can be fetched.
     """
@@ -142,6 +152,8 @@ def find_wheels(runtime: str, board: Board, cache_dir: Path | None = None) -> Wh
     folder = (cache_dir or default_cache_dir()) / "wheels" / f"{runtime}-{board.abi}-{board.platforms[0]}"
     with _ONE_AT_A_TIME:  # several boards of one kind need one download
         if (found := _cached(folder)) is None:
+            if tell is not None:
+                tell(f"fetching {runtime} for {board}, once")
             _fill(folder, PACKAGES[runtime], board, instead)
             found = _cached(folder)
     if found is None:
@@ -149,13 +161,17 @@ def find_wheels(runtime: str, board: Board, cache_dir: Path | None = None) -> Wh
     return Wheels(runtime, tuple(found))
 
 
-def _fill(folder: Path, packages: tuple[str, ...], board: Board, instead: str) -> None:
-    """Download into a folder that gets its name when it is complete."""
+class _NoWheels(DeviceError):
+    """Not even of another version."""
+
+
+def _fill(folder: Path, choices: Sequence[Sequence[str]], board: Board, instead: str) -> None:
+    """Download the first of `choices` that there is, into a folder that gets its name when it is complete."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".", dir=folder.parent) as name:
             fresh = Path(name) / "wheels"
-            _download(packages, board, fresh, instead)
+            _download_first(choices, board, fresh, instead)
             hashes = {path.name: _sha256(path) for path in sorted(fresh.glob("*.whl"))}
             write_text(fresh / _WHEELS_FILE, json.dumps(hashes, indent=1) + "\n")
             shutil.rmtree(folder, ignore_errors=True)
@@ -175,7 +191,18 @@ def _cached(folder: Path) -> list[Path] | None:
         return None
 
 
-def _download(packages: tuple[str, ...], board: Board, folder: Path, instead: str) -> None:
+def _download_first(choices: Sequence[Sequence[str]], board: Board, folder: Path, instead: str) -> None:
+    refused = None
+    for packages in choices:
+        try:
+            return _download(packages, board, folder, instead)
+        except _NoWheels as error:  # noqa: PERF203
+            refused = refused or error
+    assert refused is not None
+    raise refused
+
+
+def _download(packages: Sequence[str], board: Board, folder: Path, instead: str) -> None:
     major, minor = board.python
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
     command += ["--no-deps", "--only-binary=:all:", "--implementation=cp", f"--python-version={major}.{minor}"]
@@ -189,9 +216,8 @@ def _download(packages: tuple[str, ...], board: Board, folder: Path, instead: st
         raise DeviceError(f"cannot fetch {packages[0]} for {board}: {error}") from None
     if done.returncode:
         words = done.stderr.decode("utf-8", "replace")
-        if re.search(r"No matching distribution found.*\(?from versions: none|from versions: none", words):
-            missing = re.search(r"No matching distribution found for (\S+)", words)
-            raise DeviceError(f"there are no wheels of {missing[1] if missing else packages[0]} for {board}: {instead}")
+        if missing := re.search(r"No matching distribution found for (\S+)", words):
+            raise _NoWheels(f"there are no wheels of {missing[1]} for {board}: {instead}")
         errors = (
             [line for line in words.splitlines() if line.startswith("ERROR")] or words.splitlines() or ["no reason"]
         )

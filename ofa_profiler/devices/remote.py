@@ -30,6 +30,8 @@ from ofa_profiler.kit import RESULTS_FILE, agent_source
 #: Our signs of life to the agent, and how long it goes on without one.
 _HEARTBEAT_S = 3.0
 _AGENT_PATIENCE_S = 20
+#: A device that was reached, and then lost before anything was measured, is tried so often again.
+_FIRST_TRIES = 3
 #: An agent that is told to end may take this long.
 _FAREWELL_S = 5.0
 
@@ -71,8 +73,12 @@ class RemoteDevice(Device):
 
     def __enter__(self) -> RemoteDevice:
         # Better now than after everything else was prepared; and here somebody can be asked for a password.
-        self._reach()
+        self._patiently(self._reach, self.waits_s[:_FIRST_TRIES])
         return self
+
+    def _say(self, line: str) -> None:
+        if self.options.tell is not None:
+            self.options.tell(line)
 
     def _reach(self) -> Connection:
         if self._connection is None:
@@ -82,7 +88,6 @@ class RemoteDevice(Device):
                 if self._met:
                     raise
                 raise DeviceError(str(error)) from None  # it was never there: nothing to wait for
-            self._met = True
         return self._connection
 
     def remove(self) -> str:
@@ -113,6 +118,7 @@ class RemoteDevice(Device):
 
     def _meet(self) -> Connection:
         shell = self.connect()
+        self._met = True
         try:
             store = Store(shell, self.python(shell), self.root, self.options.tell)
             board = Board.from_record(self.spec, store.hello())
@@ -151,7 +157,7 @@ class RemoteDevice(Device):
         """Wheels that the device needs for `runtime`, by their folder there; none if it has its own."""
         if self.options.runtime_on_board == "system":
             return {}
-        wheels = find_wheels(runtime, board)
+        wheels = find_wheels(runtime, board, tell=self.options.tell)
         return {f"runtimes/{wheels.name}": wheels}
 
     def _spawn(self, connection: Connection, words: Sequence[str], *, heartbeat: bool) -> Agent:

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ofa_profiler.errors import DeviceError, TransientDeviceError
+from ofa_profiler.errors import DeviceError, TransientDeviceError, UsageError
 
 #: A device that says nothing for this long is gone. What we run there gives signs of life more often.
 SILENCE_S = 45.0
@@ -151,14 +151,15 @@ class Shell(ABC):
         return Running(process, output)
 
     def _skip_greeting(self, process: Process, output: Lines, mark: bytes) -> None:
-        skipped = 0
+        skipped, said = 0, b""
         while not (line := output.read_line(_MOST_GREETING)).rstrip().endswith(mark):
             skipped += len(line)
             if not line:
-                words = process.last_words()
+                words = process.last_words() or said.decode("utf-8", "replace")
                 raise TransientDeviceError(
                     f"{self.spec}: the command shell ended ({_words_of(process.wait())}): {one_line(words)}"
                 )
+            said = line
             if skipped > _MOST_GREETING:
                 raise DeviceError(f"{self.spec}: its login scripts print without end")
 
@@ -169,7 +170,7 @@ class Shell(ABC):
         """
         running = self.spawn(argv)
         source = io.BytesIO(data) if isinstance(data, bytes) else data
-        feeder = threading.Thread(target=_feed, args=(running.process, source), daemon=True)
+        feeder = _Feeder(running.process, source)
         feeder.start()
         try:
             stdout = bytearray()
@@ -177,17 +178,32 @@ class Shell(ABC):
                 stdout += chunk
                 if len(stdout) > _MOST_OUTPUT:
                     raise DeviceError(f"{self.spec}: a command prints without end")
-            return Completed(running.process.wait(), bytes(stdout), running.process.last_words())
+            completed = Completed(running.process.wait(), bytes(stdout), running.process.last_words())
         finally:
             running.process.close()
             feeder.join()
+        if feeder.error is not None:
+            error = feeder.error
+            raise UsageError(f"{self.spec}: cannot read what is sent there: {error.filename}: {error.strerror}")
+        return completed
 
 
-def _feed(process: Process, source: Readable) -> None:
-    # A program that ends early does not read on; how it ended says why, and so does a link that broke.
-    with contextlib.suppress(DeviceError):
-        shutil.copyfileobj(source, _Input(process), 1 << 18)
-        process.close_input()
+class _Feeder(threading.Thread):
+    """Gives a process its stdin. Errors of the source are kept; those of the process it says itself."""
+
+    def __init__(self, process: Process, source: Readable) -> None:
+        super().__init__(daemon=True)
+        self._process, self._source = process, source
+        self.error: OSError | None = None
+
+    def run(self) -> None:
+        # A program that ends early does not read on; how it ended says why, and so does a link that broke.
+        with contextlib.suppress(DeviceError):
+            try:
+                shutil.copyfileobj(self._source, _Input(self._process), 1 << 18)
+            except OSError as error:
+                self.error = error
+            self._process.close_input()
 
 
 class _Input(io.RawIOBase):

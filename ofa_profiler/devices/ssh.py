@@ -26,6 +26,7 @@ _ANSWER_TIMEOUT_S = 30.0
 _DEAD_AFTER_S = 8
 _KEPT_STDERR = 16 << 10
 _SLICE_S = 1.0
+_ROOM_TIMEOUT_S, _ROOM_STEP_S = 5.0, 0.05
 _CHUNK = 256 << 10
 _LOST = "the connection is lost"
 
@@ -190,10 +191,20 @@ class SshShell(Shell):
 
     def open(self, line: str) -> SshProcess:
         transport = self._clients[-1].get_transport()
+        deadline = time.monotonic() + _ROOM_TIMEOUT_S
         with _failures(self.spec, _LOST):
             if transport is None:
                 raise EOFError
-            channel = transport.open_session(timeout=_ANSWER_TIMEOUT_S)
+            while True:
+                try:
+                    channel = transport.open_session(timeout=_ANSWER_TIMEOUT_S)
+                    break
+                except paramiko.ChannelException as refusal:
+                    # A server with room for one program may still be clearing up the one before.
+                    if time.monotonic() > deadline:
+                        words = f"the ssh server starts no program for us ({refusal.text}); see MaxSessions there"
+                        raise DeviceError(f"{self.spec}: {words}") from None
+                time.sleep(_ROOM_STEP_S)
             channel.exec_command(line.encode("utf-8", "surrogateescape"))
             return SshProcess(self.spec, channel)
 

@@ -7,30 +7,33 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import json
 import re
 import tarfile
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import device_agents
 from ofa_profiler.devices.provision import Wheels
-from ofa_profiler.devices.shell import Readable, Shell, one_line
-from ofa_profiler.errors import DeviceError, TransientDeviceError, UsageError
-from ofa_profiler.journal import Record, parse_record
+from ofa_profiler.devices.shell import Shell, one_line
+from ofa_profiler.errors import DeviceError, TransientDeviceError
+from ofa_profiler.log import Record, parse_record
 
-#: Runs the store's source, whose length is the first argument, and leaves the rest of stdin to it.
+#: Runs the store's source, whose length is the first argument, and leaves the rest of stdin to it. Python looks
+#: for modules in the working directory first, which is somebody's home here, with a `queue.py` in it perhaps.
 _BOOT = (
-    "import sys;v=sys.version_info[:2];v>=(3,7) or sys.exit('Python 3.7 or newer is needed, this is %d.%d'%v);"
+    "import sys;sys.path=[p for p in sys.path if p];"
+    "v=sys.version_info[:2];v>=(3,7) or sys.exit('Python 3.7 or newer is needed, this is %d.%d'%v);"
     "exec(compile(sys.stdin.buffer.read(int(sys.argv[1])),'store.py','exec'))"
 )
 #: Models hardly shrink; text does at any level. A higher one would keep the device waiting.
 _LEVEL = 1
 _NOT_FOUND = 127
+#: Exit codes from here on stand for signals, in shells.
+_SIGNALS = 128
 _WORTH_TELLING = 5_000_000
 
 
@@ -61,56 +64,53 @@ class Store:
         return self._ask({"do": "hello"})
 
     def bring(self, parcel: Parcel) -> int:
-        """Make sure that the device has all of `parcel` -> the bytes that were sent."""
-        hashes = {path: _sha256(content) for path, content in parcel.files.items()}
-        sizes = {path: wheels.sizes() for path, wheels in parcel.runtimes.items()}
-        request: dict[str, Any] = {"do": "missing", "files": hashes, "folders": sizes}
+        """Make sure that the device has all of `parcel` -> how many files were sent."""
+        folders = {path: wheels.contents for path, wheels in parcel.runtimes.items()}
+        of_wheels = {path: file for wheels in parcel.runtimes.values() for path, file in wheels.files.items()}
+        known = {**of_wheels, **parcel.files}
+        request: dict[str, Any] = {
+            "do": "missing",
+            "files": {path: _sha256(content) for path, content in known.items()},
+            "folders": folders,
+        }
         if parcel.results is not None:
             path, lines = parcel.results
             request["results"] = {"path": path, "size": len(lines), "sha256": _sha256(lines)}
         answer = self._ask(request)
-        files = {path: parcel.files[path] for path in _among(answer, "files", parcel.files)}
-        runtimes = {path: parcel.runtimes[path] for path in _among(answer, "folders", parcel.runtimes)}
+        runtimes = {path: parcel.runtimes[path] for path in _among(answer, "folders", folders)}
+        wanted = {path for wheels in runtimes.values() for path in wheels.files}
+        files = {path: known[path] for path in _among(answer, "files", known) if path in wanted or path in parcel.files}
         if parcel.results is not None and answer.get("results") is not True:
             files[parcel.results[0]] = parcel.results[1]
         if not files and not runtimes:
             return 0
-        return self._send(files, runtimes, parcel.links)
-
-    def _send(self, files: Mapping[str, Path | bytes], runtimes: Mapping[str, Wheels], links: Mapping[str, str]) -> int:
-        contents = {path: dict(wheels.files()) for path, wheels in runtimes.items()}
-        request: dict[str, Any] = {
+        sent = sum(map(_size, files.values()))
+        receive = {
             "do": "receive",
             "files": {path: _sha256(content) for path, content in files.items()},
-            "folders": {path: {name: _sha256(data) for name, data in tree.items()} for path, tree in contents.items()},
-            "links": dict(links),
+            "folders": {path: folders[path] for path in runtimes},
+            "links": dict(parcel.links),
+            "size": sent + sum(wheels.size for wheels in runtimes.values()),
         }
-        unpacked = {f"{path}/{name}": data for path, tree in contents.items() for name, data in tree.items()}
-        with tempfile.TemporaryFile() as packed:
-            try:
-                request["size"] = _pack({**files, **unpacked}, packed)
-            except OSError as error:
-                folder = tempfile.gettempdir()
-                raise UsageError(f"cannot pack into {folder} what the device lacks: {error.strerror}") from error
-            size = packed.tell()
-            packed.seek(0)
-            if self.tell is not None and size > _WORTH_TELLING:
-                what = ", ".join([*(wheels.versions for wheels in runtimes.values()), f"{len(files)} files"])
-                self.tell(f"{self.shell.spec}: sending {size / 1e6:.0f} MB, which the device keeps ({what})")
-            self._ask(request, packed)
-        return size
+        if self.tell is not None and sent > _WORTH_TELLING:
+            what = ", ".join([*(wheels.versions for wheels in runtimes.values()), f"{len(set(files) - wanted)} files"])
+            self.tell(f"{self.shell.spec}: sending {sent / 1e6:.0f} MB, which the device keeps ({what})")
+        self._ask(receive, _packed(files))
+        return len(files)
 
-    def _ask(self, request: Mapping[str, Any], data: Readable | None = None) -> Record:
+    def _ask(self, request: Mapping[str, Any], data: Iterable[bytes] = ()) -> Record:
         source = (Path(device_agents.__path__[0]) / "store.py").read_bytes()
         words = json.dumps({**request, "root": self.root}).encode() + b"\n"
-        head = io.BytesIO(source + words)
-        done = self.shell.run([*self.python, "-c", _BOOT, str(len(source))], _Joined(head, data) if data else head)
+        stream = Pieces(chain([source, words], data))
+        done = self.shell.run([*self.python, "-c", _BOOT, str(len(source))], stream)
         spec = self.shell.spec
         answers = [record for record in map(_record, done.stdout.splitlines()) if record.get("type") == "store"]
         if not answers:
             if done.exit_code == _NOT_FOUND:
                 raise DeviceError(f"{spec}: there is no {self.python[0]} on the device; the agent needs Python 3.7")
-            raise TransientDeviceError(
+            # One that was killed, by a signal or with its connection, may do better the next time.
+            final = 0 < done.exit_code < _SIGNALS
+            raise (DeviceError if final else TransientDeviceError)(
                 f"{spec}: python3 on the device ended with code {done.exit_code}: {one_line(done.stderr)}"
             )
         if "error" in answers[-1]:
@@ -118,33 +118,39 @@ class Store:
         return answers[-1]
 
 
-class _Joined:
-    """Two files, one after the other, to be read."""
+class Pieces:
+    """Pieces of bytes, one after the other, to be read like a file."""
 
-    def __init__(self, *parts: Readable) -> None:
-        self._parts = list(parts)
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces = iter(pieces)
+        self._rest = memoryview(b"")
 
     def read(self, size: int = -1, /) -> bytes:
-        data = b""
-        while self._parts and not (data := self._parts[0].read(size)):
-            self._parts.pop(0)
+        while not self._rest:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return b""
+            self._rest = memoryview(piece)
+        size = len(self._rest) if size < 0 else size
+        data, self._rest = bytes(self._rest[:size]), self._rest[size:]
         return data
 
 
-def _pack(files: Mapping[str, Path | bytes], target: IO[bytes]) -> int:
-    """Write a compressed tar -> the size of what is in it."""
-    total = 0
-    with (
-        gzip.GzipFile(fileobj=target, mode="wb", compresslevel=_LEVEL, mtime=0) as stream,
-        tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive,
-    ):
-        for path, content in files.items():
-            data = _bytes(content)
-            member = tarfile.TarInfo(path)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-            total += len(data)
-    return total
+def _packed(files: Mapping[str, Path | bytes]) -> Iterator[bytes]:
+    """A compressed tar, made while it is sent: one member of gzip per file."""
+    for path, content in files.items():
+        data = _bytes(content)
+        member = tarfile.TarInfo(path)
+        member.size = len(data)
+        header = member.tobuf(tarfile.PAX_FORMAT)
+        padding = bytes(-len(data) % tarfile.BLOCKSIZE)
+        level = 0 if path.endswith(".whl") else _LEVEL  # a wheel is compressed already
+        yield gzip.compress(b"".join((header, data, padding)), level, mtime=0)
+    yield gzip.compress(bytes(2 * tarfile.BLOCKSIZE), mtime=0)
+
+
+def _size(content: Path | bytes) -> int:
+    return len(content) if isinstance(content, bytes) else content.stat().st_size
 
 
 def _bytes(content: Path | bytes) -> bytes:

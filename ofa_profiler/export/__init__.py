@@ -3,8 +3,8 @@
     models = export_ops(space.unique_ops([160, 224]))
     export_network(space, architecture, weights, "net.onnx", metadata={"weights": "trained"})
 
-Models take `input` (batch, channels, height, width), normalised as the space's `preprocessing` says. An
-op's gives `output`, a network's `logits` (batch, classes).
+Models take `input` (batch, channels, height, width; TFLite: batch, height, width, channels), normalised as
+the space's `preprocessing` says. An op's gives `output`, a network's `logits` (batch, classes).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ofa_profiler.errors import UsageError
 from ofa_profiler.export.base import INPUT_NAME, LOGITS_NAME, OP_OUTPUT_NAME, Exporter, Model
 from ofa_profiler.export.cache import ModelCache, default_cache_dir, identity
 from ofa_profiler.export.onnx import OnnxExporter
+from ofa_profiler.export.tflite import TfliteExporter
 from ofa_profiler.ops import Op
 from ofa_profiler.spaces import SearchSpace
 from ofa_profiler.weights import Weights, check_weights, layout_of, parameter_shapes, repeating_weights
@@ -38,7 +39,7 @@ __all__ = [
     "get_exporter",
 ]
 
-_EXPORTERS: dict[str, Exporter] = {exporter.runtime: exporter for exporter in (OnnxExporter(),)}
+_EXPORTERS: dict[str, Exporter] = {exporter.runtime: exporter for exporter in (OnnxExporter(), TfliteExporter())}
 
 
 def exporters() -> Mapping[str, Exporter]:

@@ -28,10 +28,12 @@ _STALE_SECONDS = 24 * 3600
 
 
 def default_cache_dir() -> Path:
-    """`$XDG_CACHE_HOME/ofa-profiler` if set, else the place that the system has for caches.
+    """`$OFA_CACHE_DIR`, else `$XDG_CACHE_HOME/ofa-profiler`, else the place that the system has for caches.
 
     Raises `UsageError` for a user without a home folder.
     """
+    if own := os.environ.get("OFA_CACHE_DIR"):
+        return Path(own).absolute()
     # The XDG specification says to ignore a relative path.
     xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (xdg if xdg.is_absolute() else _system_cache_dir()) / "ofa-profiler"

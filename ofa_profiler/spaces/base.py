@@ -12,7 +12,7 @@ a canonical genome, so equal architectures have equal genomes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -45,6 +45,33 @@ class Slot:
     name: str
     genes: tuple[int, ...]
     build: Callable[..., Op | None]
+
+
+def indices_of(*choices: Sequence[float]) -> dict[tuple[float, ...], bytes]:
+    """For genes with these choices: their values -> their indices, a byte each."""
+    indices = product(*(range(len(values)) for values in choices))
+    return dict(zip(product(*choices), map(bytes, indices), strict=True))
+
+
+class StageCode(dict[tuple[tuple[int, ...], tuple[float, ...], "float | None"], bytes]):
+    """A stage's (kernel_sizes, expand_ratios, width_mult) -> the indices of its genes; `KeyError` for one that
+    the space does not have.
+
+    `first` takes (depth, width_mult), `blocks` a block's (kernel_size, expand_ratio), `missing` the depth, for
+    the blocks that are not there. Stages are remembered: there are some thousand, and architectures come by
+    the ten thousand.
+    """
+
+    def __init__(self, first: Mapping[Any, bytes], blocks: Mapping[Any, bytes], missing: Mapping[int, bytes]) -> None:
+        self.first, self.blocks, self.missing = first, blocks, missing
+
+    def __missing__(self, stage: tuple[tuple[int, ...], tuple[float, ...], float | None]) -> bytes:
+        kernel_sizes, expand_ratios, width_mult = stage
+        depth = len(kernel_sizes)
+        blocks = map(self.blocks.__getitem__, zip(kernel_sizes, expand_ratios, strict=True))
+        indices = b"".join((self.first[depth, width_mult], *blocks, self.missing[depth]))
+        self[stage] = indices
+        return indices
 
 
 @dataclass(frozen=True)
@@ -82,9 +109,13 @@ class SearchSpace(ABC):
     def validate(self, architecture: Architecture) -> None:
         """Raise `UsageError` unless `architecture` is a point of this space (at any resolution)."""
 
+    @cached_property
     @abstractmethod
-    def to_values(self, architecture: Architecture) -> list[float]:
-        """The gene values of a valid architecture; a gene that says nothing has its first choice."""
+    def codes(self) -> tuple[Mapping[Any, bytes], tuple[StageCode, ...]]:
+        """How architectures are written as genomes: what comes before the stages, and each stage.
+
+        The first takes (space, resolution, stem).
+        """
 
     @abstractmethod
     def from_values(self, values: Sequence[float]) -> Architecture:
@@ -130,8 +161,8 @@ class SearchSpace(ABC):
     # --- genomes ---------------------------------------------------------------------------------
 
     @cached_property
-    def _indices(self) -> tuple[dict[float, int], ...]:
-        return tuple({value: i for i, value in enumerate(gene.choices)} for gene in self.genes)
+    def _at_all_resolutions(self) -> SearchSpace:
+        return self.with_resolutions(self.valid_resolutions)
 
     @cached_property
     def n_choices(self) -> NDArray[np.int64]:
@@ -140,17 +171,21 @@ class SearchSpace(ABC):
 
     def encode(self, architectures: Iterable[Architecture]) -> Genomes:
         """Architectures -> canonical genomes (N, G). Raises `UsageError` for one of another space."""
-        rows = []
-        for architecture in architectures:
-            self.validate(architecture)
-            values = self.to_values(architecture)
-            if values[0] not in self._indices[0]:
-                raise UsageError(
-                    f"resolution {values[0]} is not among {list(self.resolutions)}, the resolutions in use here"
-                )
-            # Bytes, because lists by the ten thousand keep the garbage collector busy.
-            rows.append(bytes([index[value] for index, value in zip(self._indices, values, strict=True)]))
-        return np.frombuffer(bytearray().join(rows), dtype=np.int8).reshape(len(rows), len(self.genes))
+        architectures = list(architectures)
+        first, stages = self.codes
+        pieces: list[bytes] = []
+        try:
+            for architecture in architectures:
+                pieces.append(first[architecture.space, architecture.resolution, architecture.stem])
+                for stage, code in zip(architecture.stages, stages, strict=True):
+                    pieces.append(code[stage.kernel_sizes, stage.expand_ratios, stage.width_mult])
+        except (KeyError, ValueError):
+            self.validate(architecture)  # says what is wrong, if it is not the resolution
+            raise UsageError(
+                f"resolution {architecture.resolution} is not among {list(self.resolutions)}, "
+                "the resolutions in use here"
+            ) from None
+        return np.frombuffer(bytearray().join(pieces), dtype=np.int8).reshape(len(architectures), len(self.genes))
 
     def decode(self, genomes: Genomes) -> list[Architecture]:
         """Genomes (N, G) -> architectures."""
@@ -188,7 +223,8 @@ class SearchSpace(ABC):
     def layout(self, architecture: Architecture) -> tuple[tuple[str, Op], ...]:
         """The active slots of a network as (slot name, op), in the order in which they run."""
         self.validate(architecture)
-        values = self.to_values(architecture)
+        space = self._at_all_resolutions
+        values = [gene.choices[i] for gene, i in zip(space.genes, space.encode([architecture])[0], strict=True)]
         built = ((slot.name, slot.build(*(values[g] for g in slot.genes))) for slot in self.slots)
         return tuple((name, op) for name, op in built if op is not None)
 

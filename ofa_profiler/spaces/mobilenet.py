@@ -6,14 +6,24 @@ Every stage chooses its depth, every block its kernel size and expand ratio.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from ofa_profiler.architecture import Architecture, Stage
 from ofa_profiler.errors import UsageError
 from ofa_profiler.ops import Op, make_divisible
-from ofa_profiler.spaces.base import Gene, Preprocessing, SearchSpace, Slot, check_choices, strided
+from ofa_profiler.spaces.base import (
+    Gene,
+    Preprocessing,
+    SearchSpace,
+    Slot,
+    StageCode,
+    check_choices,
+    indices_of,
+    strided,
+)
 
 IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
@@ -69,14 +79,14 @@ class MobileNetSpace(SearchSpace):
                     genes.append(Gene(f"stage{stage}.block{block}.{field}", choices, switch, switch_from))
         return tuple(genes)
 
-    def to_values(self, architecture: Architecture) -> list[float]:
-        values: list[float] = [architecture.resolution]
-        for stage, depths in zip(architecture.stages, self.stage_depths, strict=True):
-            values.append(stage.depth)
-            for block in zip(stage.kernel_sizes, stage.expand_ratios, strict=True):
-                values += block
-            values += (self.kernel_sizes[0], self.expand_ratios[0]) * (depths[-1] - stage.depth)
-        return values
+    @cached_property
+    def codes(self) -> tuple[Mapping[Any, bytes], tuple[StageCode, ...]]:
+        blocks = indices_of(self.kernel_sizes, self.expand_ratios)
+        stages = []
+        for depths in self.stage_depths:
+            first = {(depth, None): bytes([i]) for i, depth in enumerate(depths)}
+            stages.append(StageCode(first, blocks, {depth: bytes(2 * (max(depths) - depth)) for depth in depths}))
+        return {(self.name, r, None): bytes([i]) for i, r in enumerate(self.resolutions)}, tuple(stages)
 
     def from_values(self, values: Sequence[float]) -> Architecture:
         stages = []

@@ -7,14 +7,24 @@ arXiv 1812.01187), of which the second is a residual block that may be left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from ofa_profiler.architecture import Architecture, Stage, Stem
 from ofa_profiler.errors import UsageError
 from ofa_profiler.ops import Op, make_divisible
-from ofa_profiler.spaces.base import Gene, Preprocessing, SearchSpace, Slot, check_choices, strided
+from ofa_profiler.spaces.base import (
+    Gene,
+    Preprocessing,
+    SearchSpace,
+    Slot,
+    StageCode,
+    check_choices,
+    indices_of,
+    strided,
+)
 from ofa_profiler.spaces.mobilenet import IMAGENET
 
 #: Genes before those of the stages: resolution, depth and the two widths of the stem.
@@ -64,15 +74,18 @@ class ResNet50Space(SearchSpace):
                 genes.append(Gene(f"stage{stage}.block{block}.expand_ratio", self.expand_ratios, switch, switch_from))
         return tuple(genes)
 
-    def to_values(self, architecture: Architecture) -> list[float]:
-        stem = architecture.stem
-        assert stem is not None, "validated"
-        values: list[float] = [architecture.resolution, stem.depth, *stem.width_mults]
-        for stage, depths in zip(architecture.stages, self.stage_depths, strict=True):
-            assert stage.width_mult is not None, "validated"
-            values += [stage.depth, stage.width_mult, *stage.expand_ratios]
-            values += [self.expand_ratios[0]] * (max(depths) - stage.depth)
-        return values
+    @cached_property
+    def codes(self) -> tuple[Mapping[Any, bytes], tuple[StageCode, ...]]:
+        stems = indices_of(self.resolutions, self.stem_depths, self.width_mults, self.width_mults)
+        first = {(self.name, r, Stem(int(depth), (a, b))): indices for (r, depth, a, b), indices in stems.items()}
+        blocks = {(self.kernel_size, ratio): bytes([i]) for i, ratio in enumerate(self.expand_ratios)}
+        stages = (
+            StageCode(
+                indices_of(depths, self.width_mults), blocks, {depth: bytes(max(depths) - depth) for depth in depths}
+            )
+            for depths in self.stage_depths
+        )
+        return first, tuple(stages)
 
     def from_values(self, values: Sequence[float]) -> Architecture:
         stages = []

@@ -1,0 +1,157 @@
+"""The file format of TFLite: nodes and constants in, the bytes of a flatbuffer out.
+
+The schema is that of the package `tflite`; `schema.fbs` in TensorFlow's sources explains its fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ofa_profiler.ops import Shape
+from ofa_profiler.weights import Array
+
+#: Operator -> the table of its options.
+_OPTIONS = {
+    "ADD": "AddOptions",
+    "AVERAGE_POOL_2D": "Pool2DOptions",
+    "CONV_2D": "Conv2DOptions",
+    "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
+    "FULLY_CONNECTED": "FullyConnectedOptions",
+    "HARD_SWISH": "HardSwishOptions",
+    "MAX_POOL_2D": "Pool2DOptions",
+    "MEAN": "ReducerOptions",
+    "MIRROR_PAD": "MirrorPadOptions",
+    "MUL": "MulOptions",
+    "PAD": "PadOptions",
+}
+#: The schema's own, of every file since 2017.
+_SCHEMA_VERSION, _FILE_IDENTIFIER = 3, b"TFL3"
+#: Kernels read weights in vectors of 16 bytes, right from the file.
+_ALIGNMENT = 16
+_TYPES = {"float32": "FLOAT32", "int32": "INT32"}
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator: the names of its tensors, and its options as the schema calls them (`StrideW`)."""
+
+    operator: str
+    inputs: tuple[str, ...]
+    output: str
+    options: Mapping[str, int] = field(default_factory=dict)
+
+
+def write_model(
+    nodes: Sequence[Node],
+    shapes: Mapping[str, Shape],
+    constants: Mapping[str, Array],
+    *,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    metadata: Mapping[str, str],
+) -> bytes:
+    """A model of one graph; the same bytes for the same arguments.
+
+    `shapes` has every float32 tensor that is no constant. `metadata` becomes a buffer of UTF-8 per name.
+    """
+    import flatbuffers  # this and the schema take as long to import as a space of ops to write
+    import tflite
+
+    texts = {name: np.frombuffer(text.encode(), np.uint8) for name, text in sorted(metadata.items())}
+    held = [*constants.values(), *texts.values()]
+    file = _File(tflite, flatbuffers.Builder(sum(array.nbytes + 2 * _ALIGNMENT for array in held) + 4096))
+    empty, *buffers = [file.table("Buffer"), *map(file.buffer, held)]
+    number = {name: i for i, name in enumerate([*shapes, *constants])}
+    tensors = [file.tensor(name, shape, "FLOAT32", 0) for name, shape in shapes.items()]
+    tensors += [
+        file.tensor(name, array.shape, _TYPES[array.dtype.name], 1 + i)
+        for i, (name, array) in enumerate(constants.items())
+    ]
+    codes = sorted({node.operator for node in nodes})
+    graph = file.table(
+        "SubGraph",
+        Name=file.text("main"),
+        Tensors=file.offsets(tensors),
+        Inputs=file.integers([number[name] for name in inputs]),
+        Outputs=file.integers([number[name] for name in outputs]),
+        Operators=file.offsets([file.operator(node, codes.index(node.operator), number) for node in nodes]),
+    )
+    entries = [
+        file.table("Metadata", Name=file.text(name), Buffer=1 + len(constants) + i) for i, name in enumerate(texts)
+    ]
+    model = file.table(
+        "Model",
+        Version=_SCHEMA_VERSION,
+        Description=file.text("ofa-profiler"),
+        OperatorCodes=file.offsets([file.operator_code(code) for code in codes]),
+        Subgraphs=file.offsets([graph]),
+        Buffers=file.offsets([empty, *buffers]),
+        Metadata=file.offsets(entries),
+    )
+    file.builder.Finish(model, file_identifier=_FILE_IDENTIFIER)
+    return bytes(file.builder.Output())
+
+
+class _File:
+    """A flatbuffer in the making: what a table refers to is written before it."""
+
+    def __init__(self, schema: Any, builder: Any) -> None:
+        self.schema = schema
+        self.builder = builder
+
+    def table(self, kind: str, **fields: int) -> int:
+        """A table of the schema, its fields by their names in the schema."""
+        getattr(self.schema, f"{kind}Start")(self.builder)
+        for name, value in fields.items():
+            getattr(self.schema, f"{kind}Add{name}")(self.builder, value)
+        return int(getattr(self.schema, f"{kind}End")(self.builder))
+
+    def text(self, text: str) -> int:
+        return int(self.builder.CreateString(text))
+
+    def integers(self, values: Sequence[int]) -> int:
+        return int(self.builder.CreateNumpyVector(np.array(values, np.int32)))
+
+    def offsets(self, values: Sequence[int]) -> int:
+        self.builder.StartVector(4, len(values), 4)
+        for value in reversed(values):
+            self.builder.PrependUOffsetTRelative(value)
+        return int(self.builder.EndVector())
+
+    def buffer(self, array: Array) -> int:
+        data = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False).tobytes()
+        # As `CreateByteVector`, which does not align.
+        self.builder.StartVector(1, len(data), _ALIGNMENT)
+        self.builder.head -= len(data)
+        self.builder.Bytes[self.builder.head : self.builder.head + len(data)] = data
+        return self.table("Buffer", Data=int(self.builder.EndVector()))
+
+    def tensor(self, name: str, shape: Shape, kind: str, buffer: int) -> int:
+        return self.table(
+            "Tensor",
+            Name=self.text(name),
+            Shape=self.integers(shape),
+            Type=getattr(self.schema.TensorType, kind),
+            Buffer=buffer,
+            HasRank=True,
+        )
+
+    def operator_code(self, name: str) -> int:
+        code = getattr(self.schema.BuiltinOperator, name)
+        # Old runtimes read the first, new ones the larger of both.
+        return self.table("OperatorCode", DeprecatedBuiltinCode=code, BuiltinCode=code, Version=1)
+
+    def operator(self, node: Node, code: int, number: Mapping[str, int]) -> int:
+        kind = _OPTIONS[node.operator]
+        return self.table(
+            "Operator",
+            OpcodeIndex=code,
+            Inputs=self.integers([number[name] for name in node.inputs]),
+            Outputs=self.integers([number[node.output]]),
+            BuiltinOptionsType=getattr(self.schema.BuiltinOptions, kind),
+            BuiltinOptions=self.table(kind, **node.options),
+        )
