@@ -28,6 +28,7 @@ from rich.table import Table
 
 from ofa_profiler import LatencyTable, get_space
 from ofa_profiler.units import format_count
+from ofa_search.pretrained import shipped_predictor
 
 SPACE = "cifar-mbv3"
 NAME = "this-machine"
@@ -84,9 +85,9 @@ def go(out: Path, resolution: str | None, subnets: int, time_limit: str) -> None
     space = get_space(SPACE).with_resolutions(table.resolutions(get_space(SPACE)))
     fastest_ms, slowest_ms = table.cost(space).minimum()[0], table.cost(space).maximum()[0]
     budget_ms = fastest_ms + BUDGET_AT * (slowest_ms - fastest_ms)
+    maximised = [] if shipped_predictor(SPACE) else ["--predictor", "macs"]
     run(
-        "ofa-search", "--lut", csv, "--budget", f"{budget_ms:.4g}ms", "--predictor", "macs",
-        "--verify", "local", "--out", out,
+        "ofa-search", "--lut", csv, "--budget", f"{budget_ms:.4g}ms", *maximised, "--verify", "local", "--out", out,
         allowed=(0, OVER_BUDGET),
     )  # fmt: skip
     result = json.loads((out / "search.json").read_text(encoding="utf-8"))["results"][0]
@@ -112,10 +113,10 @@ def sum_up(out: Path, table: LatencyTable, range_ms: tuple[float, float], result
         "predicted latency": f"{predicted_ms:.4g} ms",
         "measured latency": f"{measured_ms:.4g} ms, "
         + (f"over the budget by {over:.1%}" if over > 0 else f"within the budget ({-over:.1%} below)"),
-        "maximised": "MACs, a stand-in: no accuracy predictor for this space comes with this version",
-        "weights": "made up, not trained: good for timing, not for predictions"
-        if result["weights"] == "untrained"
-        else result["weights"],
+        "predicted accuracy": _accuracy(result),
+        "weights": "trained, with BatchNorm statistics of their own"
+        if result["weights"] == "trained"
+        else "made up, not trained: good for timing, not for predictions",
     }
     summary = Table(title="What came out", title_justify="left", show_header=False)
     for name, words in rows.items():
@@ -138,6 +139,13 @@ def sum_up(out: Path, table: LatencyTable, range_ms: tuple[float, float], result
     }
     for name, words in files.items():
         print(f"  {name:26s} {words}")
+
+
+def _accuracy(result: dict[str, Any]) -> str:
+    if result["predicted_accuracy"] is None:
+        return f"none, MACs were maximised instead: no predictor for {SPACE} comes with this version"
+    learned_from = result["accuracy"]["predictor"]["learned_from"]
+    return f"{result['predicted_accuracy']:.1%} top-1, learned from {learned_from}"
 
 
 def main() -> int:

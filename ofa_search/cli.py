@@ -5,23 +5,35 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ofa_profiler.cli_support import Parser, add_device_options, device_options, progress_bar, run_command, say
+from ofa_profiler.cli_support import (
+    Parser,
+    add_device_options,
+    device_options,
+    progress_bar,
+    run_command,
+    say,
+    whole_number,
+)
 from ofa_profiler.errors import OverBudgetError, UsageError
 from ofa_profiler.spaces import SearchSpace, get_space, space_names
 from ofa_profiler.table import LatencyTable
-from ofa_profiler.units import format_count, parse_count, parse_duration_ms
+from ofa_profiler.units import parse_count, parse_duration_ms
 from ofa_search.api import search_each
 from ofa_search.document import Found, document, write_networks, write_summary
 from ofa_search.engines import DEFAULT_ENGINE, Engine, engine_names, get_engine
 from ofa_search.objectives import Macs, Objective, PredictedAccuracy
 from ofa_search.predictor import AccuracyPredictor
+from ofa_search.pretrained import shipped_predictor, shipped_supernet, ships
+from ofa_search.published_cli import named_file
+from ofa_search.published_files import PUBLISHED
+from ofa_search.report import accuracy_words, results_table, weight_words
 from ofa_search.weights import WeightSource, weight_source
 
 if TYPE_CHECKING:
@@ -39,7 +51,7 @@ Find the architecture with the highest predicted accuracy that keeps the budget 
 
 _EXAMPLES = """\
 examples:
-  ofa-search --lut latency_tables/pi.csv --budget 20ms --predictor macs
+  ofa-search --lut latency_tables/pi.csv --budget 20ms
   ofa-search --lut note10/ --budget 25ms --predictor acc_predictor.pth --no-export --json
   ofa-search --lut phone.csv --budget 20ms --lut board.csv --budget 35ms --max-params 5M
   ofa-search --lut pi.csv --pareto 15ms:40ms:6       one network for each of 6 budgets
@@ -62,12 +74,26 @@ def _parser() -> Parser:
     limits.add_argument("--max-params", metavar="N", help="most parameters, like 5M")
     what = parser.add_argument_group("what is searched")
     what.add_argument("--space", metavar="NAME", help=f"{', '.join(space_names())} (default: that of the table)")
-    what.add_argument("--predictor", metavar="PATH", help=f"accuracy predictor, or {MACS} to maximise MACs instead")
-    what.add_argument("--supernet", metavar="PATH", help="trained supernet; without one the weights are made up")
+    what.add_argument(
+        "--predictor",
+        metavar="NAME|PATH",
+        help=f"accuracy predictor, or {MACS} to maximise MACs instead (default: the one that ships for the space)",
+    )
+    what.add_argument(
+        "--supernet",
+        metavar="NAME|PATH",
+        help="trained supernet (default: the one that ships for the space; where none does, weights are made up)",
+    )
+    what.add_argument(
+        "--calibration",
+        metavar="IMAGES",
+        type=Path,
+        help="training images to take BatchNorm statistics from (default: what the supernet's file brings)",
+    )
     what.add_argument(
         "--engine", metavar="NAME", default=DEFAULT_ENGINE, help=f"{', '.join(engine_names())} (default: %(default)s)"
     )
-    what.add_argument("--seed", metavar="S", type=_seed, default=0, help="same seed, same result (default: 0)")
+    what.add_argument("--seed", metavar="S", type=whole_number, default=0, help="same seed, same result (default: 0)")
     then = parser.add_argument_group("what is done with it")
     then.add_argument("--out", metavar="DIR", type=Path, help=f"folder for the files (default: {DEFAULT_OUT})")
     then.add_argument(
@@ -79,12 +105,6 @@ def _parser() -> Parser:
     then.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     add_device_options(parser)
     return parser
-
-
-def _seed(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 18):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or more")
-    return int(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,6 +125,8 @@ class _Request:
     max_macs: float | None
     max_params: float | None
     source: WeightSource
+    predictor_ships: bool
+    supernet_ships: bool
     device: Device | None
     out: Path | None
     export: bool
@@ -120,18 +142,20 @@ def _request(arguments: argparse.Namespace) -> _Request:
     named_space = get_space(arguments.space) if arguments.space is not None else None
     tables = _tables(arguments.lut)
     space = named_space or _common_space(tables)
-    objective = _objective(arguments.predictor, space)
+    predictor, supernet = _predictor(arguments, space), _supernet(arguments, space)
     return _Request(
         space=space,
         tables=tables,
         budgets_ms=budgets_ms,
-        objective=objective,
+        objective=_objective(predictor, space),
         engine=engine,
         seed=arguments.seed,
         max_macs=max_macs,
         max_params=max_params,
         device=_device(arguments, tables[0]),
-        source=weight_source(space, _supernet(arguments.supernet), arguments.seed),
+        source=_source(arguments, space, supernet),
+        predictor_ships=predictor is not None and ships(predictor),
+        supernet_ships=supernet is not None and ships(supernet),
         out=arguments.out if arguments.out is not None or arguments.no_export else DEFAULT_OUT,
         export=not arguments.no_export,
         json=arguments.json,
@@ -199,13 +223,28 @@ def _common_space(tables: Sequence[LatencyTable]) -> SearchSpace:
     raise UsageError(f"no search space is covered by the tables given: {each}")
 
 
-def _objective(predictor: str | None, space: SearchSpace) -> Objective:
+def _predictor(arguments: argparse.Namespace, space: SearchSpace) -> Path | None:
+    """The predictor's file; None where MACs are to be maximised."""
+    if arguments.predictor == MACS:
+        return None
+    shipped = shipped_predictor(arguments.predictor or space.name)
+    if arguments.predictor is not None:
+        return shipped or named_file("predictor", arguments.predictor)
+    if shipped is not None and arguments.supernet in (None, space.name):
+        return shipped
+    problem = (
+        f"no accuracy predictor for {space.name} comes with this version"
+        if shipped is None
+        else f"the predictor that comes with this version does not know the networks of {arguments.supernet}"
+    )
+    published = f", --predictor {space.name} to fetch the published one" if space.name in PUBLISHED["predictor"] else ""
+    raise UsageError(
+        f"{problem}: give --predictor FILE{published}, or --predictor {MACS} to maximise MACs instead of accuracy"
+    )
+
+
+def _objective(predictor: Path | None, space: SearchSpace) -> Objective:
     if predictor is None:
-        raise UsageError(
-            f"no accuracy predictor for {space.name} comes with this version: give --predictor FILE, "
-            f"or --predictor {MACS} to maximise MACs instead of accuracy"
-        )
-    if predictor == MACS:
         return Macs()
     loaded = AccuracyPredictor.load(predictor)
     loaded.resolutions_of(space)  # says so if it is for another kind of network
@@ -217,12 +256,27 @@ def _objective(predictor: str | None, space: SearchSpace) -> Objective:
     return PredictedAccuracy(loaded)
 
 
-def _supernet(path: str | None) -> Path | None:
-    if path is None:
-        return None
-    if not Path(path).exists():
-        raise UsageError(f"--supernet {path}: no such file")
-    return Path(path)
+def _supernet(arguments: argparse.Namespace, space: SearchSpace) -> Path | None:
+    """The supernet's file; None where weights are to be made up."""
+    if arguments.supernet is None:
+        return shipped_supernet(space.name)
+    return shipped_supernet(arguments.supernet) or named_file("supernet", arguments.supernet)
+
+
+def _source(arguments: argparse.Namespace, space: SearchSpace, supernet: Path | None) -> WeightSource:
+    calibration: Path | None = arguments.calibration
+    if calibration is not None and supernet is None:
+        raise UsageError(f"--calibration is for a supernet, and none comes for {space.name}: give --supernet FILE")
+    if calibration is not None and not calibration.exists():
+        raise UsageError(f"--calibration {calibration}: no such file")
+    needed = not arguments.no_export or arguments.verify is not None
+    source = weight_source(space, supernet, arguments.seed, calibration=calibration, needed=needed)
+    if needed and not source.calibrated:
+        say(
+            f"warning: {source.supernet} says nothing of its subnets' BatchNorm statistics, so the models have those "
+            "of the whole supernet and are less accurate: give --calibration IMAGES, some training images"
+        )
+    return source
 
 
 def _device(arguments: argparse.Namespace, table: LatencyTable) -> Device | None:
@@ -231,8 +285,8 @@ def _device(arguments: argparse.Namespace, table: LatencyTable) -> Device | None
     from ofa_profiler.devices import open_device
     from ofa_profiler.verify import settings_of
 
-    settings_of(table)  # says so if the table does not tell how to measure
-    return open_device(arguments.verify, device_options(arguments))
+    settings = settings_of(table)  # says so if the table does not tell how to measure
+    return open_device(arguments.verify, device_options(arguments, settings))
 
 
 # --- search ------------------------------------------------------------------------------------------
@@ -249,10 +303,9 @@ def _search(request: _Request) -> int:
         max_macs=request.max_macs,
         max_params=request.max_params,
     )
-    if request.out is None:
-        found = [Found(result, request.source.status) for result in results]
-    else:
-        found = write_networks(request.out, results, request.source, models=request.export)
+    found = [Found(result, request.objective, request.source) for result in results]
+    if request.out is not None:
+        found = write_networks(request.out, found, models=request.export)
         write_summary(request.out, found)
     if request.device is not None:
         found = _verify(request, request.device, found)
@@ -271,7 +324,7 @@ def _verify(request: _Request, device: Device, found: Sequence[Found]) -> list[F
         if other := other_device(table, device.describe()):
             say(f"warning: {other}")
         measured = measure_networks(
-            found, table, device, request.source, progress=lambda p: show("measure", p.done, p.total, p.left_s, "")
+            found, table, device, progress=lambda p: show("measure", p.done, p.total, p.left_s, "")
         )
     if request.out is not None:
         write_summary(request.out, measured)
@@ -297,48 +350,16 @@ def _report(request: _Request, found: Sequence[Found]) -> None:
         print(json.dumps(document(found), indent=2, allow_nan=False), flush=True)
         return
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(title=f"{request.space.name}, highest {request.objective.name}", title_justify="left")
-    rows = [_row(network) for network in found]
-    shown = [i for i in range(len(_COLUMNS)) if any(row[i] != _NOTHING for row in rows)]
-    for i in shown:
-        table.add_column(_COLUMNS[i], justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*(row[i] for i in shown))
     # What is piped into a file has no width to keep to.
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    Console(width=None if sys.stdout.isatty() else 120).print(results_table(found))
     total = document(found)
     say(f"{total['evaluations']} architectures scored in {total['search_seconds']:.2f} s ({total['engine']})")
-    if isinstance(request.objective, Macs):
-        say(f"MACs were maximised, a stand-in: no accuracy was predicted (--predictor {MACS})")
+    say(accuracy_words(request.objective, ships=request.predictor_ships))
     if request.out is not None:
         say(f"written to {request.out}")
-        if request.export and request.source.status == "untrained":
-            say("the weights of the models are made up, not trained: good for timing, not for predictions")
-
-
-_COLUMNS = ("budget", "latency", "measured", "accuracy", "MACs", "params", "pixels", "depths")
-_NOTHING = "-"
-
-
-def _row(network: Found) -> list[str]:
-    result = network.result
-    accuracy = result.predicted_accuracy
-    return [
-        _milliseconds(result.budget_ms.values()),
-        _milliseconds(result.latency_ms.values()),
-        _milliseconds((network.measured_latency_ms or {}).values()),
-        f"{accuracy:.2%}" if accuracy is not None else _NOTHING,
-        format_count(result.macs),
-        format_count(result.params),
-        str(result.architecture.resolution),
-        " ".join(str(stage.depth) for stage in result.architecture.stages),
-    ]
-
-
-def _milliseconds(values: Iterable[float]) -> str:
-    return ", ".join(f"{value:.4g} ms" for value in values) or _NOTHING
+        if request.export:
+            say(weight_words(request.source, ships=request.supernet_ships))
 
 
 if __name__ == "__main__":

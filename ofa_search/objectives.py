@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +31,13 @@ class Objective(ABC):
     def accuracy(self, score: float) -> float | None:
         """The top-1 accuracy in [0, 1] that a score stands for; None where it stands for none."""
 
+    def about(self) -> dict[str, Any] | None:
+        """What that accuracy rests on, in JSON types; None where there is none."""
+        return None
+
 
 class PredictedAccuracy(Objective):
-    """The accuracy that a predictor gives."""
+    """The accuracy that a predictor gives. Scores are its predictions; the accuracy adds its offset."""
 
     name = "predicted accuracy"
 
@@ -46,7 +51,17 @@ class PredictedAccuracy(Objective):
         return self.predictor.predict_genomes(space, genomes)
 
     def accuracy(self, score: float) -> float | None:
-        return score
+        return min(max(score + self.predictor.offset, 0.0), 1.0)
+
+    def about(self) -> dict[str, Any] | None:
+        predictor = self.predictor
+        return {
+            "name": predictor.name,
+            "space": predictor.space,
+            "learned_from": predictor.accuracy_of,
+            "metrics": predictor.metrics.to_json() if predictor.metrics is not None else None,
+            "offset": predictor.offset,
+        }
 
 
 class Macs(Objective):

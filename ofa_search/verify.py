@@ -11,18 +11,15 @@ from ofa_profiler.devices.base import Device
 from ofa_profiler.errors import DeviceError
 from ofa_profiler.export import Model, get_exporter
 from ofa_profiler.measure import Progress, measure
-from ofa_profiler.spaces import get_space
 from ofa_profiler.table import LatencyTable
 from ofa_profiler.verify import settings_of
 from ofa_search.document import Found, export, file_stems
-from ofa_search.weights import WeightSource
 
 
 def measure_networks(
     found: Sequence[Found],
     table: LatencyTable,
     device: Device,
-    source: WeightSource,
     *,
     progress: Callable[[Progress], None] | None = None,
 ) -> list[Found]:
@@ -36,10 +33,10 @@ def measure_networks(
     how = {"batch": settings.batch, "precision": settings.precision, "runtime": settings.runtime}
     models = []
     with tempfile.TemporaryDirectory(prefix="ofa-search-") as folder:
-        for network, stem in zip(found, file_stems([f.result for f in found]), strict=True):
+        for network, stem in zip(found, file_stems(found), strict=True):
             architecture = network.result.architecture
-            path = export(network.result, source, Path(folder) / f"{stem}{exporter.suffix}", **how)
-            layout = get_space(architecture.space).layout(architecture)
+            path = export(network, Path(folder) / f"{stem}{exporter.suffix}", **how)
+            layout = network.source.space.layout(architecture)
             models.append(Model.from_file(stem, path, exporter.input_shape(layout, settings.batch)))
         measured = measure(device, models, settings, progress=progress)
     for model in models:

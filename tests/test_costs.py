@@ -40,7 +40,7 @@ class ToySpace(SearchSpace):
     def with_resolutions(self, resolutions):
         raise NotImplementedError
 
-    validate = to_values = from_values = with_resolutions
+    validate = codes = from_values = with_resolutions
 
 
 @st.composite

@@ -17,6 +17,7 @@ import pytest
 
 from ofa_profiler import LatencyTable, get_space
 from ofa_profiler.table import Row
+from ofa_search.pretrained import shipped_predictor, shipped_supernet
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = ROOT / "examples" / "quickstart.py"
@@ -25,10 +26,8 @@ SMALL = ("--resolution", "24", "--subnets", "3", "--time-limit", "2s")
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """As after `make quickstart` on a fresh machine: nothing cached, and no torch."""
-    folder = tmp_path_factory.mktemp("environment")
-    (folder / "torch.py").write_text("raise ImportError('torch is not installed')\n", encoding="utf-8")
-    return {**os.environ, "PYTHONPATH": str(folder), "XDG_CACHE_HOME": str(folder / "cache")}
+    """As after `make quickstart` on a fresh machine: nothing cached."""
+    return {**os.environ, "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("environment") / "cache")}
 
 
 def start(out: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
@@ -93,18 +92,20 @@ def test_it_leaves_what_it_promises(runs: tuple[Path, list[tuple[int, str]]]) ->
     assert budget == pytest.approx(low + 0.6 * (high - low), rel=1e-3)
     assert low <= result["latency_ms"]["this-machine"] <= budget
     assert result["measured_latency_ms"]["this-machine"] > 0
-    assert result["predicted_accuracy"] is None
+    trained = shipped_supernet("cifar-mbv3") is not None
+    assert result["weights"] == ("trained" if trained else "untrained")
+    assert (result["predicted_accuracy"] is not None) == (shipped_predictor("cifar-mbv3") is not None)
     import onnxruntime
 
     session = onnxruntime.InferenceSession(result["files"]["onnx"], providers=["CPUExecutionProvider"])
-    assert session.get_modelmeta().custom_metadata_map["weights"] == result["weights"] == "untrained"
+    assert session.get_modelmeta().custom_metadata_map["weights"] == result["weights"]
 
 
 def test_it_shows_the_commands_and_sums_up(runs: tuple[Path, list[tuple[int, str]]]) -> None:
     output = runs[1][1][1]
     commands = [line.split()[1].rsplit("/", 1)[-1] for line in output.splitlines() if line.startswith("$ ")]
     assert commands == ["ofa-profile", "ofa-verify", "ofa-search"]
-    for words in ("error of the table", "budget", "measured latency", "stand-in", "not trained"):
+    for words in ("error of the table", "budget", "measured latency", "predicted accuracy", "weights"):
         assert words in output
 
 
@@ -149,6 +150,7 @@ def test_over_budget_is_said_and_explained(
         "measured_latency_ms": {"this-machine": measured_ms},
         "macs": 3e7,
         "params": 9e5,
+        "predicted_accuracy": None,
         "weights": "untrained",
         "files": {"onnx": str(tmp_path / "network.onnx")},
     }

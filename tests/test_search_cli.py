@@ -17,6 +17,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from ai_edge_litert.interpreter import Interpreter
 
 from ofa_profiler import Architecture, LatencyTable, get_space
 from ofa_profiler.table import Row
@@ -67,6 +68,7 @@ class Done:
 @pytest.fixture
 def run(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ofa_search.pretrained.FOLDER", tmp_path / "nothing ships")
 
     def run(*arguments: str) -> Done:
         code = main(arguments)
@@ -95,8 +97,8 @@ def test_the_document(run: Any, board: str) -> None:
     assert 0 < document["search_seconds"] < 60
     (result,) = document["results"]
     assert list(result) == [
-        "architecture", "predicted_accuracy", "latency_ms", "budget_ms", "macs", "params", "weights", "preprocessing",
-        "labels", "files", "measured_latency_ms",
+        "architecture", "predicted_accuracy", "latency_ms", "budget_ms", "macs", "params", "weights", "accuracy",
+        "preprocessing", "labels", "files", "measured_latency_ms",
     ]  # fmt: skip
     architecture = Architecture.from_json(result["architecture"])
     assert result["predicted_accuracy"] is None
@@ -106,6 +108,8 @@ def test_the_document(run: Any, board: str) -> None:
     assert (result["macs"], result["params"]) == (CIFAR.macs(architecture), CIFAR.params(architecture))
     assert result["weights"] == "untrained"
     assert result["preprocessing"] == {
+        "crop": "centred square",
+        "resize": "bilinear, antialiased",
         "mean": list(CIFAR.preprocessing.mean),
         "std": list(CIFAR.preprocessing.std),
         "resolution": architecture.resolution,
@@ -113,6 +117,7 @@ def test_the_document(run: Any, board: str) -> None:
         "range": [0.0, 1.0],
     }
     assert result["labels"] is None
+    assert result["accuracy"] == {"predicted": None, "predictor": None, "supernet": None}
     assert result["files"] == {}
     assert result["measured_latency_ms"] is None
     assert list(Path.cwd().iterdir()) == [], "--no-export wrote something"
@@ -120,8 +125,9 @@ def test_the_document(run: Any, board: str) -> None:
 
 def test_the_same_command_gives_the_same_document_in_another_process(run: Any, board: str, tmp_path: Path) -> None:
     arguments = ("--lut", board, "--budget", "7.5ms", "--predictor", "macs", "--no-export", "--json")
-    here, there = run(*arguments).document, in_a_process(*arguments, cwd=tmp_path).document
-    assert {**here, "search_seconds": 0} == {**there, "search_seconds": 0}
+    here, *there = (in_a_process(*arguments, cwd=tmp_path).document for _ in range(2))
+    assert [{**document, "search_seconds": 0} for document in there] == [{**here, "search_seconds": 0}]
+    assert run(*arguments).document["results"][0]["architecture"] == here["results"][0]["architecture"]
 
 
 def test_published_table_and_predictor(run: Any, shared_dir: Path) -> None:
@@ -161,9 +167,10 @@ def predictor_file(path: Path, *sizes: int) -> Path:
 def test_the_winner_is_exported(run: Any, board: str) -> None:
     done = run("--lut", board, "--budget", "8ms", "--predictor", "macs", "--out", "found", "--json")
     (result,) = done.document["results"]
-    assert result["files"] == {"architecture": "found/cifar-mbv3-8ms.json", "onnx": "found/cifar-mbv3-8ms.onnx"}
+    suffixes = {"architecture": "json", "onnx": "onnx", "tflite": "tflite"}
+    assert result["files"] == {kind: f"found/cifar-mbv3-8ms.{suffix}" for kind, suffix in suffixes.items()}
     assert sorted(p.name for p in Path("found").iterdir()) == [
-        "cifar-mbv3-8ms.json", "cifar-mbv3-8ms.onnx", "search.json",
+        "cifar-mbv3-8ms.json", "cifar-mbv3-8ms.onnx", "cifar-mbv3-8ms.tflite", "search.json",
     ]  # fmt: skip
     assert json.loads(Path("found/search.json").read_text()) == done.document
     architecture = json.loads(Path(result["files"]["architecture"]).read_text())
@@ -175,8 +182,15 @@ def test_the_winner_is_exported(run: Any, board: str) -> None:
     assert json.loads(about["preprocessing"]) == result["preprocessing"]
     session = onnxruntime.InferenceSession(result["files"]["onnx"])
     side = architecture["resolution"]
-    (logits,) = session.run(None, {"input": np.zeros((1, 3, side, side), np.float32)})
+    image = np.random.default_rng(0).normal(size=(1, 3, side, side)).astype(np.float32)
+    (logits,) = session.run(None, {"input": image})
     assert logits.shape == (1, 10)
+    interpreter = Interpreter(result["files"]["tflite"])
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image.transpose(0, 2, 3, 1).copy())
+    interpreter.invoke()
+    same = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    np.testing.assert_allclose(same, logits, rtol=0, atol=1e-4 * np.abs(logits).max())
 
 
 def test_a_supernet_gives_its_weights(run: Any, board: str, tmp_path: Path) -> None:
@@ -197,9 +211,10 @@ def test_a_supernet_gives_its_weights(run: Any, board: str, tmp_path: Path) -> N
 def test_same_seed_same_model(run: Any, board: str) -> None:
     for out, seed in (("a", "1"), ("b", "1"), ("c", "2")):
         assert run("--lut", board, "--budget", "8ms", "--predictor", "macs", "--out", out, "--seed", seed).code == 0
-    first, again, other = (Path(out, "cifar-mbv3-8ms.onnx").read_bytes() for out in "abc")
-    assert first == again
-    assert first != other
+    for kind in ("onnx", "tflite"):
+        first, again, other = (Path(out, f"cifar-mbv3-8ms.{kind}").read_bytes() for out in "abc")
+        assert first == again
+        assert first != other
 
 
 def test_pareto(run: Any, board: str) -> None:
@@ -330,7 +345,7 @@ def test_bad_usage_is_one_line(run: Any, board: str, tmp_path: Path, arguments: 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, "cannot be read"),
+        (None, "no such file"),
         (b"", "not a torch file"),
         (b"not a predictor", "not a torch file"),
         ("truncated", "damaged"),

@@ -2,5 +2,6 @@
 
 from ofa_search.predictor.features import Features
 from ofa_search.predictor.mlp import AccuracyPredictor
+from ofa_search.predictor.quality import Metrics, metrics
 
-__all__ = ["AccuracyPredictor", "Features"]
+__all__ = ["AccuracyPredictor", "Features", "Metrics", "metrics"]

@@ -24,6 +24,16 @@ class Features:
     fields: tuple[str, ...]
     resolutions: tuple[int, ...]
 
+    @staticmethod
+    def of(space: SearchSpace) -> Features:
+        """Features of all choices of a space that draws from `space.resolutions`.
+
+        A field all of whose genes switch blocks on and off is left out: which blocks are there says it all.
+        """
+        switches = {gene.switch for gene in space.genes}
+        kept = [gene.name for i, gene in enumerate(space.genes) if i not in switches][1:]
+        return Features(tuple(dict.fromkeys(name.rpartition(".")[2] for name in kept)), space.resolutions)
+
     def count(self, space: SearchSpace) -> int:
         """The number of features F of an architecture of `space`."""
         return sum(len(space.genes[g].choices) for g in self._genes(space)) + len(self.resolutions)

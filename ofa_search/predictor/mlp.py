@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ofa_profiler.architecture import Architecture
-from ofa_profiler.errors import InputFileError, UsageError
+from ofa_profiler.errors import UsageError
 from ofa_profiler.spaces import Genomes, SearchSpace, get_space
 from ofa_search.predictor.features import Features
-from ofa_search.torch_file import read_state_dict
-
-Array = NDArray[Any]
+from ofa_search.predictor.quality import Metrics
 
 #: The rows of a matrix product, padded up. With a few fixed shapes BLAS sums in a fixed order, whatever
 #: the number of its threads, so a genome has one accuracy and a search one outcome.
-_BATCHES = (64, 1024)
-_MAX_FILE_BYTES = 64 << 20
-
-#: The files that the OFA authors publish hold weights only. What belongs to them is in their code:
-#: the features, and the space whose supernet gave the accuracies.
-_PUBLISHED_FEATURES = Features(("kernel_size", "expand_ratio"), tuple(range(112, 225, 16)))
-_PUBLISHED_SPACE = "ofa-mbv3-w1.2"
+_BATCHES = (64, 512)
 
 
 @dataclass(frozen=True)
@@ -41,27 +34,64 @@ class Layer:
 class AccuracyPredictor:
     """Linear layers with ReLU between them; the last has one output, the top-1 accuracy.
 
-    `space` names the search space whose accuracies it learned.
+    `space` names the search space whose accuracies it learned, of networks for `n_classes` classes;
+    `accuracy_of` says on what they were measured, and `metrics` how well it predicted those of
+    architectures that it had not seen. `offset` is what has to be added to a prediction to get the
+    accuracy on the test images, which no predictor ever sees.
     """
 
     name: str
     space: str
     features: Features
     layers: tuple[Layer, ...]
+    n_classes: int
+    accuracy_of: str | None = None
+    metrics: Metrics | None = None
+    offset: float = 0.0
 
     @staticmethod
     def load(path: str | Path) -> AccuracyPredictor:
-        """Read a predictor; the OFA authors' `acc_predictor.pth` is one. Nothing in the file is executed.
+        """Read a predictor: a file of ours, or one that the OFA authors publish. Nothing in it is executed.
 
         Raises `InputFileError` when the file is missing, damaged or no such predictor.
         """
-        path = Path(path)
-        layers = tuple(_layers(path, read_state_dict(path, max_bytes=_MAX_FILE_BYTES)))
-        features, space = _PUBLISHED_FEATURES, get_space(_PUBLISHED_SPACE)
-        inputs, expected = layers[0].weight.shape[0], features.count(space)
-        if inputs != expected:
-            raise InputFileError(path, f"takes {inputs} features; predictors of this format have {expected}")
-        return AccuracyPredictor(path.stem, space.name, features, layers)
+        from ofa_search.predictor.predictor_file import load_predictor
+
+        return load_predictor(Path(path))
+
+    def save(self, path: str | Path, *, metadata: Mapping[str, Any] | None = None) -> Path:
+        """Write `NAME.safetensors`, whole or not at all, and `NAME.json` beside it; returns the former.
+
+        `metadata` is added to the JSON.
+        """
+        from ofa_search.predictor.predictor_file import save_predictor
+
+        return save_predictor(self, Path(path), metadata or {})
+
+    @staticmethod
+    def fit(
+        space: SearchSpace,
+        architectures: Sequence[Architecture],
+        accuracies: ArrayLike,
+        *,
+        seed: int = 0,
+        hidden: Sequence[int] = (400, 400, 400),
+        sample_weight: ArrayLike | None = None,
+        name: str | None = None,
+        accuracy_of: str | None = None,
+    ) -> AccuracyPredictor:
+        """Learn from architectures of `space` and their accuracies in [0, 1], both (N,).
+
+        It knows the resolutions that `space` draws from. The same seed and samples give the same predictor
+        on the same machine. `sample_weight` (N,) says how much each sample counts. Raises `UsageError`.
+        """
+        from ofa_search.predictor.fit import fit_layers
+
+        features = Features.of(space)
+        genomes = space.encode(architectures)
+        inputs = _one_hot(features.ones(space, genomes), features.count(space))
+        layers = fit_layers(inputs, accuracies, seed=seed, hidden=hidden, sample_weight=sample_weight)
+        return AccuracyPredictor(name or space.name, space.name, features, layers, space.n_classes, accuracy_of)
 
     @property
     def resolutions(self) -> tuple[int, ...]:
@@ -84,14 +114,11 @@ class AccuracyPredictor:
         """
         architectures = list(architectures)
         accuracies = np.empty(len(architectures))
-        members: dict[str, list[int]] = {}
-        for i, architecture in enumerate(architectures):
-            members.setdefault(architecture.space, []).append(i)
-        for name, indices in members.items():
-            resolutions = tuple(sorted({architectures[i].resolution for i in indices}))
-            space = get_space(name).with_resolutions(resolutions)
-            genomes = space.encode(architectures[i] for i in indices)
-            accuracies[indices] = self.predict_genomes(space, genomes)
+        for name in {architecture.space for architecture in architectures}:
+            mine = np.array([architecture.space == name for architecture in architectures])
+            chosen = architectures if mine.all() else [a for a in architectures if a.space == name]
+            space = _space(name, tuple(sorted({architecture.resolution for architecture in chosen})))
+            accuracies[mine] = self.predict_genomes(space, space.encode(chosen))
         return accuracies
 
     def predict_genomes(self, space: SearchSpace, genomes: Genomes) -> NDArray[np.float64]:
@@ -107,10 +134,7 @@ class AccuracyPredictor:
     def _forward(self, ones: NDArray[np.intp]) -> NDArray[np.float32]:
         rows = next(size for size in _BATCHES if size >= len(ones))
         first = self.layers[0]
-        # One column more than there are features: what marks "no feature" lands there and is cut off.
-        hot = np.zeros((rows, len(first.weight) + 1), dtype=np.float32)
-        np.put_along_axis(hot[: len(ones)], ones, np.float32(1), axis=1)
-        values = hot[:, :-1] @ first.weight
+        values = _one_hot(ones, len(first.weight), rows) @ first.weight
         values += first.bias
         for layer in self.layers[1:]:
             np.maximum(values, 0, out=values)
@@ -119,21 +143,15 @@ class AccuracyPredictor:
         return values[: len(ones), 0]
 
 
-def _layers(path: Path, arrays: Mapping[str, Array]) -> Iterator[Layer]:
-    """The linear layers of a `torch.nn.Sequential` of Linear and ReLU: `0.weight`, `0.bias`, `2.weight`, …"""
-    names = [f"{2 * i}" for i in range((len(arrays) + 1) // 2)]
-    if set(arrays) != {f"{name}.{part}" for name in names for part in ("weight", "bias")}:
-        listed = ", ".join(list(arrays)[:4])
-        raise InputFileError(path, f"is not an accuracy predictor: it holds {listed!r} and so on")
-    inputs: int | None = None
-    for name in names:
-        weight, bias = arrays[f"{name}.weight"], arrays[f"{name}.bias"]
-        outputs = weight.shape[0] if weight.ndim == 2 else 0
-        if not outputs or weight.shape[1] != (inputs or weight.shape[1]) or bias.shape != (outputs,):
-            raise InputFileError(path, f"layer {name} has shapes that do not fit: {weight.shape}, {bias.shape}")
-        if not np.isfinite(weight).all() or not np.isfinite(bias).all():
-            raise InputFileError(path, f"layer {name} holds values that are not finite")
-        inputs = outputs
-        yield Layer(np.ascontiguousarray(weight.T, np.float32), np.ascontiguousarray(bias, np.float32))
-    if inputs != 1:
-        raise InputFileError(path, f"the last layer has {inputs} outputs; an accuracy predictor has one")
+def _one_hot(ones: NDArray[np.intp], features: int, rows: int | None = None) -> NDArray[np.float32]:
+    """Feature numbers (N, K) -> features (N or `rows`, F)."""
+    # One column more than there are features: what marks "no feature" lands there and is cut off.
+    hot = np.zeros((len(ones) if rows is None else rows, features + 1), dtype=np.float32)
+    np.put_along_axis(hot[: len(ones)], ones, np.float32(1), axis=1)
+    return hot[:, :-1]
+
+
+@lru_cache(maxsize=64)
+def _space(name: str, resolutions: tuple[int, ...]) -> SearchSpace:
+    """One object per space and resolutions: its tables are made once."""
+    return get_space(name).with_resolutions(resolutions)

@@ -1,8 +1,9 @@
 """Supernets on disk: our own files, and those that the OFA authors' code saves.
 
-Ours is `NAME.safetensors`: the weights under the names of `Supernet.state_dict()`, and in the file's own
-metadata a JSON text that says what they are. `NAME.json` beside it is a copy of that text for people
-and scripts; it is never read back, so the two cannot contradict each other.
+Ours is `NAME.safetensors`: the weights under the names of `Supernet.state_dict()`, if there are any the
+images that BatchNorm is recalibrated with or a table of its statistics, and in the file's own metadata a
+JSON text that says what it is. `NAME.json` beside it is a copy of that text for people and scripts; it is
+never read back, so the two cannot contradict each other.
 
 The authors' files are pickles of a dict with a `state_dict`. They are read with torch's restricted
 unpickler, which builds tensors and plain containers and runs nothing.
@@ -13,12 +14,13 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import ofa_profiler
@@ -26,24 +28,49 @@ from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.files import replacing, write_text
 from ofa_profiler.spaces import SearchSpace, get_space, space_names
 from ofa_search.supernet.published import published_names, simplified
+from ofa_search.supernet.statistics import StatisticsTable
 from ofa_search.supernet.supernet import Supernet
+from ofa_search.supernet_file import FORMAT, METADATA_KEY, SUFFIX, check_space, one_line, read_description, weights_path
 
-FORMAT = 1
-_METADATA_KEY = "supernet"
+_CALIBRATION, _STATISTICS = "calibration", "statistics."
+
+#: What gives a subnet BatchNorm statistics of its own: pixels (N, 3, S, S) uint8 to take them from, or a table of them.
+Calibration = Tensor | StatisticsTable
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedSupernet:
+    """A supernet from a file, and what belongs to it.
+
+    `description` is the JSON of a file of ours, empty for others. `calibration` is None where the file says
+    nothing of the BatchNorm statistics of its subnets.
+    """
+
+    supernet: Supernet
+    description: Mapping[str, Any]
+    calibration: Calibration | None
 
 
 def load_supernet(path: str | Path, space: SearchSpace | str | None = None) -> Supernet:
     """See `Supernet.from_checkpoint`."""
-    path = Path(path)
-    if path.suffix == ".json":
-        path = path.with_suffix(".safetensors")
+    return load_trained(path, space).supernet
+
+
+def load_trained(path: str | Path, space: SearchSpace | str | None = None) -> TrainedSupernet:
+    """As `Supernet.from_checkpoint`, with all else that the file holds."""
+    path = weights_path(Path(path))
     if not path.is_file():
         raise InputFileError(path, "no such file")
     if isinstance(space, str):
         space = get_space(space)
-    if path.suffix == ".safetensors":
-        metadata, tensors = read_weights(path)
-        space = _own_space(path, metadata, space)
+    metadata: Mapping[str, Any] = {}
+    calibration: Calibration | None = None
+    if path.suffix == SUFFIX:
+        description = read_description(path)
+        check_space(path, description.space, space)
+        space, metadata = description.space, description.json
+        tensors = _read_tensors(path)
+        calibration = _taken_calibration(path, tensors)
         supernet = Supernet(space)
         names = {name: name for name in supernet.state_dict()}
     else:
@@ -53,7 +80,24 @@ def load_supernet(path: str | Path, space: SearchSpace | str | None = None) -> S
         supernet = Supernet(space)
         names = published_names(supernet.state_dict(), (slot.name for slot in space.slots))
     _fill(supernet, path, names, tensors)
-    return supernet.eval()
+    return TrainedSupernet(supernet.eval(), metadata, calibration)
+
+
+def _taken_calibration(path: Path, tensors: dict[str, Tensor]) -> Calibration | None:
+    """Take out of the tensors of a file what calibrates subnets. Raises `InputFileError`."""
+    pixels = tensors.pop(_CALIBRATION, None)
+    entries = {
+        name.removeprefix(_STATISTICS): tensors.pop(name) for name in list(tensors) if name.startswith(_STATISTICS)
+    }
+    if pixels is not None:
+        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3 or not len(pixels):
+            shape = f"{pixels.dtype} {tuple(pixels.shape)}"
+            raise InputFileError(path, f"its calibration images are {shape}, not uint8 (N, 3, S, S)")
+        return pixels
+    for key, entry in entries.items():
+        if entry.ndim != 2 or len(entry) != 2 or not torch.isfinite(entry).all() or (entry[1] < 0).any():
+            raise InputFileError(path, f"its statistics for {key!r} are not means and variances")
+    return StatisticsTable({key: entry.float().numpy() for key, entry in entries.items()}) if entries else None
 
 
 def save_supernet(
@@ -62,14 +106,20 @@ def save_supernet(
     *,
     dtype: torch.dtype = torch.float32,
     metadata: Mapping[str, Any] | None = None,
+    calibration: Calibration | None = None,
 ) -> Path:
     """Write `NAME.safetensors`, whole or not at all, and `NAME.json` beside it; returns the former.
 
     `dtype` is that of the stored weights (`torch.float16` halves the file; running variances outside its
-    range are refused). `metadata` is added to the JSON.
+    range are refused). `metadata` is added to the JSON. `calibration`: see `TrainedSupernet`.
     """
-    path = Path(path).with_suffix(".safetensors")
+    path = Path(path).with_suffix(SUFFIX)
     tensors = {name: _stored(name, tensor, dtype) for name, tensor in supernet.state_dict().items()}
+    if isinstance(calibration, StatisticsTable):
+        for key, entry in calibration.entries.items():
+            tensors[_STATISTICS + key] = _stored(key, torch.from_numpy(entry), dtype)
+    elif calibration is not None:
+        tensors[_CALIBRATION] = calibration.cpu().contiguous()
     description = {
         "format": FORMAT,
         "space": supernet.space.name,
@@ -80,7 +130,7 @@ def save_supernet(
     }
     text = json.dumps(description, indent=2, allow_nan=False)
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={_METADATA_KEY: text})
+        save_file(tensors, temporary, metadata={METADATA_KEY: text})
     write_text(path.with_suffix(".json"), text + "\n")
     return path
 
@@ -92,45 +142,20 @@ def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return stored
 
 
-def read_weights(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The description and the tensors of a file that `save_supernet` wrote. Raises `InputFileError`."""
+def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(_METADATA_KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        return load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
-        raise InputFileError(path, f"not a safetensors file, or cut short ({_one_line(error)})") from error
-    try:
-        metadata = json.loads(text) if text is not None else None
-    except json.JSONDecodeError:
-        metadata = None
-    if not isinstance(metadata, dict):
-        raise InputFileError(path, "a safetensors file, but not of a supernet: its metadata lacks a description")
-    return metadata, tensors
-
-
-def _own_space(path: Path, metadata: Mapping[str, Any], wanted: SearchSpace | None) -> SearchSpace:
-    if metadata.get("format") != FORMAT:
-        raise InputFileError(path, f"format {metadata.get('format')!r}, this version reads {FORMAT}")
-    try:
-        space = get_space(str(metadata.get("space")))
-    except UsageError as error:
-        raise InputFileError(path, str(error)) from error
-    if wanted is not None and wanted.name != space.name:
-        raise InputFileError(path, f"a supernet of space {space.name}, not of {wanted.name}")
-    n_classes = metadata.get("n_classes")
-    if isinstance(n_classes, bool) or not isinstance(n_classes, int) or n_classes < 1:
-        raise InputFileError(path, f"n_classes is {n_classes!r}, not a positive integer")
-    return space.with_classes(n_classes)
+        raise InputFileError(path, f"not a safetensors file, or cut short ({one_line(error)})") from error
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         data = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise InputFileError(path, f"not a checkpoint of tensors only ({_one_line(error)})") from error
+        raise InputFileError(path, f"not a checkpoint of tensors only ({one_line(error)})") from error
     except Exception as error:  # a damaged file makes the unpickler fail in any way it can
-        raise InputFileError(path, f"not a PyTorch checkpoint, or cut short ({_one_line(error)})") from error
+        raise InputFileError(path, f"not a PyTorch checkpoint, or cut short ({one_line(error)})") from error
     if isinstance(data, Mapping) and "state_dict" in data:
         data = data["state_dict"]
     if not isinstance(data, Mapping) or not data:
@@ -162,9 +187,3 @@ def _fill(supernet: Supernet, path: Path, names: Mapping[str, str], tensors: Map
     with torch.no_grad():
         for name, theirs in names.items():
             own[name].copy_(tensors[theirs])
-
-
-def _one_line(error: BaseException) -> str:
-    """The first sentence of a library's message."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].split(". ")[0][:160]

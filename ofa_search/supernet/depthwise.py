@@ -13,10 +13,10 @@ ten times slower. So that gradient is put together from gradients of weights 3 w
 from __future__ import annotations
 
 import platform
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
@@ -34,9 +34,36 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
     kernel_size = weight.shape[-1]
     helps = _X86_ONEDNN and x.device.type == "cpu" and kernel_size > 3
     if helps and torch.is_grad_enabled() and weight.requires_grad:
+        if torch.is_autocast_enabled("cpu"):
+            x, weight = (tensor.to(torch.get_autocast_dtype("cpu")) for tensor in (x, weight))
         y: Tensor = _DepthwiseConv2d.apply(x, weight, stride)  # type: ignore[no-untyped-call]
         return y
     return functional.conv2d(x, weight, stride=stride, padding=kernel_size // 2, groups=x.shape[1])
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """A plain depthwise convolution that trains by `depthwise_conv2d`, with the parameters of another."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        size, stride = conv.kernel_size[0], conv.stride[0]
+        groups = conv.in_channels
+        super().__init__(groups, groups, size, stride, size // 2, groups=groups, bias=False, device="meta")
+        self.weight = conv.weight
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name in nn.Conv2d
+        return depthwise_conv2d(input, self.weight, self.stride[0]) if self.training else super().forward(input)
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def use_fast_depthwise(network: Network) -> Network:
+    """Put `DepthwiseConv2d` in the place of a static network's depthwise convolutions; names stay what they were."""
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if type(child) is nn.Conv2d and child.groups == child.in_channels > 1 and child.bias is None:
+                setattr(parent, name, DepthwiseConv2d(child))
+    return network
 
 
 class _DepthwiseConv2d(torch.autograd.Function):

@@ -1,0 +1,127 @@
+"""Classifies images with a network that `ofa-search` has exported. All it knows is what the ONNX file says.
+
+    python examples/classify.py out/search/cifar-mbv3-1ms.onnx photo.jpg another.png
+    python examples/classify.py out/search/cifar-mbv3-1ms.onnx --folder images      (a folder per class: top-1)
+    python examples/classify.py out/search/cifar-mbv3-1ms.onnx --parquet test.parquet    (columns img and label)
+
+It needs numpy, pillow and onnxruntime (a parquet file pyarrow as well) and nothing of this project, so
+it is also a recipe for programs on a device.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime
+
+SHOWN = 3
+
+
+class Network:
+    """An exported network. Its `labels` are the names of its classes, or their numbers where it names none."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime has many of its own
+            raise ValueError(f"onnxruntime cannot run {path}: {str(error).splitlines()[0]}") from error
+        about = self.session.get_modelmeta().custom_metadata_map
+        self.preprocessing = json.loads(about["preprocessing"])
+        self.weights = about["weights"]
+        self.accuracy = json.loads(about["accuracy"])
+        (output,) = self.session.get_outputs()
+        self.labels: list[str] = json.loads(about["labels"]) or [str(i) for i in range(output.shape[1])]
+
+    def prepared(self, image: Image.Image) -> np.ndarray:
+        """Any image -> (1, 3, R, R): its centred square, resized, scaled to `range`, normalised."""
+        steps = self.preprocessing
+        size = (steps["resolution"], steps["resolution"])
+        # Pillow's resize looks at all pixels that a new one covers: it is antialiased.
+        square = ImageOps.fit(ImageOps.exif_transpose(image).convert("RGB"), size, Image.Resampling.BILINEAR)
+        pixels = np.asarray(square, dtype=np.float32)
+        if steps["channels"] == "BGR":
+            pixels = pixels[..., ::-1]
+        low, high = steps["range"]
+        scaled = low + pixels * ((high - low) / 255)
+        normalised = (scaled - np.float32(steps["mean"])) / np.float32(steps["std"])
+        return np.ascontiguousarray(normalised.transpose(2, 0, 1)[np.newaxis], dtype=np.float32)
+
+    def probabilities(self, image: Image.Image) -> np.ndarray:
+        """Of each class, (classes,)."""
+        (logits,) = self.session.run(None, {self.session.get_inputs()[0].name: self.prepared(image)})
+        odds = np.exp(logits[0] - logits[0].max())
+        return np.asarray(odds / odds.sum())
+
+
+def in_folder(folder: Path, labels: list[str]) -> Iterator[tuple[Image.Image, int]]:
+    """Images and the numbers of their classes, which are the names of the folders that they are in."""
+    for path in sorted(p for p in folder.glob("*/*") if p.suffix.lower() in Image.registered_extensions()):
+        if path.parent.name not in labels:
+            raise ValueError(f"{path.parent}: the network has no class of this name; it has {', '.join(labels)}")
+        with Image.open(path) as image:
+            yield image, labels.index(path.parent.name)
+
+
+def in_parquet(path: Path) -> Iterator[tuple[Image.Image, int]]:
+    """Images and the numbers of their classes, from columns `img` (or `image`) and `label`."""
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(path)
+    column = "img" if "img" in table.column_names else "image"
+    for file, label in zip(table[column].to_pylist(), table["label"].to_pylist(), strict=True):
+        with Image.open(io.BytesIO(file["bytes"])) as image:
+            yield image, label
+
+
+def top1(network: Network, images: Iterator[tuple[Image.Image, int]]) -> None:
+    """Print how many images the network gets right, beside what was predicted."""
+    right = [int(network.probabilities(image).argmax()) == label for image, label in images]
+    if not right:
+        raise ValueError("no images there")
+    print(f"top-1: {np.mean(right):.2%} of {len(right)} images")
+    predicted = network.accuracy["predicted"]
+    print(f"predicted by the search: {predicted:.2%}" if predicted is not None else "the search predicted no accuracy")
+
+
+def main() -> int:
+    """Parse the arguments and classify."""
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("network", type=Path, help="an exported ONNX file")
+    parser.add_argument("images", type=Path, nargs="*", help="image files to classify")
+    parser.add_argument("--folder", type=Path, help="labelled images, a folder per class: print top-1")
+    parser.add_argument("--parquet", type=Path, help="labelled images, columns img and label: print top-1")
+    arguments = parser.parse_args()
+    try:
+        network = Network(arguments.network)
+        if network.weights != "trained":
+            print("the weights of this network are made up, and so are its answers", file=sys.stderr)
+        for path in arguments.images:
+            with Image.open(path) as image:
+                found = network.probabilities(image)
+            best = np.argsort(-found)[:SHOWN]
+            print(f"{path}: " + ", ".join(f"{network.labels[i]} {found[i]:.1%}" for i in best))
+        if arguments.folder is not None:
+            top1(network, in_folder(arguments.folder, network.labels))
+        if arguments.parquet is not None:
+            top1(network, in_parquet(arguments.parquet))
+    except KeyError as missing:
+        print(f"{arguments.network}: its metadata lacks {missing}; was it exported by ofa-search?", file=sys.stderr)
+        return 2
+    except (OSError, ValueError, ImportError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""How good an accuracy predictor is, on architectures that it was not fitted to."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ofa_profiler.agreement import kendall_tau, spearman
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """`rmse` in points (1 point is 1% of accuracy); a rank correlation is NaN where nothing varies."""
+
+    rmse: float
+    kendall_tau: float
+    spearman: float
+    samples: int
+
+    def to_json(self) -> dict[str, float | None]:
+        """Plain JSON types; null for NaN."""
+        return {name: None if math.isnan(value) else value for name, value in asdict(self).items()}
+
+
+def metrics(predicted: ArrayLike, measured: ArrayLike) -> Metrics:
+    """Compare accuracies in [0, 1], (N,) each, N at least 1."""
+    predicted, measured = np.asarray(predicted, dtype=float), np.asarray(measured, dtype=float)
+    squares = (predicted - measured) ** 2
+    return Metrics(
+        rmse=100 * math.sqrt(squares.mean()),
+        kendall_tau=kendall_tau(predicted, measured),
+        spearman=spearman(predicted, measured),
+        samples=squares.size,
+    )

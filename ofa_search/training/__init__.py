@@ -1,0 +1,1 @@
+"""Training: supernets by schedules of phases, single networks, and the data both learn from."""

@@ -1,0 +1,127 @@
+"""Several processes that train together: what torchrun tells them, and gradients that are averaged."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+from torch import Tensor, distributed, nn
+
+from ofa_profiler.errors import UsageError
+
+#: The others may have to wait for one that decodes a large data set.
+_PATIENCE = timedelta(hours=12)
+
+
+@dataclass(frozen=True)
+class World:
+    """This process is number `rank` of `size`, number `local_rank` on its host, and computes on `device`."""
+
+    rank: int
+    size: int
+    device: torch.device
+    local_rank: int = 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+        return self.rank == 0
+
+    def average(self, tensors: Iterable[Tensor]) -> None:
+        """Replace each tensor by its mean over the processes, which all give the same shapes in the same order."""
+        if self.size == 1:
+            return
+        tensors = list(tensors)
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        distributed.all_reduce(flat)
+        flat /= self.size
+        parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+    def average_gradients(self, module: nn.Module) -> None:
+        """Average the gradients that this step has made."""
+        self.average(parameter.grad for parameter in module.parameters() if parameter.grad is not None)
+
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
+        """Replace each tensor by that of the leading process."""
+        if self.size > 1:
+            for tensor in tensors:
+                distributed.broadcast(tensor, 0)
+
+    def agree(self, number: int) -> bool:
+        """Whether all processes give the same number."""
+        theirs = torch.tensor([number, -number], device=self.device)
+        if self.size > 1:
+            distributed.all_reduce(theirs, distributed.ReduceOp.MAX)
+        return bool(theirs[0] == -theirs[1])
+
+    def share(self, size: int) -> slice:
+        """This process's part of a batch of `size`."""
+        return slice(self.rank * size // self.size, (self.rank + 1) * size // self.size)
+
+    def wait(self) -> None:
+        """Until all processes have come here."""
+        if self.size > 1:
+            distributed.barrier()
+
+    @contextmanager
+    def one_first(self) -> Iterator[None]:
+        """Do something on one process of each host, then on the others: they find what it has cached."""
+        if self.local_rank:
+            self.wait()
+        yield
+        if not self.local_rank:
+            self.wait()
+
+
+def pick_device(name: str, local_rank: int = 0) -> torch.device:
+    """`auto`, `cpu`, `cuda` or `cuda:N` as a device. Raises `UsageError` for one that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cpu":
+        return torch.device("cpu")
+    kind, _, number = name.partition(":")
+    index = int(number) if number.isdigit() else local_rank
+    if kind != "cuda" or (":" in name and not number.isdigit()):
+        raise UsageError(f"--device {name}: one of auto, cpu, cuda, cuda:N")
+    if not torch.cuda.is_available() or index >= torch.cuda.device_count():
+        raise UsageError(f"--device {name}: torch sees {torch.cuda.device_count()} GPUs here")
+    return torch.device("cuda", index)
+
+
+def own_rank() -> int:
+    """The number of this process among those that torchrun has started; 0 for one that is alone."""
+    return _from_environment("RANK", 0)
+
+
+@contextmanager
+def join_world(device: str) -> Iterator[World]:
+    """Take part in what torchrun has started, or be alone."""
+    size = _from_environment("WORLD_SIZE", 1)
+    if size == 1:
+        yield World(0, 1, pick_device(device))
+        return
+    local_rank = _from_environment("LOCAL_RANK", 0)
+    where = pick_device(device, local_rank)
+    if where.type == "cuda":
+        torch.cuda.set_device(where)
+    try:
+        distributed.init_process_group("nccl" if where.type == "cuda" else "gloo", timeout=_PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(f"cannot meet the other {size - 1} processes: {str(error).splitlines()[0][:160]}") from error
+    try:
+        yield World(distributed.get_rank(), size, where, local_rank)
+    finally:
+        distributed.destroy_process_group()
+
+
+def _from_environment(name: str, otherwise: int) -> int:
+    text = os.environ.get(name, str(otherwise))
+    if not (text.isascii() and text.isdigit()):
+        raise UsageError(f"{name}={text!r} in the environment is not a whole number; it is torchrun that sets it")
+    return int(text)

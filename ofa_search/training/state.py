@@ -1,0 +1,58 @@
+"""What training needs to go on after any interruption: weights, momenta, the teacher, and the step number.
+
+Everything random is drawn from the seed and the step number, so there is no generator to save.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ofa_profiler.errors import InputFileError
+from ofa_profiler.files import replacing
+
+_METADATA_KEY = "training"
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """`options` say what is trained and how; only a run with the same ones may go on from here."""
+
+    step: int
+    options: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+
+    def save(self, path: Path) -> None:
+        """Write it, whole or not at all."""
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
+        text = json.dumps({"step": self.step, "options": self.options})
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata={_METADATA_KEY: text})
+
+    @staticmethod
+    def load(path: Path) -> TrainingState:
+        """Raises `InputFileError`."""
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                data = json.loads((file.metadata() or {})[_METADATA_KEY])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            return TrainingState(int(data["step"]), data["options"], tensors)
+        except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise InputFileError(path, "not a saved training, or damaged; --fresh starts again") from error
+
+
+def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those whose name begins with `prefix.`, without it."""
+    return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(prefix + ".")}
+
+
+def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same under names that begin with `prefix.`."""
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}

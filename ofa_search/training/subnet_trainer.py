@@ -1,0 +1,111 @@
+"""The training of one network of a space: cut out of a supernet, or from the weights that a supernet begins with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ofa_profiler.architecture import Architecture
+from ofa_profiler.nets import StaticNetwork, load_weights
+from ofa_profiler.spaces import SearchSpace
+from ofa_search.supernet import Supernet, recalibrate
+from ofa_search.supernet.depthwise import use_fast_depthwise
+from ofa_search.training.data import Images
+from ofa_search.training.distributed import World
+from ofa_search.training.evaluation import BATCH, accuracy, calibrated, calibration_images
+from ofa_search.training.schedule import Phase, Schedule
+from ofa_search.training.supernet_trainer import new_supernet
+from ofa_search.training.trainer import Trainer, TrainingOptions, frozen
+
+ACCURACY = "accuracy"
+
+
+@dataclass(frozen=True)
+class Start:
+    """A network to begin with, and where it came from: JSON that differs for other weights."""
+
+    architecture: Architecture
+    network: StaticNetwork
+    origin: Mapping[str, Any]
+
+
+def from_scratch(space: SearchSpace, architecture: Architecture, seed: int) -> Start:
+    """The subnet of a supernet that has not learned anything: so it begins like one, and learns alone."""
+    return Start(architecture, new_supernet(space, seed).extract(architecture), {"start": "scratch"})
+
+
+def from_supernet(
+    space: SearchSpace, architecture: Architecture, supernet: Supernet, identity: str, seed: int, *, new_classes: bool
+) -> Start:
+    """The subnet of `supernet`; with `new_classes` its classifier is a new one, for those of `space`."""
+    weights = supernet.weights(architecture)
+    if new_classes:
+        classifier = space.slots[-1].name + "."
+        fresh = new_supernet(space, seed).weights(architecture)
+        weights = {name: fresh[name] if name.startswith(classifier) else array for name, array in weights.items()}
+    network = StaticNetwork(space.layout(architecture))
+    load_weights(network, weights)
+    return Start(architecture, network, {"start": identity, "new_classes": new_classes})
+
+
+def subnet_schedule(epochs: float, *, distill: bool) -> Schedule:
+    """A short warm-up, then a learning rate that falls to zero; with a teacher, it counts as much as the labels."""
+    taught = {"teacher": "full", "labels": 1.0} if distill else {}
+    warm_up = Phase("warm-up", 0.1, learning_rate=(0.1, 1.0), **taught)  # type: ignore[arg-type]
+    return Schedule("subnet", epochs, (warm_up, Phase("all", 0.9, learning_rate=(1.0, 0.0), **taught)))  # type: ignore[arg-type]
+
+
+class SubnetTrainer(Trainer):
+    """One architecture at its own resolution. With a `supernet`, its largest subnet is the teacher."""
+
+    what = "subnet"
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        start: Start,
+        options: TrainingOptions,
+        images: Images,
+        world: World,
+        supernet: Supernet | None = None,
+    ) -> None:
+        self.watched = (ACCURACY,)
+        self.architecture, self.origin = start.architecture, start.origin
+        self.subnet = use_fast_depthwise(start.network)
+        self.subnet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        schedule = subnet_schedule(options.epochs, distill=supernet is not None)
+        super().__init__(self.subnet, space, schedule, options, images, world)
+        if supernet is not None:
+            calibration = calibration_images(images).to(world.device)
+            self.teacher = frozen(calibrated(supernet.to(world.device), space.largest, calibration))
+
+    def _backward(self, phase: Phase, within: float) -> list[Tensor]:  # noqa: ARG002 - nothing changes within a phase
+        pixels, labels = self._batch()
+        soft = self._teach(self._inputs(pixels, self.space.largest.resolution)) if self.teacher is not None else None
+        with self._autocast():
+            logits = self.network(self._inputs(pixels, self.architecture.resolution)).float()
+        loss = self._loss(logits, labels, soft, phase)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return [loss.detach()]
+
+    def _new_teacher(self) -> nn.Module:
+        assert self.teacher is not None, "it was made with the trainer, which has the same options"
+        return self.teacher
+
+    def finished(self, calibration: Images) -> StaticNetwork:
+        """A copy of the network as it is now, with BatchNorm statistics of the calibration images, in eval mode."""
+        network = deepcopy(self.subnet)
+        resolution = self.architecture.resolution
+        recalibrate(network, (self._inputs(pixels, resolution) for pixels, _ in calibration.batches(BATCH)))
+        return network
+
+    def accuracies(self, calibration: Images, images: Images) -> dict[str, float]:
+        return {ACCURACY: accuracy(self.finished(calibration), self.architecture, self.space, images)}
+
+    def description(self, held_out: int) -> dict[str, Any]:
+        return super().description(held_out) | {"architecture": self.architecture.to_json(), **self.origin}

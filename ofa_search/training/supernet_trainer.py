@@ -1,0 +1,109 @@
+"""The training of a supernet: which subnets learn in a step, and from whom."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ofa_profiler.architecture import Architecture
+from ofa_profiler.spaces import SearchSpace
+from ofa_search.supernet import Supernet, sort_channels
+from ofa_search.supernet.elastic import ElasticConv
+from ofa_search.training.data import Images
+from ofa_search.training.distributed import World
+from ofa_search.training.evaluation import representatives, subnet_accuracy
+from ofa_search.training.schedule import Phase, Schedule
+from ofa_search.training.trainer import SUBNETS, Trainer, TrainingOptions, between, frozen
+
+
+class SupernetTrainer(Trainer):
+    """Subnets of every step share its batch, and their gradients are added up."""
+
+    what = "supernet"
+
+    def __init__(
+        self, space: SearchSpace, schedule: Schedule, options: TrainingOptions, images: Images, world: World
+    ) -> None:
+        self.supernet = new_supernet(space, options.seed)
+        self.watched = tuple(representatives(space))
+        super().__init__(self.supernet, space, schedule, options, images, world)
+
+    def _backward(self, phase: Phase, within: float) -> list[Tensor]:
+        rng = self._rng(SUBNETS, self.step)
+        resolution = int(rng.choice(phase.resolutions or self.space.resolutions))
+        subnets = phase.subnets(self.space, rng)
+        pixels, labels = self._batch()
+        inputs = self._inputs(pixels, resolution)
+        return self._backward_of(phase, subnets, inputs, labels, between(phase.subnet_rate, within))
+
+    def _backward_of(
+        self, phase: Phase, subnets: list[Architecture], inputs: Tensor, labels: Tensor, subnet_rate: float
+    ) -> list[Tensor]:
+        """One subnet at a time, so that one at a time is in memory."""
+        soft = self._teach(inputs) if phase.teacher == "full" else None
+        losses = []
+        for position, architecture in enumerate(subnets):
+            is_largest = phase.largest and position == 0
+            with self._autocast():
+                logits = self.supernet(inputs, architecture).float()
+            loss = self._loss(logits, labels, None if is_largest else soft, phase)
+            if is_largest and phase.teacher == "largest":
+                soft = logits.detach().softmax(1)
+            (loss if is_largest else subnet_rate * loss).backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+        return losses
+
+    def _begin(self, number: int) -> None:
+        phase = self.schedule.phases[number]
+        if phase.teacher == "full" and self.teacher is None:
+            self.teacher = self._new_teacher()
+            # Each process has BatchNorm statistics of its own images; those of the first are the ones that are saved.
+            self.world.broadcast(self.teacher.state_dict().values())
+        if phase.sort:
+            before = self.schedule.phases[number - 1].open_choices(self.space)
+            sort_channels(self.supernet, _kept(self.space, before))
+            # Momenta belong to the channels that they were gathered for.
+            self.optimizer.state.clear()
+
+    def _new_teacher(self) -> nn.Module:
+        return frozen(self.supernet.extract(self.space.largest))
+
+    def accuracies(self, calibration: Images, images: Images) -> dict[str, float]:
+        return {
+            name: subnet_accuracy(self.supernet, architecture, calibration, images)
+            for name, architecture in representatives(self.space).items()
+        }
+
+
+def new_supernet(space: SearchSpace, seed: int) -> Supernet:
+    """The weights that every training with this seed begins with.
+
+    Every block that has a shortcut adds nothing at first (arXiv 1706.02677, section 5.1): deep networks
+    then learn from the first step on.
+    """
+    torch.manual_seed(seed)
+    supernet = Supernet(space)
+    for slot in space.slots:
+        ops = space.slot_ops(slot)
+        if all(op.shortcut is not None for op in ops):
+            last = supernet.elastic_op(slot.name).elastic_layer(ops[0].layers[-1].name)
+            if isinstance(last, ElasticConv) and last.bn is not None:
+                nn.init.zeros_(last.bn.weight)
+    return supernet
+
+
+def _kept(space: SearchSpace, choices: list[tuple[float, ...]]) -> list[Architecture]:
+    """One architecture for each of the widths that were trained already: all of it as large as they allow."""
+    most = max(len(values) for values in choices[1:])
+    rows = [
+        [
+            values[max(-1 - n, -len(values))] if _is_width(gene.name) else values[-1]
+            for gene, values in zip(space.genes, choices, strict=True)
+        ]
+        for n in range(most)
+    ]
+    return [space.from_values(row) for row in rows]
+
+
+def _is_width(name: str) -> bool:
+    return name.rsplit(".", 1)[-1] in ("expand_ratio", "width_mult", "last_width_mult")
