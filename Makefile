@@ -10,9 +10,9 @@ ARGS ?=
 RUN := $(VENV)/bin
 PIP := $(RUN)/python -m pip install --disable-pip-version-check --use-pep517 --constraint constraints.txt $(PIP_FLAGS)
 VERSION := import sys; print(sys.version_info[:2])
-# Stamps: what the environment holds. The first is all that measuring and searching need; torch, which
-# training needs and which is gigabytes on some systems, comes with the second.
-MEASURING := $(VENV)/.holds-measuring
+# Stamps: what the environment holds. The first is all that the commands need; the second adds what training
+# and development need.
+COMMANDS := $(VENV)/.holds-commands
 EVERYTHING := $(VENV)/.holds-everything
 
 .PHONY: help quickstart test slow-test install lint format clean environment
@@ -21,16 +21,16 @@ EVERYTHING := $(VENV)/.holds-everything
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
-quickstart: $(MEASURING) ## profile this machine, check the table, search, export: writes out/quickstart/
+quickstart: $(COMMANDS) ## profile this machine, check the table, search, export: writes out/quickstart/
 	@$(RUN)/python examples/quickstart.py $(ARGS)
 
-test: $(EVERYTHING) ## run the tests
-	$(RUN)/python -m pytest $(ARGS)
+test: $(EVERYTHING) ## run the tests, in two processes
+	$(RUN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 slow-test: $(EVERYTHING) ## run the tests that take minutes
 	$(RUN)/python -m pytest -m slow $(ARGS)
 
-install: $(EVERYTHING) ## make the environment .venv with everything in it but TensorFlow
+install: $(EVERYTHING) ## make the environment .venv with everything in it
 
 lint: $(EVERYTHING) ## check style and types
 	$(RUN)/python -m ruff check .
@@ -60,16 +60,12 @@ environment:
 	  "$(PYTHON)" -m venv "$(VENV)" || { rm -rf "$(VENV)"; exit 1; }; \
 	fi
 
-$(MEASURING): pyproject.toml constraints.txt | environment
-	@echo "installing what measuring and searching need (a minute or so)"
-	@$(PIP) --quiet --no-deps --editable .
-	@$(RUN)/python -c "from importlib.metadata import requires; \
-	  print(*(r for r in requires('ofa-profiler') if 'torch' not in r and ('extra' not in r or 'matplotlib' in r)), sep='\n')" \
-	  | sed 's/; *extra ==.*//' > $@.txt
-	@$(PIP) --quiet --no-warn-conflicts --requirement $@.txt
+$(COMMANDS): pyproject.toml constraints.txt | environment
+	@echo "installing what the commands need (torch is large; PIP_FLAGS can name an index with its CPU builds)"
+	@$(PIP) --quiet --editable '.[plot]'
 	@touch $@
 
 $(EVERYTHING): pyproject.toml constraints.txt | environment
-	@echo "installing everything but TensorFlow (torch is large)"
+	@echo "installing everything (torch is large)"
 	@$(PIP) --editable '.[dev]'
-	@touch $(MEASURING) $@
+	@touch $(COMMANDS) $@
