@@ -67,7 +67,7 @@ def run_agent(
     *arguments: str,
     python: str = sys.executable,
     env: Mapping[str, str] | None = None,
-    timeout_s: float = 60,
+    timeout_s: float = 300,
 ) -> subprocess.CompletedProcess[str]:
     """Run the kit's own agent by hand, the way its README says."""
     command = [python, str(kit / "agent.py"), "--kit", str(kit), *arguments]

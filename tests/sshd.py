@@ -78,7 +78,7 @@ class Sshd:
         with (self.folder / "log").open("ab") as log:
             command = [*self.launcher, SSHD, "-D", "-e", "-f", str(config)]
             self.process = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while True:
             with socket.socket() as sock:
                 if sock.connect_ex((self.address, self.port)) == 0:

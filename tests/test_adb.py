@@ -528,7 +528,7 @@ def state(phone: Phone) -> tuple[str, str]:
     return phone.text(FIXED), phone.text(AWAKE)
 
 
-def wait_for(condition: Any, timeout_s: float = 60.0) -> None:
+def wait_for(condition: Any, timeout_s: float = 300.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline

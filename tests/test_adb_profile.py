@@ -69,7 +69,7 @@ def test_a_table_of_a_phone_through_every_fault(phone: Phone, tmp_path: Path) ->
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     before = visits(journal)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while phone.text("data/local/fixed_performance_mode") != "false":  # set back without the host
         assert time.monotonic() < deadline
         time.sleep(0.2)
@@ -102,7 +102,7 @@ def test_ctrl_c_sets_the_state_back_and_the_journal_stays(phone: Phone, tmp_path
     wait_for_visits(tmp_path / "phone.jsonl", 3, process)
     assert phone.text("data/local/fixed_performance_mode") == "true"
     process.send_signal(signal.SIGINT)
-    _out, err = process.communicate(timeout=60)
+    _out, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "run the same command again" in err
     assert phone.text("data/local/fixed_performance_mode") == "false"

@@ -32,7 +32,7 @@ def interpreters() -> list[str]:
     return [found[version] for version in sorted(found)]
 
 
-def wait_for(condition, timeout_s=60.0):
+def wait_for(condition, timeout_s=300.0):
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
         assert time.monotonic() < deadline, "waited in vain"

@@ -316,7 +316,7 @@ def start(mirror: Mirror, path: Path, content: Content = PINNED) -> subprocess.P
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
 
 
-def wait_until(happened: object, *, timeout_s: float = 60) -> None:
+def wait_until(happened: object, *, timeout_s: float = 300) -> None:
     assert callable(happened)
     end = time.monotonic() + timeout_s
     while not happened():
@@ -345,7 +345,7 @@ def test_killed_it_goes_on(path: Path, content: Content) -> None:
 def test_two_processes_fetch_it_once(path: Path) -> None:
     with serving(DATA, "slow") as mirror:
         processes = [start(mirror, path) for _ in range(3)]
-        outputs = [process.communicate(timeout=120)[0] for process in processes]
+        outputs = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert path.read_bytes() == DATA
     assert len(mirror.requests) == 1

@@ -153,7 +153,7 @@ result = get_engine({name!r}).search(problem(), numpy.random.default_rng(7))
 print(result.genome.tobytes().hex(), repr(result.score), result.evaluations)
 """
     environment = {"OPENBLAS_NUM_THREADS": blas_threads, "PYTHONHASHSEED": blas_threads}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=environment)
     assert done.stdout.split() == [here.genome.tobytes().hex(), repr(here.score), str(here.evaluations)], done.stderr
 
 

@@ -91,7 +91,7 @@ def test_only_cli_files_parse_arguments_print_and_exit(path: Path) -> None:
 def heavy_imports_of(code: str) -> list[str]:
     """The heavy modules that a new Python has imported after running `code`."""
     report = f"\nimport sys, json\nprint(json.dumps([m for m in {HEAVY!r} if m in sys.modules]), file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-c", code + report], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code + report], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     loaded: list[str] = json.loads(done.stderr.splitlines()[-1])
     return loaded

@@ -19,7 +19,7 @@ from ofa_profiler.parallel import run_all
 
 
 def test_all_run_at_once_and_one_failing_does_not_stop_the_others():
-    together = threading.Barrier(3, timeout=10)
+    together = threading.Barrier(3, timeout=120)
 
     def good(check) -> int:
         return together.wait()
@@ -67,7 +67,7 @@ def test_an_interruption_stops_all():
     with pytest.raises(KeyboardInterrupt):
         run_all({"a": long, "b": long})
     # They get a moment to end, and on a busy machine another one.
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while len(ended) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert len(ended) == 2

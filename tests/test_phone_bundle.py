@@ -261,7 +261,7 @@ def test_a_push_that_is_cut_leaves_nothing_and_can_be_repeated(phone: Phone, bun
         shell = connected(phone, proxy.port)
         with contextlib.closing(shell), pytest.raises(TransientDeviceError):
             install_python(shell, bundle, root)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while list((phone.root / root[1:]).glob("*")) + list((phone.root / root[1:]).glob(".*")):
         assert time.monotonic() < deadline
         time.sleep(0.1)

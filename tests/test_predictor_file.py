@@ -115,7 +115,7 @@ print(AccuracyPredictor.load(sys.argv[1]).predict([space.sample(numpy.random.def
 heavy = {"torch", "tensorflow", "scipy", "pandas", "onnx", "onnxruntime"} & set(sys.modules)
 assert not heavy, heavy
 """
-    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert 0 < float(done.stdout) < 1
 

@@ -61,7 +61,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     with start(*arguments) as process:
-        out, words = process.communicate(timeout=120)
+        out, words = process.communicate(timeout=300)
     return subprocess.CompletedProcess(arguments, process.returncode, out, words)
 
 
@@ -180,7 +180,7 @@ def n_visits(out: Path) -> int:
 
 
 def interrupted_at(process: subprocess.Popen[str], out: Path, visits: int, number: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while n_visits(out) < visits:
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
@@ -196,7 +196,7 @@ def test_interrupted_and_run_again_it_goes_on(tmp_path, number, code):
     for visits in (20, 50):
         with start(*command) as process:
             interrupted_at(process, tmp_path, visits, number)
-            _, words = process.communicate(timeout=30)
+            _, words = process.communicate(timeout=300)
             assert process.returncode == code
         if number != signal.SIGKILL:
             assert words.strip().splitlines()[-1].startswith("ofa-profile: interrupted")
@@ -227,7 +227,7 @@ def test_says_that_it_waits_for_another_measurement(tmp_path):
         with start("--device", "local", "--out", str(tmp_path), *SHORT) as process:
             assert process.stderr.readline() == "note: waiting for another measurement on this device\n"
             fcntl.flock(lock, fcntl.LOCK_UN)
-            process.communicate(timeout=120)
+            process.communicate(timeout=300)
     assert process.returncode == 0
 
 

@@ -59,7 +59,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) 
     """The folder after three runs, the first of them ended by Ctrl-C, and what each said."""
     out = tmp_path_factory.mktemp("out") / "quickstart"
     first = start(out, environment)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while visits(out) < 20 and first.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     os.killpg(first.pid, signal.SIGINT)

@@ -261,7 +261,7 @@ def test_an_agent_outlives_a_silent_link_only_for_its_patience(proxy, ssh_server
     def pull() -> None:
         proxy.stall()
         assert agents_of(ssh_server)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while agents_of(ssh_server) and time.monotonic() < deadline:
             time.sleep(0.05)
         gone.append(deadline - time.monotonic())
@@ -276,7 +276,7 @@ def test_an_agent_outlives_a_silent_link_only_for_its_patience(proxy, ssh_server
 def test_no_agent_survives_its_connection(ssh_server, proxy, models, store):
     def pull() -> None:
         proxy.cut()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while agents_of(ssh_server):
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -299,7 +299,7 @@ def test_two_hosts_never_measure_at_once(ssh_server, me, store, models, tmp_path
 
         thread.append(threading.Thread(target=run))
         thread[0].start()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not any(waited):
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -308,7 +308,7 @@ def test_two_hosts_never_measure_at_once(ssh_server, me, store, models, tmp_path
     longer = replace(SETTINGS, visit_s=0.4, max_visit_samples=1_000_000)
     with quick(spec) as device:
         first = measure(device, models, longer, progress=at(2, start_second))
-    thread[0].join(60)
+    thread[0].join(300)
     assert len(first) == 4
     assert second[0]["op 1"].ok
     assert "waiting for another measurement on this device" in waited
@@ -511,7 +511,7 @@ def test_a_host_that_is_killed_goes_on_when_run_again(ssh_server, me, store, mod
         host.kill()
         host.wait()
         host.stdout.close()
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     assert int(done.stdout.split()[0]) >= 8, "it went on where it was"
     check(journal, store, models)
 
@@ -573,7 +573,9 @@ def fake_python(server: Sshd, text: str) -> contextlib.AbstractContextManager[No
 )
 def test_a_strange_python_is_one_clear_line(ssh_server, me, store, script, words):
     with fake_python(ssh_server, script), pytest.raises(DeviceError, match=words) as no:
-        open_device(f"ssh:127.0.0.1:{ssh_server.port}", SYSTEM).describe()
+        device = open_device(f"ssh:127.0.0.1:{ssh_server.port}", SYSTEM)
+        device.waits_s = (0.1,)
+        device.describe()
     assert "\n" not in str(no.value)
     assert "\x1b" not in str(no.value)
 

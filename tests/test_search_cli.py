@@ -80,7 +80,7 @@ def run(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.M
 
 def in_a_process(*arguments: str, cwd: Path) -> Done:
     command = [sys.executable, "-m", "ofa_search.cli", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd)
     return Done(done.returncode, done.stdout, done.stderr)
 
 
@@ -446,6 +446,6 @@ def test_a_reader_that_leaves_early(board: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ofa_search.cli", "--lut", board, "--budget", "8ms", *MACS]
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=120, cwd=tmp_path)
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=300, cwd=tmp_path)
     os.close(write)
     assert "Traceback" not in done.stderr

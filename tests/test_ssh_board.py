@@ -36,7 +36,7 @@ class SimulatedBoard:
         command = [str(self.sim), what, "board", str(self.port)]
         # Its daemon keeps our pipe open, so what it says goes to a file.
         with (Path(self.env["SIM_STATE"]) / "said").open("w+") as said:
-            subprocess.run(command, env=self.env, stdout=said, check=True, timeout=120)
+            subprocess.run(command, env=self.env, stdout=said, check=True, timeout=300)
             said.seek(0)
             return said.read().strip()
 

@@ -426,7 +426,7 @@ except Exception as error:
 
 def _save_in_child(source: Path, target: Path, action: str, count: int) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", _SAVE, str(source), str(target), action, str(count)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
 def test_killed_while_writing(tmp_path):

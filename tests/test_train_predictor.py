@@ -267,7 +267,7 @@ def test_the_predictor_says_what_it_is_of_and_loads_without_torch(finished: Path
         "a = p.predict([s.smallest, s.largest]); assert a.shape == (2,) and ((0 <= a) & (a <= 1)).all(); "
         "assert p.metrics.samples == 3 and 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
     about = json.loads((finished / "predictor.json").read_text())
     assert about["samples"] == {"fitted": 14, "images": 40, "seed": 0}
     assert about["accuracy_of"].startswith("40 images held out from the training images train.parquet")

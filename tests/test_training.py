@@ -18,14 +18,14 @@ from safetensors.torch import load_file
 from training import finish, made_images, rows, start
 
 from ofa_profiler.errors import InputFileError, UsageError
-from ofa_profiler.spaces import get_space
+from ofa_profiler.spaces import get_space, space_names
 from ofa_search.supernet import Supernet
 from ofa_search.training import run
 from ofa_search.training.distributed import World
 from ofa_search.training.log import TrainingLog, plot_log, read_log
 from ofa_search.training.schedule import load_schedule, schedule_names
 from ofa_search.training.subnet_trainer import SubnetTrainer, from_scratch, from_supernet
-from ofa_search.training.supernet_trainer import SupernetTrainer, _kept
+from ofa_search.training.supernet_trainer import SupernetTrainer, _kept, new_supernet
 from ofa_search.training.trainer import Trainer, TrainingOptions
 
 SPACE = get_space("cifar-mbv3").with_classes(3)
@@ -136,6 +136,35 @@ def test_every_schedule_runs_through_all_its_phases(name: str) -> None:
         seen.append(number)
     assert sorted(set(seen)) == list(range(len(schedule.phases)))
     assert seen == sorted(seen)
+
+
+@pytest.mark.parametrize("name", space_names())
+def test_all_subnets_begin_as_the_smallest(name: str) -> None:
+    """Larger kernels, wider layers and more blocks add nothing at first, to the last bit but for rounding."""
+    space = get_space(name)
+    supernet, resolution = new_supernet(space, 0).train(), min(space.resolutions)
+    inputs = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 3, resolution, resolution), np.float32))
+    rng = np.random.default_rng(1)
+    with torch.no_grad():
+        smallest = supernet(inputs, replace(space.smallest, resolution=resolution))
+        assert smallest.abs().max() > 0.01
+        for architecture in (space.largest, space.sample(rng), space.sample(rng)):
+            logits = supernet(inputs, replace(architecture, resolution=resolution))
+            torch.testing.assert_close(logits, smallest, rtol=1e-4, atol=1e-5)
+
+
+def test_kernel_transformations_wait_until_larger_kernels_learn() -> None:
+    training = trainer("cifar-cpu", epochs=12.0)
+    matrices = {n: p for n, p in training.supernet.named_parameters() if n.endswith("_matrix")}
+    assert matrices
+    phases = training.schedule.phases
+    first = next(number for number, phase in enumerate(phases) if phase.largest)
+    before = {name: matrix.detach().clone() for name, matrix in matrices.items()}
+    while training.schedule.at(training.step / training.steps)[0] < first:
+        training.run_step()
+        assert all(torch.equal(before[name], matrix) for name, matrix in matrices.items())
+    training.run_step()
+    assert not all(torch.equal(before[name], matrix) for name, matrix in matrices.items())
 
 
 @pytest.mark.slow

@@ -52,8 +52,9 @@ class ElasticKernel(ElasticLayer[Conv]):
         self.out_channels = max(c.out_channels for c in choices)
         self.depthwise = choices[0].groups > 1
         size = self.kernel_sizes[0]
-        in_channels = max(c.in_channels // c.groups for c in choices)
-        self.weight = nn.Parameter(torch.empty(self.out_channels, in_channels, size, size))
+        inputs = {c.in_channels // c.groups for c in choices}
+        self.least_inputs = min(inputs)
+        self.weight = nn.Parameter(torch.empty(self.out_channels, max(inputs), size, size))
         self.bias = nn.Parameter(torch.empty(self.out_channels)) if choices[0].bias else None
         for large, small in pairwise(self.kernel_sizes):
             self.register_parameter(f"{large}to{small}_matrix", nn.Parameter(torch.empty(small**2, small**2)))
@@ -67,6 +68,14 @@ class ElasticKernel(ElasticLayer[Conv]):
             nn.init.zeros_(self.bias)
         for large, small in pairwise(self.kernel_sizes):
             nn.init.eye_(self.get_parameter(f"{large}to{small}_matrix"))
+
+    @torch.no_grad()
+    def begin_as_smallest(self) -> None:
+        """Let every choice compute what the smallest does: zero what larger ones add to it."""
+        self.weight[:, self.least_inputs :] = 0.0
+        if border := (self.kernel_sizes[0] - self.kernel_sizes[-1]) // 2:
+            centre = self.weight[:, :, border:-border, border:-border]
+            self.weight.copy_(functional.pad(centre, (border,) * 4))
 
     def static(self, layer: Conv) -> dict[str, Tensor]:
         weight = self.weight[: layer.out_channels, : layer.in_channels // layer.groups]
@@ -182,8 +191,9 @@ class ElasticLinear(ElasticLayer[Linear]):
 
     def __init__(self, choices: Sequence[Linear]) -> None:
         super().__init__()
-        in_features = max(c.in_features for c in choices)
-        self.weight = nn.Parameter(torch.empty(choices[0].out_features, in_features))
+        features = {c.in_features for c in choices}
+        self.least_inputs = min(features)
+        self.weight = nn.Parameter(torch.empty(choices[0].out_features, max(features)))
         self.bias = nn.Parameter(torch.empty(choices[0].out_features))
         self.reset_parameters()
 
@@ -192,6 +202,11 @@ class ElasticLinear(ElasticLayer[Linear]):
         bound = 1.0 / sqrt(self.weight.shape[1])
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.zeros_(self.bias)
+
+    @torch.no_grad()
+    def begin_as_smallest(self) -> None:
+        """As in `ElasticKernel`."""
+        self.weight[:, self.least_inputs :] = 0.0
 
     def static(self, layer: Linear) -> dict[str, Tensor]:
         return {"weight": self.weight[:, : layer.in_features], "bias": self.bias}

@@ -35,6 +35,8 @@ SAVE_EVERY_S = 60.0
 IMAGES, TABLE = "images", "table"
 #: So many images, or fewer if they would take more room than this.
 CARRIED_IMAGES, CARRIED_BYTES = 500, 32 << 20
+#: Accuracies are measured after every epoch, but not much more often than this in all.
+MOST_MEASURED = 20
 #: Held-out images by which training is watched; all of them count at the end.
 WATCHED = 1000
 
@@ -215,7 +217,7 @@ class _Watch:
             "largest_loss": f"{mean['first_loss']:.5f}" if phase.largest else "",
             "images_per_s": f"{count * trainer.options.batch / (now - self.row_began):.1f}",
         }
-        every = max(1, trainer.steps_per_epoch // LOG_STEPS * LOG_STEPS)
+        every = max(LOG_STEPS, max(trainer.steps_per_epoch, trainer.steps // MOST_MEASURED) // LOG_STEPS * LOG_STEPS)
         if trainer.step % every == 0:
             row |= {name: f"{value:.4f}" for name, value in self._accuracies().items()}
         row["seconds"] = f"{self.seconds + time.monotonic() - self.began:.1f}"

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ofa_profiler.architecture import Architecture
 from ofa_profiler.spaces import SearchSpace
 from ofa_search.supernet import Supernet, sort_channels
-from ofa_search.supernet.elastic import ElasticConv
+from ofa_search.supernet.elastic import ElasticConv, ElasticKernel, ElasticLinear
 from ofa_search.training.data import Images
 from ofa_search.training.distributed import World
 from ofa_search.training.evaluation import representatives, subnet_accuracy
@@ -51,6 +51,11 @@ class SupernetTrainer(Trainer):
                 soft = logits.detach().softmax(1)
             (loss if is_largest else subnet_rate * loss).backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
+        if not (phase.largest or phase.random):
+            # Kernel transformations would lead the smallest kernels away from the centres of the larger ones.
+            for name, parameter in self.supernet.named_parameters():
+                if name.endswith("_matrix"):
+                    parameter.grad = None
         return losses
 
     def _begin(self, number: int) -> None:
@@ -79,10 +84,15 @@ def new_supernet(space: SearchSpace, seed: int) -> Supernet:
     """The weights that every training with this seed begins with.
 
     Every block that has a shortcut adds nothing at first (arXiv 1706.02677, section 5.1): deep networks
-    then learn from the first step on.
+    then learn from the first step on. Nor do wider layers and larger kernels add anything to what the
+    narrowest layers and smallest kernels compute. So all subnets begin as the smallest one, and a
+    schedule may train that one first and go on with the others, which then know what it has learned.
     """
     torch.manual_seed(seed)
     supernet = Supernet(space)
+    for module in supernet.modules():
+        if isinstance(module, ElasticKernel | ElasticLinear):
+            module.begin_as_smallest()
     for slot in space.slots:
         ops = space.slot_ops(slot)
         if all(op.shortcut is not None for op in ops):
