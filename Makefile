@@ -6,6 +6,10 @@ VENV ?= .venv
 PIP_FLAGS ?=
 # More arguments for the program that a target runs: make test ARGS="-k search"
 ARGS ?=
+# For train-cifar: a folder with CIFAR-10 as train-*.parquet and test-*.parquet (columns `img`, `label`), and how many
+# processes train. Other numbers of processes give other weights.
+CIFAR ?= cifar10
+PROCESSES ?= 2
 
 RUN := $(VENV)/bin
 PIP := $(RUN)/python -m pip install --disable-pip-version-check --use-pep517 --constraint constraints.txt $(PIP_FLAGS)
@@ -15,14 +19,24 @@ VERSION := import sys; print(sys.version_info[:2])
 COMMANDS := $(VENV)/.holds-commands
 EVERYTHING := $(VENV)/.holds-everything
 
-.PHONY: help quickstart test slow-test install lint format clean environment
+.PHONY: help quickstart train-cifar test slow-test install lint format clean environment
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 quickstart: $(COMMANDS) ## profile this machine, check the table, search, export: writes out/quickstart/
 	@$(RUN)/python examples/quickstart.py $(ARGS)
+
+OFA_TRAIN := OMP_NUM_THREADS=1 $(RUN)/python -m torch.distributed.run --standalone --nproc-per-node $(PROCESSES) \
+  -m ofa_search.train_cli
+ON_CIFAR := --data $(CIFAR) --test-data $(CIFAR) --device cpu --threads 1
+
+train-cifar: $(EVERYTHING) ## train what comes with the package for cifar-mbv3, on two CPU cores: writes out/cifar/
+	$(OFA_TRAIN) supernet $(ON_CIFAR) --out out/cifar/supernet --carry table \
+	  --schedule cifar-cpu --optimizer sgd --learning-rate 0.08 --weight-decay 5e-4
+	$(OFA_TRAIN) predictor $(ON_CIFAR) --out out/cifar/predictor --samples 500 \
+	  --supernet out/cifar/supernet/supernet.safetensors
 
 test: $(EVERYTHING) ## run the tests, in two processes
 	$(RUN)/python -m pytest -n 2 --dist loadfile $(ARGS)
