@@ -572,9 +572,9 @@ def fake_python(server: Sshd, text: str) -> contextlib.AbstractContextManager[No
     ],
 )
 def test_a_strange_python_is_one_clear_line(ssh_server, me, store, script, words):
+    device = open_device(f"ssh:127.0.0.1:{ssh_server.port}", SYSTEM)
+    device.waits_s = (0.1,)
     with fake_python(ssh_server, script), pytest.raises(DeviceError, match=words) as no:
-        device = open_device(f"ssh:127.0.0.1:{ssh_server.port}", SYSTEM)
-        device.waits_s = (0.1,)
         device.describe()
     assert "\n" not in str(no.value)
     assert "\x1b" not in str(no.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import os
 import shutil
 import subprocess
@@ -57,8 +58,8 @@ class Done:
 
     @property
     def complaint(self) -> str:
-        """The one line, of all that is not a warning."""
-        lines = [line for line in self.err.splitlines() if not line.startswith("warning: ")]
+        """The one line, of all that is neither a warning nor the progress of a machine that takes its time."""
+        lines = [line for line in self.err.splitlines() if not re.match(r"warning: |\w+: \d+ of \d+", line)]
         assert len(lines) == 1, self.err
         assert lines[0].startswith("ofa-search: ")
         assert "Traceback" not in self.err
