@@ -35,6 +35,7 @@ _STATES = {
     "no permissions": "this user may not open it: install udev rules for Android phones and plug it in again",
     "no": "this user may not open it: install udev rules for Android phones and plug it in again",
 }
+_LONGEST_NAME = 300
 _HOW_TO_ATTACH = "switch on 'USB debugging' in the phone's developer options and plug it in"
 _NOT_THERE = f"no such phone is attached (--device adb: lists them); {_HOW_TO_ATTACH}"
 
@@ -56,7 +57,7 @@ class AdbShell(Shell):
 class AdbDevice(RemoteDevice):
     """An Android phone. `spec` is `adb:` and a serial number or `HOST:PORT`.
 
-    Raises `UsageError` for `adb:` alone, with a list of what is attached.
+    Raises `UsageError` for `adb:` alone, with a list of what is attached, and for what can be no name of a phone.
     """
 
     root = ROOT
@@ -68,9 +69,19 @@ class AdbDevice(RemoteDevice):
         self._was_started = False
         if not self._phone:
             raise UsageError(which_phone())
+        if not self._phone.isprintable() or len(self._phone) > _LONGEST_NAME:
+            raise UsageError(f"device {spec!r:.100}: not a serial number; expected adb:SERIAL or adb:HOST:PORT")
+        _address(spec, self._phone)  # says what is wrong with it, before anything else is done
 
     def connect(self) -> AdbShell:
-        return AdbShell(self.spec, _bridge_to(self.spec, self._phone, self.options))
+        try:
+            bridge = _bridge_to(self.spec, self._phone, self.options)
+        except TransientDeviceError as error:
+            if self._met:
+                raise
+            raise DeviceError(str(error)) from None  # it was never there: nothing to wait for
+        self._met = True
+        return AdbShell(self.spec, bridge)
 
     def python(self, shell: Shell) -> list[str]:
         bundle = get_bundle(self.options.phone_bundle, tell=self.options.tell)
@@ -85,9 +96,11 @@ class AdbDevice(RemoteDevice):
 
     def close(self) -> None:
         state, self._state = self._state, None
-        if state is not None:
-            state.__exit__()
-        super().close()
+        try:
+            if state is not None:
+                state.__exit__()
+        finally:
+            super().close()
 
     def __enter__(self) -> AdbDevice:
         if self.options.benchmark_model is None:
@@ -132,7 +145,13 @@ def _bridge_to(spec: str, phone: str, options: DeviceOptions) -> Bridge:
     address = _address(spec, phone)
     server = find_server()
     if server is not None:
-        state = server_phones(server).get(phone)
+        try:
+            phones = server_phones(server)
+        except TransientDeviceError as error:
+            if address is None:  # a phone on USB can be held by a server that just does not answer
+                raise TransientDeviceError(f"{spec}: {error}") from error
+            phones = {}
+        state = phones.get(phone)
         if state == _READY:
             return AdbServerBridge(spec, server, phone)
         if address is None:  # a phone on USB belongs to the server alone
@@ -148,7 +167,7 @@ def _bridge_to(spec: str, phone: str, options: DeviceOptions) -> Bridge:
 def _address(spec: str, phone: str) -> tuple[str, int] | None:
     """Host and port of a phone on the network, None for a serial number. Raises `UsageError`."""
     emulator = re.fullmatch(r"emulator-(\d{1,5})", phone, re.ASCII)  # its console's port; adb has the next
-    if emulator:
+    if emulator and int(emulator[1]) < 65535:
         return "127.0.0.1", int(emulator[1]) + 1
     host, colon, port = phone.rpartition(":")
     if not colon:

@@ -31,27 +31,34 @@ def connect_tcp(name: str, host: str, port: int, *, key: Path | None = None, tel
 
 
 def connect_usb(name: str, serial: str, *, key: Path | None = None, tell: Tell | None = None) -> AdbLink:
-    """The phone on USB that has this serial number. Raises `DeviceError`."""
+    """The phone on USB that has this serial number. Raises `DeviceError`, transient where it may come back."""
     for found, transport in usb_phones():
         if found == serial:
             return _connect(name, transport, key, tell)
-    raise DeviceError(f"{name}: no such phone on USB; `--device adb:` lists what is attached")
+    raise TransientDeviceError(f"{name}: no such phone on USB; `--device adb:` lists what is attached")
 
 
 def usb_phones() -> Iterator[tuple[str, BaseTransport]]:
-    """Phones with USB debugging switched on: serial number and transport. Raises `DeviceError`."""
+    """Phones with USB debugging switched on: serial number and transport.
+
+    Raises `TransientDeviceError`: a phone that an adb server had comes back when the server does.
+    """
     if importlib.util.find_spec("usb1") is None:
-        raise DeviceError("phones on USB need the package libusb1 (pip install libusb1), or a running adb server")
+        raise TransientDeviceError(
+            "phones on USB need the package libusb1 (pip install libusb1), or a running adb server"
+        )
     try:
         from adb_shell.transport.usb_transport import UsbTransport
     except Exception as error:  # the package is there; the library that it loads is not, or finds no USB
-        raise DeviceError(f"phones on USB need libusb 1.0, which does not work here ({_words(error)})") from error
+        raise TransientDeviceError(
+            f"phones on USB need libusb 1.0, which does not work here ({_words(error)})"
+        ) from error
     try:
         yield from ((_serial(transport), transport) for transport in UsbTransport.find_all_adb_devices())
     except OfaError:
         raise
     except Exception as error:  # libusb's own errors
-        raise DeviceError(f"the USB bus cannot be searched for phones ({_words(error)})") from error
+        raise TransientDeviceError(f"the USB bus cannot be searched for phones ({_words(error)})") from error
 
 
 def _serial(transport: Any) -> str:
@@ -81,7 +88,8 @@ def _connect(name: str, transport: BaseTransport, key: Path | None, tell: Tell |
 def _failure(name: str, error: Exception, *, asked: bool) -> DeviceError:
     """Why there is no connection, and what to do."""
     if asked or isinstance(error, DeviceAuthError | InvalidResponseError):
-        return DeviceError(f"{name}: {UNAUTHORIZED}")
+        # A phone that forgot this computer when it restarted asks its owner again.
+        return TransientDeviceError(f"{name}: {UNAUTHORIZED}")
     if isinstance(error, InvalidCommandError):
         return DeviceError(
             f"{name}: what answers there cannot be used directly; if it is a phone with wireless debugging, "
