@@ -10,7 +10,7 @@ in one stream through stdin. Standard library only, Python 3.7 or newer. JSON li
 What can be asked for (`do`):
 
     hello      make the folder `root`, say where it is and what kind of Python this is
-    missing    of `files` {path: SHA-256} and `folders`: which are not here, or not what they should be?
+    missing    of `files` {path: SHA-256}, `folders` and `links`: which are not here, or not what they should be?
                `results` {path, size, sha256}: does that file begin with these bytes?
     receive    take `files` {path: SHA-256} from the tar, unpack wheels to `folders`, and make `links`
                {path: target}. Every file is checked and renamed into its place, a folder as a whole, so what
@@ -83,7 +83,11 @@ def machine():
 
 def hello(root):
     """Make the private folder and describe this Python."""
+    if os.path.lexists(root) and not os.path.isdir(root):
+        raise Refused("%s is in the way: it is no folder" % root)
     os.makedirs(root, mode=0o700, exist_ok=True)
+    if not os.access(root, os.W_OK | os.X_OK):
+        raise Refused("the folder %s cannot be written: it belongs to somebody else, or the disk is read-only" % root)
     forget_stale(root)
     name, version = libc()
     return {
@@ -150,11 +154,17 @@ def has_all(folder, wheels):
         return False
 
 
-def missing(root, files, folders, results=None):
-    """Which files and folders are to be sent, and whether the results here continue those of the host."""
+def leads_to(link, target):
+    """Whether there is this symbolic link."""
+    return os.path.islink(link) and os.readlink(link) == target
+
+
+def missing(root, files, folders, links=(), results=None):
+    """Which of all these are to be sent or made, and whether the results here continue those of the host."""
     answer = {
         "files": [path for path, sha256 in files.items() if not has(inside(root, path), sha256)],
         "folders": [path for path, wheels in folders.items() if not has_all(inside(root, path), wheels)],
+        "links": [path for path in links if not leads_to(inside(root, path), links[path])],
     }
     if results is not None:
         answer["results"] = has(inside(root, results["path"]), results["sha256"], results["size"])
@@ -185,7 +195,7 @@ def receive(root, stream, files, folders, links, size):
             if lacking:
                 raise Refused("the transfer ended early: %d files are missing, like %s" % (len(lacking), lacking[0]))
             for path, target in links.items():
-                make_link(inside(root, path), target)
+                make_link(root, path, target)
             install(root, incoming, folders)
         return {"received": len(got)}
     finally:
@@ -213,7 +223,7 @@ def unpack(root, incoming, stream, expected):
             path = inside(root, member.name)
             if copy(archive.extractfile(member), fresh) != sha256:
                 raise Refused("%s was damaged on the way" % member.name)
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+            clear_way(root, member.name)
             os.replace(fresh, path)
             got.add(member.name)
     return got
@@ -235,8 +245,8 @@ def install(root, incoming, folders):
         if lacking:
             os.sync()  # files are compared with their hashes before each use, folders are believed by their sizes
         for number, path in enumerate(lacking):
-            os.makedirs(os.path.dirname(inside(root, path)), exist_ok=True)
-            if os.path.isdir(inside(root, path)):
+            make_folders(root, path)
+            if os.path.lexists(inside(root, path)):
                 os.rename(inside(root, path), os.path.join(incoming, "old%d" % number))
             os.rename(inside(incoming, path), inside(root, path))
 
@@ -261,11 +271,34 @@ def copy(source, path):
     return digest.hexdigest()
 
 
-def make_link(path, target):
-    """A symbolic link, made if it is not there."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        os.symlink(target, path)
+def make_link(root, path, target):
+    """A symbolic link, made if it is not there; what stands in its place goes."""
+    link = inside(root, path)
+    if not leads_to(link, target):
+        clear_way(root, path)
+        if os.path.lexists(link):
+            os.unlink(link)
+        with contextlib.suppress(FileExistsError):  # another host was faster
+            os.symlink(target, link)
+
+
+def clear_way(root, path):
+    """Make the folders of a file; a folder that a broken file system, or somebody, has put in its place goes."""
+    make_folders(root, path)
+    if os.path.isdir(inside(root, path)) and not os.path.islink(inside(root, path)):
+        shutil.rmtree(inside(root, path))
+
+
+def make_folders(root, path):
+    """The folders that lead to a path; a file that stands in the place of one goes."""
+    parts = path.split("/")[:-1]
+    for number in range(len(parts)):
+        folder = inside(root, "/".join(parts[: number + 1]))
+        if os.path.islink(folder) and not os.path.exists(folder):
+            raise Refused("%s is a link that leads nowhere" % folder)
+        if os.path.exists(folder) and not os.path.isdir(folder):
+            os.unlink(folder)
+        os.makedirs(folder, exist_ok=True)
 
 
 # --- the command --------------------------------------------------------------------------------------

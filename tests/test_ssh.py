@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -143,6 +144,40 @@ def test_who_may_not_run_commands_is_told_what_the_server_says(tmp_path, monkeyp
         server.stop()
 
 
+@pytest.mark.parametrize("login_shell", ["bash", "dash", "zsh", "tcsh", "fish"])
+def test_words_reach_a_program_unchanged_whatever_the_login_shell(tmp_path, monkeypatch, login_shell):
+    if shutil.which(login_shell) is None:
+        pytest.skip(f"needs {login_shell}")
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    server = Sshd(tmp_path / "board", f'ForceCommand {login_shell} -c "$SSH_ORIGINAL_COMMAND"').start()
+    words = [*NASTY, "a!b", "!$", "\\\\", "\\'", "a\\", "\\!", "'!'\n", "\\0041", "%b", "^a^b", "é😀", "\udcff"]
+    try:
+        Me(tmp_path / "me", server)
+        shell = connect(spec_of(server))
+        done = shell.run([sys.executable, "-c", ECHO, *words])
+        assert ["".join(map(chr, word)) for word in json.loads(done.stdout)] == words
+        for word in words:  # what one undoes in another is not seen when all go together
+            done = shell.run([sys.executable, "-c", ECHO, word])
+            assert json.loads(done.stdout) == [[ord(character) for character in word]], word
+        shell.close()
+    finally:
+        server.stop()
+
+
+def test_a_login_script_that_waits_for_input_is_told_of(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    monkeypatch.setattr("ofa_profiler.devices.shell.SILENCE_S", 2.0)
+    server = Sshd(tmp_path / "board", 'ForceCommand read -r answer; sh -c "$SSH_ORIGINAL_COMMAND"').start()
+    try:
+        Me(tmp_path / "me", server)
+        with pytest.raises(
+            TransientDeviceError, match=r"no sign of life for 2 s, .* login script there wait for input"
+        ):
+            connect(spec_of(server)).run(["true"])
+    finally:
+        server.stop()
+
+
 @pytest.mark.parametrize("sessions", [0, 1])
 def test_a_server_with_room_for_one_program_at_a_time(tmp_path, monkeypatch, sessions):
     monkeypatch.setenv("HOME", str(tmp_path / "me"))
@@ -226,6 +261,54 @@ def test_without_any_key(ssh_server, me):
     me.key.unlink()
     with pytest.raises(DeviceError, match="does not let us in"):
         connect(spec_of(ssh_server))
+
+
+DAMAGED_KEYS = [b"", b"hello\n", b"\xa7\xff" * 99, b"-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n", None]
+
+
+@pytest.mark.parametrize("damage", DAMAGED_KEYS)
+def test_a_key_that_is_damaged_does_not_stand_in_the_way_of_others(ssh_server, me, damage):
+    content = me.key.read_bytes()[:200] if damage is None else damage
+    bad = me.home / ".ssh" / "id_rsa"
+    bad.write_bytes(content)
+    connect(spec_of(ssh_server)).close()
+    me.configure(f"Host *\n  IdentityFile {me.home}/other\n  IdentitiesOnly yes\n")
+    bad.rename(me.home / "other")
+    with pytest.raises(DeviceError, match=r"does not let us in: .*; the key \S*/other cannot be read; put your") as no:
+        connect(spec_of(ssh_server))
+    assert not isinstance(no.value, TransientDeviceError)
+
+
+def test_a_certificate_that_is_damaged(ssh_server, me):
+    me.key.with_name("id_ed25519-cert.pub").write_text("no certificate\n")
+    with pytest.raises(DeviceError, match=r"the key \S*/id_ed25519 cannot be read"):
+        connect(spec_of(ssh_server))
+
+
+def test_a_board_that_lets_nobody_in_while_it_starts_is_waited_for(tmp_path, monkeypatch):
+    """Linux's pam_nologin refuses every login until the system has started, though the server listens already."""
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    server = Sshd(tmp_path / "board")
+    sshd.quick_python(server)
+    server.start()
+    keys = server.folder / "authorized_keys"
+    try:
+        Me(tmp_path / "me", server)
+        said: list[str] = []
+
+        def tell(line: str) -> None:
+            said.append(line)
+            keys.with_name("hidden").rename(keys)
+
+        with open_device(spec_of(server), DeviceOptions(tell=tell)) as device:
+            device.describe()
+            device.close()
+            keys.rename(keys.with_name("hidden"))
+            assert device.describe()["type"] == "device"
+        assert len(said) == 1
+        assert "does not let us in" in said[0]
+    finally:
+        server.stop()
 
 
 def test_a_key_with_a_passphrase(ssh_server, me, monkeypatch):

@@ -209,3 +209,67 @@ def test_any_configuration_is_a_route_or_one_line(tmp_path_factory, text):
         (folder / ".ssh" / "config").write_text(text, encoding="utf-8")
         with contextlib.suppress(UsageError):
             assert find_route("ssh:board")
+
+
+@pytest.mark.parametrize(
+    "spec", ["ssh:a..b", "ssh:.", f"ssh:{'x' * 64}.de", "ssh:pi@h\N{LATIN SMALL LETTER O WITH DIAERESIS}st..x"]
+)
+def test_what_no_name_of_a_host_can_be_is_refused(home, spec):
+    with pytest.raises(UsageError, match="is not the name of a host"):
+        find_route(spec)
+    (home / ".ssh" / "config").write_text("Host board\n  HostName a..b\n")
+    with pytest.raises(UsageError, match=r"'a\.\.b' is not the name of a host"):
+        find_route("ssh:board")
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "99999"])
+def test_a_port_of_the_configuration_that_is_none(home, port):
+    (home / ".ssh" / "config").write_text(f"Host board\n  Port {port}\n")
+    with pytest.raises(UsageError, match=f"{port} is not a port"):
+        find_route("ssh:board")
+    assert find_route("ssh:board:22")[-1].port == 22
+
+
+@pytest.mark.parametrize(
+    ("setting", "files"),
+    [
+        ("~/hosts", ["hosts"]),
+        ('~/hosts "%d/my hosts"', ["hosts", "my hosts"]),
+        ("~/known_%h_%p_%r_%n", ["known_10.0.0.7_2222_pi_board"]),
+        ("~/%k", ["orin"]),
+        ("${HOME}/50%%", ["50%"]),
+        ("none", [None]),
+    ],
+)
+def test_where_known_hosts_are(home, setting, files):
+    (home / ".ssh" / "config").write_text(
+        "Host board\n  HostName 10.0.0.7\n  Port 2222\n  User pi\n  HostKeyAlias orin\n"
+        f"  UserKnownHostsFile {setting}\n"
+    )
+    *found, system = find_route("ssh:board")[-1].known_hosts
+    assert found == [Path("/dev/null") if name is None else home / name for name in files]
+    assert system == Path("/etc/ssh/ssh_known_hosts")
+
+
+@pytest.mark.parametrize("setting", ["~/%z", "~/100%", "${NO_SUCH_VARIABLE}/hosts", '"~/hosts', "~no-such-user/hosts"])
+def test_known_hosts_that_are_nowhere(home, setting):
+    (home / ".ssh" / "config").write_text(f"Host board\n  UserKnownHostsFile {setting}\n")
+    with pytest.raises(UsageError, match="cannot be used"):
+        find_route("ssh:board")
+
+
+def test_no_way_round_is_a_way_too(home):
+    (home / ".ssh" / "config").write_text("Host *\n  ProxyCommand none\n  ProxyJump none\n")
+    assert [target.host for target in find_route("ssh:board")] == ["board"]
+
+
+def test_conditions_that_are_not_understood_are_not_met(home):
+    """paramiko takes those that it does not know for met."""
+    (home / ".ssh" / "config").write_text(
+        "Match tagged office\n  User wrong\n"
+        "Match host board localnetwork 10.0.0.0/8\n  User wrong\n"
+        "Match !localnetwork 10.0.0.0/8\n  ProxyJump wrong\n"
+        "Match host board\n  User pi\n"
+    )
+    (target,) = find_route("ssh:board")
+    assert target.user == "pi"

@@ -289,3 +289,55 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DeviceError, match=r"(Not a directory|File exists)"):
         Store(ShShell(), [sys.executable], str(tmp_path / "file" / "root")).hello()
+
+
+def folder_in(path: Path) -> None:
+    path.mkdir(parents=True)
+    (path / "x").write_text("")
+
+
+@pytest.mark.parametrize("place", ["models", "models/a", "kits/k", "kits/k/models", "kits/k/results"])
+@pytest.mark.parametrize("thing", ["file", "folder", "link"])
+def test_what_stands_in_the_way_goes(store, place, thing):
+    """A board that lost its power comes back with a checked file system, and not always with all that it had."""
+    parcel = Parcel(
+        {"models/a": b"a", "kits/k/m": b"m"}, {"kits/k/models": "../../models"}, results=("kits/k/results", b"1\n")
+    )
+    store.bring(parcel)
+    before = tree(Path(store.root))
+    path = Path(store.root, place)
+    subprocess.run(["rm", "-r", str(path)], check=True)
+    if thing == "folder":
+        folder_in(path)
+    elif thing == "file":
+        path.write_text("x")
+    else:
+        path.symlink_to("/no/where")
+    if thing == "link" and place in ("models", "kits/k"):  # somebody's disk that is not mounted
+        with pytest.raises(DeviceError, match=f"{place} is a link that leads nowhere"):
+            store.bring(parcel)
+        return
+    store.bring(parcel)
+    assert {name: data for name, data in tree(Path(store.root)).items() if not name.endswith("/x")} == before
+    assert str(Path(store.root, "kits/k/models").readlink()) == "../../models"
+    assert store.bring(parcel) == 0
+
+
+def test_a_private_folder_that_is_none(tmp_path):
+    for number, make in enumerate([Path.touch, lambda path: path.symlink_to("/no/where")]):
+        make(tmp_path / str(number))
+        with pytest.raises(DeviceError, match="is in the way: it is no folder"):
+            Store(ShShell(), [sys.executable], str(tmp_path / str(number))).hello()
+
+
+def test_a_private_folder_that_cannot_be_written(tmp_path):
+    root = tmp_path / "root"
+    root.mkdir(mode=0o500)
+    if os.geteuid() == 0:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,size=1m", "tmpfs", str(root)], check=True)
+    try:
+        with pytest.raises(DeviceError, match=r"root cannot be written: it belongs to somebody else, or the disk is"):
+            Store(ShShell(), [sys.executable], str(root)).hello()
+    finally:
+        if os.geteuid() == 0:
+            subprocess.run(["umount", "-l", str(root)], check=True)

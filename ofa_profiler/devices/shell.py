@@ -38,6 +38,21 @@ def command_line(argv: Sequence[str]) -> str:
     return shlex.join(argv)
 
 
+def for_any_login_shell(line: str) -> str:
+    """A command line that login shells which are none of POSIX give to one that is, with nothing read into it.
+
+    Between single quotes csh reads `!` and ends at a line's end, and fish reads backslashes.
+    """
+    if not any(character in line for character in "!\n\\"):
+        return line
+    coded = "".join(f"\\0{ord(character):03o}" if character in "!\n\\'" else character for character in line)
+    return f"""exec sh -c 'eval "$(printf %b "$1")"' sh '{coded}'"""
+
+
+class Silence(TransientDeviceError):
+    """A program on the device says nothing for too long; the link may be there or not."""
+
+
 class Process(ABC):
     """A process on the device. Methods raise `TransientDeviceError` when the way to the device is lost."""
 
@@ -45,7 +60,7 @@ class Process(ABC):
     def read(self, size: int, timeout_s: float) -> bytes:
         """At most `size` bytes of its stdout, as soon as there are any; empty at the end.
 
-        Raises `TransientDeviceError` after `timeout_s` without any.
+        Raises `Silence` after `timeout_s` without any.
         """
 
     @abstractmethod
@@ -151,13 +166,19 @@ class Shell(ABC):
         return Running(process, output)
 
     def _skip_greeting(self, process: Process, output: Lines, mark: bytes) -> None:
+        def next_line() -> bytes:
+            try:
+                return output.read_line(_MOST_GREETING)
+            except Silence as error:
+                raise Silence(f"{error}, and no command begins: does a login script there wait for input?") from None
+
         skipped, said = 0, b""
-        while not (line := output.read_line(_MOST_GREETING)).rstrip().endswith(mark):
+        while not (line := next_line()).rstrip().endswith(mark):
             skipped += len(line)
             if not line:
-                words = process.last_words() or said.decode("utf-8", "replace")
+                words = one_line(process.last_words() or said.decode("utf-8", "replace")) or "it says nothing"
                 raise TransientDeviceError(
-                    f"{self.spec}: the command shell ended ({_words_of(process.wait())}): {one_line(words)}"
+                    f"{self.spec}: the command shell ended ({_words_of(process.wait())}): {words}"
                 )
             said = line
             if skipped > _MOST_GREETING:

@@ -14,9 +14,10 @@ import paramiko
 
 from ofa_profiler.devices.options import DeviceOptions
 from ofa_profiler.devices.remote import RemoteDevice
-from ofa_profiler.devices.shell import SILENCE_S, Process, Shell, one_line
+from ofa_profiler.devices.shell import SILENCE_S, Process, Shell, Silence, for_any_login_shell, one_line
 from ofa_profiler.devices.ssh_config import Target, find_route
 from ofa_profiler.devices.ssh_hosts import KnownHosts, host_name
+from ofa_profiler.devices.ssh_keys import sort_out, usual_keys
 from ofa_profiler.errors import DeviceError, OfaError, TransientDeviceError
 
 PASSWORD_VARIABLE = "OFA_SSH_PASSWORD"  # noqa: S105
@@ -29,6 +30,7 @@ _SLICE_S = 1.0
 _ROOM_TIMEOUT_S, _ROOM_STEP_S = 5.0, 0.05
 _CHUNK = 256 << 10
 _LOST = "the connection is lost"
+_NO_METHODS = "No authentication methods available"
 
 # Without a handler of its own, paramiko's log of a failed connection would end up on stderr.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -58,6 +60,9 @@ class SshDevice(RemoteDevice):
         try:
             return self._try(target, via, password)
         except _NotLetIn as refusal:
+            if self._met:
+                # It let us in before: until a system has started, it lets nobody in.
+                raise TransientDeviceError(str(refusal)) from None
             if password or self.options.ask_password is None:
                 raise refusal.explained() from None
         password = self.options.ask_password(f"password of {target} (or passphrase of your key): ")
@@ -71,6 +76,8 @@ class SshDevice(RemoteDevice):
     def _try(self, target: Target, via: paramiko.SSHClient | None, password: str | None) -> paramiko.SSHClient:
         name = target.alias or host_name(target.host, target.port)
         known = KnownHosts(target.known_hosts)
+        usual = [] if target.identities_only else usual_keys()
+        keys, damaged = sort_out([*target.identity_files, *usual])
         client = paramiko.SSHClient()
         client.set_missing_host_key_policy(_Checked(self.spec, name, known, self.options.accept_host_key))
 
@@ -80,15 +87,15 @@ class SshDevice(RemoteDevice):
             return made
 
         try:
-            with _failures(self.spec, f"cannot reach {target.host}, port {target.port}"):
+            with _failures(self.spec, f"cannot reach {target.host}, port {target.port}"), _refusals(client):
                 client.connect(
                     target.host,
                     target.port,
                     target.user,
                     password,
-                    key_filename=list(target.identity_files),  # type: ignore[arg-type]
+                    key_filename=keys,  # type: ignore[arg-type]
                     allow_agent=not target.identities_only,
-                    look_for_keys=not target.identities_only,
+                    look_for_keys=False,
                     sock=_socket(target, via),
                     timeout=_ANSWER_TIMEOUT_S,
                     banner_timeout=_ANSWER_TIMEOUT_S,
@@ -98,7 +105,8 @@ class SshDevice(RemoteDevice):
                 )
         except paramiko.SSHException as error:
             client.close()
-            raise _NotLetIn(f"{self.spec}: {target} does not let us in: {one_line(str(error))}") from None
+            words = one_line(str(error)).rstrip(".") + "".join(f"; the key {path} cannot be read" for path in damaged)
+            raise _NotLetIn(f"{self.spec}: {target} does not let us in: {words}") from None
         except BaseException:
             client.close()
             raise
@@ -150,6 +158,20 @@ def _socket(target: Target, via: paramiko.SSHClient | None) -> Any:
 
 
 @contextlib.contextmanager
+def _refusals(client: paramiko.SSHClient) -> Iterator[None]:
+    """paramiko reads each key file as several kinds, and of all that failed it tells the last, whichever that is."""
+    try:
+        yield
+    except paramiko.AuthenticationException:
+        raise
+    except paramiko.SSHException as error:
+        transport = client.get_transport()
+        if transport is None or not transport.is_active() or str(error) == _NO_METHODS:
+            raise
+        raise paramiko.AuthenticationException("Authentication failed.") from None
+
+
+@contextlib.contextmanager
 def _failures(spec: str, doing: str) -> Iterator[None]:
     """What paramiko and sockets raise, as errors of ours; a refused login goes through as it is."""
     try:
@@ -163,7 +185,7 @@ def _failures(spec: str, doing: str) -> Iterator[None]:
             raise TransientDeviceError(f"{spec}: {doing}: {one_line(str(error))}") from None
         raise
     except (paramiko.SSHException, EOFError, OSError) as error:
-        if str(error) == "No authentication methods available":
+        if str(error) == _NO_METHODS:
             raise
         raise TransientDeviceError(f"{spec}: {doing}: {_reason(error)}") from None
 
@@ -205,7 +227,7 @@ class SshShell(Shell):
                         words = f"the ssh server starts no program for us ({refusal.text}); see MaxSessions there"
                         raise DeviceError(f"{self.spec}: {words}") from None
                 time.sleep(_ROOM_STEP_S)
-            channel.exec_command(line.encode("utf-8", "surrogateescape"))
+            channel.exec_command(for_any_login_shell(line).encode("utf-8", "surrogateescape"))
             return SshProcess(self.spec, channel)
 
     def close(self) -> None:
@@ -230,7 +252,7 @@ class SshProcess(Process):
             except TimeoutError:
                 if time.monotonic() < deadline:
                     continue
-                raise TransientDeviceError(f"{self._spec}: no sign of life for {timeout_s:g} s") from None
+                raise Silence(f"{self._spec}: no sign of life for {timeout_s:g} s") from None
             if not data and not self._channel.eof_received:
                 raise self._lost()
             return data

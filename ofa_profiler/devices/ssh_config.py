@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import getpass
+import os
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -16,6 +18,9 @@ from ofa_profiler.errors import InputFileError, UsageError
 
 _MOST_INCLUDES = 16
 _MOST_HOPS = 8
+#: Criteria that paramiko takes for met since it does not know them, and what is never met instead.
+_OTHER_MATCH = re.compile(r"\s*match\b.*[\s=]!?(tagged|localnetwork|version|sessiontype|command)\b", re.IGNORECASE)
+_NO_MATCH = "Match originalhost -"
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,10 @@ class Target:
 def find_route(spec: str) -> list[Target]:
     """The machines on the way to a device, the device last. Raises `UsageError` for what makes no sense."""
     user, host, port = _split(spec, spec.removeprefix("ssh:"))
-    return _route(spec, _load_config(), user, host, port, _MOST_HOPS)
+    try:
+        return _route(spec, _load_config(), user, host, port, _MOST_HOPS)
+    except RuntimeError as error:  # a `~` that is nobody's
+        raise UsageError(f"device {spec!r}: ~/.ssh/config cannot be used: {error}") from error
 
 
 def _route(
@@ -49,19 +57,25 @@ def _route(
         raise UsageError(f"device {spec!r}: ProxyJump in ~/.ssh/config leads round in circles")
     try:
         found = config.lookup(host)
-        proxy_jump = found.get("proxyjump", "none")
+        proxy_jump = found.get("proxyjump") or "none"
+        name, alias = found["hostname"], found.get("hostkeyalias")
+        port = port or int(found.get("port", 22))
+        user = user or found.get("user") or getpass.getuser()
+        tokens = {"d": str(Path.home()), "h": name, "k": alias or host, "n": host, "p": str(port), "r": user}
+        tokens["u"] = getpass.getuser()
         target = Target(
-            host=found["hostname"],
-            port=port or int(found.get("port", 22)),
-            user=user or found.get("user") or getpass.getuser(),
-            alias=found.get("hostkeyalias"),
+            host=name,
+            port=port,
+            user=user,
+            alias=alias and _expand(alias, tokens),
             identity_files=tuple(path for path in found.get("identityfile", ()) if Path(path).is_file()),
             identities_only=found.get("identitiesonly", "no").lower() == "yes",
-            known_hosts=_known_hosts(found.get("userknownhostsfile")),
+            known_hosts=_known_hosts(found.get("userknownhostsfile"), tokens),
         )
     except (paramiko.SSHException, ValueError, KeyError, OSError) as error:
         raise UsageError(f"device {spec!r}: ~/.ssh/config cannot be used: {error}") from error
-    if found.get("proxycommand", "none").lower() != "none":
+    _check_address(spec, target)
+    if (found.get("proxycommand") or "none").lower() != "none":
         raise UsageError(f"device {spec!r}: ProxyCommand in ~/.ssh/config is not supported, ProxyJump is")
     if proxy_jump.lower() == "none":
         return [target]
@@ -74,9 +88,32 @@ def _route(
     return [*route, target]
 
 
-def _known_hosts(setting: str | None) -> tuple[Path, ...]:
-    files = setting.split() if setting else ["~/.ssh/known_hosts", "~/.ssh/known_hosts2"]
+def _check_address(spec: str, target: Target) -> None:
+    """What the configuration makes of a name may be none either."""
+    if not 0 < target.port < 1 << 16:
+        raise UsageError(f"device {spec!r}: {target.port} is not a port")
+    try:
+        target.host.encode("idna")
+    except UnicodeError:
+        raise UsageError(f"device {spec!r}: {target.host!r} is not the name of a host") from None
+
+
+def _known_hosts(setting: str | None, tokens: Mapping[str, str]) -> tuple[Path, ...]:
+    files = shlex.split(setting) if setting else ["~/.ssh/known_hosts", "~/.ssh/known_hosts2"]
+    files = [os.devnull if file.lower() == "none" else _expand(file, tokens) for file in files]
     return (*(Path(file).expanduser() for file in files), SYSTEM_FILE)
+
+
+def _expand(text: str, tokens: Mapping[str, str]) -> str:
+    """`%h` and the like, and `${VARIABLE}`, where paramiko leaves them. Raises `ValueError` for what is none."""
+
+    def meaning(found: re.Match[str]) -> str:
+        value = os.environ.get(found[1]) if found[1] else {**tokens, "%": "%"}.get(found[2])
+        if value is None:
+            raise ValueError(f"{found[0]} in {text!r} stands for nothing")
+        return value
+
+    return re.sub(r"\$\{(\w+)\}|%(.?)", meaning, text)
 
 
 def _split(spec: str, words: str) -> tuple[str | None, str, int | None]:
@@ -118,7 +155,7 @@ def _lines(path: Path, folder: Path, includes: int) -> Sequence[str]:
     for line in text.splitlines():
         found = re.fullmatch(r"\s*include[\s=]+(.+?)\s*", line, re.IGNORECASE)
         if not found:
-            lines.append(line)
+            lines.append(_NO_MATCH if _OTHER_MATCH.match(line) else line)
             continue
         if includes == 0:
             raise InputFileError(path, "it includes itself")

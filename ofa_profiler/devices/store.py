@@ -72,6 +72,7 @@ class Store:
             "do": "missing",
             "files": {path: _sha256(content) for path, content in known.items()},
             "folders": folders,
+            "links": dict(parcel.links),
         }
         if parcel.results is not None:
             path, lines = parcel.results
@@ -82,7 +83,7 @@ class Store:
         files = {path: known[path] for path in _among(answer, "files", known) if path in wanted or path in parcel.files}
         if parcel.results is not None and answer.get("results") is not True:
             files[parcel.results[0]] = parcel.results[1]
-        if not files and not runtimes:
+        if not files and not runtimes and not _among(answer, "links", parcel.links):
             return 0
         sent = sum(map(_size, files.values()))
         receive = {
