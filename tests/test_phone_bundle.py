@@ -9,6 +9,7 @@ import http.server
 import io
 import json
 import os
+import random
 import subprocess
 import tarfile
 import threading
@@ -22,10 +23,10 @@ from kits import QUICK, STUB_NUMPY, STUB_RUNTIME, bytes_model
 from phones import Phone
 from sshd import free_port
 
-from ofa_profiler.devices import DeviceOptions, phone_bundle
+from ofa_profiler.devices import DeviceOptions, phone_bundle, phone_python
 from ofa_profiler.devices.adb import ROOT, AdbDevice, AdbShell
 from ofa_profiler.devices.phone_bundle import PARTS, Bundle, build_bundle, get_bundle, read_bundle
-from ofa_profiler.devices.phone_python import install_python
+from ofa_profiler.devices.phone_python import PushCutOff, install_python
 from ofa_profiler.errors import DeviceError, InputFileError, TransientDeviceError
 from ofa_profiler.export.cache import default_cache_dir
 from ofa_profiler.measure import Progress, measure
@@ -253,18 +254,84 @@ def test_damage_is_repaired(phone: Phone, bundle: Bundle, name: str) -> None:
     assert not leftovers(phone)
 
 
-def test_a_push_that_is_cut_leaves_nothing_and_can_be_repeated(phone: Phone, bundle: Bundle) -> None:
+class CuttingProxy(FaultyProxy):
+    """Cuts every connection after so many bytes, until it has done so `cuts` times."""
+
+    def __init__(self, target: int, after: int, cuts: int) -> None:
+        super().__init__(target)
+        self.after, self.cuts = after, cuts
+        threading.Thread(target=self._cut_now_and_then, daemon=True).start()
+
+    def _cut_now_and_then(self) -> None:
+        seen = 0
+        while self.cuts:
+            if self.passed - seen > self.after:
+                self.cuts -= 1
+                seen = self.passed
+                self.cut()
+            time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_a_push_that_is_cut_many_times_goes_on_where_it_was(phone: Phone, bundle: Bundle) -> None:
+    """More often than there are tries, and each time before the whole could have passed."""
+    proxy = CuttingProxy(phone.port, after=1_600_000, cuts=6)
+    told: list[str] = []
+    device = AdbDevice(f"adb:127.0.0.1:{proxy.port}", DeviceOptions(tell=told.append))
+    device.root = f"{ROOT}/cut"
+    with contextlib.closing(proxy), device:
+        assert device.describe()["model"] == "Pixel Sim"
+        assert proxy.cuts == 0
+        assert proxy.passed < bundle.path.stat().st_size + 8 * (1 << 20)
+    assert len([line for line in told if "% sent" in line]) >= 4
+    folder = phone.root / ROOT[1:] / "cut"
+    sums = (folder / bundle.name / "SHA256SUMS").read_text().splitlines()
+    for sha256, name in (line.split("  ", 1) for line in sums):
+        assert hashlib.sha256((folder / bundle.name / name).read_bytes()).hexdigest() == sha256
+    assert not list(folder.glob("*.part"))
+
+
+@pytest.fixture
+def small_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+    """Sent in six pieces; its Python says hello."""
+    monkeypatch.setattr(phone_python, "_PIECE", 100_000)
+    return read_bundle(packed(tmp_path, {"bin/python3": b"echo hello\n", "lib/x": random.Random(0).randbytes(550_000)}))
+
+
+def test_a_push_sends_what_was_cut_off_and_no_more(phone: Phone, small_bundle: Bundle) -> None:
+    root, cuts = f"{ROOT}/small", 0
     proxy = FaultyProxy(phone.port)
-    proxy.cut_after = 3 << 20
-    root = f"{ROOT}/cut"
     with contextlib.closing(proxy):
-        shell = connected(phone, proxy.port)
-        with contextlib.closing(shell), pytest.raises(TransientDeviceError):
-            install_python(shell, bundle, root)
-    deadline = time.monotonic() + 300
-    while list((phone.root / root[1:]).glob("*")) + list((phone.root / root[1:]).glob(".*")):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+        while cuts < 20:
+            proxy.cut_after = proxy.passed + 230_000
+            with contextlib.closing(connected(phone, proxy.port)) as shell:
+                try:
+                    python = install_python(shell, small_bundle, root)
+                except PushCutOff as error:
+                    cuts += 1
+                    assert "% sent" in str(error)  # noqa: PT017
+                    continue
+                assert shell.run(["sh", python]).stdout == b"hello\n"
+                break
+    assert 2 <= cuts <= 4
+    assert [path.name for path in (phone.root / root[1:]).iterdir()] == [small_bundle.name]
+
+
+def test_pieces_that_are_damaged_are_not_believed(phone: Phone, small_bundle: Bundle, shell: AdbShell) -> None:
+    """An error that may be tried again, and then all is sent again."""
+    root = f"{ROOT}/damaged"
+    name = f"{small_bundle.name}-{hashlib.sha256(small_bundle.path.read_bytes()).hexdigest()[:16]}.part"
+    folder = phone.root / root[1:] / name
+    folder.mkdir(parents=True)
+    (folder / "000002").write_bytes(bytes(100_000))
+    for path in folder.parent, folder, folder / "000002":
+        os.chown(path, 2000, 2000)
+    with pytest.raises(TransientDeviceError, match="could not be put on the phone"):
+        install_python(shell, small_bundle, root)
+    assert not list(folder.parent.iterdir())
+    python = install_python(shell, small_bundle, root)
+    assert shell.run(["sh", python]).stdout == b"hello\n"
+    assert [path.name for path in folder.parent.iterdir()] == [small_bundle.name]
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, bundle: Bundle) -> None:
@@ -278,7 +345,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, bundle: Bundle) 
             with contextlib.closing(shell), pytest.raises(DeviceError, match="storage is full") as caught:
                 install_python(shell, bundle, ROOT)
             assert not isinstance(caught.value, TransientDeviceError)
-            assert not leftovers(phone)
+            assert not list((phone.root / ROOT[1:]).iterdir())
         finally:
             phone.kill()
             subprocess.run(["umount", "--lazy", str(small)], check=True)
