@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -56,6 +57,15 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 def write_text(path: str | Path, text: str) -> None:
     """Write `text` to `path` as UTF-8 with `\\n` line ends, whole or not at all."""
     write_bytes(path, text.encode("utf-8"))
+
+
+def remove(path: Path) -> None:
+    """Take away what is there, a file or a folder with all that is in it, if it lets itself be taken away."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def try_lock(descriptor: int) -> bool:

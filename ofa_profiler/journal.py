@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -70,13 +71,8 @@ class Journal:
             self.append(run)
 
     def _open(self, path: Path, run: Record, fresh: bool) -> None:
+        self._file = file = _open_locked(path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = file = path.open("ab")
-        except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
-        try:
-            _lock(file.fileno(), path)
             if not fresh and b"\n" in path.read_bytes():
                 self.log, data = read_journal(path)
                 if difference := request_difference(self.log.run, run):
@@ -117,13 +113,34 @@ class Journal:
     ) -> None:
         if self._file is None or self.path is None:
             return
+        # No measurement was begun, so there is none to continue. It goes before its lock does, or what goes is
+        # that of a run which has just taken the lock; Windows cannot do this, and the other run keeps it open there.
+        goes = error is not None and not self.log.devices
+        if goes and sys.platform != "win32":
+            self.path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # every line was synced, or its failure told, when it was written
             self._file.close()
-        if error is not None and not self.log.devices:
-            self.path.unlink(missing_ok=True)  # no measurement was begun, so there is none to continue
+        if goes and sys.platform == "win32":
+            with contextlib.suppress(OSError):
+                self.path.unlink(missing_ok=True)
 
 
-def _lock(descriptor: int, path: Path) -> None:
-    """Two runs must not write one journal."""
-    if not try_lock(descriptor):
-        raise UsageError(f"{path} is being written by another ofa-profile; wait for it or use another --name")
+def _open_locked(path: Path) -> BinaryIO:
+    """The file at `path`, made if need be, and ours alone: two runs must not write one journal."""
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("ab")
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+        try:
+            if not try_lock(file.fileno()):
+                raise UsageError(f"{path} is being written by another ofa-profile; wait for it or use another --name")
+            # Its last holder may have removed it since we opened it; what is written there is lost.
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()

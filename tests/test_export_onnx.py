@@ -348,6 +348,15 @@ def test_damaged_model_is_built_anew(tmp_path, damage):
     assert victim.read_bytes() == data
 
 
+def test_a_folder_in_the_place_of_a_model_goes(tmp_path):
+    first = export_ops(SOME_OPS[:1], cache_dir=tmp_path)
+    data = first[0].path.read_bytes()
+    first[0].path.unlink()
+    (first[0].path / "some" / "folder").mkdir(parents=True)
+    assert export_ops(SOME_OPS[:1], cache_dir=tmp_path) == first
+    assert first[0].path.read_bytes() == data
+
+
 def test_leftovers_of_killed_runs_are_removed_but_not_those_of_running_ones(tmp_path):
     (tmp_path / "models").mkdir()
     old, young = (tmp_path / "models" / f".x-{age}.onnx.abc.tmp" for age in ("old", "young"))

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import ofa_profiler.journal
 from ofa_profiler.errors import InputFileError, UsageError
+from ofa_profiler.files import try_lock
 from ofa_profiler.journal import Journal, read_journal
 from ofa_profiler.log import Log, parse_record
 from ofa_profiler.settings import Settings
@@ -238,6 +240,45 @@ def test_two_processes_do_not_write_one_journal(tmp_path):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "another ofa-profile" in done.stderr
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be removed there")
+def test_a_journal_that_was_removed_while_it_was_opened_is_made_again(tmp_path, monkeypatch):
+    """A run that fails before its first measurement removes its journal, while the next one opens it."""
+    path = tmp_path / "t.jsonl"
+    path.touch()
+    original, tries = ofa_profiler.journal.try_lock, []
+
+    def lock(descriptor: int) -> bool:
+        tries.append(descriptor)
+        if len(tries) == 1:
+            path.unlink()
+        return original(descriptor)
+
+    monkeypatch.setattr("ofa_profiler.journal.try_lock", lock)
+    with Journal(path, RUN) as journal:
+        journal.append(DEVICE)
+    assert len(tries) == 2
+    assert len(read_journal(path)[0].devices) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be removed there")
+def test_a_journal_goes_before_its_lock_does(tmp_path, monkeypatch):
+    """Or it would be that of a run which has taken the lock by then."""
+    path = tmp_path / "t.jsonl"
+    removed_while_locked = []
+    original = Path.unlink
+
+    def unlink(self: Path, missing_ok: bool = False) -> None:
+        with self.open("ab") as file:
+            removed_while_locked.append(not try_lock(file.fileno()))
+        original(self, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    with pytest.raises(RuntimeError), Journal(path, RUN):
+        raise RuntimeError
+    assert removed_while_locked == [True]
+    assert not path.exists()
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

@@ -18,6 +18,7 @@ from packaging.utils import parse_wheel_filename
 
 from ofa_profiler.devices.provision import Board, Wheels, find_wheels
 from ofa_profiler.errors import DeviceError
+from ofa_profiler.files import remove
 
 HELLO = {
     "root": "/home/pi/.ofa-profiler",
@@ -87,6 +88,29 @@ def test_what_was_fetched_once_needs_no_index(index, tmp_path, monkeypatch):
     again.paths[0].write_bytes(b"damaged")
     with pytest.raises(DeviceError, match="no wheels of onnxruntime"):
         find_wheels("onnxruntime", BOARD, tmp_path / "cache")
+
+
+def test_a_damaged_cache_is_filled_again(index, tmp_path):
+    make_wheel(index, "cp39-cp39-manylinux_2_28_aarch64")
+    first = find_wheels("onnxruntime", BOARD, tmp_path / "cache")
+    folder = first.paths[0].parent
+    name = first.name
+
+    def harm(path: Path, data: bytes | None) -> None:
+        """None: a folder in its place."""
+        remove(path)
+        if data is None:
+            (path / "x").mkdir(parents=True)
+        else:
+            path.write_bytes(data)
+
+    for path in (first.paths[0], folder / "wheels.json", folder):
+        for data in (b"", b"\xff\0", b"[]", b"{}", None):
+            harm(path, data)
+            again = find_wheels("onnxruntime", BOARD, tmp_path / "cache")
+            assert again.name == name, (path, data)
+            assert again.contents
+    assert len(list((tmp_path / "cache" / "wheels").iterdir())) == 1
 
 
 def test_litert_comes_as_its_predecessor_where_it_has_no_wheels(index, tmp_path):

@@ -371,16 +371,17 @@ def test_a_device_that_stays_away_is_given_up(tmp_path, models, monkeypatch):
     server.start()
     Me(tmp_path / "me", server)
     journal = tmp_path / "j.jsonl"
+    longer = replace(SETTINGS, visit_s=0.3, max_visit_samples=1_000_000)  # it must not be done before it is away
     with quick(f"ssh:127.0.0.1:{server.port}") as device:
         device.waits_s = (0.1, 0.2)
         with pytest.raises(DeviceError, match=r"cannot reach.*refused"):
-            measure(device, models, SETTINGS, journal=journal, progress=at(3, server.stop))
+            measure(device, models, longer, journal=journal, progress=at(3, server.stop))
     kept = read_journal(journal)[0].n_visits
     assert kept >= 3
     server.start()
     try:
         with quick(f"ssh:127.0.0.1:{server.port}") as device:
-            measure(device, models, SETTINGS, journal=journal)
+            measure(device, models, longer, journal=journal)
         check(journal, server.home / ".ofa-profiler", models)
     finally:
         server.stop()

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from typing import Any
 
 from ofa_profiler.errors import DeviceError, UsageError
 from ofa_profiler.export.cache import default_cache_dir
-from ofa_profiler.files import write_text
+from ofa_profiler.files import remove, write_text
 
 #: What has to be importable for a runtime to run a model; what else they ask for serves their tools. Where
 #: there are no wheels of the first packages, the next are tried: LiteRT's predecessor serves old Pythons and
@@ -174,8 +173,10 @@ def _fill(folder: Path, choices: Sequence[Sequence[str]], board: Board, instead:
             _download_first(choices, board, fresh, instead)
             hashes = {path.name: _sha256(path) for path in sorted(fresh.glob("*.whl"))}
             write_text(fresh / _WHEELS_FILE, json.dumps(hashes, indent=1) + "\n")
-            shutil.rmtree(folder, ignore_errors=True)
-            with contextlib.suppress(OSError):  # another process was faster
+            if _cached(folder) is not None:  # another process was faster, and may be at work with it
+                return
+            remove(folder)
+            with contextlib.suppress(OSError):
                 fresh.rename(folder)
     except OSError as error:
         raise UsageError(f"cannot write {folder}: {error.strerror or error}") from error

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ofa_profiler.errors import UsageError
-from ofa_profiler.files import write_bytes
+from ofa_profiler.files import remove, write_bytes
 
 _STALE_SECONDS = 24 * 3600
 
@@ -83,6 +83,8 @@ class ModelCache:
         data = build()
         sha256 = hashlib.sha256(data).hexdigest()
         path = self.folder / f"{name}-{sha256}{suffix}"
+        if path.is_dir():
+            remove(path)
         try:
             write_bytes(path, data)
         except UsageError:
