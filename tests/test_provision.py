@@ -71,10 +71,10 @@ def test_the_newest_wheels_that_fit_are_taken(index, tmp_path):
     wheels = find_wheels("onnxruntime", BOARD, tmp_path / "cache")
     assert wheels.versions == "numpy 2.0.2, onnxruntime 1.19.0"
     places = {place: found for content in wheels.contents.values() for place, found in content.items()}
-    assert places["onnxruntime/__init__.py"] == ("onnxruntime/__init__.py", len("version = '1.19.0'"))
+    assert places["onnxruntime/__init__.py"][:2] == ("onnxruntime/__init__.py", len("version = '1.19.0'"))
     assert places["onnxruntime/tools.py"][0] == "onnxruntime-1.19.0.data/purelib/onnxruntime/tools.py"
     assert not any("data" in place or "script" in place for place in places)
-    assert wheels.size == sum(size for _, size in places.values())
+    assert wheels.size == sum(size for _, size, _ in places.values())
 
 
 def test_what_was_fetched_once_needs_no_index(index, tmp_path, monkeypatch):

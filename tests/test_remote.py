@@ -436,6 +436,9 @@ def test_a_damaged_runtime_on_the_device_is_sent_again(ssh_server, me, models, s
         (folder / "here.py").write_bytes(b"")
         assert measure(device, models[:1], QUICK)["op 1"].ok
         assert (folder / "here.py").stat().st_size > 0
+        (folder / "here.py").write_bytes(b"x = 2")  # as long as before
+        assert measure(device, models[:1], QUICK)["op 1"].ok
+        assert (folder / "here.py").read_bytes() == b"x = 1"
         (folder / "folder" / "there.py").unlink()
         assert measure(device, models[:1], QUICK)["op 1"].ok
         assert (folder / "folder" / "there.py").exists()

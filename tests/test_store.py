@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -202,7 +203,9 @@ def wheel_of(content: dict[str, bytes]) -> bytes:
 
 
 CONTENT = {"x/__init__.py": b"1" * 5000, "y.py": b"2"}
-FOLDERS = {"runtimes/r": {"wheels/a.whl": {name: [name, len(data)] for name, data in CONTENT.items()}}}
+FOLDERS = {
+    "runtimes/r": {"wheels/a.whl": {name: [name, len(data), zlib.crc32(data)] for name, data in CONTENT.items()}}
+}
 UNPACKED = {f"runtimes/r/{name}": data for name, data in CONTENT.items()}
 
 

@@ -111,19 +111,21 @@ class Wheels:
         return ", ".join(" ".join(path.name.split("-")[:2]) for path in self.paths)
 
     @cached_property
-    def contents(self) -> dict[str, dict[str, tuple[str, int]]]:
-        """What of each of `files` belongs where in that folder: `{file: {place: (member, size)}}`."""
-        found: dict[str, dict[str, tuple[str, int]]] = {}
+    def contents(self) -> dict[str, dict[str, tuple[str, int, int]]]:
+        """What of each of `files` belongs where in that folder: `{file: {place: (member, size, CRC-32)}}`."""
+        found: dict[str, dict[str, tuple[str, int, int]]] = {}
         for file, path in self.files.items():
             with zipfile.ZipFile(path) as wheel:
                 members = [(_installed(member.filename), member) for member in wheel.infolist()]
-            found[file] = {place: (member.filename, member.file_size) for place, member in members if place is not None}
+            found[file] = {
+                place: (member.filename, member.file_size, member.CRC) for place, member in members if place is not None
+            }
         return found
 
     @property
     def size(self) -> int:
         """Of the folder, in bytes."""
-        return sum(size for places in self.contents.values() for _, size in places.values())
+        return sum(size for places in self.contents.values() for _, size, _ in places.values())
 
 
 def _installed(name: str) -> str | None:
