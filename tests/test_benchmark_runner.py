@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from faulty_proxy import FaultyProxy
 from kits import QUICK, SHAPE
 from phones import Phone
 from sshd import free_port
 
-from ofa_profiler.devices import DeviceOptions
+from ofa_profiler.devices import DeviceOptions, benchmark_runner
 from ofa_profiler.devices.adb import ROOT, AdbDevice
 from ofa_profiler.devices.benchmark_runner import half_width
 from ofa_profiler.devices.phone_facts import fastest_cores
@@ -142,6 +145,36 @@ def test_it_goes_on_where_it_was_and_brings_nothing_twice(phone: Phone, program:
     assert len(found) == len(set(found)) == 4 * SETTINGS.min_rounds
     after = {path.name: path.stat().st_ino for path in folder.iterdir()}
     assert {name for name in after if after[name] != before.get(name)} == {damaged.name}
+
+
+@pytest.mark.slow
+def test_models_whose_transfer_is_cut_come_by_and_by(
+    phone: Phone, program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark_runner, "_BATCH", 150_000)
+    models = []
+    for number in range(4):
+        name = f"big {number}"
+        models.append(model(tmp_path / "models", name, f"time {100 + number}"))
+        path = tmp_path / "models" / f"{name}.tflite"
+        path.write_bytes(path.read_bytes() + random.Random(number).randbytes(100_000))
+        models[-1] = Model.from_file(name, path, SHAPE)
+    proxy = FaultyProxy(phone.port)
+    cuts: list[int] = []
+
+    def cut_again(progress: Progress) -> None:
+        if "trying again" in progress.waiting:
+            cuts.append(1)
+            proxy.cut_after = proxy.passed + 170_000 if len(cuts) < 3 else None
+
+    proxy.cut_after = 170_000
+    with (
+        contextlib.closing(proxy),
+        AdbDevice(f"adb:127.0.0.1:{proxy.port}", DeviceOptions(benchmark_model=program)) as device,
+    ):
+        results = measure(device, models, SETTINGS, journal=tmp_path / "j.jsonl", progress=cut_again)
+    assert [result.median_ms for result in results.values()] == [0.1, 0.101, 0.102, 0.103]
+    assert len(cuts) == 3, "each try brings one of four"
 
 
 def test_a_program_that_cannot_be_read(phone: Phone, tmp_path: Path) -> None:

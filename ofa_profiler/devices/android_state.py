@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 
-from ofa_profiler.devices.shell import Running, Shell
+from ofa_profiler.devices.shell import Running, Shell, one_line
 from ofa_profiler.errors import DeviceError, TransientDeviceError
 
 #: Arguments: the file, and who we are. The file says who is to set the state back, and to what: a run that
@@ -47,8 +47,6 @@ echo restored
 """
 _RESTORE = _HOLD.partition("trap")[0] + 'restore "$1" ""\n'
 _FILE = "state-before"
-#: The phone may take this long to set its state back.
-_PATIENCE_S = 10.0
 _MAX_LINE = 4096
 
 
@@ -68,9 +66,8 @@ class AndroidState:
             pairs = [word.partition("=") for word in words]
             self.settings = {name: value == "true" for name, _, value in pairs}
             if not words:
-                raise DeviceError(
-                    f"{self._shell.spec}: the state of the phone cannot be kept: {self._holder.process.last_words()}"
-                )
+                said = one_line(self._holder.process.last_words())
+                raise DeviceError(f"{self._shell.spec}: the state of the phone cannot be kept: {said}")
         except BaseException:
             self._holder.process.close()
             self._holder = None

@@ -36,6 +36,7 @@ from ofa_profiler.settings import Settings
 _DEFAULT = "default"
 #: 97.5% quantiles of Student's t distribution for 1, 2, ... degrees of freedom, as in the agent.
 _T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+_BATCH = 4 << 20
 #: Prints `SHA-256  name` of every file in a folder, the first argument.
 _HAVE = 'mkdir -p "$1" && cd "$1" && for file in *; do [ -f "$file" ] && sha256sum "$file"; done; true'
 #: Unpacks a compressed tar into the folder that is the first argument; the second is a name for the meantime.
@@ -96,10 +97,10 @@ class BenchmarkRunner:
         listed = self.shell.run(["sh", "-c", _HAVE, "sh", self._folder]).stdout.decode("utf-8", "replace")
         there = {line[66:]: line[:64] for line in listed.splitlines() if line[64:66] == "  "}
         missing = {file: content for file, content in wanted.items() if there.get(file) != hashes[file]}
-        if missing:
-            sums = "".join(f"{hashes[file]}  {file}\n" for file in missing).encode()
+        for some in _batches(missing):
+            sums = "".join(f"{hashes[file]}  {file}\n" for file in some).encode()
             words = ["sh", "-c", _TAKE, "sh", self._folder, f".incoming-{secrets.token_hex(8)}"]
-            done = self.shell.run(words, _packed({**missing, "SHA256SUMS": sums}))
+            done = self.shell.run(words, _packed({**some, "SHA256SUMS": sums}))
             if done.exit_code != 0:
                 problem = one_line(done.stderr)
                 kind = DeviceError if "No space left" in problem else TransientDeviceError
@@ -254,6 +255,21 @@ def _end(log: Log, settings: Settings, after: Record) -> Record:
         "noisy": [key for key in unsure if not _wants_visit(log.visits[key], settings)],
         "after": after,
     }
+
+
+def _batches(files: Mapping[str, Path | bytes]) -> Iterator[dict[str, Path | bytes]]:
+    """In batches of about `_BATCH` bytes: those that arrived need not come again after a cut."""
+    batch: dict[str, Path | bytes] = {}
+    size = 0
+    for name, content in files.items():
+        length = len(content) if isinstance(content, bytes) else content.stat().st_size
+        if batch and size + length > _BATCH:
+            yield batch
+            batch, size = {}, 0
+        batch[name] = content
+        size += length
+    if batch:
+        yield batch
 
 
 def _packed(files: Mapping[str, Path | bytes]) -> bytes:
