@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -178,6 +179,29 @@ def test_a_login_script_that_waits_for_input_is_told_of(tmp_path, monkeypatch):
         server.stop()
 
 
+def take_the_only_place(server: Sshd) -> socket.socket:
+    deadline = time.monotonic() + 300
+    while True:  # whoever asked last whether it listens may still have it
+        other = socket.create_connection((server.address, server.port))
+        if other.recv(100).startswith(b"SSH"):
+            return other
+        other.close()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_server_with_too_many_logins_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    server = Sshd(tmp_path / "board", "MaxStartups 1").start()
+    try:
+        Me(tmp_path / "me", server)
+        words = r"cannot reach .*too many logins at once \(MaxStartups\)$"
+        with take_the_only_place(server), pytest.raises(TransientDeviceError, match=words):
+            connect(spec_of(server))
+    finally:
+        server.stop()
+
+
 @pytest.mark.parametrize("sessions", [0, 1])
 def test_a_server_with_room_for_one_program_at_a_time(tmp_path, monkeypatch, sessions):
     monkeypatch.setenv("HOME", str(tmp_path / "me"))
@@ -316,8 +340,12 @@ def test_a_key_with_a_passphrase(ssh_server, me, monkeypatch):
     key = make_key(me.home / ".ssh" / "locked", passphrase="open sesame")
     ssh_server.allow(key)
     me.configure(f"Host *\n  IdentityFile {key}\n")
+    with pytest.raises(DeviceError, match=r"does not let us in: .*; the key \S*/locked has a passphrase: ssh-add"):
+        connect(spec_of(ssh_server))
+    monkeypatch.setenv("OFA_SSH_PASSWORD", "wrong")
     with pytest.raises(DeviceError, match="does not let us in"):
         connect(spec_of(ssh_server))
+    monkeypatch.delenv("OFA_SSH_PASSWORD")
     asked = []
 
     def answer(question: str) -> str:

@@ -77,7 +77,7 @@ class SshDevice(RemoteDevice):
         name = target.alias or host_name(target.host, target.port)
         known = KnownHosts(target.known_hosts)
         usual = [] if target.identities_only else usual_keys()
-        keys, damaged = sort_out([*target.identity_files, *usual])
+        keys, notes = sort_out([*target.identity_files, *usual])
         client = paramiko.SSHClient()
         client.set_missing_host_key_policy(_Checked(self.spec, name, known, self.options.accept_host_key))
 
@@ -105,7 +105,7 @@ class SshDevice(RemoteDevice):
                 )
         except paramiko.SSHException as error:
             client.close()
-            words = one_line(str(error)).rstrip(".") + "".join(f"; the key {path} cannot be read" for path in damaged)
+            words = "; ".join([one_line(str(error)).rstrip("."), *notes])
             raise _NotLetIn(f"{self.spec}: {target} does not let us in: {words}") from None
         except BaseException:
             client.close()
@@ -195,6 +195,8 @@ def _reason(error: BaseException) -> str:
         return "no answer"
     if isinstance(error, EOFError):
         return "the other side closed it"
+    if "protocol banner" in str(error):
+        return "no ssh server answers there, or one with too many logins at once (MaxStartups)"
     return one_line((error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__)
 
 

@@ -9,6 +9,7 @@ import paramiko
 
 _KINDS: Sequence[type[paramiko.PKey]] = (paramiko.RSAKey, paramiko.ECDSAKey, paramiko.Ed25519Key)
 _USUAL = ("id_rsa", "id_ecdsa", "id_ed25519")
+_DAMAGED = "cannot be read"
 
 
 def usual_keys() -> list[str]:
@@ -18,13 +19,21 @@ def usual_keys() -> list[str]:
 
 
 def sort_out(paths: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The keys among these files, and what is none: paramiko would stop at one that is damaged, as `ssh` does not."""
-    unique = list(dict.fromkeys(paths))
-    keys = [path for path in unique if _is_key(path)]
-    return keys, [path for path in unique if path not in keys]
+    """The keys among these files, and what there is to say of the others, and of those that nobody unlocks.
+
+    paramiko would stop at a file that is damaged, as `ssh` does not.
+    """
+    keys, notes = [], []
+    for path in dict.fromkeys(paths):
+        state = _state_of(path)
+        if state is not _DAMAGED:
+            keys.append(path)
+        if state:
+            notes.append(f"the key {path} {state}")
+    return keys, notes
 
 
-def _is_key(path: str) -> bool:
+def _state_of(path: str) -> str:
     certificate = Path(f"{path}-cert.pub")  # goes along with its key
     for kind in _KINDS:
         try:
@@ -32,8 +41,8 @@ def _is_key(path: str) -> bool:
             if certificate.is_file():
                 key.load_certificate(str(certificate))
         except paramiko.PasswordRequiredException:
-            return True
+            return "has a passphrase: ssh-add it"
         except Exception:  # noqa: S112 (decoders of three kinds raise what they like)
             continue
-        return True
-    return False
+        return ""
+    return _DAMAGED
