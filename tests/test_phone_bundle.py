@@ -455,3 +455,54 @@ def test_a_link_that_breaks_while_it_measures_loses_nothing(measuring_phone: Pho
         results = measure(device, models, QUICK, journal=tmp_path / "j.jsonl", progress=break_once)
     assert done
     assert [result.status for result in results.values()] == ["ok"] * 30
+
+
+@pytest.mark.slow
+def test_a_phone_that_is_full_says_so_and_goes_on_when_it_is_not(
+    measuring_phone: Phone, bundle: Bundle, tmp_path: Path
+) -> None:
+    models = [bytes_model(tmp_path / "models", f"op {number}", b"ok %d" % number) for number in range(30)]
+    journal = tmp_path / "j.jsonl"
+    with Phone(tmp_path) as phone:
+        phone.kill()
+        small = phone.root / "data/local/tmp"
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m,uid=2000,gid=2000", "tmpfs", str(small)], check=True)
+        try:
+            root = phone.root / ROOT[1:]
+            root.mkdir()
+            os.chown(root, 2000, 2000)
+            subprocess.run(["cp", "-a", str(measuring_phone.root / ROOT[1:] / bundle.name), str(root)], check=True)
+            phone.start()
+            hog = small / "photos"
+
+            def fill(progress: Progress | None = None) -> None:
+                if progress is None or progress.visits >= 10:
+                    with contextlib.suppress(OSError), hog.open("ab", buffering=0) as file:
+                        while True:
+                            file.write(bytes(4096))
+
+            with AdbDevice(phone.spec, SYSTEM) as device:
+                with pytest.raises(DeviceError, match="No space left on device") as caught:
+                    measure(device, models, QUICK, journal=journal, progress=fill)
+                assert not isinstance(caught.value, TransientDeviceError)
+                assert str(caught.value).isprintable()
+            assert phone.text("data/local/fixed_performance_mode") == "false"
+            assert phone.text("data/local/stay_on") == "false"
+            fill()
+            with (
+                pytest.raises(DeviceError, match=r"full|No space|cannot be kept") as caught,
+                AdbDevice(phone.spec, SYSTEM) as device,
+            ):
+                measure(device, models, QUICK, journal=journal, progress=fill)
+            assert not isinstance(caught.value, TransientDeviceError)
+            assert str(caught.value).isprintable()
+            assert phone.text("data/local/fixed_performance_mode") in ("", "false")
+            hog.unlink()
+            with AdbDevice(phone.spec, SYSTEM) as device:
+                results = measure(device, models, QUICK, journal=journal)
+            assert [result.status for result in results.values()] == ["ok"] * 30
+            lines = [line for line in journal.read_text().splitlines() if '"visit"' in line]
+            assert len(lines) == len(set(lines))
+        finally:
+            phone.kill()
+            subprocess.run(["umount", "--lazy", str(small)], check=True)
