@@ -41,8 +41,8 @@ train-cifar: $(EVERYTHING) ## train what comes with the package for cifar-mbv3, 
 test: $(EVERYTHING) ## run the tests, in two processes
 	$(RUN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-slow-test: $(EVERYTHING) ## run the tests that take minutes
-	$(RUN)/python -m pytest -m slow $(ARGS)
+slow-test: $(EVERYTHING) ## run the tests that take minutes, in two processes
+	$(RUN)/python -m pytest -m slow -n 2 --dist loadfile $(ARGS)
 
 install: $(EVERYTHING) ## make the environment .venv with everything in it
 
