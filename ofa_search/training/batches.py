@@ -39,14 +39,23 @@ def augment(pixels: Tensor, rng: np.random.Generator) -> Tensor:
     if size > SMALL:
         return _cropped(pixels, mirrored, rng)
     reach = size // 8
-    offsets = torch.from_numpy(rng.integers(0, 2 * reach + 1, (2, count, 1))).to(pixels.device)
+    offsets = torch.from_numpy(rng.integers(-reach, reach + 1, (2, count, 1))).to(pixels.device)
     place = torch.arange(size, device=pixels.device)
-    rows = offsets[0] + place
-    columns = offsets[1] + torch.where(mirrored[:, None], place.flip(0), place)
-    padded = functional.pad(pixels, (reach,) * 4)
+    rows = _reflected(offsets[0] + place, size)
+    columns = _reflected(offsets[1] + torch.where(mirrored[:, None], place.flip(0), place), size)
     which = torch.arange(count, device=pixels.device)[:, None, None]
     # Advanced indices around a slice put the channels last.
-    return padded[which, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    return pixels[which, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _reflected(places: Tensor, size: int) -> Tensor:
+    """Places outside of [0, size) as those that they are the mirror images of.
+
+    With borders of one colour instead, nearly all that a network sees in training has such borders, and it
+    comes to rely on them: cifar-mbv3 then had 86% right of images with borders and 81% of those without.
+    """
+    places = places.abs()
+    return torch.where(places < size, places, 2 * (size - 1) - places)
 
 
 def _cropped(pixels: Tensor, mirrored: Tensor, rng: np.random.Generator) -> Tensor:
