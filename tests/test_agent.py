@@ -275,7 +275,7 @@ def test_ends_with_its_host_and_takes_the_worker_along(tmp_path, how, death):
             process.stdin.close()
         else:
             process.send_signal(getattr(signal, death))
-        assert process.wait(10) == 130
+        assert process.wait(300) == 130
     wait_for(lambda: not is_alive(worker))
     assert visits((kit / "results.jsonl").read_text()) == {}  # nobody failed, it was we who left
 
@@ -354,7 +354,7 @@ def test_the_governor_is_set_back_however_it_ends(tmp_path, how, death):
             process.stdin.close()
         else:
             process.send_signal(getattr(signal, death))
-        assert process.wait(10) == 130
+        assert process.wait(300) == 130
     assert governors(cores) == before
 
 

@@ -247,14 +247,17 @@ class SshProcess(Process):
     def read(self, size: int, timeout_s: float) -> bytes:
         deadline = time.monotonic() + timeout_s
         while True:
-            self._drain()  # a full pipe would stop the program
             self._channel.settimeout(_SLICE_S)
             try:
+                self._drain()  # a full pipe would stop the program
                 data = self._channel.recv(size)
             except TimeoutError:
                 if time.monotonic() < deadline:
                     continue
                 raise Silence(f"{self._spec}: no sign of life for {timeout_s:g} s") from None
+            except (OSError, EOFError, paramiko.SSHException):
+                # What is taken in is told to the other side; that it may be gone shows here too.
+                raise self._lost() from None
             if not data and not self._channel.eof_received:
                 raise self._lost()
             return data
@@ -269,7 +272,7 @@ class SshProcess(Process):
                 if time.monotonic() > deadline:
                     raise TransientDeviceError(f"{self._spec}: nothing was taken for {SILENCE_S:g} s") from None
                 continue
-            except (OSError, EOFError):
+            except (OSError, EOFError, paramiko.SSHException):
                 raise self._lost() from None
             if not taken:
                 raise self._lost()
@@ -290,7 +293,8 @@ class SshProcess(Process):
         return code
 
     def last_words(self) -> str:
-        self._drain()
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            self._drain()
         return self._stderr.decode("utf-8", "replace")
 
     def close(self) -> None:

@@ -217,7 +217,7 @@ class _Watch:
             "largest_loss": f"{mean['first_loss']:.5f}" if phase.largest else "",
             "images_per_s": f"{count * trainer.options.batch / (now - self.row_began):.1f}",
         }
-        every = max(LOG_STEPS, max(trainer.steps_per_epoch, trainer.steps // MOST_MEASURED) // LOG_STEPS * LOG_STEPS)
+        every = max(1, max(trainer.steps_per_epoch, trainer.steps // MOST_MEASURED) // LOG_STEPS * LOG_STEPS)
         if trainer.step % every == 0:
             row |= {name: f"{value:.4f}" for name, value in self._accuracies().items()}
         row["seconds"] = f"{self.seconds + time.monotonic() - self.began:.1f}"
