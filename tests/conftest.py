@@ -19,8 +19,9 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 # What a busy machine takes is no fault of what is tested.
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
+# Ignored in the background or under nohup, they would be ignored by the programs that tests send them to, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
-    # Ignored under nohup, it would be ignored by the programs that tests send it to, too.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 

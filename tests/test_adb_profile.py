@@ -19,6 +19,7 @@ from sshd import free_port
 
 from ofa_profiler.devices.phone_bundle import get_bundle
 from ofa_profiler.errors import DeviceError
+from ofa_profiler.journal import read_journal
 
 pytestmark = pytest.mark.slow
 
@@ -87,7 +88,11 @@ def test_a_table_of_a_phone_through_every_fault(phone: Phone, tmp_path: Path) ->
     assert document["ok"] == document["ops"] == 96
     found = visits(journal)
     assert found[: len(before)] == before
-    assert len(found) == len(set(found)) == 96
+    log, _ = read_journal(journal)
+    assert sorted(set(found)) == sorted((key, 0) for key in log.visits)
+    assert [len(kept) for kept in log.visits.values()] == [1] * 96
+    # Nothing is measured twice but what was measured while the device had drifted, as one on a busy machine does.
+    assert len(found) == 96 + log.n_repeated
     with (tmp_path / "phone.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert all(row["status"] == "ok" and float(row["median_ms"]) > 0 for row in rows)

@@ -274,7 +274,7 @@ def test_new_classes_get_a_new_classifier_and_nothing_else() -> None:
 @pytest.mark.slow
 def test_two_processes_train_like_one_with_the_whole_batch(tmp_path: Path) -> None:
     """Same images, same subnets, same rates. BatchNorm sees half of the batch, and images are changed by
-    other random numbers: the means of five rows of the log agree within 15%."""
+    other random numbers: the means of five rows of the log agree within 15%, or 0.05 where hardly any is left."""
     finish(start(tmp_path / "one", "sandwich", 10, 32))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -289,7 +289,7 @@ def test_two_processes_train_like_one_with_the_whole_batch(tmp_path: Path) -> No
         row["learning_rate"] for row in rows(tmp_path / "two")
     ]
     for part in (slice(0, 5), slice(5, 10)):
-        assert one[part].mean() == pytest.approx(two[part].mean(), rel=0.15)
+        assert one[part].mean() == pytest.approx(two[part].mean(), rel=0.15, abs=0.05)
     assert one[5:].mean() < one[:5].mean()
 
 
