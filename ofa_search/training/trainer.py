@@ -217,9 +217,9 @@ class Trainer(ABC):
             self.teacher = self._new_teacher()
             self.teacher.load_state_dict(teacher)
 
+    @abstractmethod
     def _new_teacher(self) -> nn.Module:
         """A network of the teacher's shape, with the weights that it would have now."""
-        raise NotImplementedError
 
 
 def frozen(network: nn.Module) -> nn.Module:
