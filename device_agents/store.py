@@ -12,9 +12,10 @@ What can be asked for (`do`):
     hello      make the folder `root`, say where it is and what kind of Python this is
     missing    of `files` {path: SHA-256}, `folders` and `links`: which are not here, or not what they should be?
                `results` {path, size, sha256}: does that file begin with these bytes?
-    receive    take `files` {path: SHA-256} from the tar, unpack wheels to `folders`, and make `links`
-               {path: target}. Every file is checked and renamed into its place, a folder as a whole, so what
-               has its name is complete, and what came before a transfer was cut off need not come again.
+    receive    take `files` {path: SHA-256} from the tar, put `joined` {path: [SHA-256, paths of its pieces]}
+               together, unpack wheels to `folders`, and make `links` {path: target}. Every file is checked and
+               renamed into its place, a folder as a whole, so what has its name is complete, and what came
+               before a transfer was cut off need not come again. Large files come in pieces for that.
 
 A folder is named by its path and says where its files come from, how long they are, and their CRC-32:
 {path of a wheel: {path in the folder: [member of the wheel, size, CRC-32]}}. The wheels are among the files, or here
@@ -26,6 +27,7 @@ In the root: `models/` by hash for all kits, `runtimes/` (unpacked wheels), `age
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import errno
 import fcntl
@@ -52,6 +54,10 @@ INCOMING = ".incoming-"
 
 class Refused(Exception):
     """What was asked for cannot be done; says why."""
+
+
+class Overtaken(Exception):
+    """Another host used what this one had brought: ask again what is missing."""
 
 
 # --- what this device is ------------------------------------------------------------------------------
@@ -190,7 +196,7 @@ def inside(root, path):
 # --- taking files in ----------------------------------------------------------------------------------
 
 
-def receive(root, stream, files, folders, links, size):
+def receive(root, stream, files, folders, links, size, joined=()):
     """Unpack a compressed tar, and wheels. Nothing gets its name before it is complete and right."""
     os.makedirs(root, mode=0o700, exist_ok=True)
     count = len(files) + sum(len(places) for wheels in folders.values() for places in wheels.values())
@@ -202,6 +208,7 @@ def receive(root, stream, files, folders, links, size):
             lacking = sorted(set(files) - got)
             if lacking:
                 raise Refused("the transfer ended early: %d files are missing, like %s" % (len(lacking), lacking[0]))
+            join(root, incoming, dict(joined))
             for path, target in links.items():
                 make_link(root, path, target)
             install(root, incoming, folders)
@@ -235,6 +242,36 @@ def unpack(root, incoming, stream, expected):
             os.replace(fresh, path)
             got.add(member.name)
     return got
+
+
+def join(root, incoming, files):
+    """Put files together. A piece goes as soon as nothing else needs it: there is no room for everything twice."""
+    fresh = os.path.join(incoming, "file")
+    left = collections.Counter(inside(root, piece) for _, pieces in files.values() for piece in pieces)
+    with locked(root):
+        for path, (sha256, pieces) in files.items():
+            try:
+                with open(fresh, "wb") as file:
+                    for piece in [inside(root, piece) for piece in pieces]:
+                        append(piece, file)
+                        left[piece] -= 1
+                        if not left[piece]:
+                            os.unlink(piece)
+            except FileNotFoundError:
+                for piece in left:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(piece)
+                raise Overtaken() from None
+            if not has(fresh, sha256):
+                raise Refused("%s was damaged on the way" % path)
+            clear_way(root, path)
+            os.replace(fresh, inside(root, path))
+
+
+def append(path, file):
+    """Copy the file at `path` to the end of an open one."""
+    with open(path, "rb") as source:
+        shutil.copyfileobj(source, file, CHUNK)
 
 
 def install(root, incoming, folders):
@@ -343,6 +380,8 @@ def answer(request, stream):
         return {"hello": hello, "missing": missing}[what](**request)
     except Refused as error:
         return {"error": str(error)}
+    except Overtaken:
+        return {"again": True}
     except (EOFError, zlib.error, tarfile.TarError) as error:
         return {"error": "the transfer was cut off: %s" % error}
     except OSError as error:

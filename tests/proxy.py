@@ -20,6 +20,8 @@ class Proxy:
         self.accepted = 0
         #: Bytes towards the device after which everything is cut, once.
         self.cut_after: int | None = None
+        #: Bytes towards the device that a connection carries before it is cut, every time.
+        self.life: int | None = None
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -37,8 +39,13 @@ class Proxy:
                     threading.Thread(target=self._carry, args=(source, target), daemon=True).start()
 
     def _carry(self, source: socket.socket, target: socket.socket) -> None:
+        carried = 0
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
+                carried += len(data)
+                if self.life is not None and carried > self.life and target.getpeername()[1] == self.target:
+                    self.cut()
+                    return
                 if self.cut_after is not None and target.getpeername()[1] == self.target:
                     self.cut_after -= len(data)
                     if self.cut_after < 0:

@@ -239,6 +239,29 @@ def test_a_connection_that_is_cut_while_models_are_sent(proxy, models, store, tm
     assert results_on(store).read_bytes() == journal.read_bytes()
 
 
+def test_a_link_that_never_lasts_for_one_file(proxy, store, tmp_path):
+    """What arrived of a large file need not come again, so every connection brings its end nearer."""
+    ballast = bytes_model(tmp_path / "heavy", "ballast", os.urandom(12_000_000))
+    with quick(f"ssh:127.0.0.1:{proxy.port}") as device:
+        # An ssh server takes 2 MB before a program has read them, and a cut takes them away again.
+        proxy.life = 3_500_000
+        measured = measure(device, [ballast], SETTINGS)
+    assert proxy.accepted > 5
+    assert not measured["ballast"].ok, "it has arrived, and is no model"
+    assert (store / "models" / ballast.path.name).read_bytes() == ballast.path.read_bytes()
+    assert not list((store / "pieces").iterdir())
+
+
+def test_a_link_that_brings_nothing_is_given_up(proxy, store, tmp_path):
+    ballast = bytes_model(tmp_path / "heavy", "ballast", os.urandom(3_000_000))
+    with quick(f"ssh:127.0.0.1:{proxy.port}") as device:
+        device.describe()
+        device.waits_s = (0.2,)
+        proxy.life = 500_000
+        with pytest.raises(DeviceError, match="the connection is lost"):
+            measure(device, [ballast], SETTINGS)
+
+
 def test_a_link_that_dies_without_a_word(proxy, models, store, tmp_path, monkeypatch):
     monkeypatch.setattr("ofa_profiler.devices.shell.SILENCE_S", 2.0)
     monkeypatch.setattr("ofa_profiler.devices.remote._HEARTBEAT_S", 0.3)

@@ -16,6 +16,7 @@ import tarfile
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from hypothesis import strategies as st
 
 from ofa_profiler.devices.shell import Process, Shell
 from ofa_profiler.devices.store import Parcel, Pieces, Store
-from ofa_profiler.errors import DeviceError, UsageError
+from ofa_profiler.errors import DeviceError, TransientDeviceError, UsageError
 
 SOURCE = (Path(__file__).resolve().parents[1] / "device_agents" / "store.py").read_bytes()
 
@@ -75,6 +76,25 @@ class ShShell(Shell):
 
     def close(self) -> None:
         pass
+
+
+class Counted(ShShell):
+    """Counts what is sent."""
+
+    def __init__(self, inner: Shell) -> None:
+        self.inner = inner
+        self.sent = 0
+
+    def open(self, line: str) -> ShProcess:
+        process = self.inner.open(line)
+        write = process.write
+
+        def counted(data: bytes) -> None:
+            self.sent += len(data)
+            write(data)
+
+        process.write = counted
+        return process
 
 
 @pytest.fixture
@@ -145,6 +165,53 @@ def test_whatever_is_brought_is_there_and_is_not_sent_again(tmp_path_factory, fi
     assert store.bring(Parcel(files)) == len(files)
     assert tree(root) == files
     assert store.bring(Parcel(files)) == 0
+
+
+SOME = os.urandom(1 << 20)
+LARGE = {"models/a": SOME + b"a", "models/b": bytes(3 << 20) + SOME * 2 + b"b", "models/c": bytes(1 << 20)}
+
+
+def test_large_files_come_in_pieces_that_may_be_the_same(store):
+    assert store.bring(Parcel(LARGE)) == 3
+    assert tree(Path(store.root)) == LARGE
+    assert store.bring(Parcel(LARGE)) == 0
+
+
+def test_pieces_that_are_there_do_not_come_again(store):
+    for start in range(0, len(SOME), 1 << 19):  # every other
+        piece = SOME[start : start + (1 << 18)]
+        here = Path(store.root, "pieces", sha256(piece))
+        here.parent.mkdir(exist_ok=True)
+        here.write_bytes(piece)
+    counted = Counted(store.shell)
+    replace(store, shell=counted).bring(Parcel(LARGE))
+    assert 3 << 18 < counted.sent < 4 << 18, "one piece of zeros, and two of those that may occur thrice"
+    assert tree(Path(store.root)) == LARGE
+
+
+def test_hosts_that_bring_the_same_large_files_at_once(store):
+    """Pieces are for all; who finds them used up asks again what is missing."""
+
+    def bring(_: int) -> None:
+        while True:
+            with contextlib.suppress(TransientDeviceError):
+                return store.bring(Parcel(LARGE))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(bring, range(4)))
+    assert tree(Path(store.root)) == LARGE
+
+
+def test_pieces_that_make_another_file(tmp_path):
+    pieces = {"pieces/1": b"1", "pieces/2": b"2"}
+    joined = {"models/a": [sha256(b"12"), ["pieces/2", "pieces/1"]]}
+    assert "damaged" in receive(tmp_path, pieces, packed(pieces), joined=joined)["error"]
+    assert not (tmp_path / "models").exists()
+    joined = {"models/a": [sha256(b"12"), ["pieces/1", "pieces/3"]]}
+    assert receive(tmp_path, pieces, packed(pieces), joined=joined)["again"] is True
+    for name in ("../a", "/a"):
+        joined = {"models/a": [sha256(b"12"), [name]]}
+        assert "leaves the folder" in receive(tmp_path, pieces, packed(pieces), joined=joined)["error"]
 
 
 def test_what_is_damaged_is_sent_again(store):

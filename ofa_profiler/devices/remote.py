@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import threading
 import time
 from abc import abstractmethod
@@ -23,7 +24,7 @@ from ofa_profiler.devices.base import Agent, Device
 from ofa_profiler.devices.options import DeviceOptions
 from ofa_profiler.devices.provision import Board, Wheels, find_wheels
 from ofa_profiler.devices.shell import Running, Shell, one_line
-from ofa_profiler.devices.store import Parcel, Store
+from ofa_profiler.devices.store import Parcel, SendingCutOff, Store
 from ofa_profiler.errors import DeviceError, TransientDeviceError
 from ofa_profiler.kit import RESULTS_FILE, agent_source
 
@@ -32,6 +33,8 @@ _HEARTBEAT_S = 3.0
 _AGENT_PATIENCE_S = 20
 #: A device that was reached, and then lost before anything was measured, is tried so often again.
 _FIRST_TRIES = 3
+#: Before a transfer that was cut off goes on.
+_PAUSE_S = 1.0
 #: An agent that is told to end may take this long.
 _FAREWELL_S = 5.0
 
@@ -68,8 +71,18 @@ class RemoteDevice(Device):
         return ["python3"]
 
     def start(self, kit: Path | None, arguments: Sequence[str]) -> Agent:
-        with self._dropped_on_failure():
-            return self._start(self._reach(), kit, arguments)
+        lacking = math.inf
+        while True:
+            try:
+                with self._dropped_on_failure():
+                    return self._start(self._reach(), kit, arguments)
+            except SendingCutOff as cut:  # noqa: PERF203
+                if cut.lacking >= lacking:
+                    raise
+                # Every time there is less to send, so this has an end.
+                lacking = cut.lacking
+                self._say(f"{cut}; {lacking / 1e6:.1f} MB were left; going on")
+                time.sleep(_PAUSE_S)
 
     def __enter__(self) -> RemoteDevice:
         # Better now than after everything else was prepared; and here somebody can be asked for a password.

@@ -35,6 +35,16 @@ _NOT_FOUND = 127
 #: Exit codes from here on stand for signals, in shells.
 _SIGNALS = 128
 _WORTH_TELLING = 5_000_000
+#: Files above this size come in pieces of it: after a cut only the piece that was cut comes again.
+_PIECE = 1 << 18
+
+
+class SendingCutOff(TransientDeviceError):
+    """The connection was lost while files were sent, of which `lacking` bytes were not there before."""
+
+    def __init__(self, words: str, lacking: int) -> None:
+        super().__init__(words)
+        self.lacking = lacking
 
 
 @dataclass(frozen=True)
@@ -83,21 +93,41 @@ class Store:
         files = {path: known[path] for path in _among(answer, "files", known) if path in wanted or path in parcel.files}
         if parcel.results is not None and answer.get("results") is not True:
             files[parcel.results[0]] = parcel.results[1]
-        if not files and not runtimes and not _among(answer, "links", parcel.links):
-            return 0
-        sent = sum(map(_size, files.values()))
+        if files or runtimes or _among(answer, "links", parcel.links):
+            self._send(files, runtimes, parcel.links)
+        return len(files)
+
+    def _send(
+        self, files: Mapping[str, Path | bytes], runtimes: Mapping[str, Wheels], links: Mapping[str, str]
+    ) -> None:
+        large = {path: _Large.of(content) for path, content in files.items() if _size(content) > _PIECE}
+        pieces = {path: piece for file in large.values() for path, piece in file.pieces.items()}
+        if pieces:
+            asked = {"do": "missing", "files": {path: _sha256(piece) for path, piece in pieces.items()}, "folders": {}}
+            pieces = {path: pieces[path] for path in _among(self._ask(asked), "files", pieces)}
+        sent: dict[str, _Content] = {path: content for path, content in files.items() if path not in large}
+        sent.update(pieces)
+        size = sum(map(_size, sent.values()))
         receive = {
             "do": "receive",
-            "files": {path: _sha256(content) for path, content in files.items()},
-            "folders": {path: folders[path] for path in runtimes},
-            "links": dict(parcel.links),
-            "size": sent + sum(wheels.size for wheels in runtimes.values()),
+            "files": {path: _sha256(content) for path, content in sent.items()},
+            "joined": {path: [_sha256(file.content), file.order] for path, file in large.items()},
+            "folders": {path: wheels.contents for path, wheels in runtimes.items()},
+            "links": dict(links),
+            "size": size + _PIECE * bool(large) + sum(wheels.size for wheels in runtimes.values()),
         }
-        if self.tell is not None and sent > _WORTH_TELLING:
-            what = ", ".join([*(wheels.versions for wheels in runtimes.values()), f"{len(set(files) - wanted)} files"])
-            self.tell(f"{self.shell.spec}: sending {sent / 1e6:.0f} MB, which the device keeps ({what})")
-        self._ask(receive, _packed(files))
-        return len(files)
+        if self.tell is not None and size > _WORTH_TELLING:
+            of_wheels = {path for wheels in runtimes.values() for path in wheels.files}
+            what = ", ".join(
+                [*(wheels.versions for wheels in runtimes.values()), f"{len(set(files) - of_wheels)} files"]
+            )
+            self.tell(f"{self.shell.spec}: sending {size / 1e6:.0f} MB, which the device keeps ({what})")
+        try:
+            answer = self._ask(receive, _packed(sent))
+        except TransientDeviceError as error:
+            raise SendingCutOff(str(error), size) from error
+        if answer.get("again") is True:
+            raise TransientDeviceError(f"{self.shell.spec}: another run brings the same")
 
     def _ask(self, request: Mapping[str, Any], data: Iterable[bytes] = ()) -> Record:
         source = (Path(device_agents.__path__[0]) / "store.py").read_bytes()
@@ -119,6 +149,39 @@ class Store:
         return answers[-1]
 
 
+@dataclass(frozen=True)
+class _Piece:
+    """A part of a large file, read when it is needed."""
+
+    whole: Path | bytes
+    start: int
+
+    def read(self) -> bytes:
+        if isinstance(self.whole, bytes):
+            return self.whole[self.start : self.start + _PIECE]
+        with self.whole.open("rb") as file:
+            file.seek(self.start)
+            return file.read(_PIECE)
+
+
+_Content = Path | bytes | _Piece
+
+
+@dataclass(frozen=True)
+class _Large:
+    """A file that comes in pieces, which are named by their hashes: one can occur twice."""
+
+    content: Path | bytes
+    order: Sequence[str]
+    pieces: Mapping[str, _Piece]
+
+    @classmethod
+    def of(cls, content: Path | bytes) -> _Large:
+        pieces = [_Piece(content, start) for start in range(0, _size(content), _PIECE)]
+        order = [f"pieces/{_sha256(piece)}" for piece in pieces]
+        return cls(content, order, dict(zip(order, pieces, strict=True)))
+
+
 class Pieces:
     """Pieces of bytes, one after the other, to be read like a file."""
 
@@ -137,7 +200,7 @@ class Pieces:
         return data
 
 
-def _packed(files: Mapping[str, Path | bytes]) -> Iterator[bytes]:
+def _packed(files: Mapping[str, _Content]) -> Iterator[bytes]:
     """A compressed tar, made while it is sent: one member of gzip per file."""
     for path, content in files.items():
         data = _bytes(content)
@@ -145,20 +208,25 @@ def _packed(files: Mapping[str, Path | bytes]) -> Iterator[bytes]:
         member.size = len(data)
         header = member.tobuf(tarfile.PAX_FORMAT)
         padding = bytes(-len(data) % tarfile.BLOCKSIZE)
-        level = 0 if path.endswith(".whl") else _LEVEL  # a wheel is compressed already
+        # What is large is compressed already (wheels), or weights.
+        level = 0 if isinstance(content, _Piece) or path.endswith(".whl") else _LEVEL
         yield gzip.compress(b"".join((header, data, padding)), level, mtime=0)
     yield gzip.compress(bytes(2 * tarfile.BLOCKSIZE), mtime=0)
 
 
-def _size(content: Path | bytes) -> int:
-    return len(content) if isinstance(content, bytes) else content.stat().st_size
+def _size(content: _Content) -> int:
+    if isinstance(content, Path):
+        return content.stat().st_size
+    return len(content) if isinstance(content, bytes) else min(_PIECE, _size(content.whole) - content.start)
 
 
-def _bytes(content: Path | bytes) -> bytes:
-    return content if isinstance(content, bytes) else content.read_bytes()
+def _bytes(content: _Content) -> bytes:
+    if isinstance(content, bytes):
+        return content
+    return content.read_bytes() if isinstance(content, Path) else content.read()
 
 
-def _sha256(content: Path | bytes) -> str:
+def _sha256(content: _Content) -> str:
     # A file that carries its hash as its name was checked when it was named, and is checked on the device.
     if isinstance(content, Path) and re.fullmatch("[0-9a-f]{64}", content.stem):
         return content.stem
