@@ -21,40 +21,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-
-from ofa_profiler import Architecture, get_space
+from ofa_profiler import get_space
 from ofa_profiler.files import write_text
-from ofa_profiler.spaces import SearchSpace
+from ofa_search.training.cost import TRAINED, macs_per_image
 from ofa_search.training.evaluation import REPRESENTATIVES, representatives
-from ofa_search.training.schedule import Phase, Schedule, load_schedule, schedule_names
+from ofa_search.training.schedule import load_schedule, schedule_names
 
 SPACE = "cifar-mbv3"
-#: Forward, gradients of the inputs, gradients of the weights.
-TRAINED, ASKED = 3, 1
-DRAWS = 300
 OPTIMIZER = ("--optimizer", "sgd", "--learning-rate", "0.08", "--weight-decay", "5e-4")
-
-
-def macs_per_image(space: SearchSpace, schedule: Schedule) -> float:
-    """Multiply-accumulates per training image, on average over the schedule."""
-    return sum(phase.share * _phase_macs(space, phase) for phase in schedule.phases)
-
-
-def _phase_macs(space: SearchSpace, phase: Phase) -> float:
-    rng = np.random.default_rng(0)
-    total = 0.0
-    for _ in range(DRAWS):
-        resolution = int(rng.choice(phase.resolutions or space.resolutions))
-        total += TRAINED * sum(_macs(space, a, resolution) for a in phase.subnets(space, rng))
-        total += ASKED * _macs(space, space.largest, resolution) * (phase.teacher == "full")
-    return total / DRAWS
-
-
-def _macs(space: SearchSpace, architecture: Architecture, resolution: int) -> float:
-    """At any resolution, also one that no subnet is searched at."""
-    own = architecture.resolution
-    return space.macs(architecture) * (resolution / own) ** 2
 
 
 def train(arguments: argparse.Namespace, kind: str, out: Path, *options: str) -> float:

@@ -17,6 +17,7 @@ from ofa_profiler.spaces import SearchSpace
 from ofa_search.supernet import Supernet
 from ofa_search.supernet.checkpoint import Calibration, save_supernet
 from ofa_search.supernet.statistics import StatisticsTable
+from ofa_search.training.cost import part_done
 from ofa_search.training.data import Images
 from ofa_search.training.distributed import World
 from ofa_search.training.evaluation import calibration_images, calibration_of, representatives, subnet_accuracy
@@ -176,6 +177,7 @@ class _Watch:
         self.trainer, self.log, self.tell = trainer, log, tell
         self.calibration = calibration_images(data.training).to(trainer.world.device)
         self.watched = data.held_out.take(np.arange(min(WATCHED, len(data.held_out)))).to(trainer.world.device)
+        self.costs = [trainer.cost(phase) for phase in trainer.schedule.phases]
         self.first_step, self.began = trainer.step, time.monotonic()
         self.seconds = log.seconds if log else 0.0
         self.sums: list[dict[str, float]] = []
@@ -197,9 +199,17 @@ class _Watch:
             self.log.write(self._row())
             self.sums.clear()
             self.row_began = time.monotonic()
-        done = trainer.step - self.first_step
-        left = (time.monotonic() - self.began) / done * (trainer.steps - trainer.step) if done >= 10 else None
-        self.tell(Report(trainer.step, trainer.steps, left, self.words))
+        self.tell(Report(trainer.step, trainer.steps, self._left_s(), self.words))
+
+    def _left_s(self) -> float | None:
+        """By the cost of the steps: one of a late phase can take ten times as long as one of the first."""
+        trainer = self.trainer
+        if trainer.step - self.first_step < 10:
+            return None
+        before, done = (
+            part_done(trainer.schedule, self.costs, step / trainer.steps) for step in (self.first_step, trainer.step)
+        )
+        return (time.monotonic() - self.began) * (1 - done) / (done - before)
 
     def _row(self) -> dict[str, object]:
         trainer = self.trainer

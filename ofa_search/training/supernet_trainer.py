@@ -9,6 +9,7 @@ from ofa_profiler.architecture import Architecture
 from ofa_profiler.spaces import SearchSpace
 from ofa_search.supernet import Supernet, sort_channels
 from ofa_search.supernet.elastic import ElasticConv, ElasticKernel, ElasticLinear
+from ofa_search.training.cost import phase_macs
 from ofa_search.training.data import Images
 from ofa_search.training.distributed import World
 from ofa_search.training.evaluation import representatives, subnet_accuracy
@@ -57,6 +58,9 @@ class SupernetTrainer(Trainer):
                 if name.endswith("_matrix"):
                     parameter.grad = None
         return losses
+
+    def cost(self, phase: Phase) -> float:
+        return phase_macs(self.space, phase)
 
     def _begin(self, number: int) -> None:
         phase = self.schedule.phases[number]

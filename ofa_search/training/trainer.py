@@ -135,6 +135,10 @@ class Trainer(ABC):
     def _begin(self, number: int) -> None:  # noqa: B027 - not every training has something to do
         """What has to be done before phase `number`, once."""
 
+    def cost(self, phase: Phase) -> float:  # noqa: ARG002
+        """What a step of `phase` costs, compared with those of the other phases: for estimates of time."""
+        return 1.0
+
     @abstractmethod
     def accuracies(self, calibration: Images, images: Images) -> dict[str, float]:
         """Top-1 in [0, 1] on `images`, by the names in `watched`."""
