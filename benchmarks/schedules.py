@@ -7,8 +7,9 @@ of these trainings costs the same: COST multiply-accumulates in passes through n
 step forward and backward counts three times a pass forward. So the networks alone have, together, three times what a
 supernet has. The optimizer is the same for all (SGD), and no option is tuned for a row.
 
-The table is in GitHub's Markdown: top-1 on the test images, epochs, and minutes by the clock. Every training is
-resumable: interrupted, the same command goes on where it was.
+`--jobs` trainings run at the same time, in a process of one thread each. The table is in GitHub's Markdown: top-1 on
+the test images, epochs, and minutes by the clock. Every training is resumable: interrupted, the same command goes on
+where it was.
 """
 
 from __future__ import annotations
@@ -19,7 +20,11 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ofa_profiler import get_space
 from ofa_profiler.files import write_text
@@ -31,22 +36,60 @@ SPACE = "cifar-mbv3"
 OPTIMIZER = ("--optimizer", "sgd", "--learning-rate", "0.08", "--weight-decay", "5e-4")
 
 
-def train(arguments: argparse.Namespace, kind: str, out: Path, *options: str) -> float:
-    """Run `ofa-train`, in as many processes as asked -> minutes that it took, earlier runs included."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(arguments.processes), "-m"]
-    command = [sys.executable, *launcher, "ofa_search.train_cli", kind, *options, "--out", str(out)]
-    command += ["--data", arguments.data, "--test-data", arguments.test_data, *OPTIMIZER]
-    command += ["--device", arguments.device, "--threads", "1", "--seed", str(arguments.seed)]
+@dataclass(frozen=True)
+class Training:
+    """One of `ofa-train`, into a folder of its own."""
+
+    name: str
+    kind: str
+    epochs: float
+    options: tuple[str, ...]
+
+
+def trainings(arguments: argparse.Namespace) -> list[Training]:
+    """All of them, the same cost each."""
+    space, cost = get_space(SPACE), arguments.cost * 1e12 / arguments.images
+    found = []
+    for name in schedule_names():
+        epochs = cost / macs_per_image(space, load_schedule(name))
+        found.append(Training(name, "supernet", epochs, ("--schedule", name)))
+    for size, architecture in representatives(space).items():
+        file = arguments.out / f"{size}.json"
+        write_text(file, json.dumps(architecture.to_json()))
+        epochs = cost / (TRAINED * space.macs(architecture))
+        found.append(Training(size, "subnet", epochs, ("--from-scratch", "--architecture", str(file))))
+    return found
+
+
+def train(arguments: argparse.Namespace, training: Training) -> tuple[dict[str, Any], float]:
+    """Run it, or what is left of it -> accuracies on test images, and the minutes that it took in all."""
+    out = arguments.out / training.name
+    command = [sys.executable, "-m", "ofa_search.train_cli", training.kind, *training.options, *OPTIMIZER]
+    command += ["--epochs", f"{training.epochs:.3f}", "--data", arguments.data, "--test-data", arguments.test_data]
+    command += ["--device", arguments.device, "--threads", "1", "--seed", str(arguments.seed), "--out", str(out)]
     print(" ".join(command), file=sys.stderr, flush=True)
-    subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    with (arguments.out / f"{training.name}.log").open("a", encoding="utf-8") as log:
+        subprocess.run(command, check=True, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    about = json.loads((out / f"{training.kind}.json").read_text(encoding="utf-8"))
     with (out / "training.csv").open(newline="", encoding="utf-8") as file:
-        return float(list(csv.DictReader(file))[-1]["seconds"]) / 60
+        minutes = float(list(csv.DictReader(file))[-1]["seconds"]) / 60
+    print(f"{training.name}: {about['accuracy']['test']}, {minutes:.1f} minutes", file=sys.stderr, flush=True)
+    return about["accuracy"]["test"], minutes
 
 
-def row(name: str, accuracies: dict[str, float], epochs: str, minutes: float) -> str:
-    """A row of the table."""
-    cells = [f"{accuracies[size]:.2%}" if size in accuracies else "" for size in REPRESENTATIVES]
-    return f"| {name} | {' | '.join(cells)} | {epochs} | {minutes:.1f} |"
+def table(done: dict[Training, tuple[dict[str, Any], float]]) -> str:
+    """A row per supernet, and one for the networks alone."""
+    lines = [f"| | {' | '.join(REPRESENTATIVES)} | epochs | minutes |", "| --- |" + " ---: |" * 5]
+    alone: list[tuple[str, str, str]] = []
+    for training, (accuracy, minutes) in done.items():
+        if training.kind == "supernet":
+            cells = " | ".join(f"{accuracy[size]:.1%}" for size in REPRESENTATIVES)
+            lines.append(f"| `{training.name}` | {cells} | {training.epochs:.1f} | {minutes:.0f} |")
+        else:
+            alone.append((f"{accuracy['top1']:.1%}", f"{training.epochs:.1f}", f"{minutes:.0f}"))
+    accuracies, epochs, times = zip(*alone, strict=True)
+    lines.append(f"| each alone | {' | '.join(accuracies)} | {', '.join(epochs)} | {', '.join(times)} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -55,35 +98,15 @@ def main() -> None:
     parser.add_argument("--data", required=True, metavar="PATH")
     parser.add_argument("--test-data", required=True, metavar="PATH")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR")
-    parser.add_argument(
-        "--cost", type=float, default=100.0, metavar="N", help="10^12 multiply-accumulates per training"
-    )
+    parser.add_argument("--cost", type=float, default=80.0, metavar="N", help="10^12 multiply-accumulates per training")
     parser.add_argument("--images", type=int, default=45_000, metavar="N", help="training images (default: CIFAR-10's)")
-    parser.add_argument("--schedules", nargs="+", default=schedule_names(), metavar="NAME")
-    parser.add_argument("--processes", type=int, default=2, metavar="N")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="trainings at the same time (default: 2)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    space, cost = get_space(SPACE), arguments.cost * 1e12
-    lines = [f"| | {' | '.join(REPRESENTATIVES)} | epochs | minutes |", "| --- |" + " ---: |" * 5]
-    for name in arguments.schedules:
-        epochs = cost / macs_per_image(space, load_schedule(name)) / arguments.images
-        out = arguments.out / name
-        minutes = train(arguments, "supernet", out, "--schedule", name, "--epochs", f"{epochs:.3f}")
-        about = json.loads((out / "supernet.json").read_text(encoding="utf-8"))
-        lines.append(row(name, about["accuracy"]["test"], f"{epochs:.1f}", minutes))
-    alone: dict[str, float] = {}
-    all_epochs, all_minutes = [], 0.0
-    for size, architecture in representatives(space).items():
-        file, out = arguments.out / f"{size}.json", arguments.out / size
-        write_text(file, json.dumps(architecture.to_json()))
-        epochs = cost / (TRAINED * space.macs(architecture)) / arguments.images
-        options = ("--from-scratch", "--architecture", str(file), "--epochs", f"{epochs:.3f}")
-        all_minutes += train(arguments, "subnet", out, *options)
-        alone[size] = json.loads((out / "subnet.json").read_text(encoding="utf-8"))["accuracy"]["test"]["top1"]
-        all_epochs.append(f"{epochs:.1f}")
-    lines.append(row("each alone", alone, ", ".join(all_epochs), all_minutes))
-    print("\n".join(lines))
+    todo = trainings(arguments)
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        print(table(dict(zip(todo, pool.map(partial(train, arguments), todo), strict=True))))
 
 
 if __name__ == "__main__":

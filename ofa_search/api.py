@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -78,18 +78,21 @@ def search_each(
     seed: int = 0,
     max_macs: float | None = None,
     max_params: float | None = None,
+    n_classes: int | None = None,
 ) -> tuple[SearchResult, ...]:
     """As `search`, once for each row of `budgets_ms` (one budget per table), in that order.
 
     What was found before is carried on where it keeps the next budgets: from tight to loose, no network
-    is worse than the one before it.
+    is worse than the one before it. MACs and parameters are those of a network for `n_classes` classes,
+    or for those of the space.
     """
     space = get_space(space) if isinstance(space, str) else space
     objective = PredictedAccuracy(objective) if isinstance(objective, AccuracyPredictor) else objective
     engine = get_engine(engine) if isinstance(engine, str) else engine
     space = space.with_resolutions(common_resolutions(space, tables, objective))
     costs = [_latency(table, space) for table in tables]
-    counts = _counts(space, max_macs, max_params)
+    counted = space.with_classes(n_classes or space.n_classes)
+    counts = _counts(counted, max_macs, max_params)
     results: list[SearchResult] = []
     found = np.empty((0, len(space.genes)), dtype=np.int8)
     for row in budgets_ms:
@@ -99,7 +102,8 @@ def search_each(
         )
         genome, result = _run(space, constraints, counts, objective, engine, seed, found)
         found = np.vstack([found, genome])
-        results.append(result)
+        network = result.architecture
+        results.append(replace(result, macs=counted.macs(network), params=counted.params(network)))
     return tuple(results)
 
 

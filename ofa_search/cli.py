@@ -103,6 +103,7 @@ def _search(request: Request) -> int:
         seed=request.seed,
         max_macs=request.max_macs,
         max_params=request.max_params,
+        n_classes=request.source.space.n_classes,
     )
     found = [Found(result, request.objective, request.source) for result in results]
     if request.out is not None:

@@ -68,7 +68,7 @@ def weight_source(
         labels, accuracy = None, {}
     trained = _load(supernet, space, calibration)
     of = lru_cache(1)(lambda chosen: _subnet(trained, chosen))
-    return WeightSource(space, "trained", of, name, labels, accuracy, trained.calibration is not None)
+    return WeightSource(trained.supernet.space, "trained", of, name, labels, accuracy, trained.calibration is not None)
 
 
 def _not_loaded(_architecture: Architecture) -> Weights:

@@ -251,6 +251,9 @@ def test_a_supernet_of_other_classes_and_without_calibration_images(run: Callabl
         assert done.code == 0, done.err
         assert ("give --calibration IMAGES" in done.err) == warned
         assert done.result["labels"] == ["a", "b", "c"]
+        found = Architecture.from_json(done.result["architecture"])
+        assert done.result["params"] == SPACE.with_classes(3).params(found) < SPACE.params(found)
+        assert done.result["macs"] == SPACE.with_classes(3).macs(found) < SPACE.macs(found)
         models.append(onnxruntime.InferenceSession(done.result["files"]["onnx"]))
     side = done.result["preprocessing"]["resolution"]
     image = np.random.default_rng(0).normal(size=(1, 3, side, side)).astype(np.float32)
