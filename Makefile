@@ -35,7 +35,7 @@ ON_CIFAR := --data $(CIFAR) --test-data $(CIFAR) --device cpu --threads 1
 train-cifar: $(EVERYTHING) ## train what comes with the package for cifar-mbv3, on two CPU cores: writes out/cifar/
 	$(OFA_TRAIN) supernet $(ON_CIFAR) --out out/cifar/supernet --carry table \
 	  --schedule cifar-cpu --optimizer sgd --learning-rate 0.08 --weight-decay 5e-4
-	$(OFA_TRAIN) predictor $(ON_CIFAR) --out out/cifar/predictor --samples 300 \
+	$(OFA_TRAIN) predictor $(ON_CIFAR) --out out/cifar/predictor --samples 700 \
 	  --supernet out/cifar/supernet/supernet.safetensors
 
 test: $(EVERYTHING) ## run the tests, in two processes

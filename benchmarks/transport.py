@@ -6,6 +6,10 @@
 Starts an OpenSSH server of its own (Debian: apt-get install openssh-server) and profiles this machine
 through it with the `ofa-profile` command: first with nothing on the device, so that the runtime and all
 models travel, then again. The last line is the same table without a transport. Ops are exported before.
+
+Measuring is running models, warm-up included. Visits are that, and what the agent does for it: reading and loading a
+model, taking in its times. What is left is the host, the transport, the start of programs, and waiting for a device
+that has drifted.
 """
 
 from __future__ import annotations
@@ -55,8 +59,10 @@ def profile(device: str, out: Path, what: list[str], env: dict[str, str]) -> str
     done = subprocess.run([*command, *what, "--json", "--fresh"], stdout=subprocess.PIPE, env=env, check=True)
     wall_s = time.perf_counter() - begin
     said = json.loads(done.stdout)
-    share = said["measuring_seconds"] / wall_s
-    return f"{said['ops']} ops, {said['visits']} visits, wall {wall_s:.1f} s, measuring {share:.1%}"
+    records = map(json.loads, (out / "table.jsonl").read_text(encoding="utf-8").splitlines())
+    visits_s = sum(record.get("seconds", 0.0) for record in records)
+    shares = f"measuring {said['measuring_seconds'] / wall_s:.1%}, visits {visits_s / wall_s:.1%}"
+    return f"{said['ops']} ops, {said['visits']} visits, wall {wall_s:.1f} s, {shares}"
 
 
 if __name__ == "__main__":
