@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,8 @@ def board(shared_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     board.call("stop")
 
 
-def test_a_board_is_provisioned_measured_and_rebooted(board, tmp_path, monkeypatch):
+@pytest.mark.parametrize("runtime", ["onnxruntime", "litert"])
+def test_a_board_is_provisioned_measured_and_rebooted(board, tmp_path, monkeypatch, runtime):
     cache = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
     monkeypatch.setenv("XDG_CACHE_HOME", cache)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -58,7 +60,7 @@ def test_a_board_is_provisioned_measured_and_rebooted(board, tmp_path, monkeypat
     config = f"Host board\n  HostName 127.0.0.1\n  Port {board.port}\n  User pi\n  IdentityFile {board.key}\n"
     (tmp_path / ".ssh" / "config").write_text(config)
     printed = subprocess.run(["ssh-keygen", "-lf", str(board.host_key)], capture_output=True, text=True, check=True)
-    models = export_ops(get_space("cifar-mbv3").unique_ops()[:4])
+    models = export_ops(get_space("cifar-mbv3").unique_ops()[:4], runtime=runtime)
     journal = tmp_path / "j.jsonl"
     rebooted: list[int] = []
 
@@ -70,11 +72,11 @@ def test_a_board_is_provisioned_measured_and_rebooted(board, tmp_path, monkeypat
 
     with open_device("ssh:board", DeviceOptions(accept_host_key=printed.stdout.split()[1])) as device:
         described = device.describe()
-        measured = measure(device, models, SETTINGS, journal=journal, progress=progress)
+        measured = measure(device, models, replace(SETTINGS, runtime=runtime), journal=journal, progress=progress)
     assert described["machine"] == "aarch64"
     assert described["model"].startswith("Raspberry Pi")
     assert all(m.ok and len(m.rounds_ms) == 2 for m in measured.values())
     assert rebooted
     log, _ = read_journal(journal)
     assert len(log.devices) == 2
-    assert log.devices[0]["runtime"]["name"] == "onnxruntime"
+    assert log.devices[0]["runtime"]["name"] == runtime
