@@ -44,12 +44,16 @@ import sys
 import tarfile
 import tempfile
 import threading
+import time
 import zipfile
 import zlib
 
 BUSY_EVERY_S = 2.0
 CHUNK = 1 << 20
 INCOMING = ".incoming-"
+#: Where the host puts pieces of large files, and how long they wait for the rest.
+PIECES = "pieces"
+PIECES_STAY_S = 7 * 86400
 
 
 class Refused(Exception):
@@ -117,10 +121,14 @@ def locked(folder, wait=True):
 
 
 def forget_stale(root):
-    """Remove what transfers that were cut off have left, unless whoever receives it still lives."""
+    """Remove what transfers that were cut off have left, unless whoever receives it still lives, or may come back."""
     for path in glob.glob(os.path.join(glob.escape(root), INCOMING + "*")):
         with contextlib.suppress(OSError), locked(path, wait=False):
             shutil.rmtree(path, ignore_errors=True)
+    for path in glob.glob(os.path.join(glob.escape(root), PIECES, "*")):
+        with contextlib.suppress(OSError):
+            if abs(time.time() - os.path.getmtime(path)) > PIECES_STAY_S:  # should a clock jump, they come again
+                os.unlink(path)
 
 
 # --- what is here -------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import time
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -321,6 +322,17 @@ def test_what_a_killed_transfer_left_is_removed(store):
         fcntl.flock(lock, fcntl.LOCK_EX)
         store.hello()
     assert [path.name for path in root.glob(".incoming*")] == [".incoming-alive"]
+
+
+def test_pieces_that_nobody_came_back_for_are_removed(store):
+    pieces = Path(store.root, "pieces")
+    pieces.mkdir()
+    for name, days in (("old", 8), ("new", 6)):
+        (pieces / name).write_bytes(b"x")
+        then = time.time() - days * 86400
+        os.utime(pieces / name, (then, then))
+    store.hello()
+    assert [path.name for path in pieces.iterdir()] == ["new"]
 
 
 def test_modules_of_whoever_lives_there_are_not_taken_for_python_s(tmp_path, monkeypatch):
