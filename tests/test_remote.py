@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import sshd
+from counting import Counting
 from kits import QUICK, bytes_model, conv_model
 from proxy import Proxy
 from sshd import Me, Sshd
@@ -24,7 +25,6 @@ from sshd import Me, Sshd
 from ofa_profiler.devices import DeviceOptions, open_device
 from ofa_profiler.devices.provision import Wheels
 from ofa_profiler.devices.remote import RemoteDevice
-from ofa_profiler.devices.shell import Shell
 from ofa_profiler.errors import DeviceError, UsageError
 from ofa_profiler.export import Model
 from ofa_profiler.journal import read_journal
@@ -122,29 +122,6 @@ def test_measures_and_leaves_the_results_on_the_device(device, models, store, tm
     assert store.stat().st_mode & 0o777 == 0o700
     assert sorted(path.name for path in (store / "models").iterdir()) == sorted(m.path.name for m in models)
     assert not list(store.glob(".incoming*"))
-
-
-class Counting(Shell):
-    """Counts what is started on the device, and what is sent there."""
-
-    def __init__(self, inner: Shell) -> None:
-        self.inner, self.spec = inner, inner.spec
-        self.opened = self.sent = 0
-
-    def open(self, line):
-        self.opened += 1
-        process = self.inner.open(line)
-        write = process.write
-
-        def counted(data: bytes) -> None:
-            self.sent += len(data)
-            write(data)
-
-        process.write = counted
-        return process
-
-    def close(self):
-        self.inner.close()
 
 
 def test_steps_do_not_grow_with_the_number_of_models_and_nothing_is_sent_twice(ssh_server, me, store, tmp_path):

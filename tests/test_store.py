@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from counting import Counting
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -77,25 +78,6 @@ class ShShell(Shell):
 
     def close(self) -> None:
         pass
-
-
-class Counted(ShShell):
-    """Counts what is sent."""
-
-    def __init__(self, inner: Shell) -> None:
-        self.inner = inner
-        self.sent = 0
-
-    def open(self, line: str) -> ShProcess:
-        process = self.inner.open(line)
-        write = process.write
-
-        def counted(data: bytes) -> None:
-            self.sent += len(data)
-            write(data)
-
-        process.write = counted
-        return process
 
 
 @pytest.fixture
@@ -184,7 +166,7 @@ def test_pieces_that_are_there_do_not_come_again(store):
         here = Path(store.root, "pieces", sha256(piece))
         here.parent.mkdir(exist_ok=True)
         here.write_bytes(piece)
-    counted = Counted(store.shell)
+    counted = Counting(store.shell)
     replace(store, shell=counted).bring(Parcel(LARGE))
     assert 3 << 18 < counted.sent < 4 << 18, "one piece of zeros, and two of those that may occur thrice"
     assert tree(Path(store.root)) == LARGE
