@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -100,15 +100,15 @@ def search_each(
             Constraint(table.name, "ms", cost, _checked(budget))
             for table, cost, budget in zip(tables, costs, row, strict=True)
         )
-        genome, result = _run(space, constraints, counts, objective, engine, seed, found)
+        genome, result = _run(space, counted, constraints, counts, objective, engine, seed, found)
         found = np.vstack([found, genome])
-        network = result.architecture
-        results.append(replace(result, macs=counted.macs(network), params=counted.params(network)))
+        results.append(result)
     return tuple(results)
 
 
 def _run(
     space: SearchSpace,
+    counted: SearchSpace,
     constraints: tuple[Constraint, ...],
     counts: tuple[Constraint, ...],
     objective: Objective,
@@ -130,8 +130,8 @@ def _run(
         predicted_accuracy=objective.accuracy(best.score),
         latency_ms={c.name: float(c.cost.evaluate(genome)[0]) for c in constraints},
         budget_ms={c.name: c.budget for c in constraints},
-        macs=space.macs(architecture),
-        params=space.params(architecture),
+        macs=counted.macs(architecture),
+        params=counted.params(architecture),
         engine=engine.name,
         seed=seed,
         evaluations=best.evaluations,
