@@ -7,6 +7,9 @@ of these trainings costs the same: COST multiply-accumulates in passes through n
 step forward and backward counts three times a pass forward. So the networks alone have, together, three times what a
 supernet has. The optimizer is the same for all (SGD), and no option is tuned for a row.
 
+`--only NAME...` makes some of them and leaves the rest, as with another cost: the three networks alone at a third of the
+cost of a supernet have, together, what it had.
+
 `--jobs` trainings run at the same time, in a process of one thread each. The table is in GitHub's Markdown: top-1 on
 the test images, epochs, and minutes by the clock. Every training is resumable: interrupted, the same command goes on
 where it was.
@@ -58,7 +61,7 @@ def trainings(arguments: argparse.Namespace) -> list[Training]:
         write_text(file, json.dumps(architecture.to_json()))
         epochs = cost / (TRAINED * space.macs(architecture))
         found.append(Training(size, "subnet", epochs, ("--from-scratch", "--architecture", str(file))))
-    return found
+    return [training for training in found if training.name in (arguments.only or [training.name])]
 
 
 def train(arguments: argparse.Namespace, training: Training) -> tuple[dict[str, Any], float]:
@@ -80,14 +83,14 @@ def train(arguments: argparse.Namespace, training: Training) -> tuple[dict[str, 
 def table(done: dict[Training, tuple[dict[str, Any], float]]) -> str:
     """A row per supernet, and one for the networks alone."""
     lines = [f"| | {' | '.join(REPRESENTATIVES)} | epochs | minutes |", "| --- |" + " ---: |" * 5]
-    alone: list[tuple[str, str, str]] = []
+    alone = {size: ("-", "-", "-") for size in REPRESENTATIVES}
     for training, (accuracy, minutes) in done.items():
         if training.kind == "supernet":
             cells = " | ".join(f"{accuracy[size]:.1%}" for size in REPRESENTATIVES)
             lines.append(f"| `{training.name}` | {cells} | {training.epochs:.1f} | {minutes:.0f} |")
         else:
-            alone.append((f"{accuracy['top1']:.1%}", f"{training.epochs:.1f}", f"{minutes:.0f}"))
-    accuracies, epochs, times = zip(*alone, strict=True)
+            alone[training.name] = (f"{accuracy['top1']:.1%}", f"{training.epochs:.1f}", f"{minutes:.0f}")
+    accuracies, epochs, times = zip(*alone.values(), strict=True)
     lines.append(f"| each alone | {' | '.join(accuracies)} | {', '.join(epochs)} | {', '.join(times)} |")
     return "\n".join(lines)
 
@@ -99,6 +102,8 @@ def main() -> None:
     parser.add_argument("--test-data", required=True, metavar="PATH")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR")
     parser.add_argument("--cost", type=float, default=80.0, metavar="N", help="10^12 multiply-accumulates per training")
+    names = [*schedule_names(), *REPRESENTATIVES]
+    parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"of {', '.join(names)}")
     parser.add_argument("--images", type=int, default=45_000, metavar="N", help="training images (default: CIFAR-10's)")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="trainings at the same time (default: 2)")
     parser.add_argument("--device", default="cpu")

@@ -6,6 +6,7 @@ And a lock, where several processes must not write the same file at the same tim
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import sys
@@ -17,6 +18,8 @@ from pathlib import Path
 from ofa_profiler.errors import UsageError
 
 _LOCK_POLL_S = 0.1
+#: What network file systems without locks say to a request for one.
+_NO_LOCKS_THERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextlib.contextmanager
@@ -69,7 +72,10 @@ def remove(path: Path) -> None:
 
 
 def try_lock(descriptor: int) -> bool:
-    """Lock an open file, unless another process has. The system drops the lock with its holder."""
+    """Lock an open file, unless another process has. The system drops the lock with its holder.
+
+    True also on a file system that has no locks, where the only other answer would be to do nothing at all.
+    """
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -80,8 +86,8 @@ def try_lock(descriptor: int) -> bool:
             import fcntl
 
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno in _NO_LOCKS_THERE
     return True
 
 

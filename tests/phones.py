@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -49,7 +50,7 @@ class Phone:
         return self
 
     def kill(self) -> None:
-        """Kill the daemon and all that it started."""
+        """Kill the daemon and all that it started, and wait until nothing of it listens: `sim` would take it for new."""
         daemons = self._daemons()
         self._sim("kill", "phone", str(self.port))
         # As another user than who started it, the daemon does not die with its parent. It is the first
@@ -57,6 +58,14 @@ class Phone:
         for daemon in daemons:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(daemon, signal.SIGKILL)
+        deadline = time.monotonic() + 300
+        while self._listens():
+            assert time.monotonic() < deadline, f"port {self.port} is still open"
+            time.sleep(0.02)
+
+    def _listens(self) -> bool:
+        with socket.socket() as sock:
+            return sock.connect_ex(("127.0.0.1", self.port)) == 0
 
     def _daemons(self) -> list[int]:
         try:
@@ -67,7 +76,6 @@ class Phone:
 
     def restart(self) -> None:
         self.kill()
-        time.sleep(0.3)
         self.start()
 
     def allow(self, key: Path) -> None:

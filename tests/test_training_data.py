@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -197,10 +199,15 @@ def test_a_damaged_file_and_an_empty_folder_are_named(tmp_path: Path, load) -> N
     (root / "a" / "b.png").write_bytes((root / "a" / "a.png").read_bytes()[:60])
     with pytest.raises(InputFileError, match=r"b\.png: not an image, or damaged"):
         load(root)
-    assert not list((tmp_path / "cache").glob("*"))  # and nothing is half-written
+    assert not files_in(tmp_path / "cache")  # and nothing is half-written
     (tmp_path / "empty" / "a").mkdir(parents=True)
     with pytest.raises(InputFileError, match="holds no images: expected one folder per class"):
         load(tmp_path / "empty")
+
+
+def files_in(cache: Path) -> list[str]:
+    """All but the locks."""
+    return [path.name for path in cache.glob("*") if path.suffix != ".lock"]
 
 
 # --- the cache --------------------------------------------------------------------------------------------
@@ -235,7 +242,32 @@ def test_what_killed_runs_left_in_the_cache_is_removed(tmp_path: Path, load) -> 
     file.unlink()
     (tmp_path / "cache" / f".{file.name}.abc.tmp").write_bytes(b"half")
     load(root, 32)
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == [file.name]
+    assert files_in(tmp_path / "cache") == [file.name]
+
+
+def test_trainings_that_start_together_decode_once(tmp_path: Path) -> None:
+    root = folder(tmp_path / "photos", **{f"a__{n}_png": split_image((32, 32)) for n in range(300)})
+    script = """
+import sys
+from pathlib import Path
+from ofa_search.training.data import load_images
+print("ready", flush=True)
+sys.stdin.readline()
+told = []
+images = load_images(sys.argv[1], 32, cache=Path(sys.argv[2]), tell=lambda *_: told.append(1))
+print(len(images), bool(told))
+"""
+    command = [sys.executable, "-c", script, str(root), str(tmp_path / "cache")]
+    all_four = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    for process in all_four:
+        assert process.stdout and process.stdout.readline() == "ready\n"
+    for process in all_four:
+        assert process.stdin
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    said = sorted(process.communicate()[0] for process in all_four)
+    assert said == ["300 False\n"] * 3 + ["300 True\n"]
+    assert len(files_in(tmp_path / "cache")) == 1
 
 
 def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.export.cache import default_cache_dir, identity
-from ofa_profiler.files import replacing
+from ofa_profiler.files import locked, replacing
 from ofa_search.training.batches import SMALL
 from ofa_search.training.sources import CIFAR10_CLASSES, Encoded, Source, open_source
 
@@ -128,9 +128,12 @@ def load_images(
     file = folder / f"{key}.npy"
     stored = _mapped(file, len(source.labels))
     if stored is None:
-        _remove_leftovers(folder, key)
-        _decode_all(file, source, resolution, tell)
-        stored = _mapped(file, len(source.labels))
+        with _alone(folder, key):
+            stored = _mapped(file, len(source.labels))  # another may have written it while we waited
+            if stored is None:
+                _remove_leftovers(folder, key)
+                _decode_all(file, source, resolution, tell)
+                stored = _mapped(file, len(source.labels))
     if stored is None:
         raise UsageError(f"cannot read back {file}")
     classes = _class_names(source, stored.shape[-1])
@@ -222,8 +225,21 @@ def _naming(encoded: Encoded) -> Iterator[None]:
         raise InputFileError(encoded.path, f"not an image, or damaged ({str(error)[:100]})", row=encoded.row) from error
 
 
+@contextlib.contextmanager
+def _alone(folder: Path, key: str) -> Iterator[None]:
+    """Within, no other process writes this file: trainings of the same images that start together wait for the first."""
+    file = folder / f".{key}.lock"
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(file))
+        except OSError as error:
+            raise UsageError(f"cannot write {error.filename or file}: {error.strerror or error}") from error
+        yield
+
+
 def _remove_leftovers(folder: Path, key: str) -> None:
-    """Remove what killed runs left of this file. Another that is at work on it just now will say that it cannot."""
+    """Remove what killed runs left of this file."""
     for path in folder.glob(f".{key}.npy.*.tmp"):
         with contextlib.suppress(OSError):
             path.unlink()
