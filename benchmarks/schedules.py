@@ -7,8 +7,8 @@ of these trainings costs the same: COST multiply-accumulates in passes through n
 step forward and backward counts three times a pass forward. So the networks alone have, together, three times what a
 supernet has. The optimizer is the same for all (SGD), and no option is tuned for a row.
 
-`--only NAME...` makes some of them and leaves the rest, as with another cost: the three networks alone at a third of the
-cost of a supernet have, together, what it had.
+`--only NAME...` makes some of them and leaves the rest: with a third of the cost, the three networks alone have together
+what a supernet had.
 
 `--jobs` trainings run at the same time, in a process of one thread each. The table is in GitHub's Markdown: top-1 on
 the test images, epochs, and minutes by the clock. Every training is resumable: interrupted, the same command goes on
@@ -83,7 +83,7 @@ def train(arguments: argparse.Namespace, training: Training) -> tuple[dict[str, 
 def table(done: dict[Training, tuple[dict[str, Any], float]]) -> str:
     """A row per supernet, and one for the networks alone."""
     lines = [f"| | {' | '.join(REPRESENTATIVES)} | epochs | minutes |", "| --- |" + " ---: |" * 5]
-    alone = {size: ("-", "-", "-") for size in REPRESENTATIVES}
+    alone = dict.fromkeys(REPRESENTATIVES, ("-", "-", "-"))
     for training, (accuracy, minutes) in done.items():
         if training.kind == "supernet":
             cells = " | ".join(f"{accuracy[size]:.1%}" for size in REPRESENTATIVES)

@@ -104,6 +104,22 @@ def test_a_training_with_other_options_is_not_taken_up(tmp_path: Path) -> None:
         run.run_training(trainer(), data, tmp_path, fresh=False, tell=lambda _report: None)
 
 
+def test_two_runs_in_one_folder_are_refused_and_the_first_goes_on(tmp_path: Path) -> None:
+    first, data, refused = trainer(), run.Data(made_images(8), made_images(4, seed=1)), []
+
+    def second(_report: run.Report) -> None:
+        with pytest.raises(UsageError, match=r"another run trains in .*; wait for it or take another --out"):
+            run.run_training(trainer(), data, tmp_path, fresh=True, tell=lambda _report: None)
+        refused.append(first.step)
+
+    run.run_training(first, data, tmp_path, fresh=False, tell=second)
+    assert refused
+    assert first.step == first.steps
+    again = trainer()
+    run.run_training(again, data, tmp_path, fresh=False, tell=lambda _report: None)
+    assert same(weights(first), weights(again))
+
+
 def test_a_log_goes_back_to_the_step_that_training_goes_on_from(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     log = TrainingLog(path, 0, ("top",))

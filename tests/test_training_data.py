@@ -260,7 +260,8 @@ print(len(images), bool(told))
     command = [sys.executable, "-c", script, str(root), str(tmp_path / "cache")]
     all_four = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     for process in all_four:
-        assert process.stdout and process.stdout.readline() == "ready\n"
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
     for process in all_four:
         assert process.stdin
         process.stdin.write("go\n")

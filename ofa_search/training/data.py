@@ -227,7 +227,7 @@ def _naming(encoded: Encoded) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _alone(folder: Path, key: str) -> Iterator[None]:
-    """Within, no other process writes this file: trainings of the same images that start together wait for the first."""
+    """Within, no other process writes this file: of trainings that start together, the first decodes."""
     file = folder / f".{key}.lock"
     with contextlib.ExitStack() as stack:
         try:

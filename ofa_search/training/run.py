@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 
 from ofa_profiler.errors import InputFileError, UsageError
+from ofa_profiler.files import try_lock
 from ofa_profiler.spaces import SearchSpace
 from ofa_search.supernet import Supernet
 from ofa_search.supernet.checkpoint import Calibration, save_supernet
@@ -29,6 +31,7 @@ from ofa_search.training.supernet_trainer import SupernetTrainer
 from ofa_search.training.trainer import Trainer, TrainingOptions
 
 STATE, LOG, SUPERNET = "training.safetensors", "training.csv", "supernet.safetensors"
+LOCK = ".training.lock"
 #: Steps between two rows of the log. The training is saved at rows only, so no mean of a row is lost.
 LOG_STEPS = 20
 SAVE_EVERY_S = 60.0
@@ -123,22 +126,41 @@ def _carried(
 def run_training(trainer: Trainer, data: Data, out: Path, *, fresh: bool, tell: Tell) -> dict[str, Any]:
     """Do all steps that are left, those that `out` holds being done -> what was trained and how.
 
-    All processes leave together. Raises `InputFileError` when `out` holds a training with other options.
+    All processes leave together. Raises `InputFileError` when `out` holds a training with other options,
+    `UsageError` when another run trains there.
     """
     world = trainer.world
     # As the file will give it back: tuples become lists.
     description: dict[str, Any] = json.loads(json.dumps(trainer.description(len(data.held_out))))
-    _begin(trainer, description, out, fresh)
-    log = TrainingLog(out / LOG, trainer.step, trainer.watched) if world.leads else None
-    watch = _Watch(trainer, data, log, tell)
-    saved = time.monotonic()
-    while trainer.step < trainer.steps:
-        watch.after(trainer.run_step())
-        if world.leads and watch.at_row and (time.monotonic() - saved > SAVE_EVERY_S or trainer.step == trainer.steps):
-            trainer.state(description).save(out / STATE)
-            saved = time.monotonic()
-    world.wait()
+    with _alone(out, world):
+        _begin(trainer, description, out, fresh)
+        log = TrainingLog(out / LOG, trainer.step, trainer.watched) if world.leads else None
+        watch = _Watch(trainer, data, log, tell)
+        saved = time.monotonic()
+        while trainer.step < trainer.steps:
+            watch.after(trainer.run_step())
+            due = time.monotonic() - saved > SAVE_EVERY_S or trainer.step == trainer.steps
+            if world.leads and watch.at_row and due:
+                trainer.state(description).save(out / STATE)
+                saved = time.monotonic()
+        world.wait()
     return description
+
+
+@contextmanager
+def _alone(out: Path, world: World) -> Iterator[None]:
+    """Within, no other run trains in this folder."""
+    with ExitStack() as stack:
+        free = True
+        if world.leads:
+            try:
+                out.mkdir(parents=True, exist_ok=True)
+                free = try_lock(stack.enter_context((out / LOCK).open("ab")).fileno())
+            except OSError as error:
+                raise UsageError(f"cannot write {error.filename or out}: {error.strerror or error}") from error
+        if not (world.agree(free) and free):
+            raise UsageError(f"another run trains in {out}; wait for it or take another --out")
+        yield
 
 
 def _begin(trainer: Trainer, description: Mapping[str, Any], out: Path, fresh: bool) -> None:
