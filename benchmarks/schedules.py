@@ -7,7 +7,7 @@ of these trainings costs the same: COST multiply-accumulates in passes through n
 step forward and backward counts three times a pass forward. So the networks alone have, together, three times what a
 supernet has. The optimizer is the same for all (SGD), and no option is tuned for a row.
 
-`--only NAME...` makes some of them and leaves the rest: with a third of the cost, the three networks alone have together
+`--only NAME...` makes some of them and leaves the rest: at a third of the cost, the three networks alone have together
 what a supernet had.
 
 `--jobs` trainings run at the same time, in a process of one thread each. The table is in GitHub's Markdown: top-1 on

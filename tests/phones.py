@@ -50,7 +50,7 @@ class Phone:
         return self
 
     def kill(self) -> None:
-        """Kill the daemon and all that it started, and wait until its port is closed: `sim` would take it for the next one."""
+        """Kill the daemon and all that it started, and wait until its port is closed, which `sim start` waits to be open."""
         daemons = self._daemons()
         self._sim("kill", "phone", str(self.port))
         # As another user than who started it, the daemon does not die with its parent. It is the first
