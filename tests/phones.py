@@ -50,7 +50,7 @@ class Phone:
         return self
 
     def kill(self) -> None:
-        """Kill the daemon and all that it started, and wait until its port is closed, which `sim start` waits to be open."""
+        """Kill the daemon and all that it started, and wait until its port is closed."""
         daemons = self._daemons()
         self._sim("kill", "phone", str(self.port))
         # As another user than who started it, the daemon does not die with its parent. It is the first
@@ -58,6 +58,7 @@ class Phone:
         for daemon in daemons:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(daemon, signal.SIGKILL)
+        # `sim start` waits for an open port: one that is open still would do for it.
         deadline = time.monotonic() + 300
         while self._listens():
             assert time.monotonic() < deadline, f"port {self.port} is still open"
