@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,11 +17,11 @@ from ofa_profiler.errors import UsageError
 from ofa_profiler.ops import AvgPool, Conv, GlobalPool, Layer, Linear, MaxPool, Op, SqueezeExcite
 from ofa_profiler.weights import COUNTER_SUFFIX, Array, Layout, Weights, check_weights
 
-#: The module of each activation that a layer may name.
-ACTIVATIONS: dict[str | None, type[nn.Module]] = {
+#: The module of each activation that a layer may name. ReLU in place: nothing else reads what comes before it.
+ACTIVATIONS: dict[str | None, Callable[[], nn.Module]] = {
     None: nn.Identity,
     "": nn.Identity,
-    "relu": nn.ReLU,
+    "relu": partial(nn.ReLU, inplace=True),
     "relu6": nn.ReLU6,
     "h_swish": nn.Hardswish,
 }
@@ -49,9 +50,11 @@ class ConvModule(nn.Sequential):
 def spatial_mean(x: Tensor) -> Tensor:
     """(N, C, H, W) -> (N, C, 1, 1), summed in the order of the published networks.
 
-    Rounding differences grow through a deep network; with the same order there are none to grow.
+    Rounding differences grow through a deep network; with the same order there are none to grow. `mean` computes the
+    same, but its gradient fills a map, where that of `sum` is a view.
     """
-    return x.mean(3, keepdim=True).mean(2, keepdim=True)
+    height, width = x.shape[2:]
+    return (x.sum(3, keepdim=True) / width).sum(2, keepdim=True) / height
 
 
 class SqueezeExciteModule(nn.Module):
