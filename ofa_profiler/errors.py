@@ -62,6 +62,14 @@ class TransientDeviceError(DeviceError):
     """The device or the way to it failed, and trying again may work."""
 
 
+class SendingCutOff(TransientDeviceError):
+    """The connection was lost while `lacking` bytes were sent that the device did not have; it keeps what arrived."""
+
+    def __init__(self, words: str, lacking: int) -> None:
+        super().__init__(words)
+        self.lacking = lacking
+
+
 class OverBudgetError(OfaError):
     """The chosen network was measured again and is slower than its budget."""
 

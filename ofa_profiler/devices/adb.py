@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
@@ -20,10 +19,10 @@ from ofa_profiler.devices.benchmark_runner import BenchmarkRunner
 from ofa_profiler.devices.options import DeviceOptions
 from ofa_profiler.devices.phone_bundle import get_bundle
 from ofa_profiler.devices.phone_facts import describe_phone
-from ofa_profiler.devices.phone_python import PushCutOff, install_python
+from ofa_profiler.devices.phone_python import install_python
 from ofa_profiler.devices.remote import Connection, RemoteDevice
 from ofa_profiler.devices.shell import Shell, one_line
-from ofa_profiler.errors import DeviceError, TransientDeviceError, UsageError
+from ofa_profiler.errors import DeviceError, SendingCutOff, TransientDeviceError, UsageError
 from ofa_profiler.log import Record
 
 #: The one place of a phone where its shell user may write and run programs.
@@ -37,8 +36,6 @@ _STATES = {
     "no": "this user may not open it: install udev rules for Android phones and plug it in again",
 }
 _LONGEST_NAME = 300
-#: Before a transfer that was cut off goes on.
-_PAUSE_S = 1.0
 _HOW_TO_ATTACH = "switch on 'USB debugging' in the phone's developer options and plug it in"
 _NOT_THERE = f"no such phone is attached (--device adb: lists them); {_HOW_TO_ATTACH}"
 
@@ -125,18 +122,13 @@ class AdbDevice(RemoteDevice):
             yield from BenchmarkRunner(shell, self.root, program, kit, self.options.cores, state.settings).records()
 
     def _meet(self) -> Connection:
-        while True:
-            try:
-                return self._meet_once()
-            except PushCutOff as error:  # noqa: PERF203 (every time there is less to send, so this has an end)
-                self._say(f"{error}; going on")
-                time.sleep(_PAUSE_S)
+        return self._going_on(self._meet_once)
 
     def _meet_once(self) -> Connection:
         believed = not self._was_started
         try:
             return super()._meet()
-        except PushCutOff:
+        except SendingCutOff:
             raise
         except DeviceError:
             if not (believed and self._was_started):

@@ -7,7 +7,7 @@ import secrets
 
 from ofa_profiler.devices.phone_bundle import LAUNCHER, Bundle
 from ofa_profiler.devices.shell import Completed, Shell, one_line
-from ofa_profiler.errors import DeviceError, InputFileError, TransientDeviceError
+from ofa_profiler.errors import DeviceError, InputFileError, SendingCutOff, TransientDeviceError
 
 _MACHINE = "aarch64"
 #: The compressed bundle is sent in pieces of so many bytes. After a cut it goes on with the piece that was cut.
@@ -45,16 +45,12 @@ rm -rf "$1/$3" && mv "$new" "$1/$3" && rm -rf "$1/"python-*.part
 """
 
 
-class PushCutOff(TransientDeviceError):
-    """The connection was lost while the bundle was sent, and the phone has more of it than before."""
-
-
 def install_python(shell: Shell, bundle: Bundle, root: str, *, thorough: bool = False) -> str:
     """Make sure that `bundle` is on the phone, below the folder `root` -> the path of its Python.
 
     Its files are checked when they are brought. Later the folder is believed by its name and its list,
-    unless the check is to be `thorough`, which takes a second or so. Raises `PushCutOff` when the next
-    call has less to send; `DeviceError` for a phone that cannot run it or has no space for it.
+    unless the check is to be `thorough`, which takes a second or so. Raises `SendingCutOff` when the
+    next call may have less to send; `DeviceError` for a phone that cannot run it or has no space for it.
     """
     folder = f"{root}/{bundle.name}"
     check = ["sh", "-c", _CHECK, "sh", folder, bundle.identity, "thorough" if thorough else "quick"]
@@ -84,14 +80,13 @@ def _send(shell: Shell, packed: bytes, root: str, folder: str, need: int) -> Non
     there = set(begun.stdout.decode("utf-8", "replace").split())
     pieces = {f"{start // _PIECE:06d}": packed[start : start + _PIECE] for start in range(0, len(packed), _PIECE)}
     missing = [name for name in pieces if name not in there]
+    lacking = sum(len(pieces[name]) for name in missing)
     for name in missing:
         size, meantime = str(len(pieces[name])), f".incoming-{secrets.token_hex(8)}"
         try:
             done = shell.run(["sh", "-c", _TAKE, "sh", root, folder, name, size, meantime], pieces[name])
         except TransientDeviceError as error:
-            if name == missing[0]:
-                raise
-            raise PushCutOff(f"{error} (Python for phones: {100 * int(name) // len(pieces)}% sent)") from error
+            raise SendingCutOff(str(error), lacking) from error
         _expect_success(shell, done, root, need)
 
 

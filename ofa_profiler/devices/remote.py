@@ -19,14 +19,17 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from ofa_profiler.devices.base import Agent, Device
 from ofa_profiler.devices.options import DeviceOptions
 from ofa_profiler.devices.provision import Board, Wheels, find_wheels
 from ofa_profiler.devices.shell import Running, Shell, one_line
-from ofa_profiler.devices.store import Parcel, SendingCutOff, Store
-from ofa_profiler.errors import DeviceError, TransientDeviceError
+from ofa_profiler.devices.store import Parcel, Store
+from ofa_profiler.errors import DeviceError, SendingCutOff, TransientDeviceError
 from ofa_profiler.kit import RESULTS_FILE, agent_source
+
+T = TypeVar("T")
 
 #: Our signs of life to the agent, and how long it goes on without one.
 _HEARTBEAT_S = 3.0
@@ -71,15 +74,21 @@ class RemoteDevice(Device):
         return ["python3"]
 
     def start(self, kit: Path | None, arguments: Sequence[str]) -> Agent:
+        def start() -> Agent:
+            with self._dropped_on_failure():
+                return self._start(self._reach(), kit, arguments)
+
+        return self._going_on(start)
+
+    def _going_on(self, work: Callable[[], T]) -> T:
+        """Begin `work` again whenever it is cut off while it sends, as long as it has less to send every time."""
         lacking = math.inf
         while True:
             try:
-                with self._dropped_on_failure():
-                    return self._start(self._reach(), kit, arguments)
+                return work()
             except SendingCutOff as cut:  # noqa: PERF203
                 if cut.lacking >= lacking:
                     raise
-                # Every time there is less to send, so this has an end.
                 lacking = cut.lacking
                 self._say(f"{cut}; {lacking / 1e6:.1f} MB were left; going on")
                 time.sleep(_PAUSE_S)

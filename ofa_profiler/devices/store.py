@@ -19,7 +19,7 @@ from typing import Any
 import device_agents
 from ofa_profiler.devices.provision import Wheels
 from ofa_profiler.devices.shell import Shell, one_line
-from ofa_profiler.errors import DeviceError, TransientDeviceError
+from ofa_profiler.errors import DeviceError, SendingCutOff, TransientDeviceError
 from ofa_profiler.log import Record, parse_record
 
 #: Runs the store's source, whose length is the first argument, and leaves the rest of stdin to it. Python looks
@@ -37,14 +37,6 @@ _SIGNALS = 128
 _WORTH_TELLING = 5_000_000
 #: Files above this size come in pieces of it: after a cut only the piece that was cut comes again.
 _PIECE = 1 << 18
-
-
-class SendingCutOff(TransientDeviceError):
-    """The connection was lost while files were sent, of which `lacking` bytes were not there before."""
-
-    def __init__(self, words: str, lacking: int) -> None:
-        super().__init__(words)
-        self.lacking = lacking
 
 
 @dataclass(frozen=True)
