@@ -14,6 +14,9 @@ import pytest
 import sshd
 from sshd import Me, Sshd
 
+from ofa_profiler.devices.phone_bundle import Bundle, get_bundle
+from ofa_profiler.errors import DeviceError
+
 # Before any test file imports the runtime.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 # What a busy machine takes is no fault of what is tested.
@@ -75,3 +78,12 @@ def me(ssh_server: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Me:
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "me"))
     return Me(tmp_path / "me", ssh_server)
+
+
+@pytest.fixture(scope="session")
+def bundle() -> Bundle:
+    """The real one, from the cache of this machine or built now."""
+    try:
+        return get_bundle()
+    except DeviceError as error:
+        pytest.skip(f"needs the internet, once: {error}")

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import tarfile
 import time
 from pathlib import Path
 
 import pytest
 from sshd import free_port
+
+from ofa_profiler.devices import DeviceOptions
+from ofa_profiler.devices.adb import AdbDevice, AdbShell
 
 SIM = Path(__file__).resolve().parents[2] / "shared" / "devices" / "sim"
 
@@ -99,3 +105,22 @@ class Phone:
 
     def __exit__(self, *_error: object) -> None:
         self.stop()
+
+
+def shell_to(spec: str) -> AdbShell:
+    return AdbDevice(spec, DeviceOptions()).connect()
+
+
+#: Found out by something else than 45 s of silence. Durations are not asserted: a busy machine takes its time.
+AT_ONCE = r"^(?!.*no sign of life)"
+
+
+def packed(folder: Path, files: dict[str, bytes], sums: bytes | None = None) -> Path:
+    hashes = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(files.items()))
+    path = folder / "bundle.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name, data in {**files, "SHA256SUMS": hashes.encode() if sums is None else sums}.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return path

@@ -14,6 +14,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from ofa_profiler.devices import DeviceOptions
+from ofa_profiler.devices.shell import Shell
+from ofa_profiler.devices.ssh import SshDevice
+
 SSHD = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin:/sbin")
 
 
@@ -166,3 +170,11 @@ class Me:
 
     def configure(self, text: str) -> None:
         (self.home / ".ssh" / "config").write_text(text)
+
+
+def spec_of(server: Sshd) -> str:
+    return f"ssh:127.0.0.1:{server.port}"
+
+
+def connect(spec: str, **options: object) -> Shell:
+    return SshDevice(spec, DeviceOptions(**options)).connect()  # type: ignore[arg-type]
