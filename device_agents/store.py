@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Keeps the files that an agent needs in a private folder of this device.
 
-The host sends this file, one line of JSON that says what to do, and for `receive` a compressed tar, all
-in one stream through stdin. Standard library only, Python 3.7 or newer. JSON lines on stdout:
+The host sends this file, one line that says what to do (the SHA-256 of some JSON, and that JSON), and for
+`receive` a compressed tar, all in one stream through stdin. Standard library only, Python 3.7 or newer. JSON
+lines on stdout:
 
     {"type": "busy"}           every two seconds: still at work
-    {"type": "store", ...}     the answer; with an `error`, what could not be done
+    {"type": "store", ...}     the answer; with an `error`, what could not be done, and with `again`, worth another try
 
 What can be asked for (`do`):
 
@@ -54,10 +55,15 @@ INCOMING = ".incoming-"
 #: Where the host puts pieces of large files, and how long they wait for the rest.
 PIECES = "pieces"
 PIECES_STAY_S = 7 * 86400
+DAMAGED = "the transfer was cut off or damaged: %s"
 
 
 class Refused(Exception):
     """What was asked for cannot be done; says why."""
+
+
+class Damaged(Exception):
+    """What came is not what was sent, or not all of it; says what."""
 
 
 class Overtaken(Exception):
@@ -215,7 +221,7 @@ def receive(root, stream, files, folders, links, size, joined=()):
             got = unpack(root, incoming, stream, files)
             lacking = sorted(set(files) - got)
             if lacking:
-                raise Refused("the transfer ended early: %d files are missing, like %s" % (len(lacking), lacking[0]))
+                raise Damaged("the transfer ended early: %d files are missing, like %s" % (len(lacking), lacking[0]))
             join(root, incoming, dict(joined))
             for path, target in links.items():
                 make_link(root, path, target)
@@ -242,10 +248,10 @@ def unpack(root, incoming, stream, expected):
         for member in archive:
             sha256 = expected.get(member.name)
             if sha256 is None or not member.isfile():
-                raise Refused("an unexpected file was sent: %r" % member.name)
+                raise Damaged("an unexpected file was sent: %r" % member.name)
             path = inside(root, member.name)
             if copy(archive.extractfile(member), fresh) != sha256:
-                raise Refused("%s was damaged on the way" % member.name)
+                raise Damaged("%s was damaged on the way" % member.name)
             clear_way(root, member.name)
             os.replace(fresh, path)
             got.add(member.name)
@@ -271,7 +277,7 @@ def join(root, incoming, files):
                         os.unlink(piece)
                 raise Overtaken() from None
             if not has(fresh, sha256):
-                raise Refused("%s was damaged on the way" % path)
+                raise Damaged("%s was damaged on the way" % path)
             clear_way(root, path)
             os.replace(fresh, inside(root, path))
 
@@ -390,13 +396,17 @@ def answer(request, stream):
         return {"error": str(error)}
     except Overtaken:
         return {"again": True}
+    except Damaged as error:
+        return {"error": str(error), "again": True}
     except (EOFError, zlib.error, tarfile.TarError) as error:
-        return {"error": "the transfer was cut off: %s" % error}
+        return {"error": DAMAGED % error, "again": True}
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             free = shutil.disk_usage(root).free // (1 << 20)
             need = -(-request.get("size", 0) // (1 << 20))
             return {"error": "the disk is full: %d MB are needed in %s, %d MB are free" % (need, root, free)}
+        if error.errno is None:  # it comes from `gzip`, not from the system
+            return {"error": DAMAGED % error, "again": True}
         return {"error": "%s: %s" % (error.strerror or error, error.filename or root)}
 
 
@@ -405,7 +415,11 @@ def main():
     os.umask(0o077)
     speaker = Speaker()
     stream = sys.stdin.buffer
-    reply = answer(json.loads(stream.readline().decode()), stream)
+    sha256, _, words = stream.readline().rstrip(b"\n").partition(b" ")
+    if hashlib.sha256(words).hexdigest().encode() == sha256:
+        reply = answer(json.loads(words.decode()), stream)
+    else:
+        reply = {"error": "the request was damaged on the way", "again": True}
     speaker.done.set()
     speaker.say(dict(reply, type="store"))
 

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -90,8 +91,9 @@ def store(tmp_path: Path) -> Store:
 def raw(root: Path, request: dict[str, Any], data: bytes = b"") -> dict[str, Any]:
     """Ask as nobody of ours would."""
     command = [sys.executable, "-c", "import sys;exec(sys.stdin.buffer.read(int(sys.argv[1])))", str(len(SOURCE))]
-    words = json.dumps({"root": str(root), **request}).encode() + b"\n"
-    done = subprocess.run(command, input=SOURCE + words + data, capture_output=True, check=True)
+    words = json.dumps({"root": str(root), **request}).encode()
+    line = f"{sha256(words)} ".encode() + words + b"\n"
+    done = subprocess.run(command, input=SOURCE + line + data, capture_output=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -195,6 +197,40 @@ def test_pieces_that_make_another_file(tmp_path):
     for name in ("../a", "/a"):
         joined = {"models/a": [sha256(b"12"), [name]]}
         assert "leaves the folder" in receive(tmp_path, pieces, packed(pieces), joined=joined)["error"]
+
+
+class DamagingShell(ShShell):
+    """Changes or loses one byte of what is sent."""
+
+    def __init__(self, at: int, lost: bool) -> None:
+        self.at, self.lost = at, lost
+
+    def open(self, line: str) -> ShProcess:
+        process = super().open(line)
+        write = process.write
+
+        def damaged(data: bytes) -> None:
+            at, self.at = self.at, self.at - len(data)
+            if 0 <= at < len(data):
+                data = data[:at] + (b"" if self.lost else bytes([data[at] ^ 4])) + data[at + 1 :]
+            write(data)
+
+        process.write = damaged
+        return process
+
+
+@settings(max_examples=60)
+@given(at=st.integers(0, 40_000), lost=st.booleans())
+def test_what_is_damaged_on_the_way_is_worth_another_try(tmp_path_factory, at, lost):
+    """The store's own source, what is asked of it, or the files: nothing wrong is taken, nothing is final."""
+    files = {f"models/{n}": random.Random(n).randbytes(4000) for n in range(5)}
+    store = Store(ShShell(), [sys.executable], str(tmp_path_factory.mktemp("board") / "root"))
+    store.hello()
+    with contextlib.suppress(TransientDeviceError):
+        replace(store, shell=DamagingShell(at, lost)).bring(Parcel(files))
+    assert tree(Path(store.root)).items() <= files.items()
+    store.bring(Parcel(files))
+    assert tree(Path(store.root)) == files
 
 
 def test_what_is_damaged_is_sent_again(store):

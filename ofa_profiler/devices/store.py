@@ -22,12 +22,16 @@ from ofa_profiler.devices.shell import Shell, one_line
 from ofa_profiler.errors import DeviceError, SendingCutOff, TransientDeviceError
 from ofa_profiler.log import Record, parse_record
 
-#: Runs the store's source, whose length is the first argument, and leaves the rest of stdin to it. Python looks
+#: The exit code for what may work the next time (`EX_TEMPFAIL` of sysexits.h).
+_DAMAGED = 75
+#: Runs the store's source, whose length and SHA-256 are the arguments, and leaves the rest of stdin to it. Python looks
 #: for modules in the working directory first, which is somebody's home here, with a `queue.py` in it perhaps.
 _BOOT = (
     "import sys;sys.path=[p for p in sys.path if p];"
     "v=sys.version_info[:2];v>=(3,7) or sys.exit('Python 3.7 or newer is needed, this is %d.%d'%v);"
-    "exec(compile(sys.stdin.buffer.read(int(sys.argv[1])),'store.py','exec'))"
+    "import hashlib;b=sys.stdin.buffer.read(int(sys.argv[1]));"
+    f"hashlib.sha256(b).hexdigest()==sys.argv[2] or sys.exit({_DAMAGED});"
+    "exec(compile(b,'store.py','exec'))"
 )
 #: Models hardly shrink; text does at any level. A higher one would keep the device waiting.
 _LEVEL = 1
@@ -123,21 +127,24 @@ class Store:
 
     def _ask(self, request: Mapping[str, Any], data: Iterable[bytes] = ()) -> Record:
         source = (Path(device_agents.__path__[0]) / "store.py").read_bytes()
-        words = json.dumps({**request, "root": self.root}).encode() + b"\n"
-        stream = Pieces(chain([source, words], data))
-        done = self.shell.run([*self.python, "-c", _BOOT, str(len(source))], stream)
+        words = json.dumps({**request, "root": self.root}).encode()
+        stream = Pieces(chain([source, _sha256(words).encode(), b" ", words, b"\n"], data))
+        done = self.shell.run([*self.python, "-c", _BOOT, str(len(source)), _sha256(source)], stream)
         spec = self.shell.spec
         answers = [record for record in map(_record, done.stdout.splitlines()) if record.get("type") == "store"]
         if not answers:
             if done.exit_code == _NOT_FOUND:
                 raise DeviceError(f"{spec}: there is no {self.python[0]} on the device; the agent needs Python 3.7")
+            if done.exit_code == _DAMAGED:
+                raise TransientDeviceError(f"{spec}: what was sent was damaged on the way")
             # One that was killed, by a signal or with its connection, may do better the next time.
             final = 0 < done.exit_code < _SIGNALS
             raise (DeviceError if final else TransientDeviceError)(
                 f"{spec}: python3 on the device ended with code {done.exit_code}: {one_line(done.stderr)}"
             )
         if "error" in answers[-1]:
-            raise DeviceError(f"{spec}: {one_line(str(answers[-1]['error']))}")
+            again = answers[-1].get("again") is True
+            raise (TransientDeviceError if again else DeviceError)(f"{spec}: {one_line(str(answers[-1]['error']))}")
         return answers[-1]
 
 
