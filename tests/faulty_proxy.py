@@ -19,6 +19,8 @@ class FaultyProxy:
         self.upstream_rate: float | None = None
         #: Cut everything after this many bytes towards the device.
         self.cut_after: int | None = None
+        #: Lose one byte after this many bytes towards the device, without a word.
+        self.lose_after: int | None = None
         self.passed = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         # A small window, so that a sender feels a slow receiver at once.
@@ -52,6 +54,9 @@ class FaultyProxy:
                     if self.cut_after is not None and self.passed > self.cut_after:
                         self.cut_after = None
                         break
+                    if self.lose_after is not None and self.passed > self.lose_after:
+                        self.lose_after = None
+                        data = data[1:]
                 sink.sendall(data)
         _close(source, sink)
 

@@ -292,7 +292,10 @@ def test_a_phone_that_restarts_while_it_measures_loses_nothing(measuring_phone: 
     assert phone.text("data/local/fixed_performance_mode") == "false"
 
 
-@pytest.mark.parametrize("fault", ["cut", pytest.param("stall", marks=pytest.mark.slow)])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("fault", ["cut", pytest.param("stall", marks=SLOW), pytest.param("lose", marks=SLOW)])
 def test_a_link_that_breaks_while_it_measures_loses_nothing(measuring_phone: Phone, tmp_path: Path, fault: str) -> None:
     phone = measuring_phone
     models = [bytes_model(tmp_path / "models", f"op {number}", b"ok %d" % number) for number in range(30)]
@@ -304,13 +307,18 @@ def test_a_link_that_breaks_while_it_measures_loses_nothing(measuring_phone: Pho
             done.append(1)
             if fault == "cut":
                 proxy.cut()
+            elif fault == "lose":
+                proxy.lose_after = proxy.passed
             else:
                 proxy.stalled = True
                 threading.Timer(70, lambda: setattr(proxy, "stalled", False)).start()
 
+    if fault == "lose":
+        proxy.lose_after = 20_000  # in what the phone lacks
     with contextlib.closing(proxy), AdbDevice(f"adb:127.0.0.1:{proxy.port}", SYSTEM) as device:
         results = measure(device, models, QUICK, journal=tmp_path / "j.jsonl", progress=break_once)
     assert done
+    assert fault != "lose" or proxy.passed > 40_000  # it came again
     assert [result.status for result in results.values()] == ["ok"] * 30
 
 
