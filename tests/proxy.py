@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that can cut connections, or let them go silent as a pulled cable does."""
+"""A TCP proxy in front of a device, with which a test cuts, stalls, slows or damages the connection."""
 
 from __future__ import annotations
 
@@ -6,73 +6,93 @@ import contextlib
 import socket
 import struct
 import threading
+import time
 
 
 class Proxy:
-    """Carries connections to `port`. `stall`: what is sent from now on, on old connections, arrives nowhere."""
+    """Carries connections on loopback to `target`. Its attributes may be changed at any time."""
 
-    def __init__(self, port: int) -> None:
-        self.target = port
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        self.pairs: list[tuple[socket.socket, socket.socket]] = []
-        self.stalled: set[socket.socket] = set()
-        self.accepted = 0
-        #: Bytes towards the device after which everything is cut, once.
+    def __init__(self, target: int) -> None:
+        self.target = target
+        #: Take bytes and pass them on later, when this is False again.
+        self.held = False
+        #: Bytes per second towards the device; None for as fast as it goes.
+        self.upstream_rate: float | None = None
+        #: Cut everything, once, when more than so many bytes went towards the device.
         self.cut_after: int | None = None
-        #: Bytes towards the device that a connection carries before it is cut, every time.
+        #: Lose one byte, without a word, when more than so many bytes went towards the device.
+        self.lose_after: int | None = None
+        #: Bytes towards the device that a connection carries before everything is cut, every time.
         self.life: int | None = None
+        #: Bytes that went towards the device, and connections.
+        self.passed = self.accepted = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        # A small window, so that a sender feels a slow receiver at once.
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        self.port = int(self._listener.getsockname()[1])
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._silent: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
-                near, _ = self.listener.accept()
+                near, _ = self._listener.accept()
                 self.accepted += 1
                 try:
                     far = socket.create_connection(("127.0.0.1", self.target))
                 except OSError:
                     near.close()
                     continue
-                self.pairs.append((near, far))
-                for source, target in ((near, far), (far, near)):
-                    threading.Thread(target=self._carry, args=(source, target), daemon=True).start()
+                self._pairs.append((near, far))
+                for source, sink in ((near, far), (far, near)):
+                    threading.Thread(target=self._carry, args=(source, sink, sink is far), daemon=True).start()
 
-    def _carry(self, source: socket.socket, target: socket.socket) -> None:
+    def _carry(self, source: socket.socket, sink: socket.socket, upstream: bool) -> None:
         carried = 0
         with contextlib.suppress(OSError):
-            while data := source.recv(1 << 16):
-                carried += len(data)
-                if self.life is not None and carried > self.life and target.getpeername()[1] == self.target:
-                    self.cut()
-                    return
-                if self.cut_after is not None and target.getpeername()[1] == self.target:
-                    self.cut_after -= len(data)
-                    if self.cut_after < 0:
-                        self.cut_after = None
+            while data := source.recv(4096 if upstream and self.upstream_rate else 1 << 16):
+                while self.held:
+                    time.sleep(0.01)
+                if upstream:
+                    carried += len(data)
+                    self.passed += len(data)
+                    if self.upstream_rate:
+                        time.sleep(len(data) / self.upstream_rate)
+                    if self._cuts_now(carried):
                         self.cut()
                         return
-                if source not in self.stalled:
-                    target.sendall(data)
-            if source not in self.stalled:
-                target.shutdown(socket.SHUT_WR)
+                    if self.lose_after is not None and self.passed > self.lose_after:
+                        self.lose_after = None
+                        data = data[1:]
+                if source not in self._silent:
+                    sink.sendall(data)
+            if source not in self._silent:
+                sink.shutdown(socket.SHUT_WR)
+
+    def _cuts_now(self, carried: int) -> bool:
+        if self.cut_after is not None and self.passed > self.cut_after:
+            self.cut_after = None
+            return True
+        return self.life is not None and carried > self.life
 
     def cut(self) -> None:
-        """Reset every connection, on both sides."""
-        for pair in self.pairs:
+        """Reset all connections, on both sides; new ones are welcome."""
+        pairs, self._pairs = self._pairs, []
+        for pair in pairs:
             for sock in pair:
                 with contextlib.suppress(OSError):
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     sock.shutdown(socket.SHUT_RDWR)
                 sock.close()
-        self.pairs.clear()
 
     def stall(self) -> None:
-        """Drop every byte of the connections there are; neither side is told."""
-        self.stalled.update(sock for pair in self.pairs for sock in pair)
+        """Drop every byte of the connections there are, as a pulled cable does; neither side is told."""
+        self._silent.update(sock for pair in self._pairs for sock in pair)
 
     def close(self) -> None:
+        self.held = False
         self.cut()
         with contextlib.suppress(OSError):
-            self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()

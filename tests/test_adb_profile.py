@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faulty_proxy import FaultyProxy
 from phones import Phone
+from proxy import Proxy
 from sshd import free_port
 
 from ofa_profiler.devices.phone_bundle import get_bundle
@@ -62,7 +62,7 @@ def wait_for_visits(journal: Path, count: int, process: subprocess.Popen[str], t
 
 def test_a_table_of_a_phone_through_every_fault(phone: Phone, tmp_path: Path) -> None:
     """The host killed with -9, the phone switched off and on, the cable pulled: nothing lost, nothing twice."""
-    proxy = FaultyProxy(phone.port)
+    proxy = Proxy(phone.port)
     spec, journal = f"adb:127.0.0.1:{proxy.port}", tmp_path / "phone.jsonl"
 
     killed = start(command(spec, tmp_path))

@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from faulty_proxy import FaultyProxy
 from kits import QUICK, SHAPE
 from phones import Phone
+from proxy import Proxy
 from sshd import free_port
 
 from ofa_profiler.devices import DeviceOptions, benchmark_runner
@@ -159,7 +159,7 @@ def test_models_whose_transfer_is_cut_come_by_and_by(
         path = tmp_path / "models" / f"{name}.tflite"
         path.write_bytes(path.read_bytes() + random.Random(number).randbytes(100_000))
         models[-1] = Model.from_file(name, path, SHAPE)
-    proxy = FaultyProxy(phone.port)
+    proxy = Proxy(phone.port)
     cuts: list[int] = []
 
     def cut_again(progress: Progress) -> None:

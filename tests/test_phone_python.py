@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faulty_proxy import FaultyProxy
 from kits import QUICK, STUB_NUMPY, STUB_RUNTIME, bytes_model
 from phones import Phone, packed
+from proxy import Proxy
 from sshd import free_port
 
 from ofa_profiler.devices import DeviceOptions, phone_python
@@ -110,7 +110,7 @@ def test_damage_is_repaired(phone: Phone, bundle: Bundle, name: str) -> None:
     assert not leftovers(phone)
 
 
-class CuttingProxy(FaultyProxy):
+class CuttingProxy(Proxy):
     """Cuts every connection after so many bytes, until it has done so `cuts` times."""
 
     def __init__(self, target: int, after: int, cuts: int) -> None:
@@ -156,7 +156,7 @@ def small_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
 
 def test_a_push_sends_what_was_cut_off_and_no_more(phone: Phone, small_bundle: Bundle) -> None:
     root, cuts, left = f"{ROOT}/small", 0, [1_000_000]
-    proxy = FaultyProxy(phone.port)
+    proxy = Proxy(phone.port)
     with contextlib.closing(proxy):
         while cuts < 20:
             proxy.cut_after = proxy.passed + 230_000
@@ -299,7 +299,7 @@ SLOW = pytest.mark.slow
 def test_a_link_that_breaks_while_it_measures_loses_nothing(measuring_phone: Phone, tmp_path: Path, fault: str) -> None:
     phone = measuring_phone
     models = [bytes_model(tmp_path / "models", f"op {number}", b"ok %d" % number) for number in range(30)]
-    proxy = FaultyProxy(phone.port)
+    proxy = Proxy(phone.port)
     done: list[int] = []
 
     def break_once(progress: Progress) -> None:
@@ -310,8 +310,8 @@ def test_a_link_that_breaks_while_it_measures_loses_nothing(measuring_phone: Pho
             elif fault == "lose":
                 proxy.lose_after = proxy.passed
             else:
-                proxy.stalled = True
-                threading.Timer(70, lambda: setattr(proxy, "stalled", False)).start()
+                proxy.held = True
+                threading.Timer(70, lambda: setattr(proxy, "held", False)).start()
 
     if fault == "lose":
         proxy.lose_after = 20_000  # in what the phone lacks

@@ -16,8 +16,8 @@ from typing import BinaryIO
 
 import pytest
 from adb_shell.exceptions import UsbReadFailedError
-from faulty_proxy import FaultyProxy
 from phones import AT_ONCE, Phone, shell_to
+from proxy import Proxy
 from sshd import free_port
 
 from ofa_profiler.devices import adb_bridge, adb_direct, adb_link
@@ -32,7 +32,7 @@ from ofa_profiler.errors import DeviceError, TransientDeviceError
 
 def test_a_slow_link_loses_nothing(phone: Phone) -> None:
     """The kernel takes a part of what is sent; adb-shell's own transport forgets the rest."""
-    proxy = FaultyProxy(phone.port)
+    proxy = Proxy(phone.port)
     proxy.upstream_rate = 1.5e6
     data = random.Random(2).randbytes(3 << 20)
     with contextlib.closing(proxy), contextlib.closing(shell_to(f"adb:127.0.0.1:{proxy.port}")) as shell:
@@ -77,16 +77,16 @@ def test_a_daemon_that_dies_is_noticed_at_once(own_phone: Phone) -> None:
 def test_a_dead_link_is_noticed_by_asking(phone: Phone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adb_bridge, "_PING_EVERY_S", 0.5)
     monkeypatch.setattr(AdbLink.ping, "__defaults__", (2.0,))
-    proxy = FaultyProxy(phone.port)
+    proxy = Proxy(phone.port)
     with contextlib.closing(proxy), contextlib.closing(shell_to(f"adb:127.0.0.1:{proxy.port}")) as shell:
         running = shell.spawn(["cat"])
-        proxy.stalled = True
+        proxy.held = True
         with pytest.raises(TransientDeviceError, match="does not answer"):
             running.output.read_line(100)
 
 
 def test_a_cut_during_a_push_is_an_error_that_may_be_tried_again(phone: Phone) -> None:
-    proxy = FaultyProxy(phone.port)
+    proxy = Proxy(phone.port)
     proxy.cut_after = 1 << 20
     with contextlib.closing(proxy):
         shell = shell_to(f"adb:127.0.0.1:{proxy.port}")

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty_proxy import FaultyProxy
 from phones import Phone, shell_to
+from proxy import Proxy
 from sshd import free_port
 
 from ofa_profiler.devices import DeviceOptions, adb_direct, open_device
@@ -142,7 +142,7 @@ def test_the_state_is_set_and_set_back(shell: AdbShell, phone: Phone) -> None:
 
 
 def test_the_state_is_set_back_when_the_connection_is_lost(phone: Phone) -> None:
-    proxy = FaultyProxy(phone.port)
+    proxy = Proxy(phone.port)
     with contextlib.closing(proxy):
         shell = shell_to(f"adb:127.0.0.1:{proxy.port}")
         with contextlib.closing(shell), AndroidState(shell, ROOT):

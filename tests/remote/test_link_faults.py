@@ -114,7 +114,7 @@ def test_a_connection_that_is_cut_while_models_are_sent(proxy, models, store, tm
     ballast = bytes_model(tmp_path / "heavy", "ballast", os.urandom(3_000_000))
     with quick(f"ssh:127.0.0.1:{proxy.port}") as device:
         device.describe()
-        proxy.cut_after = 1_500_000
+        proxy.cut_after = proxy.passed + 1_500_000
         measured = measure(device, [*models, *heavy, ballast], SETTINGS, journal=journal)
     assert proxy.accepted == 2
     assert [m.ok for m in measured.values()] == [True] * 6 + [False]
