@@ -50,25 +50,33 @@ class Proxy:
 
     def _carry(self, source: socket.socket, sink: socket.socket, upstream: bool) -> None:
         carried = 0
-        with contextlib.suppress(OSError):
+        try:
             while data := source.recv(4096 if upstream and self.upstream_rate else 1 << 16):
                 while self.held:
                     time.sleep(0.01)
                 if upstream:
                     carried += len(data)
-                    self.passed += len(data)
-                    if self.upstream_rate:
-                        time.sleep(len(data) / self.upstream_rate)
-                    if self._cuts_now(carried):
-                        self.cut()
-                        return
-                    if self.lose_after is not None and self.passed > self.lose_after:
-                        self.lose_after = None
-                        data = data[1:]
+                    data = self._towards_device(data, carried)
                 if source not in self._silent:
                     sink.sendall(data)
             if source not in self._silent:
                 sink.shutdown(socket.SHUT_WR)
+        except OSError:  # one side was killed or reset: the other is to know
+            if source not in self._silent:
+                _reset(source, sink)
+
+    def _towards_device(self, data: bytes, carried: int) -> bytes:
+        """What is left of `data`. Raises `OSError` when it is cut."""
+        self.passed += len(data)
+        if self.upstream_rate:
+            time.sleep(len(data) / self.upstream_rate)
+        if self._cuts_now(carried):
+            self.cut()
+            raise ConnectionResetError
+        if self.lose_after is not None and self.passed > self.lose_after:
+            self.lose_after = None
+            return data[1:]
+        return data
 
     def _cuts_now(self, carried: int) -> bool:
         if self.cut_after is not None and self.passed > self.cut_after:
@@ -80,11 +88,7 @@ class Proxy:
         """Reset all connections, on both sides; new ones are welcome."""
         pairs, self._pairs = self._pairs, []
         for pair in pairs:
-            for sock in pair:
-                with contextlib.suppress(OSError):
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                    sock.shutdown(socket.SHUT_RDWR)
-                sock.close()
+            _reset(*pair)
 
     def stall(self) -> None:
         """Drop every byte of the connections there are, as a pulled cable does; neither side is told."""
@@ -96,3 +100,11 @@ class Proxy:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+
+
+def _reset(*sockets: socket.socket) -> None:
+    for sock in sockets:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.shutdown(socket.SHUT_RDWR)
+        sock.close()
