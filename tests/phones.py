@@ -116,6 +116,7 @@ AT_ONCE = r"^(?!.*no sign of life)"
 
 
 def packed(folder: Path, files: dict[str, bytes], sums: bytes | None = None) -> Path:
+    """A bundle of these files, with their hashes, or with other `sums`."""
     hashes = "".join(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(files.items()))
     path = folder / "bundle.tar.gz"
     with tarfile.open(path, "w:gz") as archive:

@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a device, with which a test cuts, stalls, slows or damages the connection."""
+"""A TCP proxy in front of a device, with which a test cuts, stalls or slows the connection."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ class Proxy:
         self.upstream_rate: float | None = None
         #: Cut everything, once, when more than so many bytes went towards the device.
         self.cut_after: int | None = None
-        #: Lose one byte, without a word, when more than so many bytes went towards the device.
-        self.lose_after: int | None = None
         #: Bytes towards the device that a connection carries before everything is cut, every time.
         self.life: int | None = None
         #: Bytes that went towards the device, and connections.
@@ -56,7 +54,7 @@ class Proxy:
                     time.sleep(0.01)
                 if upstream:
                     carried += len(data)
-                    data = self._towards_device(data, carried)
+                    self._count(data, carried)
                 if source not in self._silent:
                     sink.sendall(data)
             if source not in self._silent:
@@ -65,18 +63,14 @@ class Proxy:
             if source not in self._silent:
                 _reset(source, sink)
 
-    def _towards_device(self, data: bytes, carried: int) -> bytes:
-        """What is left of `data`. Raises `OSError` when it is cut."""
+    def _count(self, data: bytes, carried: int) -> None:
+        """Take note of what goes towards the device, and slow it down. Raises `OSError` when it is cut."""
         self.passed += len(data)
         if self.upstream_rate:
             time.sleep(len(data) / self.upstream_rate)
         if self._cuts_now(carried):
             self.cut()
             raise ConnectionResetError
-        if self.lose_after is not None and self.passed > self.lose_after:
-            self.lose_after = None
-            return data[1:]
-        return data
 
     def _cuts_now(self, carried: int) -> bool:
         if self.cut_after is not None and self.passed > self.cut_after:
