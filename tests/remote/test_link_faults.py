@@ -129,7 +129,7 @@ def test_a_link_that_never_lasts_for_one_file(proxy, store, tmp_path):
         # An ssh server takes 2 MB before a program has read them, and a cut takes them away again.
         proxy.life = 3_500_000
         measured = measure(device, [ballast], SETTINGS)
-    assert proxy.accepted > 5
+    assert proxy.accepted >= 4, "three connections carry 10.5 of 12 MB"
     assert not measured["ballast"].ok, "it has arrived, and is no model"
     assert (store / "models" / ballast.path.name).read_bytes() == ballast.path.read_bytes()
     assert not list((store / "pieces").iterdir())
