@@ -14,6 +14,7 @@ import pytest
 import sshd
 from sshd import Me, Sshd
 
+from ofa_profiler import verify
 from ofa_profiler.devices.phone_bundle import Bundle, get_bundle
 from ofa_profiler.errors import DeviceError
 
@@ -48,6 +49,12 @@ def exact_numbers() -> Iterator[None]:
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_flush_denormal(False)
+
+
+@pytest.fixture
+def without_drift(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ofa-verify` does not look for drift, so that a test need not wait until this machine is steady."""
+    monkeypatch.setitem(verify._SAMPLING, "reference_every_s", None)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,8 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
+from typing import Literal
 
 
 class Proxy:
@@ -22,6 +24,8 @@ class Proxy:
         self.cut_after: int | None = None
         #: Bytes towards the device that a connection carries before everything is cut, every time.
         self.life: int | None = None
+        #: What becomes of bytes as they are passed on; `Damage` is one for this.
+        self.damage: Callable[[bytes, bool], bytes] = lambda data, _upstream: data
         #: Bytes that went towards the device, and connections.
         self.passed = self.accepted = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -55,6 +59,7 @@ class Proxy:
                 if upstream:
                     carried += len(data)
                     self._count(data, carried)
+                data = self.damage(data, upstream)
                 if source not in self._silent:
                     sink.sendall(data)
             if source not in self._silent:
@@ -94,6 +99,29 @@ class Proxy:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+
+
+class Damage:
+    """Drops, changes or adds one byte, once: that at `position` of all that goes in one direction."""
+
+    def __init__(self, position: int, kind: Literal["drop", "change", "add"], *, upstream: bool) -> None:
+        self.position, self.kind, self.upstream = position, kind, upstream
+        self.done = False
+        self._passed = 0
+        self._lock = threading.Lock()  # several connections may pass at once
+
+    def __call__(self, data: bytes, upstream: bool) -> bytes:
+        if upstream != self.upstream or self.done:
+            return data
+        with self._lock:
+            at = self.position - self._passed
+            self._passed += len(data)
+            if at >= len(data) or self.done:
+                return data
+            self.done = True
+        old = data[at : at + 1]
+        new = {"drop": b"", "change": bytes([old[0] ^ 0x10]), "add": old + old}[self.kind]
+        return data[:at] + new + data[at + 1 :]
 
 
 def _reset(*sockets: socket.socket) -> None:

@@ -189,7 +189,10 @@ def interrupted_at(process: subprocess.Popen[str], out: Path, visits: int, numbe
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow), (signal.SIGKILL, -9)],
+)
 def test_interrupted_and_run_again_it_goes_on(tmp_path, number, code):
     command = ["--device", "local", "--out", str(tmp_path), "--name", "table", *SHORT]
     kept = b""

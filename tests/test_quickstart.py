@@ -71,12 +71,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) 
     return out, ends
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_with_130_and_says_how_to_go_on(runs: tuple[Path, list[tuple[int, str]]]) -> None:
     code, output = runs[1][0]
     assert code == 130, output
     assert "run it again to go on" in output
 
 
+@pytest.mark.slow
 def test_it_leaves_what_it_promises(runs: tuple[Path, list[tuple[int, str]]]) -> None:
     out, ends = runs
     code, output = ends[1]
@@ -101,6 +103,7 @@ def test_it_leaves_what_it_promises(runs: tuple[Path, list[tuple[int, str]]]) ->
     assert session.get_modelmeta().custom_metadata_map["weights"] == result["weights"]
 
 
+@pytest.mark.slow
 def test_it_shows_the_commands_and_sums_up(runs: tuple[Path, list[tuple[int, str]]]) -> None:
     output = runs[1][1][1]
     commands = [line.split()[1].rsplit("/", 1)[-1] for line in output.splitlines() if line.startswith("$ ")]
@@ -109,6 +112,7 @@ def test_it_shows_the_commands_and_sums_up(runs: tuple[Path, list[tuple[int, str
         assert words in output
 
 
+@pytest.mark.slow
 def test_a_second_time_nothing_is_measured_again_but_the_network(runs: tuple[Path, list[tuple[int, str]]]) -> None:
     code, output = runs[1][2]
     assert code == 0, output

@@ -266,6 +266,7 @@ def test_failed_ops_are_left_out_with_a_warning(run: Any, tmp_path: Path) -> Non
 # --- measured again ------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("without_drift")
 def test_verify_measures_the_winner(run: Any, tmp_path: Path) -> None:
     """Far from the budget, either way, so that the speed of the machine does not matter."""
     generous = save_table(tmp_path / "generous.csv", factor=1000, **AS_MEASURED)
@@ -277,6 +278,7 @@ def test_verify_measures_the_winner(run: Any, tmp_path: Path) -> None:
     assert json.loads(Path("out/search/search.json").read_text()) == done.document
 
 
+@pytest.mark.usefixtures("without_drift")
 def test_over_the_budget_when_measured(run: Any, tmp_path: Path) -> None:
     hopeless = save_table(tmp_path / "hopeless.csv", factor=1e-5, **AS_MEASURED)
     arguments = ("--lut", str(hopeless), "--budget", "0.1us", "--predictor", "macs", "--verify", "local", "--no-export")

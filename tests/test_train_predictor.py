@@ -242,6 +242,7 @@ def test_killed_with_9_while_it_measures(workshop: Path, finished: Path, tmp_pat
     assert rows_of(out) == rows_of(finished)
 
 
+@pytest.mark.slow
 def test_more_samples_and_other_numbers_of_processes_go_on(workshop: Path, finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert main(options(workshop, out, samples=12)) == 0

@@ -56,6 +56,7 @@ def same(these: dict[str, torch.Tensor], those: dict[str, torch.Tensor]) -> bool
 # --- interruptions ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_killed_training_ends_like_an_unbroken_one(tmp_path: Path) -> None:
     """Killed at any time, twice, and in fresh processes: the same weights to the last bit, and the same log."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"

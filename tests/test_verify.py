@@ -27,6 +27,8 @@ from ofa_profiler.table import LatencyTable, Row
 from ofa_profiler.verification import Subnet, Verification
 from ofa_profiler.verify import _doubts, settings_of, store_validation, verify
 
+pytestmark = pytest.mark.usefixtures("without_drift")
+
 SPACE = get_space("cifar-mbv3").with_resolutions([24])
 MACS_PER_MS = 2e7
 SETTINGS = {"runtime": "onnxruntime", "precision": "fp32", "provider": None, "threads": 1, "batch": 1}

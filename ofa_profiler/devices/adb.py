@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 from ofa_profiler.devices.adb_bridge import Bridge
@@ -67,6 +67,7 @@ class AdbDevice(RemoteDevice):
         self._phone = spec.partition(":")[2]
         self._state: AndroidState | None = None
         self._was_started = False
+        self._said: set[str] = set()
         if not self._phone:
             raise UsageError(which_phone())
         if not self._phone.isprintable() or len(self._phone) > _LONGEST_NAME:
@@ -115,11 +116,36 @@ class AdbDevice(RemoteDevice):
 
     def measure_kit(self, kit: Path, seen: int) -> Generator[Record, None, None]:
         program = self.options.benchmark_model
-        if program is None:
-            yield from super().measure_kit(kit, seen)
-            return
-        with contextlib.closing(self.connect()) as shell, AndroidState(shell, self.root) as state:
-            yield from BenchmarkRunner(shell, self.root, program, kit, self.options.cores, state.settings).records()
+        with self._believed_twice():
+            if program is None:
+                yield from super().measure_kit(kit, seen)
+                return
+            with contextlib.closing(self.connect()) as shell, AndroidState(shell, self.root) as state:
+                yield from BenchmarkRunner(shell, self.root, program, kit, self.options.cores, state.settings).records()
+
+    def start(self, kit: Path | None, arguments: Sequence[str]) -> Agent:
+        with self._believed_twice():
+            return super().start(kit, arguments)
+
+    def _reach(self) -> Connection:
+        with self._believed_twice():
+            return super()._reach()
+
+    @contextlib.contextmanager
+    def _believed_twice(self) -> Iterator[None]:
+        """Let what looks final count when it comes a second time, in the same words.
+
+        Nothing guards a command line on its way to the daemon: one that was damaged fails as a wrong one does.
+        """
+        try:
+            yield
+        except TransientDeviceError:
+            raise
+        except (DeviceError, UsageError) as error:
+            if not self._met or str(error) in self._said:
+                raise
+            self._said.add(str(error))
+            raise TransientDeviceError(str(error)) from error
 
     def _meet(self) -> Connection:
         return self._going_on(self._meet_once)

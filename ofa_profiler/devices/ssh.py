@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -184,10 +185,25 @@ def _failures(spec: str, doing: str) -> Iterator[None]:
         if "EOF" in str(error) or "timeout" in str(error).lower():  # that was no answer
             raise TransientDeviceError(f"{spec}: {doing}: {one_line(str(error))}") from None
         raise
-    except (paramiko.SSHException, EOFError, OSError) as error:
+    except Exception as error:  # of any kind: a packet that was damaged can trip any of paramiko's parsers
         if str(error) == _NO_METHODS:
             raise
         raise TransientDeviceError(f"{spec}: {doing}: {_reason(error)}") from None
+
+
+@contextlib.contextmanager
+def _answered(transport: paramiko.Transport) -> Iterator[None]:
+    """Close a connection on which no answer comes: for some of them paramiko waits for ever.
+
+    A byte that is lost on the way leaves either side waiting for the end of a packet, on a connection that is fine.
+    """
+    timer = threading.Timer(_ANSWER_TIMEOUT_S, transport.close)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _reason(error: BaseException) -> str:
@@ -229,7 +245,8 @@ class SshShell(Shell):
                         words = f"the ssh server starts no program for us ({refusal.text}); see MaxSessions there"
                         raise DeviceError(f"{self.spec}: {words}") from None
                 time.sleep(_ROOM_STEP_S)
-            channel.exec_command(for_any_login_shell(line).encode("utf-8", "surrogateescape"))
+            with _answered(transport):
+                channel.exec_command(for_any_login_shell(line).encode("utf-8", "surrogateescape"))
             return SshProcess(self.spec, channel)
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import threading
 import time
 from dataclasses import replace
@@ -11,6 +12,7 @@ from dataclasses import replace
 import pytest
 from counting import Counting
 from kits import QUICK, bytes_model, conv_model
+from proxy import Damage
 from remotes import SETTINGS, SYSTEM, agents_of, at, check, quick, results_on
 
 from ofa_profiler.devices import open_device
@@ -143,6 +145,23 @@ def test_a_link_that_brings_nothing_is_given_up(proxy, store, tmp_path):
         proxy.life = 500_000
         with pytest.raises(DeviceError, match="the connection is lost"):
             measure(device, [ballast], SETTINGS)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_byte_that_is_lost_changed_or_too_much_costs_another_try(proxy, models, store, tmp_path, monkeypatch, seed):
+    """Wherever it is: in either direction, from the login (the first 3 kB) to the results."""
+    monkeypatch.setattr("ofa_profiler.devices.ssh._ANSWER_TIMEOUT_S", 5.0)
+    monkeypatch.setattr("ofa_profiler.devices.shell.SILENCE_S", 5.0)
+    monkeypatch.setattr("ofa_profiler.devices.remote._HEARTBEAT_S", 0.5)
+    rng = random.Random(seed)
+    kind, upstream = rng.choice(["drop", "change", "add"]), rng.random() < 0.5
+    damage = Damage(round(10 ** rng.uniform(2, 3.9)), kind, upstream=upstream)
+    with quick(f"ssh:127.0.0.1:{proxy.port}") as device:
+        device.close()
+        proxy.damage = damage
+        measure(device, models, SETTINGS, journal=tmp_path / "j.jsonl")
+    assert damage.done
+    check(tmp_path / "j.jsonl", store, models)
 
 
 def test_a_link_that_dies_without_a_word(proxy, models, store, tmp_path, monkeypatch):
