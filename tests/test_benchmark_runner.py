@@ -35,6 +35,7 @@ case $what in
   crash) echo "INFO: STARTING!"; kill -SEGV $$;;
   refuse) echo "ERROR: Node number 2 failed to prepare." >&2; exit 1;;
   hang) sleep 600;;
+  once) [ -e "$graph.killed" ] || { touch "$graph.killed"; kill -KILL $$; };;
   few) runs=$((runs - 1));;
 esac
 echo "INFO: Initialized session in 1.5ms."
@@ -79,6 +80,7 @@ def test_models_are_measured_and_failures_stay_alone(phone: Phone, program: Path
     kinds = {
         "fast": "time 11",
         "slow $(id) 'é": "time 111001",
+        "killed once": "once 12",
         "crash": "crash 5",
         "refuse": "refuse 5",
         "cut": "cut 5",
@@ -97,6 +99,7 @@ def test_models_are_measured_and_failures_stay_alone(phone: Phone, program: Path
 
     assert results["fast"].median_ms == 0.011
     assert results["slow $(id) 'é"].median_ms == 111.001
+    assert results["killed once"].median_ms == 0.012
     errors = {key: result.error or "" for key, result in results.items() if not result.ok}
     assert errors.keys() == {"crash", "refuse", "cut", "few", "hang"}
     assert "139" in errors["crash"]

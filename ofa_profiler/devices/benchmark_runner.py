@@ -7,6 +7,7 @@ median of its runs (their mean in older versions of the tool); `statistics` in t
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gzip
 import hashlib
@@ -122,7 +123,7 @@ class BenchmarkRunner:
             words = ["taskset", f"{sum(1 << core for core in cores):x}", *words]
         begin = time.monotonic()
         try:
-            timing = parse(self._output(words, settings.op_timeout_s), runs=runs, delegate=delegate)
+            timing = self._timing(words, settings.op_timeout_s, runs, delegate)
             record.update(_seen(timing, [visit["samples_ns"][0] for visit in before]))
         except TimeoutError:
             record.update(status="failed", cause="timeout", error=f"no answer within {settings.op_timeout_s:g} s")
@@ -130,6 +131,12 @@ class BenchmarkRunner:
             record.update(status="failed", cause="exception", error=str(error))
         record["seconds"] = round(time.monotonic() - begin, 6)
         return record
+
+    def _timing(self, words: list[str], timeout_s: float, runs: int, delegate: str | None) -> Timing:
+        """Of one call, or of a second: phones short of memory kill programs, and nothing guards a command line."""
+        with contextlib.suppress(ValueError):
+            return parse(self._output(words, timeout_s), runs=runs, delegate=delegate)
+        return parse(self._output(words, timeout_s), runs=runs, delegate=delegate)
 
     def _output(self, words: list[str], timeout_s: float) -> str:
         """All that a program writes. Raises `TimeoutError` if it runs for longer, `ValueError` if it fails."""

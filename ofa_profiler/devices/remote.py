@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import json
 import math
-import threading
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ofa_profiler.devices.base import Agent, Device
+from ofa_profiler.devices.heartbeat import Heartbeat
 from ofa_profiler.devices.options import DeviceOptions
 from ofa_profiler.devices.provision import Board, Wheels, find_wheels
 from ofa_profiler.devices.shell import Running, Shell, one_line
@@ -192,15 +192,7 @@ class RemoteAgent(Agent):
     def __init__(self, running: Running, *, heartbeat: bool, failed: Callable[[], None]) -> None:
         self._running = running
         self._failed = failed
-        self._over = threading.Event()
-        if heartbeat:
-            threading.Thread(target=self._beat, daemon=True).start()
-
-    def _beat(self) -> None:
-        # What goes wrong here, the reader finds out.
-        with contextlib.suppress(DeviceError):
-            while not self._over.wait(_HEARTBEAT_S):
-                self._running.process.write(b"\n")
+        self._heartbeat = Heartbeat(running.process, _HEARTBEAT_S) if heartbeat else None
 
     def read_line(self, limit: int) -> bytes:
         try:
@@ -218,7 +210,8 @@ class RemoteAgent(Agent):
         return (f"exit code {code}" if code >= 0 else "killed"), words
 
     def close(self) -> None:
-        self._over.set()
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
         process = self._running.process
         with contextlib.suppress(DeviceError):
             process.close_input()  # ends it

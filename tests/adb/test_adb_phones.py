@@ -16,7 +16,7 @@ from phones import Phone, shell_to
 from proxy import Proxy
 from sshd import free_port
 
-from ofa_profiler.devices import DeviceOptions, adb_direct, open_device
+from ofa_profiler.devices import DeviceOptions, adb_direct, android_state, open_device
 from ofa_profiler.devices.adb import ROOT, AdbDevice, AdbShell, attached_phones, which_phone
 from ofa_profiler.devices.adb_keys import load_signer, public_key_text
 from ofa_profiler.devices.adb_server import find_server
@@ -149,6 +149,21 @@ def test_the_state_is_set_back_when_the_connection_is_lost(phone: Phone) -> None
             assert state(phone) == ("true", "true")
             proxy.cut()
             wait_for(lambda: state(phone) == ("false", "false"))
+
+
+def test_the_state_is_set_back_when_nothing_more_is_heard_of_us(phone: Phone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wireless link that is gone, or a computer without power: nobody tells the phone."""
+    monkeypatch.setattr(android_state, "_HEARTBEAT_S", 0.5)
+    monkeypatch.setattr(android_state, "_PATIENCE_S", 5)
+    proxy = Proxy(phone.port)
+    with contextlib.closing(proxy):
+        shell = shell_to(f"adb:127.0.0.1:{proxy.port}")
+        with contextlib.closing(shell), AndroidState(shell, ROOT):
+            time.sleep(8)  # longer than it waits
+            assert state(phone) == ("true", "true")
+            proxy.stall()
+            wait_for(lambda: state(phone) == ("false", "false"))
+            proxy.cut()  # nothing more to wait for on our side either
 
 
 def test_the_state_is_set_back_by_the_next_run_when_the_phone_went_off(own_phone: Phone) -> None:
