@@ -260,12 +260,12 @@ def test_a_connection_that_is_cut_is_no_exit_code(ssh_server, me):
 
 
 def test_a_link_that_goes_silent_is_noticed(ssh_server, me, monkeypatch):
-    monkeypatch.setattr("ofa_profiler.devices.shell.SILENCE_S", 2.0)
     proxy = Proxy(ssh_server.port)
     me.know(ssh_server, proxy.port)
     shell = connect(f"ssh:127.0.0.1:{proxy.port}")
     running = shell.spawn([sys.executable, "-c", "print(1, flush=True); import time; time.sleep(60)"])
     assert running.output.read_line(100) == b"1\n"
+    monkeypatch.setattr("ofa_profiler.devices.shell.SILENCE_S", 2.0)
     proxy.stall()
     with pytest.raises(TransientDeviceError, match="no sign of life for 2 s"):
         running.output.read_line(100)

@@ -165,7 +165,7 @@ def test_a_byte_that_is_lost_changed_or_too_much_costs_another_try(proxy, models
 
 
 def test_a_link_that_dies_without_a_word(proxy, models, store, tmp_path, monkeypatch):
-    monkeypatch.setattr("ofa_profiler.devices.shell.SILENCE_S", 2.0)
+    monkeypatch.setattr("ofa_profiler.devices.shell.SILENCE_S", 4.0)
     monkeypatch.setattr("ofa_profiler.devices.remote._HEARTBEAT_S", 0.3)
     monkeypatch.setattr("ofa_profiler.devices.remote._AGENT_PATIENCE_S", 2)
     monkeypatch.setattr("ofa_profiler.devices.remote._FAREWELL_S", 0.5)
@@ -174,7 +174,7 @@ def test_a_link_that_dies_without_a_word(proxy, models, store, tmp_path, monkeyp
     with quick(f"ssh:127.0.0.1:{proxy.port}") as device:
         measure(device, models, settings, journal=journal, progress=at(5, proxy.stall))
     check(journal, store, models)
-    assert proxy.accepted == 2
+    assert proxy.accepted >= 2
 
 
 def test_an_agent_outlives_a_silent_link_only_for_its_patience(proxy, ssh_server, models, store, tmp_path, monkeypatch):
