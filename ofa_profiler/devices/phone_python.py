@@ -11,7 +11,7 @@ from ofa_profiler.errors import DeviceError, InputFileError, SendingCutOff, Tran
 
 _MACHINE = "aarch64"
 #: The compressed bundle is sent in pieces of so many bytes. After a cut it goes on with the piece that was cut.
-_PIECE = 1 << 20
+_PIECE = 1 << 19
 #: Arguments: the folder of the bundle, the SHA-256 of its list of files, and whether to read them all.
 _CHECK = """\
 cd "$1" 2>/dev/null && [ "$(sha256sum SHA256SUMS)" = "$2  SHA256SUMS" ] || exit 1

@@ -25,7 +25,7 @@ from ofa_profiler.devices.heartbeat import Heartbeat
 from ofa_profiler.devices.options import DeviceOptions
 from ofa_profiler.devices.provision import Board, Wheels, find_wheels
 from ofa_profiler.devices.shell import Running, Shell, one_line
-from ofa_profiler.devices.store import Parcel, Store
+from ofa_profiler.devices.store import PIECE, Parcel, Store
 from ofa_profiler.errors import DeviceError, SendingCutOff, TransientDeviceError
 from ofa_profiler.kit import RESULTS_FILE, agent_source
 
@@ -36,8 +36,9 @@ _HEARTBEAT_S = 3.0
 _AGENT_PATIENCE_S = 20
 #: A device that was reached, and then lost before anything was measured, is tried so often again.
 _FIRST_TRIES = 3
-#: Before a transfer that was cut off goes on.
+#: Before a transfer that was cut off goes on, and how many tries in a row may bring nothing.
 _PAUSE_S = 1.0
+_FRUITLESS_TRIES = 6
 #: An agent that is told to end may take this long.
 _FAREWELL_S = 5.0
 
@@ -64,6 +65,7 @@ class RemoteDevice(Device):
         self.options = options
         self._connection: Connection | None = None
         self._met = False
+        self._at_once: float = math.inf
 
     @abstractmethod
     def connect(self) -> Shell:
@@ -81,16 +83,20 @@ class RemoteDevice(Device):
         return self._going_on(start)
 
     def _going_on(self, work: Callable[[], T]) -> T:
-        """Begin `work` again whenever it is cut off while it sends, as long as it has less to send every time."""
-        lacking = math.inf
+        """Begin `work` again when it is cut off while it sends, as long as it has less to send now and then."""
+        lacking, fruitless = math.inf, 0
         while True:
             try:
                 return work()
-            except SendingCutOff as cut:  # noqa: PERF203
-                if cut.lacking >= lacking:
+            except TransientDeviceError as error:  # noqa: PERF203
+                if isinstance(error, SendingCutOff) and error.lacking < lacking:
+                    lacking, fruitless = error.lacking, 0
+                elif lacking == math.inf or fruitless == _FRUITLESS_TRIES:
                     raise
-                lacking = cut.lacking
-                self._say(f"{cut}; {lacking / 1e6:.1f} MB were left; going on")
+                else:
+                    fruitless += 1
+                    self._at_once = PIECE  # what was on its way is lost in a cut: let there be less of it
+                self._say(f"{error}; {lacking / 1e6:.1f} MB were left; going on")
                 time.sleep(_PAUSE_S)
 
     def __enter__(self) -> RemoteDevice:
@@ -142,7 +148,7 @@ class RemoteDevice(Device):
         shell = self.connect()
         self._met = True
         try:
-            store = Store(shell, self.python(shell), self.root, self.options.tell)
+            store = Store(shell, self.python(shell), self.root, self.options.tell, self._at_once)
             board = Board.from_record(self.spec, store.hello())
             return Connection(shell, replace(store, root=board.root), board)
         except BaseException:

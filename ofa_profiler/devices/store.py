@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import math
 import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -40,7 +41,7 @@ _NOT_FOUND = 127
 _SIGNALS = 128
 _WORTH_TELLING = 5_000_000
 #: Files above this size come in pieces of it: after a cut only the piece that was cut comes again.
-_PIECE = 1 << 18
+PIECE = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,9 @@ class Store:
     root: str
     #: Takes a line for people when something takes a while.
     tell: Callable[[str], None] | None = None
+    #: So many bytes are sent before it is asked whether they have arrived. A cut takes away what is on its way, and
+    #: that is whatever the two ends hold in memory.
+    at_once: float = math.inf
 
     def hello(self) -> Record:
         """Make the folder -> what the device says about its Python."""
@@ -96,7 +100,7 @@ class Store:
     def _send(
         self, files: Mapping[str, Path | bytes], runtimes: Mapping[str, Wheels], links: Mapping[str, str]
     ) -> None:
-        large = {path: _Large.of(content) for path, content in files.items() if _size(content) > _PIECE}
+        large = {path: _Large.of(content) for path, content in files.items() if _size(content) > PIECE}
         pieces = {path: piece for file in large.values() for path, piece in file.pieces.items()}
         if pieces:
             asked = {"do": "missing", "files": {path: _sha256(piece) for path, piece in pieces.items()}, "folders": {}}
@@ -104,26 +108,32 @@ class Store:
         sent: dict[str, _Content] = {path: content for path, content in files.items() if path not in large}
         sent.update(pieces)
         size = sum(map(_size, sent.values()))
-        receive = {
-            "do": "receive",
-            "files": {path: _sha256(content) for path, content in sent.items()},
+        last = {
             "joined": {path: [_sha256(file.content), file.order] for path, file in large.items()},
             "folders": {path: wheels.contents for path, wheels in runtimes.items()},
             "links": dict(links),
-            "size": size + _PIECE * bool(large) + sum(wheels.size for wheels in runtimes.values()),
         }
+        beside = PIECE * bool(large) + sum(wheels.size for wheels in runtimes.values())
         if self.tell is not None and size > _WORTH_TELLING:
             of_wheels = {path for wheels in runtimes.values() for path in wheels.files}
             what = ", ".join(
                 [*(wheels.versions for wheels in runtimes.values()), f"{len(set(files) - of_wheels)} files"]
             )
             self.tell(f"{self.shell.spec}: sending {size / 1e6:.0f} MB, which the device keeps ({what})")
-        try:
-            answer = self._ask(receive, _packed(sent))
-        except TransientDeviceError as error:
-            raise SendingCutOff(str(error), size) from error
+        *portions, rest = _portions(sent, self.at_once)
+        for portion in portions:
+            self._deliver(portion, {"folders": {}, "links": {}, "size": size + beside}, lacking=size)
+            size -= sum(map(_size, portion.values()))
+        answer = self._deliver(rest, {**last, "size": size + beside}, lacking=size)
         if answer.get("again") is True:
             raise TransientDeviceError(f"{self.shell.spec}: another run brings the same")
+
+    def _deliver(self, contents: Mapping[str, _Content], request: Mapping[str, Any], *, lacking: int) -> Record:
+        files = {path: _sha256(content) for path, content in contents.items()}
+        try:
+            return self._ask({"do": "receive", "files": files, **request}, _packed(contents))
+        except TransientDeviceError as error:
+            raise SendingCutOff(str(error), lacking) from error
 
     def _ask(self, request: Mapping[str, Any], data: Iterable[bytes] = ()) -> Record:
         source = (Path(device_agents.__path__[0]) / "store.py").read_bytes()
@@ -157,10 +167,10 @@ class _Piece:
 
     def read(self) -> bytes:
         if isinstance(self.whole, bytes):
-            return self.whole[self.start : self.start + _PIECE]
+            return self.whole[self.start : self.start + PIECE]
         with self.whole.open("rb") as file:
             file.seek(self.start)
-            return file.read(_PIECE)
+            return file.read(PIECE)
 
 
 _Content = Path | bytes | _Piece
@@ -176,7 +186,7 @@ class _Large:
 
     @classmethod
     def of(cls, content: Path | bytes) -> _Large:
-        pieces = [_Piece(content, start) for start in range(0, _size(content), _PIECE)]
+        pieces = [_Piece(content, start) for start in range(0, _size(content), PIECE)]
         order = [f"pieces/{_sha256(piece)}" for piece in pieces]
         return cls(content, order, dict(zip(order, pieces, strict=True)))
 
@@ -199,6 +209,19 @@ class Pieces:
         return data
 
 
+def _portions(contents: Mapping[str, _Content], at_once: float) -> list[dict[str, _Content]]:
+    """`contents` in portions of about `at_once` bytes, in order; at least one."""
+    portions: list[dict[str, _Content]] = [{}]
+    size = 0
+    for path, content in contents.items():
+        if portions[-1] and size + _size(content) > at_once:
+            portions.append({})
+            size = 0
+        portions[-1][path] = content
+        size += _size(content)
+    return portions
+
+
 def _packed(files: Mapping[str, _Content]) -> Iterator[bytes]:
     """A compressed tar, made while it is sent: one member of gzip per file."""
     for path, content in files.items():
@@ -216,7 +239,7 @@ def _packed(files: Mapping[str, _Content]) -> Iterator[bytes]:
 def _size(content: _Content) -> int:
     if isinstance(content, Path):
         return content.stat().st_size
-    return len(content) if isinstance(content, bytes) else min(_PIECE, _size(content.whole) - content.start)
+    return len(content) if isinstance(content, bytes) else min(PIECE, _size(content.whole) - content.start)
 
 
 def _bytes(content: _Content) -> bytes:

@@ -137,12 +137,25 @@ def test_a_link_that_never_lasts_for_one_file(proxy, store, tmp_path):
     assert not list((store / "pieces").iterdir())
 
 
-def test_a_link_that_brings_nothing_is_given_up(proxy, store, tmp_path):
+def test_a_link_that_lasts_for_a_piece_or_two(proxy, store, tmp_path, monkeypatch):
+    """Less than both ends take in before anything arrives: then every piece is waited for."""
     ballast = bytes_model(tmp_path / "heavy", "ballast", os.urandom(3_000_000))
+    monkeypatch.setattr("ofa_profiler.devices.remote._PAUSE_S", 0.05)
+    with quick(f"ssh:127.0.0.1:{proxy.port}") as device:
+        proxy.life = 700_000
+        measured = measure(device, [ballast], SETTINGS)
+    assert proxy.accepted >= 5, "four connections carry 2.8 of 3 MB"
+    assert not measured["ballast"].ok, "it has arrived, and is no model"
+    assert (store / "models" / ballast.path.name).read_bytes() == ballast.path.read_bytes()
+
+
+def test_a_link_that_brings_nothing_is_given_up(proxy, store, tmp_path, monkeypatch):
+    ballast = bytes_model(tmp_path / "heavy", "ballast", os.urandom(3_000_000))
+    monkeypatch.setattr("ofa_profiler.devices.remote._PAUSE_S", 0.05)
     with quick(f"ssh:127.0.0.1:{proxy.port}") as device:
         device.describe()
         device.waits_s = (0.2,)
-        proxy.life = 500_000
+        proxy.life = 200_000  # a piece has more
         with pytest.raises(DeviceError, match="the connection is lost"):
             measure(device, [ballast], SETTINGS)
 
