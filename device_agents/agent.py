@@ -35,6 +35,7 @@ import gc
 import glob
 import hashlib
 import importlib
+import io
 import json
 import math
 import os
@@ -51,6 +52,7 @@ import sys
 import threading
 import time
 import traceback
+import zipfile
 
 FORMAT = 1
 START_TIMEOUT_S = 300.0  # importing a runtime takes minutes on a slow SD card
@@ -1316,6 +1318,8 @@ class Kit:
                 "about": manifest["about"],
                 "models": {key: model["sha256"] for key, model in self.models.items()},
             }
+            wheels = manifest.get("wheels")
+            self.wheels = None if wheels is None else (wheels["for"], dict(wheels["files"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise Fatal("%s cannot be read: %s" % (path, one_line(error)), usage=True) from error
         if manifest["settings"]["runtime"] not in RUNTIMES:
@@ -1323,6 +1327,60 @@ class Kit:
 
     def path_of(self, model):
         return os.path.join(self.folder, "models", os.path.basename(model["file"]))
+
+
+def python_tag():
+    """Which wheels fit this Python: `aarch64-cp311`."""
+    machine = platform.machine()
+    if sys.maxsize < 1 << 32:  # many a 64-bit kernel carries a 32-bit system
+        machine = {"aarch64": "armv7l", "armv8l": "armv7l", "x86_64": "i686"}.get(machine, machine)
+    return "%s-cp%d%d" % (machine, sys.version_info[0], sys.version_info[1])
+
+
+def use_wheels(kit):
+    """Have the runtime that a kit brings along found first. It is unpacked once, into a folder of the kit."""
+    if not kit.wheels:
+        return
+    meant, files = kit.wheels
+    if meant != python_tag():
+        words = "the wheels of this kit are for %s, this Python takes those for %s: give that to ofa-profile --wheels"
+        raise Fatal(words % (meant, python_tag()), usage=True)
+    digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:16]
+    folder = os.path.abspath(os.path.join(kit.folder, "runtime-" + digest))
+    if not os.path.isdir(folder):
+        unpack_wheels(kit, files, folder)
+    sys.path.insert(0, folder)
+    os.environ["PYTHONPATH"] = os.pathsep.join([folder, *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def unpack_wheels(kit, files, folder):
+    """All wheels into a folder, which gets its name when it is whole."""
+    fresh = folder + ".incoming"
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        for name, sha256 in sorted(files.items()):
+            path = os.path.join(kit.folder, "wheels", os.path.basename(name))
+            with zipfile.ZipFile(io.BytesIO(verified(path, sha256))) as wheel:
+                for member in wheel.namelist():
+                    place = installed(member)
+                    if place is not None:
+                        target = os.path.join(fresh, *place)
+                        os.makedirs(os.path.dirname(target), exist_ok=True)
+                        with wheel.open(member) as source, open(target, "wb") as file:
+                            shutil.copyfileobj(source, file)
+        os.rename(fresh, folder)
+    except (OSError, Damaged, zipfile.BadZipFile) as error:
+        raise Fatal("the wheels of this kit cannot be unpacked: %s" % one_line(error)) from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def installed(member):
+    """Where a member of a wheel is installed (PEP 427), in parts; None for what is no part of a package."""
+    parts = member.split("/")
+    if parts[0].endswith(".data"):
+        parts = parts[2:] if parts[1:2] in (["purelib"], ["platlib"]) else []
+    return parts if parts and all(parts) and not {".", ".."}.intersection(parts) else None
 
 
 class Lock:
@@ -1429,6 +1487,7 @@ def measure_kit(arguments, stream):
     kit = Kit(arguments.kit)
     lock = Lock(arguments.lock or os.path.join(arguments.kit, "lock"))
     lock.take(host, say)
+    use_wheels(kit)
     results = Results(os.path.join(arguments.kit, "results.jsonl"), kit.run, arguments.seen, stream)
     worker_class = SpawnedWorker if spawn else ForkedWorker
     memory = lock.path + ".governors"

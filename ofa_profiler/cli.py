@@ -29,6 +29,7 @@ from ofa_profiler.units import format_duration_ms, parse_duration_ms
 
 if TYPE_CHECKING:
     from ofa_profiler.devices import Device
+    from ofa_profiler.kit import KitWheels
     from ofa_profiler.log import Log
     from ofa_profiler.measure import Progress
     from ofa_profiler.profile import Profile
@@ -65,6 +66,11 @@ def _parser() -> Parser:
         help="measure local (this machine), ssh:[user@]host[:port] or adb:SERIAL; several at the same time if repeated",
     )
     what.add_argument("--kit", metavar="DIR", type=Path, help="write models, settings and agent for a board to DIR")
+    what.add_argument(
+        "--wheels",
+        metavar="PYTHON",
+        help="with --kit: and the runtime for the Python of a board that lacks it, like aarch64-cp311 (Python 3.11)",
+    )
     what.add_argument(
         "--import", dest="results", metavar="RESULTS.jsonl", type=Path, help="make a table of what an agent wrote"
     )
@@ -130,6 +136,8 @@ def _check(arguments: argparse.Namespace) -> None:
     tables = len(arguments.device or [""])
     if arguments.name is not None and (len(arguments.name) != tables or len(set(arguments.name)) != tables):
         raise UsageError(f"give --name once per table: {len(arguments.name)} names for {tables}, or some are the same")
+    if arguments.wheels is not None and arguments.kit is None:
+        raise UsageError("--wheels goes with --kit; other boards get what they lack by themselves")
     if arguments.remove_from_device and not arguments.device:
         raise UsageError("remove from which device? give --device DEVICE")
     stops_early = arguments.plan or arguments.remove_from_device
@@ -211,12 +219,24 @@ def _remove(arguments: argparse.Namespace) -> int:
 def _kit(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) -> int:
     from ofa_profiler.profile import make_kit
 
+    wheels = None if arguments.wheels is None else _wheels(arguments.runtime, arguments.wheels)
     with progress_bar() as show:
-        count = make_kit(space, settings, arguments.kit, progress=lambda phase, p: _show(show, "", phase, p))
+        count = make_kit(
+            space, settings, arguments.kit, wheels=wheels, progress=lambda phase, p: _show(show, "", phase, p)
+        )
     if arguments.json:
         print(json.dumps({"kit": str(arguments.kit), "models": count, "space": space.name}, indent=2))
     say(f"{arguments.kit}: {count} models. Copy it to the board and run there: python3 agent.py --kit .")
     return 0
+
+
+def _wheels(runtime: str, tag: str) -> KitWheels:
+    from ofa_profiler.devices.provision import Board, find_wheels
+    from ofa_profiler.kit import KitWheels
+
+    board = Board.from_tag(tag)
+    instead = f"leave --wheels out and install it there, or name the board's C library, like {board.tag}-glibc2.36"
+    return KitWheels(board.tag, find_wheels(runtime, board, tell=say, instead=instead).paths)
 
 
 def _profile(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) -> int:

@@ -2,6 +2,7 @@
 
 manifest.json    what to measure and how: settings, and for every model its file, SHA-256 and input
 models/          the models, named by their hashes
+wheels/          the runtime for a board that lacks it, if that was asked for; the agent unpacks it beside
 agent.py         `python3 agent.py --kit .` measures; needs Python 3.7 and the runtime
 results.jsonl    what the agent has measured so far; `ofa-profile --import` makes a table of it
 README.md        these lines for whoever finds the folder on a board
@@ -11,9 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,7 +33,7 @@ RESULTS_FILE = "results.jsonl"
 _README = """\
 # A kit that measures neural network ops on this board
 
-It needs Python 3.7 or newer and the package `{package}`, and no connection to anything.
+It needs {needs}, and no connection to anything.
 
     python3 agent.py --kit .
 
@@ -76,7 +79,21 @@ def run_record(models: Iterable[ModelFile], settings: Settings, about: Mapping[s
     }
 
 
-def write_kit(folder: Path, models: Iterable[ModelFile], run: Record, results: bytes = b"") -> None:
+@dataclass(frozen=True)
+class KitWheels:
+    """A runtime for the kind of Python that `tag` names, like `aarch64-cp311`."""
+
+    tag: str
+    paths: Sequence[Path]
+
+
+def write_kit(
+    folder: Path,
+    models: Iterable[ModelFile],
+    run: Record,
+    results: bytes = b"",
+    wheels: KitWheels | None = None,
+) -> None:
     """Fill `folder` for the request `run`; `results` are lines that the agent goes on from.
 
     The manifest comes last, so a folder that has one is whole. Raises `UsageError` if it cannot be written.
@@ -87,13 +104,24 @@ def write_kit(folder: Path, models: Iterable[ModelFile], run: Record, results: b
         entries.append({"key": model.key, "file": name, "sha256": model.sha256, "input_shape": list(model.input_shape)})
         _place(model.path, folder / "models" / name)
     write_bytes(folder / AGENT_FILE, agent_source().read_bytes())
-    runtime = run["settings"]["runtime"]
-    package = _PACKAGES.get(runtime, runtime)
-    write_text(folder / "README.md", _README.format(package=package, count=len(entries)))
+    write_text(folder / "README.md", _README.format(needs=_needs(run, wheels), count=len(entries)))
     if results:
         write_bytes(folder / RESULTS_FILE, results)
     manifest = {name: run[name] for name in ("format", "created", "settings", "about")}
+    if wheels is not None:
+        for path in wheels.paths:
+            _place(path, folder / "wheels" / path.name)
+        hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in wheels.paths}
+        manifest["wheels"] = {"for": wheels.tag, "files": hashes}
     write_text(folder / "manifest.json", json.dumps({**manifest, "models": entries}, indent=1) + "\n")
+
+
+def _needs(run: Record, wheels: KitWheels | None) -> str:
+    if wheels is not None:
+        machine, _, python = wheels.tag.rpartition("-cp")
+        return f"Python {python[0]}.{python[1:]} on {machine} (the runtime is in `wheels/`)"
+    runtime = run["settings"]["runtime"]
+    return f"Python 3.7 or newer and the package `{_PACKAGES.get(runtime, runtime)}`"
 
 
 def _place(source: Path, target: Path) -> None:

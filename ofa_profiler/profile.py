@@ -17,7 +17,7 @@ from ofa_profiler.devices.base import Device
 from ofa_profiler.errors import UsageError
 from ofa_profiler.export import Model, count_exported, export_ops
 from ofa_profiler.journal import Journal
-from ofa_profiler.kit import run_record, write_kit
+from ofa_profiler.kit import KitWheels, run_record, write_kit
 from ofa_profiler.log import Log, Record
 from ofa_profiler.measure import Progress, is_finished, measure_into
 from ofa_profiler.ops import Op
@@ -106,6 +106,7 @@ def make_kit(
     settings: Settings,
     folder: Path,
     *,
+    wheels: KitWheels | None = None,
     cache_dir: Path | None = None,
     progress: Observer | None = None,
 ) -> int:
@@ -113,7 +114,7 @@ def make_kit(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is there already and not an empty folder; give a new one for the kit")
     models = _export(space, settings, cache_dir, progress)
-    write_kit(folder, models, _request(space, settings, models))
+    write_kit(folder, models, _request(space, settings, models), wheels=wheels)
     return len(models)
 
 

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.tags import parse_tag
 from packaging.utils import parse_wheel_filename
+from wheels import make_wheel, take_for_the_world
 
 from ofa_profiler.devices.provision import Board, Wheels, find_wheels
 from ofa_profiler.errors import DeviceError
@@ -32,32 +33,12 @@ HELLO = {
 BOARD = Board.from_record("ssh:pi@board", HELLO)
 
 
-def make_wheel(folder: Path, tag: str, *, name: str = "onnxruntime", version: str = "1.19.0") -> Path:
-    folder.mkdir(exist_ok=True)
-    info = f"{name}-{version}.dist-info"
-    path = folder / f"{name}-{version}-{tag}.whl"
-    files = {
-        f"{name}/__init__.py": f"version = '{version}'",
-        f"{name}-{version}.data/purelib/{name}/tools.py": "",
-        f"{name}-{version}.data/scripts/run": "#!python",
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Dist: sympy\n",
-        f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: false\nTag: {tag}\n",
-        f"{info}/RECORD": "",
-    }
-    with zipfile.ZipFile(path, "w") as archive:
-        for place, text in files.items():
-            archive.writestr(place, text)
-    return path
-
-
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that pip takes for the whole world."""
     folder = tmp_path / "index"
     folder.mkdir()
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    take_for_the_world(folder, monkeypatch)
     make_wheel(folder, "cp39-cp39-manylinux_2_17_aarch64", name="numpy", version="2.0.2")
     return folder
 

@@ -33,6 +33,9 @@ PACKAGES = {
     "litert": (("ai-edge-litert", "numpy"), ("tflite-runtime", "numpy<2")),
 }
 _OLDEST_PYTHON = (3, 7)
+#: The minor version that boards which cannot be asked are taken to have: Debian 11, Ubuntu 20.04 (JetPack 5).
+_USUAL_GLIBC = 31
+_INSTEAD = "install it on the board and give --runtime-on-board system, or give the board a newer Python"
 _DOWNLOAD_TIMEOUT_S = 900.0
 _WHEELS_FILE = "wheels.json"
 _ONE_AT_A_TIME = threading.Lock()
@@ -70,6 +73,27 @@ class Board:
         return Board(
             root, word("machine"), word("libc"), version, word("implementation"), (python[0], python[1]), word("abi")
         )
+
+    @staticmethod
+    def from_tag(tag: str) -> Board:
+        """A board with glibc 2.31 or newer, or as old as is named: `aarch64-cp311`, `armv7l-cp311-glibc2.36`.
+
+        Raises `UsageError`.
+        """
+        found = re.fullmatch(r"(\w{1,32})-(cp3(\d{1,2}))(?:-glibc2\.(\d{1,2}))?", tag, re.ASCII)
+        if found is None or int(found[3]) < _OLDEST_PYTHON[1]:
+            raise UsageError(
+                f"--wheels {tag!r:.100}: expected a machine and a Python from 3.7 on, like aarch64-cp311, "
+                "and perhaps its C library, like aarch64-cp311-glibc2.36"
+            )
+        minor = int(found[3])
+        abi = f"{found[2]}m" if minor == 7 else found[2]
+        return Board("/", found[1], "glibc", (2, int(found[4] or _USUAL_GLIBC)), "CPython", (3, minor), abi)
+
+    @property
+    def tag(self) -> str:
+        """Machine and Python, as the agent tells its own."""
+        return f"{self.machine}-cp{self.python[0]}{self.python[1]}"
 
     def __str__(self) -> str:
         version = ".".join(map(str, self.libc_version))
@@ -139,13 +163,16 @@ def _installed(name: str) -> str | None:
 
 
 def find_wheels(
-    runtime: str, board: Board, cache_dir: Path | None = None, tell: Callable[[str], None] | None = None
+    runtime: str,
+    board: Board,
+    cache_dir: Path | None = None,
+    tell: Callable[[str], None] | None = None,
+    instead: str = _INSTEAD,
 ) -> Wheels:
     """The wheels of `runtime` for `board`, from the cache or, which `tell` is told, the package index.
 
-    Raises `DeviceError` when there are none, or none can be fetched.
+    `instead` is what to do where there are none. Raises `DeviceError` when there are none, or none can be fetched.
     """
-    instead = "install it on the board and give --runtime-on-board system, or give the board a newer Python"
     if runtime not in PACKAGES:
         raise DeviceError(f"this version cannot bring {runtime} to a board: {instead}")
     if board.implementation != "CPython" or not board.platforms:
