@@ -167,6 +167,19 @@ def model_and_soc():
     return model or soc, soc
 
 
+def jetson_release():
+    """The release of a Jetson's system, like `R35.4.1`; None elsewhere."""
+    found = re.match(r"# R(\d+) \(release\), REVISION: ([\d.]+)", read_text("/etc/nv_tegra_release") or "")
+    return "R%s.%s" % found.groups() if found else None
+
+
+def power_mode():
+    """The power mode of a Jetson by its name, or by its number where the tool does not answer; None elsewhere."""
+    name = (output_of("nvpmodel", "-q", containing="NV Power Mode:") or "").rpartition(":")[2].strip()
+    kept = re.search(r"pmode:\s*(\d+)", read_text("/var/lib/nvpmodel/status") or "")
+    return name or (str(int(kept.group(1))) if kept else None)
+
+
 def memory_mb():
     """All memory of the machine in MiB, or None."""
     try:
@@ -220,14 +233,20 @@ def temperature_c():
     return max((value for value in degrees if -50 < value < 200), default=None)
 
 
+def firmware_flags():
+    """What a Raspberry Pi's firmware says of voltage and heat, now (bits 0-3) and since its start (16-19); or None."""
+    words = output_of("vcgencmd", "get_throttled")
+    return int(words[10:], 16) if words is not None and re.match(r"throttled=0x[0-9a-fA-F]{1,8}$", words) else None
+
+
 def throttled():
     """Why heat slows this device down right now, in words; None if it does not, or does not say."""
     status = output_of("dumpsys", "thermalservice", containing="Thermal Status:")
     if status is not None and status.rpartition(":")[2].strip() in ("2", "3", "4", "5", "6"):
         return "Android reports thermal status %s" % status.rpartition(":")[2].strip()  # 1 slows nothing yet
-    flags = output_of("vcgencmd", "get_throttled")
-    if flags is not None and re.match(r"throttled=0x[0-9a-fA-F]+$", flags) and int(flags[10:], 16) & 0b1110:
-        return "the firmware reports %s" % flags
+    flags = firmware_flags()
+    if flags is not None and flags & 0b1110:
+        return "the firmware reports throttled=0x%x" % flags
     for folder in sorted(glob.glob("/sys/class/thermal/cooling_device*")):
         kind, level = read_text(folder + "/type") or "", read_integer(folder + "/cur_state")
         if level and level > 0 and "cpu" in kind.lower() and "idle" not in kind.lower():
@@ -246,7 +265,14 @@ def state(cores):
         load = round(os.getloadavg()[0], 2)
     except (AttributeError, OSError):
         load = None
-    return {"mhz": mhz, "temperature_c": temperature_c(), "load_average": load}
+    flags = firmware_flags()
+    return {
+        "mhz": mhz,
+        "temperature_c": temperature_c(),
+        "load_average": load,
+        "throttled": throttled(),
+        "firmware_flags": None if flags is None else "0x%x" % flags,
+    }
 
 
 def describe():
@@ -260,6 +286,8 @@ def describe():
         "soc": one_line(soc) if soc else None,
         "machine": platform.machine() or None,
         "os": one_line(platform.platform()),
+        "jetson_release": jetson_release(),
+        "power_mode": power_mode(),
         "python": platform.python_version(),
         "memory_mb": memory_mb(),
         "cores_allowed": allowed,
@@ -343,6 +371,10 @@ def uncontrolled(device):
         notes.append("the governor of the clock cannot be read")
     elif device["governor"] != "performance":
         notes.append("the governor is %s, not performance: clocks may change" % device["governor"])
+    flags = int(device["before"]["firmware_flags"] or "0", 16)
+    if flags & 0x10001:
+        when = "now" if flags & 1 else "since the start"
+        notes.append("the power supply is too weak (%s): the firmware lowers the clock, 0x%x" % (when, flags))
     if device["before"]["temperature_c"] is None:
         notes.append("no temperature can be read")
     load, cores = device["before"]["load_average"], len(device["cores_allowed"] or []) or os.cpu_count() or 1

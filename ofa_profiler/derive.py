@@ -25,6 +25,8 @@ _DEVICE_FIELDS = (
     "machine",
     "memory_mb",
     "os",
+    "jetson_release",
+    "power_mode",
     "python",
     "cores_allowed",
     "cores_used",

@@ -220,7 +220,7 @@ def _check_end(record: Record) -> None:
 
 def _identity(device: Record) -> dict[str, Any]:
     """What must not change within one journal."""
-    names = ("model", "soc", "machine", "cores_used")
+    names = ("model", "soc", "machine", "power_mode", "cores_used")
     return {**{name: device.get(name) for name in names}, **{f"runtime {k}": v for k, v in device["runtime"].items()}}
 
 

@@ -431,56 +431,6 @@ def test_a_damaged_memory_changes_nothing(tmp_path, monkeypatch, rubbish):
     assert not (tmp_path / "memory").exists()
 
 
-# --- what it knows -------------------------------------------------------------------------------------
-
-
-def test_describe_gives_null_for_what_it_cannot_read(monkeypatch):
-    monkeypatch.setattr(agent, "read_text", lambda path: None)
-    monkeypatch.setattr(agent, "output_of", lambda *command: None)
-    monkeypatch.setattr(agent.glob, "glob", lambda pattern: ["/sys/class/thermal/thermal_zone0/temp"])
-    described = agent.describe()
-    assert described["model"] is None
-    assert described["soc"] is None
-    assert set((described["max_mhz"] or {}).values()) <= {None}
-    assert agent.state([0]) == {
-        "mhz": {"0": None},
-        "temperature_c": None,
-        "load_average": agent.state([0])["load_average"],
-    }
-
-
-def test_reads_a_board(monkeypatch):
-    files = {
-        "/proc/device-tree/model": "Raspberry Pi 5 Model B Rev 1.0",
-        "/proc/device-tree/compatible": "raspberrypi,5-model-b brcm,bcm2712",
-        "/sys/class/thermal/thermal_zone0/temp": "51200",
-        "/sys/class/thermal/thermal_zone1/temp": "nonsense",
-        "/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq": "1800000",
-        "/sys/devices/system/cpu/cpu1/cpufreq/cpuinfo_max_freq": "2400000",
-        "/sys/devices/system/cpu/cpu2/cpufreq/cpuinfo_max_freq": "2400000",
-        "/sys/devices/system/cpu/cpu2/cpufreq/scaling_cur_freq": "0",
-    }
-    monkeypatch.setattr(agent, "read_text", files.get)
-    monkeypatch.setattr(agent.glob, "glob", lambda pattern: [name for name in files if "thermal" in name])
-    assert agent.model_and_soc() == ("Raspberry Pi 5 Model B Rev 1.0", "brcm,bcm2712")
-    assert agent.fastest_cores([0, 1, 2], 1) == [2]
-    assert agent.fastest_cores([0, 1, 2], 2) == [1, 2]
-    assert agent.fastest_cores([0, 1], 1) == [1]
-    assert agent.max_mhz(1) == 2400
-    assert agent.state([2])["temperature_c"] == 51.2
-    assert agent.state([2])["mhz"] == {"2": None}
-
-
-def test_two_threads_of_one_core_come_last(monkeypatch):
-    siblings = {
-        f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list": f"{core % 2},{core % 2 + 2}"
-        for core in range(4)
-    }
-    monkeypatch.setattr(agent, "read_text", siblings.get)
-    assert agent.fastest_cores([0, 1, 2, 3], 2) == [2, 3]
-    assert agent.fastest_cores([0, 1, 2, 3], 3) == [1, 2, 3]
-
-
 # --- when a median is known ----------------------------------------------------------------------------
 
 
