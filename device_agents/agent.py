@@ -67,7 +67,8 @@ REFERENCE_AMONG = 8  # ... of the first that were visited
 LOOKS_AT_FIRST = 5  # at the reference op, to know how much its visits vary
 REFERENCE_SHARE = 0.1  # of the time, at most: a slow reference op is looked at less often
 SETTLING_STEP_S = 5.0
-SETTLE_S = 60.0  # at most, of a whole run; then what drifts is measured drifting
+SETTLE_S = 60.0  # at most, of a whole run; then what drifts is measured drifting ...
+SETTLE_SHARE = 0.1  # ... and of the time limit: whoever wants a quick look does not wait
 CPUS = "/sys/devices/system/cpu"
 STEADY = "performance"  # the governor that keeps the clock where it is
 TOO_HOT_C = 95.0  # chips slow down somewhere from 80 C on, and say so; who does not say is believed until here
@@ -1101,7 +1102,8 @@ class Supervisor:
         for record in results.visits:
             self._take(record)
         self.returned = bool(results.visits)  # the device may be another one by now
-        self.patience_s = SETTLE_S
+        limit_s = self.settings["time_limit_s"]
+        self.patience_s = SETTLE_S if limit_s is None else min(SETTLE_S, SETTLE_SHARE * limit_s)
         self.worker = None
         self.killed = set()  # models whose worker was killed from outside, once
         self.lost_in_a_row = 0
@@ -1224,8 +1226,9 @@ class Supervisor:
             percent = 100 * look["drift"]
             why = "the reference op takes %+.0f%%: waiting for the device to be as before" % percent
             self.results.tell({"type": "waiting", "why": why})
-            self.host.check(SETTLING_STEP_S)
-            self.patience_s -= SETTLING_STEP_S
+            step_s = min(SETTLING_STEP_S, self.patience_s)
+            self.host.check(step_s)
+            self.patience_s -= step_s
             look = self._look(reference.key)
         return again
 

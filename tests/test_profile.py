@@ -110,7 +110,7 @@ def test_the_metadata_say_who_how_and_when(profiled):
     assert metadata["format"] == 1
     assert metadata["device"]["model"]
     assert metadata["device"].keys() >= {"soc", "cores_used", "governor", "before", "after"}
-    assert metadata["device"]["before"].keys() == {"mhz", "temperature_c", "load_average"}
+    assert metadata["device"]["before"].keys() >= {"mhz", "temperature_c", "load_average", "throttled"}
     assert (metadata["runtime"], metadata["provider"]) == ("onnxruntime", "CPUExecutionProvider")
     assert metadata["runtime_version"]
     assert (metadata["precision"], metadata["threads"], metadata["batch"]) == ("fp32", 1, 1)
@@ -189,10 +189,7 @@ def interrupted_at(process: subprocess.Popen[str], out: Path, visits: int, numbe
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow), (signal.SIGKILL, -9)],
-)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_interrupted_and_run_again_it_goes_on(tmp_path, number, code):
     command = ["--device", "local", "--out", str(tmp_path), "--name", "table", *SHORT]
     kept = b""

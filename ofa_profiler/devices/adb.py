@@ -142,9 +142,10 @@ class AdbDevice(RemoteDevice):
         except TransientDeviceError:
             raise
         except (DeviceError, UsageError) as error:
-            if not self._met or str(error) in self._said:
+            words = re.sub(r"\d+", "", str(error))  # how much is free, for instance, changes
+            if not self._met or words in self._said:
                 raise
-            self._said.add(str(error))
+            self._said.add(words)
             raise TransientDeviceError(str(error)) from error
 
     def _meet(self) -> Connection:
