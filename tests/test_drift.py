@@ -30,6 +30,7 @@ class Machine:
     def __init__(self, speed: Callable[[float], float]) -> None:
         self.speed = speed
         self.now = 0.0
+        self.waited_s = 0.0
         self.stop_after = float("inf")
 
     def monotonic(self) -> float:
@@ -66,6 +67,7 @@ def simulate(machine: Machine, settings: Settings, ops: dict[str, int], lines: l
 
     def wait(timeout_s: float = 0.0, also: object = None) -> bool:
         machine.now += timeout_s
+        machine.waited_s += timeout_s
         return False
 
     run = {
@@ -192,6 +194,13 @@ def test_the_time_limit_holds_while_it_drifts(run_on):
     log = run_on(machine, reference_every_s=5.0, time_limit_s=60.0, target_half_width=1e-9)
     assert all(log.visits.values())
     assert log.used_s <= 60.0 + 120 * 0.1 * 3 + 10
+
+
+@pytest.mark.parametrize(("limit_s", "at_most_s"), [(None, 60.0), (2000.0, 60.0), (60.0, 6.0)])
+def test_it_waits_for_a_tenth_of_the_time_limit_and_a_minute_at_most(run_on, limit_s, at_most_s):
+    machine = Machine(lambda now: 1.0 if now < 20 else 1.5 + now / 1000)
+    run_on(machine, reference_every_s=5.0, time_limit_s=limit_s)
+    assert machine.waited_s == pytest.approx(at_most_s)
 
 
 @pytest.mark.parametrize("stop_after", [3.0, 13.0, 26.0, 31.0, 37.0, 45.0])

@@ -22,7 +22,7 @@ from ofa_profiler.devices.phone_facts import describe_phone
 from ofa_profiler.devices.phone_python import install_python
 from ofa_profiler.devices.remote import Connection, RemoteDevice
 from ofa_profiler.devices.shell import Shell, one_line
-from ofa_profiler.errors import DeviceError, SendingCutOff, TransientDeviceError, UsageError
+from ofa_profiler.errors import DeviceError, TransientDeviceError, UsageError
 from ofa_profiler.log import Record
 
 #: The one place of a phone where its shell user may write and run programs.
@@ -115,13 +115,19 @@ class AdbDevice(RemoteDevice):
             return describe_phone(shell)
 
     def measure_kit(self, kit: Path, seen: int) -> Generator[Record, None, None]:
+        with self._believed_twice(), contextlib.closing(self._records(kit, seen)) as records:
+            for record in records:
+                if record["type"] == "visit":
+                    self._said.clear()  # whatever it was, it has passed
+                yield record
+
+    def _records(self, kit: Path, seen: int) -> Generator[Record, None, None]:
         program = self.options.benchmark_model
-        with self._believed_twice():
-            if program is None:
-                yield from super().measure_kit(kit, seen)
-                return
-            with contextlib.closing(self.connect()) as shell, AndroidState(shell, self.root) as state:
-                yield from BenchmarkRunner(shell, self.root, program, kit, self.options.cores, state.settings).records()
+        if program is None:
+            yield from super().measure_kit(kit, seen)
+            return
+        with contextlib.closing(self.connect()) as shell, AndroidState(shell, self.root) as state:
+            yield from BenchmarkRunner(shell, self.root, program, kit, self.options.cores, state.settings).records()
 
     def start(self, kit: Path | None, arguments: Sequence[str]) -> Agent:
         with self._believed_twice():
@@ -133,7 +139,7 @@ class AdbDevice(RemoteDevice):
 
     @contextlib.contextmanager
     def _believed_twice(self) -> Iterator[None]:
-        """Let what looks final count when it comes a second time, in the same words.
+        """Let what looks final count when it comes a second time, in the same words, with no visit in between.
 
         Nothing guards a command line on its way to the daemon: one that was damaged fails as a wrong one does.
         """
@@ -149,18 +155,7 @@ class AdbDevice(RemoteDevice):
             raise TransientDeviceError(str(error)) from error
 
     def _meet(self) -> Connection:
-        return self._going_on(self._meet_once)
-
-    def _meet_once(self) -> Connection:
-        believed = not self._was_started
-        try:
-            return super()._meet()
-        except SendingCutOff:
-            raise
-        except DeviceError:
-            if not (believed and self._was_started):
-                raise
-            return super()._meet()  # its Python did not start: look at every file of it
+        return self._going_on(super()._meet)
 
     def agent_arguments(self) -> list[str]:
         held = self._state is not None and self._state.settings.get("fixed_performance_mode")
