@@ -24,12 +24,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from device_agents import agent
-from ofa_profiler import agreement, get_space
-from ofa_profiler.costs import AdditiveCost
-from ofa_profiler.draw import draw_spread
+from ofa_profiler import get_space
 from ofa_profiler.export import get_exporter
-from ofa_profiler.ops import Op
-from ofa_profiler.weights import Layout, layout_of, repeating_weights
+from ofa_profiler.networks.op import Op
+from ofa_profiler.networks.parameters import Layout, layout_of, repeating_weights
+from ofa_profiler.spaces.costs import AdditiveCost
+from ofa_profiler.spaces.sampling import draw_spread
+from ofa_profiler.verification import agreement
 
 ROUNDS = 10
 RUNS_PER_VISIT = 5

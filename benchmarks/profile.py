@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("--keep", metavar="DIR", help="write the table here instead of a temporary folder")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "ofa_profiler.cli", "--device", "local", "--json", "--fresh"]
+        command = [sys.executable, "-m", "ofa_profiler.cli.profile", "--device", "local", "--json", "--fresh"]
         command += ["--space", arguments.space, "--threads", arguments.threads, "--out", arguments.keep or folder]
         begin = time.perf_counter()
         done = subprocess.run(command, stdout=subprocess.PIPE, env={**os.environ, "XDG_CACHE_HOME": folder}, check=True)

@@ -30,9 +30,9 @@ from pathlib import Path
 from typing import Any
 
 from ofa_profiler import get_space
-from ofa_profiler.files import write_text
+from ofa_profiler.base.files import write_text
+from ofa_search.evaluation.subnets import REPRESENTATIVES, representatives
 from ofa_search.training.cost import TRAINED, macs_per_image
-from ofa_search.training.evaluation import REPRESENTATIVES, representatives
 from ofa_search.training.schedule import load_schedule, schedule_names
 
 SPACE = "cifar-mbv3"

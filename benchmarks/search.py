@@ -16,9 +16,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ofa_profiler import LatencyTable, get_space
-from ofa_profiler.units import parse_duration_ms
+from ofa_profiler.base.units import parse_duration_ms
 from ofa_search import AccuracyPredictor, search
-from ofa_search.engines import DEFAULT_ENGINE
+from ofa_search.searching.engines import DEFAULT_ENGINE
 
 ARCHITECTURES = 20 * 1024
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ofa_profiler import LatencyTable, get_space
-from ofa_profiler.table import Row
+from ofa_profiler.tables.table import Row
 
 
 def best_of(repeats: int, action: Callable[[], object]) -> float:

@@ -64,7 +64,7 @@ class OfaNetwork(nn.Module):
     def __init__(self, space: MobileNetV3Space) -> None:
         super().__init__()
         sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
-        from reference import do_without_torchvision
+        from support.reference import do_without_torchvision
 
         do_without_torchvision()
         from ofa.imagenet_classification.elastic_nn.modules import DynamicMBConvLayer

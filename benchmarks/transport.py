@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-from sshd import Me, Sshd  # the same server that the tests start
+from support.sshd import Me, Sshd  # the same server that the tests start
 
 
 def main() -> int:
@@ -42,7 +42,9 @@ def main() -> int:
             Me(folder / "me", server)
             env = {**os.environ, "HOME": str(folder / "me"), "XDG_CACHE_HOME": cache}
             subprocess.run(
-                [sys.executable, "-m", "ofa_profiler.cli", "--kit", str(folder / "kit"), *what], env=env, check=True
+                [sys.executable, "-m", "ofa_profiler.cli.profile", "--kit", str(folder / "kit"), *what],
+                env=env,
+                check=True,
             )
             ssh = f"ssh:127.0.0.1:{server.port}"
             for title, device in (("ssh, first time", ssh), ("ssh, again", ssh), ("local", "local")):
@@ -54,7 +56,17 @@ def main() -> int:
 
 def profile(device: str, out: Path, what: list[str], env: dict[str, str]) -> str:
     """Make a table anew -> its wall time and what it was spent on, in words."""
-    command = [sys.executable, "-m", "ofa_profiler.cli", "--device", device, "--out", str(out), "--name", "table"]
+    command = [
+        sys.executable,
+        "-m",
+        "ofa_profiler.cli.profile",
+        "--device",
+        device,
+        "--out",
+        str(out),
+        "--name",
+        "table",
+    ]
     begin = time.perf_counter()
     done = subprocess.run([*command, *what, "--json", "--fresh"], stdout=subprocess.PIPE, env=env, check=True)
     wall_s = time.perf_counter() - begin

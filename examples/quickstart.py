@@ -27,8 +27,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ofa_profiler import LatencyTable, get_space
-from ofa_profiler.units import format_count
-from ofa_search.pretrained import shipped_predictor
+from ofa_profiler.base.units import format_count
+from ofa_search.artifacts.shipped import shipped_predictor
 
 SPACE = "cifar-mbv3"
 NAME = "this-machine"

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ofa_search.api import SearchResult, search, search_each
-from ofa_search.objectives import Macs, Objective, PredictedAccuracy
 from ofa_search.predictor import AccuracyPredictor
+from ofa_search.searching.api import SearchResult, search, search_each
+from ofa_search.searching.objectives import Macs, Objective, PredictedAccuracy
 
 if TYPE_CHECKING:
     from ofa_search.supernet import Supernet

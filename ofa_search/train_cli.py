@@ -1,70 +1,10 @@
-"""`ofa-train`: a supernet from images, and what is learned from a supernet."""
+"""`ofa-train` as a module: torchrun commands name it (`torchrun ... -m ofa_search.train_cli`)."""
 
 from __future__ import annotations
 
-import os
 import sys
-import time
-from collections.abc import Callable, Sequence
 
-from ofa_profiler.cli_support import INTERRUPTED, Parser, run_command
-from ofa_profiler.errors import OfaError
-from ofa_search.training import predictor_cli, subnet_cli, supernet_cli
-
-PROG = "ofa-train"
-
-_DESCRIPTION = "Train a supernet, or one network, from images, on a CPU, a GPU or several."
-_EXAMPLES = """\
-examples:
-  ofa-train supernet --data cifar10/ --out out/supernet
-  ofa-train subnet --supernet out/supernet/supernet.safetensors --architecture out/search/search.json \\
-      --data cifar10/ --out out/network
-  ofa-train supernet --help                                  all options of one command
-  torchrun --nproc-per-node 2 -m ofa_search.train_cli supernet --data cifar10/ --out out/supernet
-
-exit codes: 0 done, 2 bad usage or bad input
-"""
-_COMMANDS = {"supernet": supernet_cli, "subnet": subnet_cli, "predictor": predictor_cli}
-_GO_ON = "interrupted; the same command goes on from the last saved step, a minute back at most"
-#: So long an error of one process waits for the same one of the first process to be told, and torchrun to end all.
-_PATIENCE_S = 3.0
-
-
-def _parser() -> Parser:
-    parser = Parser(PROG, _DESCRIPTION, _EXAMPLES)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, module in _COMMANDS.items():
-        command = commands.add_parser(name, help=module.HELP, description=module.DESCRIPTION, epilog=module.EXAMPLES)
-        module.add_arguments(command)
-    return parser
-
-
-def _train(argv: Sequence[str] | None) -> int:
-    arguments = _parser().parse_args(argv)
-    return int(_COMMANDS[arguments.command].run(arguments))
-
-
-def _following(command: Callable[[], int]) -> int:
-    """Run it in a process that does not lead: what happens to all is told by the first one."""
-    try:
-        return command()
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except OfaError:
-        try:
-            time.sleep(_PATIENCE_S)
-        except KeyboardInterrupt:
-            return INTERRUPTED
-        raise
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and give its exit code (DESIGN.md lists them)."""
-    leads = os.environ.get("RANK", "0") == "0"  # torchrun sets it
-    return run_command(
-        PROG, lambda: _train(argv) if leads else _following(lambda: _train(argv)), interrupted=lambda: _GO_ON
-    )
-
+from ofa_search.cli.train import main
 
 if __name__ == "__main__":
     sys.exit(main())

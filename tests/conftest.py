@@ -11,12 +11,12 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-import sshd
-from sshd import Me, Sshd
+from support import sshd
+from support.sshd import Me, Sshd
 
-from ofa_profiler import verify
-from ofa_profiler.devices.phone_bundle import Bundle, get_bundle
+from ofa_profiler.devices.android.python_bundle import Bundle, get_bundle
 from ofa_profiler.errors import DeviceError
+from ofa_profiler.verification import verify
 
 # Before any test file imports the runtime.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -21,11 +21,11 @@ def open_device(spec: str, options: DeviceOptions = DeviceOptions()) -> Device: 
     if spec == "local":
         return LocalDevice(options)
     if transport == "ssh":
-        from ofa_profiler.devices.ssh import SshDevice
+        from ofa_profiler.devices.ssh.device import SshDevice
 
         return SshDevice(spec, options)
     if transport == "adb":
-        from ofa_profiler.devices.adb import AdbDevice
+        from ofa_profiler.devices.android.device import AdbDevice
 
         return AdbDevice(spec, options)
     raise UsageError(f"unknown device {spec!r}; it is local (this machine), ssh:[user@]host[:port] or adb:SERIAL")

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from ofa_profiler.errors import DeviceError, TransientDeviceError, UsageError
-from ofa_profiler.log import MAX_LINE, Garbled, Record, parse_record
+from ofa_profiler.protocol.replay import MAX_LINE, Garbled, Record, parse_record
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from typing import IO
 from ofa_profiler.devices.base import Agent, Device
 from ofa_profiler.devices.options import DeviceOptions
 from ofa_profiler.errors import DeviceError
-from ofa_profiler.kit import AGENT_FILE, agent_source
+from ofa_profiler.protocol.kit import AGENT_FILE, agent_source
 
 _PATIENCE_S = 5.0
 

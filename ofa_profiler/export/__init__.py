@@ -13,16 +13,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from ofa_profiler import files
-from ofa_profiler.architecture import Architecture
+from ofa_profiler.base import files
+from ofa_profiler.base.cache_dir import default_cache_dir, identity
 from ofa_profiler.errors import UsageError
 from ofa_profiler.export.base import INPUT_NAME, LOGITS_NAME, OP_OUTPUT_NAME, Exporter, Model
-from ofa_profiler.export.cache import ModelCache, default_cache_dir, identity
+from ofa_profiler.export.model_cache import ModelCache
 from ofa_profiler.export.onnx import OnnxExporter
 from ofa_profiler.export.tflite import TfliteExporter
-from ofa_profiler.ops import Op
+from ofa_profiler.networks.architecture import Architecture
+from ofa_profiler.networks.op import Op
+from ofa_profiler.networks.parameters import Weights, check_weights, layout_of, parameter_shapes, repeating_weights
 from ofa_profiler.spaces import SearchSpace
-from ofa_profiler.weights import Weights, check_weights, layout_of, parameter_shapes, repeating_weights
 
 __all__ = [
     "INPUT_NAME",

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ofa_profiler.ops import Shape
-from ofa_profiler.weights import Layout, Weights
+from ofa_profiler.networks.op import Shape
+from ofa_profiler.networks.parameters import Layout, Weights
 
 #: Names of the input of every model, and of the output of an op's and of a network's.
 INPUT_NAME = "input"

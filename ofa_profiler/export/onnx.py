@@ -16,8 +16,8 @@ from onnx import TensorProto, helper
 
 from ofa_profiler.errors import UsageError
 from ofa_profiler.export.base import INPUT_NAME, Exporter, nchw
-from ofa_profiler.ops import AvgPool, Conv, GlobalPool, Layer, Linear, MaxPool, Op, SqueezeExcite
-from ofa_profiler.weights import Array, Layout, Weights, folded_conv, parameter_name
+from ofa_profiler.networks.op import AvgPool, Conv, GlobalPool, Layer, Linear, MaxPool, Op, SqueezeExcite
+from ofa_profiler.networks.parameters import Array, Layout, Weights, folded_conv, parameter_name
 
 #: The first opset and file version with all that is needed (HardSwish: opset 14), so that the old
 #: onnxruntime of a board loads the models too (1.12 and later).

@@ -16,8 +16,8 @@ import numpy as np
 from ofa_profiler.errors import UsageError
 from ofa_profiler.export.base import INPUT_NAME, Exporter
 from ofa_profiler.export.tflite_file import Node, write_model
-from ofa_profiler.ops import AvgPool, Conv, GlobalPool, Layer, Linear, MaxPool, Op, Shape, SqueezeExcite
-from ofa_profiler.weights import Array, Layout, Weights, folded_conv, parameter_name
+from ofa_profiler.networks.op import AvgPool, Conv, GlobalPool, Layer, Linear, MaxPool, Op, Shape, SqueezeExcite
+from ofa_profiler.networks.parameters import Array, Layout, Weights, folded_conv, parameter_name
 
 #: `ActivationFunctionType`, `Padding` and `MirrorPadMode` of the schema.
 _FUSED = {"": 0, "relu": 1, "relu6": 3}

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ofa_profiler.ops import Shape
-from ofa_profiler.weights import Array
+from ofa_profiler.networks.op import Shape
+from ofa_profiler.networks.parameters import Array
 
 #: Operator -> the table of its options.
 _OPTIONS = {

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa_profiler.architecture import Architecture
 from ofa_profiler.errors import UsageError
-from ofa_profiler.ops import Op
+from ofa_profiler.networks.architecture import Architecture
+from ofa_profiler.networks.op import Op
 
 Genomes = NDArray[np.int8]
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ofa_profiler.architecture import Architecture, Stage
 from ofa_profiler.errors import UsageError
-from ofa_profiler.ops import Op, make_divisible
+from ofa_profiler.networks.architecture import Architecture, Stage
+from ofa_profiler.networks.op import Op, make_divisible
 from ofa_profiler.spaces.base import (
     Gene,
     Preprocessing,

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ofa_profiler.ops import Op, make_divisible
+from ofa_profiler.networks.op import Op, make_divisible
 from ofa_profiler.spaces.base import Slot
 from ofa_profiler.spaces.mobilenet import IMAGENET, MobileNetSpace
 

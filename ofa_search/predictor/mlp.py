@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ofa_profiler.architecture import Architecture
 from ofa_profiler.errors import UsageError
+from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.spaces import Genomes, SearchSpace, get_space
 from ofa_search.predictor.features import Features
 from ofa_search.predictor.quality import Metrics

@@ -31,13 +31,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 import ofa_profiler
+from ofa_profiler.base.files import replacing, write_text
 from ofa_profiler.errors import InputFileError, UsageError
-from ofa_profiler.files import replacing, write_text
 from ofa_profiler.spaces import SearchSpace, get_space
+from ofa_search.artifacts.torch_file import read_state_dict
 from ofa_search.predictor.features import Features
 from ofa_search.predictor.mlp import AccuracyPredictor, Layer
 from ofa_search.predictor.quality import Metrics
-from ofa_search.torch_file import read_state_dict
 
 Array = NDArray[Any]
 

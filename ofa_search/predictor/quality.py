@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ofa_profiler.agreement import kendall_tau, spearman
+from ofa_profiler.verification.agreement import kendall_tau, spearman
 
 
 @dataclass(frozen=True)

@@ -24,13 +24,21 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import ofa_profiler
+from ofa_profiler.base.files import replacing, write_text
 from ofa_profiler.errors import InputFileError, UsageError
-from ofa_profiler.files import replacing, write_text
 from ofa_profiler.spaces import SearchSpace, get_space, space_names
-from ofa_search.supernet.published import published_names, simplified
-from ofa_search.supernet.statistics import StatisticsTable
+from ofa_search.artifacts.supernet_file import (
+    FORMAT,
+    METADATA_KEY,
+    SUFFIX,
+    check_space,
+    one_line,
+    read_description,
+    weights_path,
+)
+from ofa_search.supernet.bn_statistics import StatisticsTable
+from ofa_search.supernet.ofa_names import published_names, simplified
 from ofa_search.supernet.supernet import Supernet
-from ofa_search.supernet_file import FORMAT, METADATA_KEY, SUFFIX, check_space, one_line, read_description, weights_path
 
 _CALIBRATION, _STATISTICS = "calibration", "statistics."
 

@@ -1,6 +1,6 @@
 """Elastic layers: one set of weights that serves every choice a slot of the space leaves open.
 
-A layer is told at each call which static layer of `ofa_profiler.ops` it has to be (there is no
+A layer is told at each call which static layer of `ofa_profiler.networks.op` it has to be (there is no
 "current" subnet), and uses the first channels of its weights for it. Kernels smaller than the largest
 are its centre, sent through learned matrices, 7 -> 5 -> 3 (arXiv 1908.09791, section 3.3).
 
@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ofa_profiler.nets import ACTIVATIONS, layer_module, run_op, spatial_mean
-from ofa_profiler.ops import Conv, Layer, Linear, Op, SqueezeExcite
+from ofa_profiler.networks.op import Conv, Layer, Linear, Op, SqueezeExcite
+from ofa_profiler.networks.torch_modules import ACTIVATIONS, layer_module, run_op, spatial_mean
 from ofa_search.supernet.depthwise import depthwise_conv2d
 
 L = TypeVar("L", bound=Layer)

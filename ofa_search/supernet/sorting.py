@@ -10,8 +10,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ofa_profiler.architecture import Architecture
-from ofa_profiler.ops import Conv, Op, SqueezeExcite
+from ofa_profiler.networks.architecture import Architecture
+from ofa_profiler.networks.op import Conv, Op, SqueezeExcite
 from ofa_search.supernet.elastic import ElasticBatchNorm, ElasticConv, ElasticKernel, ElasticOp, ElasticSqueezeExcite
 from ofa_search.supernet.supernet import Supernet
 

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ofa_profiler.architecture import Architecture
-from ofa_profiler.nets import StaticNetwork, load_weights
+from ofa_profiler.networks.architecture import Architecture
+from ofa_profiler.networks.torch_modules import StaticNetwork, load_weights
 from ofa_profiler.spaces import SearchSpace, get_space
 from ofa_search.supernet.elastic import ElasticOp
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ofa_profiler.architecture import Architecture
+from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.spaces import SearchSpace
 from ofa_search.training.schedule import Phase, Schedule
 

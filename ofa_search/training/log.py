@@ -7,9 +7,9 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from ofa_profiler.base.files import replacing, write_text
 from ofa_profiler.errors import InputFileError, UsageError
-from ofa_profiler.files import replacing, write_text
-from ofa_profiler.plot import check_plot_path
+from ofa_profiler.verification.plot import check_plot_path
 
 #: Columns of every log; after them come the accuracies of what is watched, empty where they were not measured.
 COLUMNS = ("step", "epoch", "phase", "learning_rate", "loss", "largest_loss", "images_per_s", "seconds")

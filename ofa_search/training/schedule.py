@@ -31,8 +31,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from ofa_profiler.architecture import Architecture
 from ofa_profiler.errors import InputFileError, UsageError
+from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.spaces import SearchSpace
 
 _FOLDER = Path(__file__).parent / "schedules"

@@ -15,8 +15,8 @@ import safetensors
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ofa_profiler.base.files import replacing
 from ofa_profiler.errors import InputFileError
-from ofa_profiler.files import replacing
 
 _METADATA_KEY = "training"
 

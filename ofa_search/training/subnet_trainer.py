@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ofa_profiler.architecture import Architecture
-from ofa_profiler.nets import StaticNetwork, load_weights
+from ofa_profiler.networks.architecture import Architecture
+from ofa_profiler.networks.torch_modules import StaticNetwork, load_weights
 from ofa_profiler.spaces import SearchSpace
+from ofa_search.data.images import Images
+from ofa_search.evaluation.subnets import BATCH, accuracy, calibrated, calibration_images
+from ofa_search.evaluation.world import World
 from ofa_search.supernet import Supernet, recalibrate
 from ofa_search.supernet.depthwise import use_fast_depthwise
-from ofa_search.training.data import Images
-from ofa_search.training.distributed import World
-from ofa_search.training.evaluation import BATCH, accuracy, calibrated, calibration_images
 from ofa_search.training.schedule import Phase, Schedule
 from ofa_search.training.supernet_trainer import new_supernet
 from ofa_search.training.trainer import Trainer, TrainingOptions, frozen

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ofa_profiler.architecture import Architecture
+from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.spaces import SearchSpace
+from ofa_search.data.images import Images
+from ofa_search.evaluation.subnets import representatives, subnet_accuracy
+from ofa_search.evaluation.world import World
 from ofa_search.supernet import Supernet, sort_channels
 from ofa_search.supernet.elastic import ElasticConv, ElasticKernel, ElasticLinear
 from ofa_search.training.cost import phase_macs
-from ofa_search.training.data import Images
-from ofa_search.training.distributed import World
-from ofa_search.training.evaluation import representatives, subnet_accuracy
 from ofa_search.training.schedule import Phase, Schedule
 from ofa_search.training.trainer import SUBNETS, Trainer, TrainingOptions, between, frozen
 

@@ -17,9 +17,9 @@ from torch.nn import functional
 
 from ofa_profiler.errors import UsageError
 from ofa_profiler.spaces import SearchSpace
-from ofa_search.training.batches import augment, prepare
-from ofa_search.training.data import Images
-from ofa_search.training.distributed import World
+from ofa_search.data.batches import augment, prepare
+from ofa_search.data.images import Images
+from ofa_search.evaluation.world import World
 from ofa_search.training.schedule import Phase, Schedule
 from ofa_search.training.state import TrainingState, part, prefixed
 

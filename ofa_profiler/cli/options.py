@@ -1,0 +1,113 @@
+"""Options that the commands share, refused in one line."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from ofa_profiler.base.version import __version__
+from ofa_profiler.cli.terminal import say
+from ofa_profiler.errors import InputFileError, UsageError
+
+if TYPE_CHECKING:
+    from ofa_profiler.devices.options import DeviceOptions
+    from ofa_profiler.protocol.settings import Settings
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, and no page of usage before it."""
+
+    def __init__(self, prog: str, description: str, epilog: str) -> None:
+        super().__init__(
+            prog,
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} ({self.prog} --help lists the options)")
+
+
+def positive_integer(text: str) -> int:
+    """For `type=` of an option."""
+    if not (text.isascii() and text.isdigit() and 0 < int(text) <= 1_000_000):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 1000000")
+    return int(text)
+
+
+def whole_number(text: str) -> int:
+    """For `type=` of an option: 0 or more, such as a seed."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 0 or more")
+    return int(text)
+
+
+def add_device_options(parser: argparse.ArgumentParser) -> None:
+    """The options about how a device is reached and used; `device_options` reads them."""
+    group = parser.add_argument_group("reaching the device")
+    group.add_argument(
+        "--accept-host-key",
+        metavar="SHA256:...",
+        help="trust this host key from now on (the refusal shows it; compare it on the device)",
+    )
+    group.add_argument(
+        "--runtime-on-board",
+        metavar="HOW",
+        choices=("push", "system"),
+        default="push",
+        help="push brings the runtime to the board, system uses what is installed there (default: %(default)s)",
+    )
+    group.add_argument("--cores", metavar="N[,N...]", type=_cores, help="measure on these cores (default: fastest)")
+    group.add_argument(
+        "--phone-bundle",
+        metavar="FILE",
+        type=Path,
+        help="the Python for phones, as a file from another machine's cache (default: fetched once)",
+    )
+    group.add_argument(
+        "--benchmark-model",
+        metavar="FILE",
+        type=Path,
+        help="measure TFLite models with this program of Google's, not with Python (phones)",
+    )
+
+
+def device_options(arguments: argparse.Namespace, settings: Settings | None = None) -> DeviceOptions:
+    """What was asked of the device, which is to measure with `settings`, if given. Raises `UsageError`."""
+    from ofa_profiler.devices.options import DeviceOptions
+
+    if arguments.benchmark_model is not None:
+        _check_benchmark_model(arguments.benchmark_model, settings)
+
+    asks = sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+    return DeviceOptions(
+        accept_host_key=arguments.accept_host_key,
+        runtime_on_board=arguments.runtime_on_board,
+        cores=arguments.cores,
+        phone_bundle=arguments.phone_bundle,
+        benchmark_model=arguments.benchmark_model,
+        tell=say,
+        ask_password=getpass.getpass if asks else None,
+    )
+
+
+def _check_benchmark_model(program: Path, settings: Settings | None) -> None:
+    from ofa_profiler.devices.android.benchmark_runner import check_settings
+
+    if settings is not None:
+        check_settings(settings.runtime, settings.provider)
+    if not program.is_file():
+        raise InputFileError(program, "there is no such program")
+
+
+def _cores(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdigit() and len(part) < 5 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of cores like 2,3")
+    return tuple(sorted({int(part) for part in parts}))

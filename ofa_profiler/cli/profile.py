@@ -1,0 +1,359 @@
+"""`ofa-profile`: a device becomes a latency table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ofa_profiler.base.units import format_duration_ms, parse_duration_ms
+from ofa_profiler.cli.options import Parser, add_device_options, device_options, positive_integer
+from ofa_profiler.cli.terminal import Show, listed, progress_bar, run_command, say
+from ofa_profiler.errors import OfaError, UsageError
+from ofa_profiler.protocol.settings import Settings
+from ofa_profiler.spaces import SearchSpace, get_space, space_names
+
+if TYPE_CHECKING:
+    from ofa_profiler.devices import Device
+    from ofa_profiler.measuring.profile import Profile
+    from ofa_profiler.measuring.session import Progress
+    from ofa_profiler.protocol.kit import KitWheels
+    from ofa_profiler.protocol.replay import Log
+    from ofa_profiler.tables.table import LatencyTable
+
+PROG = "ofa-profile"
+
+_DESCRIPTION = """\
+Measure every op of a search space on a device and write the latency table NAME.csv, with NAME.json
+(who, how, when) and NAME.jsonl (every sample) beside it. Interrupted, run it again: it goes on.
+"""
+
+_EXAMPLES = """\
+examples:
+  ofa-profile --device local --out latency_tables
+  ofa-profile --device local --out latency_tables --space ofa-mbv3-w1.2 --resolution 160,192,224
+  ofa-profile --device local --space ofa-mbv3-w1.2 --plan
+  ofa-profile --device ssh:pi@raspberrypi.local --out latency_tables
+  ofa-profile --device adb:192.168.1.20:5555 --out latency_tables      a phone; --device adb: lists those attached
+  ofa-profile --kit board-kit --space cifar-mbv3        for a board that cannot be reached
+  ofa-profile --import results.jsonl --out latency_tables    ... and what its agent wrote
+
+exit codes: 0 done, 2 bad usage or bad input, 4 the device or all ops failed, 130 interrupted
+"""
+
+
+def _parser() -> Parser:
+    parser = Parser(PROG, _DESCRIPTION, _EXAMPLES)
+    what = parser.add_argument_group("what to do (one of the first three)")
+    what.add_argument(
+        "--device",
+        metavar="DEVICE",
+        action="append",
+        help="measure local (this machine), ssh:[user@]host[:port] or adb:SERIAL; several at the same time if repeated",
+    )
+    what.add_argument("--kit", metavar="DIR", type=Path, help="write models, settings and agent for a board to DIR")
+    what.add_argument(
+        "--wheels",
+        metavar="PYTHON",
+        help="with --kit: and the runtime for the Python of a board that lacks it, like aarch64-cp311 (Python 3.11)",
+    )
+    what.add_argument(
+        "--import", dest="results", metavar="RESULTS.jsonl", type=Path, help="make a table of what an agent wrote"
+    )
+    what.add_argument(
+        "--remove-from-device", action="store_true", help="take everything of ours off --device (phones), and stop"
+    )
+    what.add_argument("--out", metavar="DIR", type=Path, help="folder for the table")
+    what.add_argument(
+        "--name", metavar="NAME", action="append", help="name of the table (default: device and space), per device"
+    )
+    what.add_argument("--fresh", action="store_true", help="measure anew, even if there is a table of this name")
+    what.add_argument("--plan", action="store_true", help="say what would be measured, and stop")
+    what.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    how = parser.add_argument_group("how")
+    how.add_argument(
+        "--space", metavar="NAME", default="cifar-mbv3", help=f"{', '.join(space_names())} (default: %(default)s)"
+    )
+    how.add_argument("--resolution", metavar="R[,R...]", help="input sizes in pixels (default: those of the space)")
+    how.add_argument(
+        "--runtime", metavar="NAME", default="onnxruntime", help="onnxruntime or litert (default: %(default)s)"
+    )
+    how.add_argument(
+        "--precision", metavar="P", default="fp32", help="number format of the models (default: %(default)s)"
+    )
+    how.add_argument(
+        "--provider", metavar="EP", help="of onnxruntime, like CUDAExecutionProvider; of litert, CPU or XNNPACK"
+    )
+    how.add_argument("--threads", metavar="N", type=positive_integer, default=1, help="threads and cores (default: 1)")
+    how.add_argument("--batch", metavar="N", type=positive_integer, default=1, help="images per inference (default: 1)")
+    how.add_argument("--time-limit", metavar="T", default="10m", help="stop refining after T (default: %(default)s)")
+    add_device_options(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and give its exit code (DESIGN.md lists them)."""
+    kept = "interrupted"
+
+    def command() -> int:
+        nonlocal kept
+        arguments = _parser().parse_args(argv)
+        _check(arguments)
+        if arguments.device and arguments.out:
+            kept = "interrupted; what was measured is kept, run the same command again to go on"
+        return _dispatch(arguments)
+
+    return run_command(PROG, command, interrupted=lambda: kept)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    given = [option for option in ("device", "kit", "results") if getattr(arguments, option) is not None]
+    if len(given) > 1:
+        raise UsageError("give one of --device, --kit and --import, not several")
+    if not given and not arguments.plan:
+        raise UsageError("what to measure? give --device local, or --kit DIR, or --import RESULTS.jsonl")
+    if arguments.device:
+        from ofa_profiler.devices import open_device
+
+        for spec in arguments.device:
+            open_device(spec)  # says what is wrong with it, before anything else is
+        if len(set(arguments.device)) < len(arguments.device):
+            raise UsageError("the same --device is given twice")
+    tables = len(arguments.device or [""])
+    if arguments.name is not None and (len(arguments.name) != tables or len(set(arguments.name)) != tables):
+        raise UsageError(f"give --name once per table: {len(arguments.name)} names for {tables}, or some are the same")
+    if arguments.wheels is not None and arguments.kit is None:
+        raise UsageError("--wheels goes with --kit; other boards get what they lack by themselves")
+    if arguments.remove_from_device and not arguments.device:
+        raise UsageError("remove from which device? give --device DEVICE")
+    stops_early = arguments.plan or arguments.remove_from_device
+    if arguments.out is None and (arguments.results or (arguments.device and not stops_early)):
+        raise UsageError("where to? give --out DIR, the folder for the table")
+
+
+def _dispatch(arguments: argparse.Namespace) -> int:
+    if arguments.results is not None:
+        return _import(arguments)
+    if arguments.remove_from_device:
+        return _remove(arguments)
+    from ofa_profiler.export import get_exporter
+
+    space = _space(arguments)
+    get_exporter(arguments.runtime, arguments.precision)
+    settings = Settings(
+        runtime=arguments.runtime,
+        precision=arguments.precision,
+        provider=arguments.provider,
+        threads=arguments.threads,
+        batch=arguments.batch,
+        time_limit_s=parse_duration_ms(arguments.time_limit, "--time-limit") / 1e3,
+    )
+    if arguments.plan:
+        return _plan(arguments, space, settings)
+    if arguments.kit is not None:
+        return _kit(arguments, space, settings)
+    return _profile(arguments, space, settings)
+
+
+def _space(arguments: argparse.Namespace) -> SearchSpace:
+    space = get_space(arguments.space)
+    if arguments.resolution is None:
+        return space
+    try:
+        resolutions = [positive_integer(part.strip()) for part in arguments.resolution.split(",")]
+    except argparse.ArgumentTypeError as error:
+        raise UsageError(f"--resolution: {error}") from None
+    return space.with_resolutions(resolutions)
+
+
+def _plan(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) -> int:
+    from ofa_profiler.measuring.profile import plan
+
+    planned = plan(space, settings)
+    document = {
+        "space": space.name,
+        "resolutions": list(space.resolutions),
+        "ops": [op.key for op in planned.ops],
+        "models_to_export": planned.models_to_export,
+        "seconds": {"min": round(planned.min_seconds, 1), "max": round(planned.max_seconds, 1)},
+    }
+    if arguments.json:
+        print(json.dumps(document, indent=2))
+        return 0
+    for op in planned.ops:
+        print(op.key)
+    low, high = (format_duration_ms(seconds * 1e3) for seconds in (planned.min_seconds, planned.max_seconds))
+    say(
+        f"{len(planned.ops)} ops of {space.name} at {', '.join(map(str, space.resolutions))}; "
+        f"{planned.models_to_export} models to export; {low} to {high} of measuring; nothing was done"
+    )
+    return 0
+
+
+def _remove(arguments: argparse.Namespace) -> int:
+    from ofa_profiler.devices import open_device
+
+    places = {}
+    for spec in arguments.device:
+        places[spec] = open_device(spec, device_options(arguments)).remove()
+        say(f"removed {places[spec]} from {spec}")
+    if arguments.json:
+        print(json.dumps({"removed": places}, indent=2))
+    return 0
+
+
+def _kit(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) -> int:
+    from ofa_profiler.measuring.profile import make_kit
+
+    wheels = None if arguments.wheels is None else _wheels(arguments.runtime, arguments.wheels)
+    with progress_bar() as show:
+        count = make_kit(
+            space, settings, arguments.kit, wheels=wheels, progress=lambda phase, p: _show(show, "", phase, p)
+        )
+    if arguments.json:
+        print(json.dumps({"kit": str(arguments.kit), "models": count, "space": space.name}, indent=2))
+    say(f"{arguments.kit}: {count} models. Copy it to the board and run there: python3 agent.py --kit .")
+    return 0
+
+
+def _wheels(runtime: str, tag: str) -> KitWheels:
+    from ofa_profiler.devices.remote.wheels import Board, find_wheels
+    from ofa_profiler.protocol.kit import KitWheels
+
+    board = Board.from_tag(tag)
+    instead = f"leave --wheels out and install it there, or name the board's C library, like {board.tag}-glibc2.36"
+    return KitWheels(board.tag, find_wheels(runtime, board, tell=say, instead=instead).paths)
+
+
+def _profile(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) -> int:
+    """One table per device, all at the same time; one device that fails does not stop the others."""
+    from ofa_profiler.base.parallel import run_all
+    from ofa_profiler.devices import open_device
+    from ofa_profiler.export import export_ops
+
+    specs, options = arguments.device, device_options(arguments, settings)
+    outcomes: dict[str, Profile | OfaError] = {}
+    jobs = {}
+    with ExitStack() as opened:
+        for spec, name in zip(specs, arguments.name or [None] * len(specs), strict=True):
+            try:
+                device = opened.enter_context(open_device(spec, options))
+            except OfaError as error:  # noqa: PERF203
+                outcomes[spec] = error
+            else:
+                jobs[spec] = partial(_profile_one, arguments, space, settings, device, name)
+        with progress_bar() as show:
+            if len(jobs) > 1:  # once for all
+                export_ops(
+                    space.unique_ops(), batch=settings.batch, precision=settings.precision, runtime=settings.runtime
+                )
+            outcomes.update(run_all({spec: partial(job, show) for spec, job in jobs.items()}))
+    return _report_all(arguments, {spec: outcomes[spec] for spec in specs})
+
+
+def _profile_one(
+    arguments: argparse.Namespace,
+    space: SearchSpace,
+    settings: Settings,
+    device: Device,
+    name: str | None,
+    show: Show,
+    check: Callable[[], None],
+) -> Profile:
+    from ofa_profiler.measuring.profile import profile
+
+    label = f"{device.spec}: " if len(arguments.device) > 1 else ""
+
+    def progress(phase: str, state: Progress) -> None:
+        check()
+        _show(show, label, phase, state)
+
+    return profile(device, space, settings, arguments.out, name=name, fresh=arguments.fresh, progress=progress)
+
+
+def _report_all(arguments: argparse.Namespace, outcomes: Mapping[str, Profile | OfaError]) -> int:
+    """The result of one device as that of the command; those of several under their names."""
+    errors = [outcome for outcome in outcomes.values() if isinstance(outcome, OfaError)]
+    if len(outcomes) == 1 and errors:
+        raise errors[0]
+    documents: dict[str, Any] = {}
+    for spec, outcome in outcomes.items():
+        if isinstance(outcome, OfaError):
+            say(f"{PROG}: {' '.join(str(outcome).split())}")
+            documents[spec] = {"error": str(outcome), "exit_code": outcome.exit_code}
+            continue
+        facts = {
+            "seconds": round(outcome.seconds, 3),
+            "export_seconds": round(outcome.export_s, 3),
+            "measuring_seconds": round(outcome.measuring_s, 3),
+            "measuring_share": round(outcome.measuring_s / outcome.seconds, 4),
+            "was_complete": outcome.was_complete,
+        }
+        documents[spec] = _report(outcome.table, outcome.log, facts)
+    if arguments.json:
+        (only, *others) = documents.values()
+        print(json.dumps({"devices": documents} if others else only, indent=2))
+    return errors[0].exit_code if errors else 0
+
+
+def _show(show: Show, label: str, phase: str, progress: Progress) -> None:
+    words = [f"{progress.visits} visits"] if progress.visits else []
+    words += [f"{progress.failed} failed"] if progress.failed else []
+    if progress.waiting:
+        say(f"note: {label}{progress.waiting}")
+    show(label + phase, progress.done, progress.total, progress.left_s, ", ".join(words))
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from ofa_profiler.measuring.table_from_journal import import_results
+
+    (name,) = arguments.name or [None]
+    table, log = import_results(arguments.results, arguments.out, name=name, fresh=arguments.fresh)
+    document = _report(table, log, {"measuring_seconds": round(log.measuring_s, 3)})
+    if arguments.json:
+        print(json.dumps(document, indent=2))
+    return 0
+
+
+def _report(table: LatencyTable, log: Log, facts: dict[str, Any]) -> dict[str, Any]:
+    """Say how it went, in words on stderr -> the same as a JSON document."""
+    assert table.path is not None
+    failures = {row.op: row.error for row in table.rows if row.status != "ok"}
+    ok, sampling, device = len(table.rows) - len(failures), table.metadata["sampling"], table.metadata["device"]
+    if facts.get("was_complete"):
+        say("measured already, nothing had to be done; --fresh measures anew")
+    for note in device["uncontrolled"]:
+        say(f"note: {note}")
+    if failures:
+        first = next(iter(failures.values()))
+        say(f"warning: {len(failures)} ops failed and have no times: {listed(list(failures))} ({first})")
+    if sampling["cut_short"]:
+        say(f"note: the time limit cut {sampling['cut_short']} ops short; a longer --time-limit goes on from here")
+    if sampling["noisy"]:
+        say(f"note: {sampling['noisy']} ops stayed noisier than asked for, after all rounds; close other programs")
+    took = f" in {format_duration_ms(facts['seconds'] * 1e3)}" if "seconds" in facts else ""
+    say(f"{table.path}: {ok} ops{took} on {device['model'] or 'an unnamed device'}")
+    return {
+        "name": table.name,
+        "table": str(table.path),
+        "metadata": str(table.path.with_suffix(".json")),
+        "journal": str(table.path.with_suffix(".jsonl")),
+        "spaces": list(table.spaces),
+        "ops": len(table.rows),
+        "ok": ok,
+        "failed": len(failures),
+        "failures": failures,
+        "cut_short": sampling["cut_short"],
+        "noisy": sampling["noisy"],
+        "visits": log.n_visits,
+        **facts,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""What a command has to do with its terminal and its process: exit codes, signals, lines and progress for people."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+from ofa_profiler.base.units import format_duration_ms
+from ofa_profiler.errors import OfaError
+
+INTERRUPTED, TERMINATED = 130, 143  # as shells give for SIGINT and SIGTERM
+_EVERY_S = 15.0
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, to be handled like Ctrl-C."""
+
+
+def run_command(
+    name: str, command: Callable[[], int], *, interrupted: Callable[[], str] = lambda: "interrupted"
+) -> int:
+    """Run `command` -> its exit code, or that of its error, which is told in one line on stderr.
+
+    `interrupted` gives the words for Ctrl-C and SIGTERM: what is kept, and how to go on.
+    """
+
+    def terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise _Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        return command()
+    except OfaError as error:
+        say(f"{name}: {' '.join(str(error).split())}")
+        return error.exit_code
+    except KeyboardInterrupt as stop:
+        say(f"{name}: {interrupted()}")
+        return TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has left; the interpreter would complain about it
+        return 1
+
+
+def say(line: str) -> None:
+    """A line for people, on stderr. What a device said may stand in it: terminals obey control characters."""
+    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+    print(line, file=sys.stderr, flush=True)
+
+
+#: `show(phase, done, total, left_s, words)`: `left_s` is an estimate or None, `words` say more.
+Show = Callable[[str, int, int, float | None, str], None]
+
+
+@contextmanager
+def progress_bar() -> Iterator[Show]:
+    """A progress bar on stderr with an estimate of the time left; a line now and then where there is no terminal."""
+    if not sys.stderr.isatty():
+        yield _lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[words]}", style="dim"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=4) as bar:
+        tasks = {}
+
+        def show(phase: str, done: int, total: int, left_s: float | None, words: str) -> None:
+            if phase not in tasks:
+                tasks[phase] = bar.add_task(phase, total=total, words="")
+            bar.update(tasks[phase], completed=done, total=total, words=_words(left_s, words))
+
+        yield show
+
+
+def _lines() -> Show:
+    told = time.monotonic()
+
+    def show(phase: str, done: int, total: int, left_s: float | None, words: str) -> None:
+        nonlocal told
+        if time.monotonic() - told >= _EVERY_S:
+            told = time.monotonic()
+            say(f"{phase}: {done} of {total}  {_words(left_s, words)}".rstrip())
+
+    return show
+
+
+def _words(left_s: float | None, words: str) -> str:
+    left = f"about {format_duration_ms(max(left_s, 1) * 1e3)} left" if left_s is not None else ""
+    return ", ".join(part for part in (left, words) if part)
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """The first few of `names`, and how many more."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

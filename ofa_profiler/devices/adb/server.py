@@ -1,0 +1,198 @@
+"""Through an adb server that runs on this machine: it owns the phones on USB, and we do not fight for them.
+
+A request is its length as four hex digits and the words; the answer is `OKAY`, or `FAIL` and a reason in the
+same form. (`OVERVIEW.TXT` and `SERVICES.TXT` in the sources of adb.) No server is ever started, so one that
+vanishes stays away, and the phone is spoken to directly.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+from dataclasses import dataclass
+
+from ofa_profiler.devices.adb.bridge import Bridge, ServiceRefused, Stream, silent
+from ofa_profiler.devices.remote.shell import one_line
+from ofa_profiler.errors import DeviceError, TransientDeviceError, UsageError
+
+_CONNECT_TIMEOUT_S = 2.0
+_TIMEOUT_S = 10.0
+#: A write that the phone does not take for this long has failed.
+_STALL_S = 60.0
+#: What the server says when the phone refuses a service.
+_REFUSED = "closed"
+_LONGEST = 0xFFFF
+
+
+@dataclass(frozen=True)
+class AdbServer:
+    """Where something listens that should be an adb server."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+class _Failed(Exception):
+    """The server says that it cannot do what was asked for; says why."""
+
+
+def find_server() -> AdbServer | None:
+    """The server of this machine, or None if nothing listens there. Raises `UsageError` for a port that is none."""
+    host = os.environ.get("ANDROID_ADB_SERVER_ADDRESS") or os.environ.get("ANDROID_ADB_SERVER_HOST") or "127.0.0.1"
+    text = os.environ.get("ANDROID_ADB_SERVER_PORT", "5037")
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+        raise UsageError(f"ANDROID_ADB_SERVER_PORT={text!r:.40} is not a port")
+    server = AdbServer(host, int(text))
+    try:
+        _connect(server).close()
+    except (OSError, UnicodeError):  # a name may be none that can be looked up
+        return None
+    return server
+
+
+def server_phones(server: AdbServer) -> dict[str, str]:
+    """Serial number -> state (`device`, `unauthorized`, `offline`, ...). Raises `TransientDeviceError`."""
+    try:
+        with _connect(server) as connection:
+            connection.settimeout(_TIMEOUT_S)
+            _ask(connection, "host:devices")
+            listed = _block(connection)
+    except TimeoutError as error:
+        raise _no_server(server, f"it says nothing for {_TIMEOUT_S:g} s") from error
+    except (OSError, EOFError, ValueError, _Failed) as error:
+        raise _no_server(server, one_line(str(error)) or type(error).__name__) from error
+    pairs = (line.rpartition("\t") for line in listed.splitlines())
+    return {serial: state for serial, tab, state in pairs if tab}
+
+
+def _no_server(server: AdbServer, why: str) -> TransientDeviceError:
+    return TransientDeviceError(
+        f"what listens on {server} does not answer as an adb server does ({why}); try `adb kill-server`, or name "
+        "the port of yours in ANDROID_ADB_SERVER_PORT"
+    )
+
+
+def _connect(server: AdbServer) -> socket.socket:
+    connection = socket.create_connection((server.host, server.port), _CONNECT_TIMEOUT_S)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    return connection
+
+
+def _ask(connection: socket.socket, request: str) -> None:
+    """Raises `_Failed` if the server says no; `OSError`, `EOFError` or `ValueError` if it does not answer properly."""
+    data = request.encode("utf-8", "surrogateescape")
+    connection.sendall(b"%04x" % len(data) + data)
+    answer = _exactly(connection, 4)
+    if answer == b"FAIL":
+        raise _Failed(_block(connection))
+    if answer != b"OKAY":
+        raise ValueError(f"it answers {answer!r}")
+
+
+def _block(connection: socket.socket) -> str:
+    """Text with its length before it."""
+    return _exactly(connection, int(_exactly(connection, 4), 16)).decode("utf-8", "replace")
+
+
+def _exactly(connection: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        more = connection.recv(size - len(data))
+        if not more:
+            raise EOFError("it hangs up instead of an answer")
+        data += more
+    return data
+
+
+class SocketStream(Stream):
+    """A connection to the server that has become one stream to the phone."""
+
+    def __init__(self, bridge: AdbServerBridge, connection: socket.socket) -> None:
+        self._bridge, self._socket = bridge, connection
+        self._closed = False
+
+    def read(self, limit: int, silence_s: float) -> bytes:
+        try:
+            self._socket.settimeout(silence_s)
+            return self._socket.recv(limit)
+        except TimeoutError:
+            raise silent(self._bridge.name, silence_s) from None
+        except OSError as error:
+            raise self._gone(error) from error
+
+    def write(self, data: bytes) -> None:
+        try:
+            self._socket.settimeout(_STALL_S)
+            self._socket.sendall(data)
+        except OSError as error:
+            raise self._gone(error) from error
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._bridge.forget(self)
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)  # wakes a reader, which closing does not
+            self._socket.close()
+
+    def _gone(self, error: OSError) -> TransientDeviceError:
+        if self._bridge.error is not None:
+            return TransientDeviceError(str(self._bridge.error))
+        return TransientDeviceError(f"{self._bridge.name}: the adb server dropped the connection ({error})")
+
+
+class AdbServerBridge(Bridge):
+    """One phone of the server."""
+
+    def __init__(self, name: str, server: AdbServer, serial: str) -> None:
+        super().__init__(name)
+        self._server, self._serial = server, serial
+        self._streams: set[SocketStream] = set()
+        self._streams_lock = threading.Lock()
+        self.ping()
+        self.watch()
+
+    def open(self, service: str, timeout_s: float = 30.0) -> SocketStream:
+        if self.error is not None:
+            raise TransientDeviceError(str(self.error))
+        requests = (f"host:transport:{self._serial}", service)
+        for request in requests:
+            if len(request.encode("utf-8", "surrogateescape")) > _LONGEST:
+                raise DeviceError(f"{self.name}: a command of {len(request)} characters is too long for adb")
+        connection = None
+        try:
+            connection = _connect(self._server)
+            connection.settimeout(timeout_s)
+            for request in requests:
+                _ask(connection, request)
+        except BaseException as error:
+            if connection is not None:
+                connection.close()
+            if isinstance(error, _Failed) and str(error) == _REFUSED:
+                raise ServiceRefused(f"{self.name}: the phone refuses the service {service[:40]!r}") from None
+            if isinstance(error, _Failed):
+                raise TransientDeviceError(f"{self.name}: {one_line(str(error))} (said the adb server)") from None
+            if isinstance(error, OSError | EOFError | ValueError):
+                why = one_line(str(error)) or type(error).__name__
+                raise TransientDeviceError(f"{self.name}: the adb server does not answer ({why})") from error
+            raise
+        stream = SocketStream(self, connection)
+        with self._streams_lock:
+            self._streams.add(stream)
+        return stream
+
+    def forget(self, stream: SocketStream) -> None:
+        """`stream` is closed."""
+        with self._streams_lock:
+            self._streams.discard(stream)
+
+    def _shut(self) -> None:
+        with self._streams_lock:
+            streams = list(self._streams)
+        for stream in streams:
+            stream.close()

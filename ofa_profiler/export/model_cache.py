@@ -1,0 +1,86 @@
+"""The folder in which the models of ops are kept, so that the next table starts at once.
+
+A file is named `IDENTITY-SHA256.SUFFIX`: IDENTITY stands for everything that determines the model (the
+op's fields, batch, precision, exporter and its version), SHA256 is the hash of its bytes. A file whose
+bytes do not match is built anew. Files only appear whole, so any number of runs may share the folder.
+
+Sizes: one model per distinct op, batch and precision, stored as the runtime reads it: 311 MB for
+`ofa-mbv3-w1.2` at five resolutions, 37 MB for `cifar-mbv3`. Nothing is removed by itself, and
+everything may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ofa_profiler.base.files import remove, write_bytes
+from ofa_profiler.errors import UsageError
+
+_STALE_SECONDS = 24 * 3600
+
+
+class ModelCache:
+    """The models in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._known: dict[str, list[Path]] = {}
+        for path in _files(folder):
+            if path.name.startswith("."):
+                _remove_stale(path)
+            else:
+                self._known.setdefault(path.name.partition("-")[0], []).append(path)
+
+    def has(self, name: str, suffix: str) -> bool:
+        """Whether there is a file of that identity; its bytes are not looked at."""
+        return any(path.suffix == suffix for path in self._known.get(name, ()))
+
+    def get(self, name: str, suffix: str, build: Callable[[], bytes]) -> tuple[Path, str]:
+        """The file of identity `name` and its SHA-256; built and stored if it is missing or damaged.
+
+        Raises `UsageError` when it cannot be written (a full disk, no permission).
+        """
+        for path in self._known.get(name, ()):
+            sha256 = path.stem.partition("-")[2]
+            if path.suffix == suffix and _holds(path, sha256):
+                return path, sha256
+        data = build()
+        sha256 = hashlib.sha256(data).hexdigest()
+        path = self.folder / f"{name}-{sha256}{suffix}"
+        if path.is_dir():
+            remove(path)
+        try:
+            write_bytes(path, data)
+        except UsageError:
+            # Windows does not replace a file that another run is reading; that run has just written it.
+            if not _holds(path, sha256):
+                raise
+        self._known[name] = [path]
+        return path, sha256
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UsageError(f"cannot read the cache {folder}: {error.strerror or error}") from error
+
+
+def _holds(path: Path, sha256: str) -> bool:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest() == sha256
+    except OSError:
+        return False
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove what a killed run left half-written, unless it may still be at work."""
+    with contextlib.suppress(OSError):
+        if path.suffix == ".tmp" and time.time() - path.stat().st_mtime > _STALE_SECONDS:
+            path.unlink()

@@ -1,0 +1,1 @@
+"""What is measured: ops, layers, graphs, architectures and their parameters. numpy only, but for `torch_modules`."""

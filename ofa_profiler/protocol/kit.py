@@ -1,0 +1,138 @@
+"""The kit: a folder with all that a device needs to measure, and nothing of this package.
+
+manifest.json    what to measure and how: settings, and for every model its file, SHA-256 and input
+models/          the models, named by their hashes
+wheels/          the runtime for a board that lacks it, if that was asked for; the agent unpacks it beside
+agent.py         `python3 agent.py --kit .` measures; needs Python 3.7 and the runtime
+results.jsonl    what the agent has measured so far; `ofa-profile --import` makes a table of it
+README.md        these lines for whoever finds the folder on a board
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import device_agents
+from ofa_profiler.base.files import write_bytes, write_text
+from ofa_profiler.base.version import __version__
+from ofa_profiler.errors import UsageError
+from ofa_profiler.protocol.replay import FORMAT, Record
+from ofa_profiler.protocol.settings import Settings
+
+AGENT_FILE = "agent.py"
+RESULTS_FILE = "results.jsonl"
+
+_README = """\
+# A kit that measures neural network ops on this board
+
+It needs {needs}, and no connection to anything.
+
+    python3 agent.py --kit .
+
+measures the {count} models of this folder and writes `results.jsonl`. Interrupted, start it again and it
+goes on. Close other programs first. Then copy `results.jsonl` to where ofa-profiler is installed:
+
+    ofa-profile --import results.jsonl --out latency_tables
+"""
+
+
+#: How the package of a runtime is called, where that is another name.
+_PACKAGES = {"litert": "ai-edge-litert"}
+
+
+class ModelFile(Protocol):
+    """What a kit needs to know of a model; `ofa_profiler.export.Model` is one."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def path(self) -> Path: ...
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def input_shape(self) -> tuple[int, ...]: ...
+
+
+def agent_source() -> Path:
+    """The agent script in this package."""
+    return Path(device_agents.__path__[0]) / AGENT_FILE
+
+
+def run_record(models: Iterable[ModelFile], settings: Settings, about: Mapping[str, Any]) -> Record:
+    """The first line of a journal: what is asked for. `about` is kept as it is (spaces, resolutions)."""
+    return {
+        "type": "run",
+        "format": FORMAT,
+        # To the microsecond: on a device, what was asked for and when names the folder of its results.
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds"),
+        "settings": settings.to_json(),
+        "about": {"tool_version": __version__, **about},
+        "models": {model.key: model.sha256 for model in models},
+    }
+
+
+@dataclass(frozen=True)
+class KitWheels:
+    """A runtime for the kind of Python that `tag` names, like `aarch64-cp311`."""
+
+    tag: str
+    paths: Sequence[Path]
+
+
+def write_kit(
+    folder: Path,
+    models: Iterable[ModelFile],
+    run: Record,
+    results: bytes = b"",
+    wheels: KitWheels | None = None,
+) -> None:
+    """Fill `folder` for the request `run`; `results` are lines that the agent goes on from.
+
+    The manifest comes last, so a folder that has one is whole. Raises `UsageError` if it cannot be written.
+    """
+    entries = []
+    for model in models:
+        name = f"{model.sha256}{model.path.suffix}"
+        entries.append({"key": model.key, "file": name, "sha256": model.sha256, "input_shape": list(model.input_shape)})
+        _place(model.path, folder / "models" / name)
+    write_bytes(folder / AGENT_FILE, agent_source().read_bytes())
+    write_text(folder / "README.md", _README.format(needs=_needs(run, wheels), count=len(entries)))
+    if results:
+        write_bytes(folder / RESULTS_FILE, results)
+    manifest = {name: run[name] for name in ("format", "created", "settings", "about")}
+    if wheels is not None:
+        for path in wheels.paths:
+            _place(path, folder / "wheels" / path.name)
+        hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in wheels.paths}
+        manifest["wheels"] = {"for": wheels.tag, "files": hashes}
+    write_text(folder / "manifest.json", json.dumps({**manifest, "models": entries}, indent=1) + "\n")
+
+
+def _needs(run: Record, wheels: KitWheels | None) -> str:
+    if wheels is not None:
+        machine, _, python = wheels.tag.rpartition("-cp")
+        return f"Python {python[0]}.{python[1:]} on {machine} (the runtime is in `wheels/`)"
+    runtime = run["settings"]["runtime"]
+    return f"Python 3.7 or newer and the package `{_PACKAGES.get(runtime, runtime)}`"
+
+
+def _place(source: Path, target: Path) -> None:
+    """A hard link costs nothing; a copy where the file system cannot link."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            return
+        with contextlib.suppress(OSError):
+            target.hardlink_to(source)
+            return
+        shutil.copyfile(source, target)
+    except OSError as error:
+        raise UsageError(f"cannot write {target}: {error.strerror or error}") from error

@@ -1,0 +1,185 @@
+"""Whatever is a sum over ops, over a whole search space: latency, MACs, parameters.
+
+A slot of a space depends on a few genes, so its share of the sum is a small dense array over the
+choices of these genes. All slots together give the value of any genome by lookups, for a million
+genomes a second and more, and the exact minimum and maximum over the whole space by eliminating one
+gene after the other (min-sum; Dechter, "Bucket elimination", 1999), without any search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa_profiler.errors import InfeasibleError
+from ofa_profiler.networks.op import Op
+from ofa_profiler.spaces.base import Genomes, SearchSpace
+
+#: Arrays are merged while the result has at most this many entries: fewer lookups per genome, and
+#: all of them together still stay in the cache of a core.
+_MERGED_ENTRIES = 1 << 13
+#: Genomes evaluated at a time; their lookups stay in the cache too.
+_CHUNK = 1 << 12
+
+
+class Part(NamedTuple):
+    """A term of the sum: `values[i, j, ...]` where `genes` have the indices i, j, ..."""
+
+    genes: tuple[int, ...]
+    values: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class AdditiveCost:
+    """`constant` plus one part per slot of `space`. An op that cannot be used costs infinity."""
+
+    space: SearchSpace
+    parts: tuple[Part, ...]
+    constant: float = 0.0
+
+    @staticmethod
+    def from_ops(space: SearchSpace, value: Callable[[Op], float]) -> AdditiveCost:
+        """The sum of `value(op)` over the ops of a network; `inf` marks an op as unusable."""
+        return AdditiveCost.from_ops_by_resolution(space, lambda _, op: value(op))
+
+    @staticmethod
+    def from_ops_by_resolution(space: SearchSpace, value: Callable[[int, Op], float]) -> AdditiveCost:
+        """As `from_ops`, for a `value(resolution, op)` that also depends on the network's resolution."""
+        parts = []
+        for slot in space.slots:
+            given = 0 if 0 in slot.genes else 1  # gene 0 is the resolution
+            genes = (0,) * given + slot.genes
+            choices = [space.genes[g].choices for g in genes]
+            values = np.zeros([len(c) for c in choices])
+            for index in np.ndindex(*values.shape):
+                chosen = [c[i] for c, i in zip(choices, index, strict=True)]
+                op = slot.build(*chosen[given:])
+                if op is not None:
+                    values[index] = value(chosen[genes.index(0)], op)
+            if np.isnan(values).any() or np.isneginf(values).any():
+                raise ValueError(f"slot {slot.name}: the value of an op is NaN or minus infinity")
+            parts.append(Part(genes, values))
+        return AdditiveCost(space, tuple(parts))
+
+    def affine(self, scale: float, offset: float) -> AdditiveCost:
+        """`scale` (above zero) times this cost, plus `offset`."""
+        if not 0 < scale < np.inf:
+            raise ValueError(f"scale must be above zero and finite, not {scale}")
+        parts = tuple(Part(part.genes, part.values * scale) for part in self.parts)
+        return replace(self, parts=parts, constant=self.constant * scale + offset)
+
+    # --- many genomes --------------------------------------------------------------------------------
+
+    @cached_property
+    def _lookup(self) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float64]]:
+        """(G, P) weights, (P,) offsets and all values in a row: `values[genome @ weights + offsets].sum()`."""
+        n_choices = self.space.n_choices
+        merged = [_added(group, n_choices) for group in _groups(self.parts, n_choices)]
+        weights = np.zeros((len(self.space.genes), len(merged)), dtype=np.float32)
+        for column, part in enumerate(merged):
+            weights[list(part.genes), column] = np.array(part.values.strides) // part.values.itemsize
+        sizes = [part.values.size for part in merged]
+        if max(sizes) >= 1 << 24:  # float32 counts exactly up to here
+            raise ValueError("a slot of this space depends on too many choices for a dense table")
+        offsets = np.cumsum([0, *sizes[:-1]]).astype(np.int32)
+        return weights, offsets, np.concatenate([part.values.ravel() for part in merged])
+
+    def evaluate(self, genomes: Genomes) -> NDArray[np.float64]:
+        """Genomes (N, G) -> their costs (N,)."""
+        weights, offsets, values = self._lookup
+        if genomes.ndim != 2 or genomes.shape[1] != len(weights):
+            raise ValueError(f"genomes must have the shape (N, {len(weights)}), not {genomes.shape}")
+        costs = np.empty(len(genomes))
+        for start in range(0, len(genomes), _CHUNK):
+            chunk = genomes[start : start + _CHUNK]
+            index = (chunk.astype(np.float32) @ weights).astype(np.int32) + offsets  # exact: small integers
+            values.take(index).sum(axis=1, out=costs[start : start + _CHUNK])
+        return costs + self.constant
+
+    # --- the whole space -----------------------------------------------------------------------------
+
+    def minimum(self, fixed: Mapping[int, int] | None = None) -> tuple[float, NDArray[np.int8]]:
+        """The lowest cost of the whole space, and a canonical genome (G,) that has it. Exact.
+
+        `fixed` holds genes (by position) to an index of their choices, `{0: 2}` for example to the
+        third resolution. Raises `InfeasibleError` when every architecture needs an unusable op.
+        """
+        return self._lowest(self.parts, fixed or {})
+
+    def maximum(self, fixed: Mapping[int, int] | None = None) -> tuple[float, NDArray[np.int8]]:
+        """As `minimum`, the highest cost among the architectures that have a finite one."""
+        negated = [Part(part.genes, np.where(np.isinf(part.values), np.inf, -part.values)) for part in self.parts]
+        return self._lowest(negated, fixed or {})
+
+    def _lowest(self, parts: Sequence[Part], fixed: Mapping[int, int]) -> tuple[float, NDArray[np.int8]]:
+        n_choices = self.space.n_choices
+        held = []
+        for gene, index in fixed.items():
+            allowed = np.full(n_choices[gene], np.inf)
+            allowed[index] = 0.0
+            held.append(Part((gene,), allowed))
+        genome = _argmin([*parts, *held], n_choices)
+        if genome is None:
+            raise InfeasibleError(f"every architecture of {self.space.name} needs an op that cannot be used")
+        genome = self.space.canonical(genome[np.newaxis])
+        return float(self.evaluate(genome)[0]), genome[0]
+
+
+def _scope(parts: Sequence[Part]) -> tuple[int, ...]:
+    return tuple(sorted({gene for part in parts for gene in part.genes}))
+
+
+def _added(parts: Sequence[Part], n_choices: NDArray[np.int64]) -> Part:
+    """Several parts as one, over all of their genes in ascending order."""
+    genes = _scope(parts)
+    total = np.zeros([n_choices[g] for g in genes])
+    for part in parts:
+        shape = [n_choices[g] if g in part.genes else 1 for g in genes]
+        total += part.values.transpose(np.argsort(part.genes)).reshape(shape)
+    return Part(genes, total)
+
+
+def _groups(parts: Sequence[Part], n_choices: NDArray[np.int64]) -> list[list[Part]]:
+    """Which parts to merge: each goes where it lets the merged array grow least, if at all."""
+    groups: list[list[Part]] = []
+    for part in sorted(parts, key=lambda part: -part.values.size):
+        grown = {i: prod(n_choices[list(_scope([*group, part]))].tolist()) for i, group in enumerate(groups)}
+        best = min(grown, key=grown.__getitem__, default=None)
+        if best is not None and (grown[best] <= _MERGED_ENTRIES or set(part.genes) <= set(_scope(groups[best]))):
+            groups[best].append(part)
+        else:
+            groups.append([part])
+    return groups
+
+
+def _argmin(parts: Sequence[Part], n_choices: NDArray[np.int64]) -> NDArray[np.int8] | None:
+    """The genome with the lowest sum, or None when every sum is infinite.
+
+    The gene whose elimination needs the smallest array goes first. All parts that depend on it are
+    added up and replaced by their minimum over it; the best index for each setting of the other genes
+    is kept, and read back in reverse order once nothing else is open.
+    """
+    parts = list(parts)
+    best: list[tuple[int, tuple[int, ...], NDArray[np.int64]]] = []
+    remaining = set(_scope(parts))
+    while remaining:
+        scopes = {gene: _scope([part for part in parts if gene in part.genes]) for gene in remaining}
+        gene = min(scopes, key=lambda g: (prod(n_choices[list(scopes[g])].tolist()), g))
+        remaining.remove(gene)
+        joint = _added([part for part in parts if gene in part.genes], n_choices)
+        axis = joint.genes.index(gene)
+        others = joint.genes[:axis] + joint.genes[axis + 1 :]
+        best.append((gene, others, joint.values.argmin(axis=axis)))
+        parts = [part for part in parts if gene not in part.genes] + [Part(others, joint.values.min(axis=axis))]
+    if not np.isfinite(sum(float(part.values) for part in parts)):
+        return None
+    genome = np.zeros(len(n_choices), dtype=np.int8)
+    for gene, others, index in reversed(best):
+        genome[gene] = index[tuple(genome[list(others)])]
+    return genome

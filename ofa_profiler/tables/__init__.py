@@ -1,0 +1,1 @@
+"""Latency tables: rows, files, and the milliseconds of whole networks."""

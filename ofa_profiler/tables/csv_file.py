@@ -1,0 +1,312 @@
+"""Latency tables as files: a CSV with one row per op, and beside it a JSON that says who, how and when.
+
+Reading checks every cell, so that a wrong number is found here, by file, row and column, and not as a
+network that misses its budget. A row is named by its line in the file, as an editor counts.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ofa_profiler.base.files import replacing
+from ofa_profiler.errors import InputFileError, UsageError
+from ofa_profiler.networks.op import ACTIVATIONS, KEY_PREFIX, Shape
+from ofa_profiler.tables.row import FAILED, OK, Row
+
+#: Version of the CSV and JSON. A change that old readers would misread gets the next number.
+FORMAT = 1
+
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_INTEGER = re.compile(r"[0-9]{1,18}")
+_SHAPE = re.compile(r"[1-9][0-9]{0,8}(x[1-9][0-9]{0,8})*")
+
+
+# --- cells: text -> value, ValueError with what is wrong ------------------------------------------------
+
+
+def shown(text: str) -> str:
+    """`text` in quotes, fit for a message of one line."""
+    return repr(text if len(text) <= 120 else f"{text[:117]}...")
+
+
+def _number(text: str) -> float:
+    value = float(text) if _NUMBER.fullmatch(text) else math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{shown(text)} is not a number")
+    return value
+
+
+def parse_time_ms(text: str) -> float:
+    """A finite number above zero. Raises `ValueError` with what is wrong."""
+    value = _number(text)
+    if value <= 0:
+        raise ValueError(f"{shown(text)} is not a time above zero")
+    return value
+
+
+def parse_spread_ms(text: str) -> float:
+    """A number that is not below zero. Raises `ValueError`."""
+    value = _number(text)
+    if value < 0:
+        raise ValueError(f"{shown(text)} is below zero")
+    return value
+
+
+def parse_count(text: str) -> int:
+    """A whole number, at least 1. Raises `ValueError`."""
+    value = _integer(text)
+    if value < 1:
+        raise ValueError(f"{shown(text)} is not at least 1")
+    return value
+
+
+def _integer(text: str) -> int:
+    if not _INTEGER.fullmatch(text):
+        raise ValueError(f"{shown(text)} is not a whole number")
+    return int(text)
+
+
+def _flag(text: str) -> bool:
+    return bool(_one_of("0", "1")(text) == "1")
+
+
+def _shape(text: str) -> Shape:
+    if not _SHAPE.fullmatch(text):
+        raise ValueError(f"{shown(text)} is not a shape like 112x112x24")
+    return tuple(map(int, text.split("x")))
+
+
+def _one_of(*allowed: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in allowed:
+            raise ValueError(f"{shown(text)} is not one of {', '.join(a or 'nothing' for a in allowed)}")
+        return text
+
+    return parse
+
+
+def _optional(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    return lambda text: parse(text) if text else None
+
+
+_COLUMNS: dict[str, Callable[[str], Any]] = {
+    "op": str,
+    "kind": _one_of(*KEY_PREFIX),
+    "input_shape": _shape,
+    "output_shape": _shape,
+    "kernel_size": _integer,
+    "mid_channels": _integer,
+    "stride": _integer,
+    "skip": _flag,
+    "se": _flag,
+    "activation": _one_of(*ACTIVATIONS),
+    "batch": _optional(_integer),
+    "precision": str,
+    "median_ms": _optional(parse_time_ms),
+    "mean_ms": _optional(parse_time_ms),
+    "std_ms": _optional(parse_spread_ms),
+    "p10_ms": _optional(parse_time_ms),
+    "p90_ms": _optional(parse_time_ms),
+    "samples": _integer,
+    "status": _one_of(OK, FAILED),
+}
+_OPTIONAL_COLUMNS: dict[str, Callable[[str], Any]] = {"error": str, "resolution": _optional(_integer)}
+_TIMES = ("median_ms", "mean_ms", "std_ms", "p10_ms", "p90_ms")
+
+
+def _format(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, tuple):
+        return "x".join(map(str, value))
+    return repr(float(value)) if isinstance(value, float) else str(value)
+
+
+# --- CSV ------------------------------------------------------------------------------------------------
+
+
+def csv_text(rows: Sequence[Row]) -> str:
+    """The table as CSV. Columns that are empty throughout are left out where they are optional."""
+    columns = [*_COLUMNS, "error", *(["resolution"] if any(row.resolution for row in rows) else [])]
+    extra = list(dict.fromkeys(name for row in rows for name in row.extra))
+    lines = [_csv_line([*columns, *extra])]
+    for row in rows:
+        ours = (_format(getattr(row, name)) for name in columns)
+        lines.append(_csv_line([*ours, *(row.extra.get(name, "") for name in extra)]))
+    return "".join(lines)
+
+
+def _csv_line(cells: Sequence[str]) -> str:
+    """One line, ended by `\\n`. Python 3.10 quotes a cell with `\\r` only where lines end in that, too."""
+    buffer = io.StringIO(newline="")
+    csv.writer(buffer, lineterminator="\r\n").writerow(cells)
+    return buffer.getvalue().removesuffix("\r\n") + "\n"
+
+
+def read_text(path: Path) -> str:
+    """The UTF-8 text of `path`. Raises `InputFileError` when it is missing, unreadable or not text."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")  # spreadsheets put a mark in front
+    except FileNotFoundError:
+        raise InputFileError(path, "there is no such file") from None
+    except OSError as error:
+        raise InputFileError(path, f"cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError:
+        raise InputFileError(path, "is not a text file (UTF-8)") from None
+    if "\0" in text:
+        raise InputFileError(path, "is not a text file (it holds zero bytes)")
+    return text
+
+
+def read_csv(path: Path) -> tuple[Row, ...]:
+    """The rows of a latency table. Raises `InputFileError` that names the row and the column."""
+    lines = _csv_lines(path, read_text(path))
+    first, header = next(lines, (1, []))
+    if not header:
+        raise InputFileError(path, "is empty, not a latency table")
+    missing = [name for name in _COLUMNS if name not in header]
+    if missing:
+        named = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        raise InputFileError(path, f"is not a latency table: it lacks the column {named}", row=first)
+    for name in header:
+        if header.count(name) > 1:
+            raise InputFileError(path, f"has the column {shown(name)} twice", row=first)
+    return tuple(_row(path, line, header, cells) for line, cells in lines)
+
+
+def _csv_lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """(line number, cells) of every line that is not blank."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    while True:
+        line = reader.line_num + 1  # a quoted cell may span lines: name the first
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise InputFileError(path, f"is not CSV: {error}", row=line) from None
+        if cells is None:
+            return
+        if cells:
+            yield line, [cell.strip() for cell in cells]
+
+
+def _row(path: Path, line: int, header: Sequence[str], cells: Sequence[str]) -> Row:
+    if len(cells) != len(header):
+        raise InputFileError(path, f"has {len(cells)} cells where the first line names {len(header)}", row=line)
+    values: dict[str, Any] = {}
+    extra: dict[str, str] = {}
+    for name, cell in zip(header, cells, strict=True):
+        parse = _COLUMNS.get(name) or _OPTIONAL_COLUMNS.get(name)
+        if parse is None:
+            extra[name] = cell
+            continue
+        try:
+            values[name] = 0 if name == "samples" and not cell else parse(cell)
+        except ValueError as error:
+            raise InputFileError(path, f"column {name}: {error}", row=line) from None
+    row = Row(**values, extra=extra, line=line)
+    _check(path, row)
+    return row
+
+
+def _check(path: Path, row: Row) -> None:
+    """What one row must hold beyond well-formed cells."""
+
+    def refuse(problem: str) -> NoReturn:
+        raise InputFileError(path, problem, row=row.line)
+
+    described = row.to_op().key
+    if described != row.op:
+        differences = [
+            f"{said} in the key, {meant} in the columns"
+            for said, meant in zip(row.op.split("-"), described.split("-"), strict=False)
+            if said != meant
+        ]
+        refuse(
+            f"column op: {shown(row.op)} contradicts its own columns ({differences[0] if differences else described})"
+        )
+    times = [name for name in _TIMES if getattr(row, name) is not None]
+    if row.status == FAILED and times:
+        refuse(f"column {times[0]}: a failed row has no times")
+    if row.status == OK and row.median_ms is None and row.mean_ms is None:
+        refuse("column median_ms: is empty though the status is ok")
+    if row.status == OK and row.samples < 1:
+        refuse(f"column samples: must be at least 1 when the status is {OK}")
+
+
+# --- JSON -----------------------------------------------------------------------------------------------
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file, without NaN or infinity. Raises `InputFileError`."""
+
+    def no_constant(name: str) -> NoReturn:
+        raise ValueError(f"it holds {name}")
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in result:
+                raise ValueError(f"it holds {shown(key)} twice")
+            result[key] = value
+        return result
+
+    try:
+        return json.loads(read_text(path), parse_constant=no_constant, object_pairs_hook=unique)
+    except ValueError as error:
+        raise InputFileError(path, f"is not JSON: {error}") from None
+    except RecursionError:
+        raise InputFileError(path, "is nested too deeply") from None
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The JSON beside a table. Raises `InputFileError` for a format that this version does not know."""
+    metadata = read_json(path)
+    if not isinstance(metadata, dict):
+        raise InputFileError(path, "does not describe a latency table: it is not a JSON object")
+    version = metadata.get("format")
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise InputFileError(path, "does not describe a latency table: 'format' must be its version, a whole number")
+    if version > FORMAT:
+        raise InputFileError(path, f"has format {version}, but this version reads up to {FORMAT}; update ofa-profiler")
+    return metadata
+
+
+def metadata_text(metadata: Mapping[str, Any]) -> str:
+    """The JSON beside a table. In ASCII: what a device calls itself may be no text that can be encoded."""
+    return json.dumps({**metadata, "format": FORMAT}, indent=2, allow_nan=False) + "\n"
+
+
+def save_files(path: Path, rows: Sequence[Row], metadata: Mapping[str, Any]) -> None:
+    """Write the CSV to `path` and `metadata` to the JSON beside it; both or none.
+
+    The old JSON goes before the new CSV comes: whoever is stopped in between leaves a table without
+    its JSON, which says so when it is read, and never one with the JSON of another.
+    """
+    if path.suffix != ".csv":
+        raise UsageError(f"cannot write {path}: the name of a latency table ends in .csv")
+    table = csv_text(rows)
+    description = metadata_text(metadata)
+    json_path = path.with_suffix(".json")
+    with replacing(json_path) as new_json:
+        _write(new_json, description)
+        with replacing(path) as new_csv:
+            _write(new_csv, table)
+            json_path.unlink(missing_ok=True)
+
+
+def _write(path: Path, text: str) -> None:
+    """Down to the disk, so that a full one is noticed before anything is replaced."""
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())

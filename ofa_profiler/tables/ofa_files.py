@@ -1,0 +1,264 @@
+"""The tables that the OFA authors publish: a folder with one `NNN_lookup_table.yaml` (or `.json`) per resolution.
+
+Each file maps the key of an op to `count`, `mean` and `std` of its milliseconds. There is no median, so
+these tables predict by their mean, as the authors' own code does. An op that several resolutions share
+was measured once for each; its row belongs to its file's resolution (`Row.resolution`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from ofa_profiler.base.files import write_text
+from ofa_profiler.errors import InputFileError, UsageError
+from ofa_profiler.networks.op import KEY_PREFIX, Op, Shape
+from ofa_profiler.spaces import get_space, space_names
+from ofa_profiler.tables.csv_file import parse_count, parse_spread_ms, parse_time_ms, read_json, read_text, shown
+from ofa_profiler.tables.row import OK, Row, op_columns
+from ofa_profiler.tables.table import LatencyTable
+
+_FILE = re.compile(r"([1-9][0-9]{0,4})_lookup_table\.(?:yaml|yml|json)")
+
+_SIZE = r"[1-9][0-9]{0,8}"
+_KIND = {prefix: kind for kind, prefix in KEY_PREFIX.items()}
+_KEY = re.compile(
+    rf"(?P<prefix>{'|'.join(_KIND)})"
+    rf"-input:(?P<input>{_SIZE}x{_SIZE}x{_SIZE})-output:(?P<output>{_SIZE}x{_SIZE}x{_SIZE}|{_SIZE})"
+    rf"(?:-expand:(?P<expand>{_SIZE}))?"
+    rf"(?P<spatial>-kernel:(?P<kernel>{_SIZE})-stride:(?P<stride>{_SIZE})-idskip:(?P<skip>[01]))?"
+    r"(?P<flags>-se:(?P<se>[01])-hs:(?P<hs>[01]))?"
+)
+
+
+# --- keys -----------------------------------------------------------------------------------------------
+
+
+def parse_key(key: str, *, proxyless: bool = False) -> Op:
+    """The op that a published key names; `parse_key(op.key).key == op.key`. Raises `ValueError`.
+
+    What a key leaves out is that of MobileNetV3 (a 3 x 3 stem, hard-swish in stem and head), or with
+    `proxyless` that of ProxylessNAS, whose keys look the same but for those of the blocks.
+    """
+    match = _KEY.fullmatch(key)
+    if match is not None:
+        kind = _KIND[match["prefix"]]
+        op = Op(kind, _shape(match["input"]), _shape(match["output"]), **_fields(kind, match, proxyless))
+        # An op whose key is another one lacks a part, or has one that its kind has not.
+        if op.key == key and (kind == "classifier") == (len(op.output_shape) == 1):
+            return op
+    raise ValueError(f"{shown(key)} is not the key of an op")
+
+
+def _fields(kind: str, match: re.Match[str], proxyless: bool) -> dict[str, Any]:
+    """What the key says about the op beside its shapes, and what goes without saying."""
+    inputs, outputs = _shape(match["input"]), _shape(match["output"])
+    fields: dict[str, Any] = {}
+    if match["expand"]:
+        ratio = kind == "mbconv" and not match["flags"]
+        fields["mid_channels"] = int(match["expand"]) * (inputs[-1] if ratio else 1)
+    if match["spatial"]:
+        fields |= {"kernel_size": int(match["kernel"]), "stride": int(match["stride"]), "skip": match["skip"] == "1"}
+    match kind:
+        case "mbconv" if match["flags"]:
+            fields |= {"se": match["se"] == "1", "activation": "h_swish" if match["hs"] == "1" else "relu"}
+        case "mbconv":
+            fields["activation"] = "relu6"
+        case "stem":
+            fields |= {"kernel_size": 3, "stride": -(-inputs[0] // outputs[0])}
+            fields["activation"] = "relu6" if proxyless else "h_swish"
+        case "final_expand" | "feature_mix":
+            fields["activation"] = "relu6" if proxyless else "h_swish"
+        case "conv" | "bottleneck":
+            fields["activation"] = "relu"
+        case "max_pool":
+            fields |= {"kernel_size": 3, "stride": 2}
+    return fields
+
+
+def _shape(text: str) -> Shape:
+    return tuple(map(int, text.split("x")))
+
+
+# --- reading --------------------------------------------------------------------------------------------
+
+
+def read_published(folder: Path) -> tuple[Row, ...]:
+    """The rows of all files of a folder. Raises `InputFileError` with file and row, or file and key."""
+    rows: list[Row] = []
+    for resolution, path in sorted(_lookup_files(folder).items()):
+        entries = list(_json_entries(path) if path.suffix == ".json" else _yaml_entries(path))
+        proxyless = any(key.startswith(KEY_PREFIX["mbconv"]) and "-se:" not in key for key, _, _ in entries)
+        seen: dict[str, int | None] = {}
+        for key, entry, line in entries:
+            if key in seen:
+                raise InputFileError(path, f"{shown(key)} is listed twice, first in row {seen[key]}", row=line)
+            seen[key] = line
+            rows.append(_row(path, resolution, key, entry, line, proxyless))
+        if not seen:
+            raise InputFileError(path, "holds no op")
+    return tuple(rows)
+
+
+def _lookup_files(folder: Path) -> dict[int, Path]:
+    """The files of a folder by resolution."""
+    files: dict[int, Path] = {}
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise InputFileError(folder, f"cannot be read: {error.strerror or error}") from error
+    for path in paths:
+        match = _FILE.fullmatch(path.name)
+        if match and files.setdefault(int(match[1]), path) != path:
+            raise InputFileError(
+                path, f"is a second table for resolution {match[1]}, beside {files[int(match[1])].name}"
+            )
+    if not files:
+        raise InputFileError(folder, "holds no published tables, which are named like 224_lookup_table.yaml or .json")
+    return files
+
+
+_NO_TABLE = "is not a published table: it must map the keys of ops to count, mean and std"
+_FIELDS = "its count, mean and std"
+_Event = TypeVar("_Event", bound=yaml.Event)
+
+#: (key, its fields as text, line of the file where that is known)
+Entry = tuple[str, dict[str, str], int | None]
+
+
+def _yaml_entries(path: Path) -> Iterator[Entry]:
+    """The entries of a YAML file, one after the other.
+
+    Read from the parser's events rather than as values: they know their lines, show keys that come
+    twice, keep numbers as they were written (YAML 1.1 takes 1e-05 for a text), and no nesting of the
+    file exhausts the stack (the C loader crashes on it).
+    """
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    events = yaml.parse(read_text(path), Loader=loader)
+
+    def take(kind: type[_Event], problem: str) -> _Event:
+        event = next(events)
+        if not isinstance(event, kind):
+            raise InputFileError(path, problem, row=_line(event))
+        return event
+
+    try:
+        take(yaml.StreamStartEvent, _NO_TABLE)
+        take(yaml.DocumentStartEvent, _NO_TABLE)
+        take(yaml.MappingStartEvent, _NO_TABLE)
+        while not isinstance(event := next(events), yaml.MappingEndEvent):
+            if not isinstance(event, yaml.ScalarEvent):
+                raise InputFileError(path, "is not the key of an op", row=_line(event))
+            take(yaml.MappingStartEvent, f"{shown(event.value)} must be followed by {_FIELDS}")
+            fields: dict[str, str] = {}
+            while not isinstance(field := next(events), yaml.MappingEndEvent):
+                value = take(yaml.ScalarEvent, f"{shown(event.value)} must be followed by {_FIELDS}")
+                fields[getattr(field, "value", "")] = value.value
+            yield event.value, fields, _line(event)
+        take(yaml.DocumentEndEvent, _NO_TABLE)
+        take(yaml.StreamEndEvent, "goes on after its table; a file holds one")
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or "cannot be parsed"
+        raise InputFileError(path, f"is not YAML: {problem}", row=mark.line + 1 if mark else None) from None
+
+
+def _line(event: yaml.Event) -> int | None:
+    return event.start_mark.line + 1 if event.start_mark else None
+
+
+def _json_entries(path: Path) -> Iterator[Entry]:
+    document = read_json(path)
+    if not isinstance(document, dict):
+        raise InputFileError(path, _NO_TABLE)
+    for key, entry in document.items():
+        if not isinstance(entry, dict):
+            raise InputFileError(path, f"{shown(key)} must be followed by {_FIELDS}")
+        yield key, {name: repr(value) for name, value in entry.items()}, None
+
+
+def _row(path: Path, resolution: int, key: str, entry: dict[str, str], line: int | None, proxyless: bool) -> Row:
+    values: dict[str, Any] = {}
+    try:
+        op = parse_key(key, proxyless=proxyless)
+        for name, parse in (("count", parse_count), ("mean", parse_time_ms), ("std", parse_spread_ms)):
+            if name not in entry:
+                raise ValueError(f"{key}: lacks {name!r}")
+            try:
+                values[name] = parse(entry[name])
+            except ValueError as error:
+                raise ValueError(f"{key}: {name}: {error}") from None
+    except ValueError as error:
+        raise InputFileError(path, str(error), row=line) from None
+    return Row(
+        **op_columns(op),
+        batch=None,
+        precision="",
+        median_ms=None,
+        mean_ms=values["mean"],
+        std_ms=values["std"],
+        p10_ms=None,
+        p90_ms=None,
+        samples=values["count"],
+        status=OK,
+        resolution=resolution,
+        line=line,
+    )
+
+
+# --- writing --------------------------------------------------------------------------------------------
+
+
+def write_published(table: LatencyTable, folder: Path) -> None:
+    """Write one YAML file per resolution; see `LatencyTable.save_published`."""
+    if folder.is_dir() and any(_FILE.fullmatch(path.name) for path in folder.iterdir()):
+        raise UsageError(f"cannot write {folder}: it already holds published tables")
+    texts = {resolution: _yaml_text(table, rows) for resolution, rows in _rows_by_resolution(table).items()}
+    written: list[Path] = []
+    try:
+        for resolution, text in texts.items():
+            path = folder / f"{resolution}_lookup_table.yaml"
+            write_text(path, text)
+            written.append(path)
+    except UsageError:
+        for path in written:  # some resolutions alone would read as a whole table
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _rows_by_resolution(table: LatencyTable) -> dict[int, dict[str, Row]]:
+    files: dict[int, dict[str, Row]] = {}
+    for row in table.rows:
+        if row.resolution is not None:
+            files.setdefault(row.resolution, {})[row.op] = row
+    shared = {row.op for row in table.rows if row.resolution is None}
+    placed = set()
+    for name in (name for name in table.spaces if shared and name in space_names()):
+        space = get_space(name)
+        for resolution in table.resolutions(space):
+            for op in space.unique_ops([resolution]):
+                found = table.find(op, resolution)
+                if found is not None and found.resolution is None:
+                    files.setdefault(resolution, {})[found.op] = found
+                    placed.add(found.op)
+    if shared - placed:
+        raise UsageError(
+            f"table {table.name} cannot be written as published tables: op {min(shared - placed)} belongs to no "
+            "resolution of a known space that the table covers"
+        )
+    return files
+
+
+def _yaml_text(table: LatencyTable, rows: dict[str, Row]) -> str:
+    entries = {}
+    for key, row in rows.items():
+        if row.mean_ms is None or row.std_ms is None:
+            raise UsageError(
+                f"table {table.name} cannot be written as published tables: op {key} lacks a mean or spread"
+            )
+        entries[key] = {"count": row.samples, "mean": row.mean_ms, "std": row.std_ms}
+    return yaml.safe_dump(entries)

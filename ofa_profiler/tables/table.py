@@ -1,0 +1,285 @@
+"""The latency table: measured ops of one device, and the milliseconds of any network made of them."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa_profiler.errors import InputFileError, UsageError
+from ofa_profiler.networks.architecture import Architecture
+from ofa_profiler.networks.op import Op
+from ofa_profiler.spaces import SearchSpace, get_space, space_names
+from ofa_profiler.spaces.costs import AdditiveCost
+from ofa_profiler.tables.corrections import Correction
+from ofa_profiler.tables.csv_file import read_csv, read_metadata, save_files
+from ofa_profiler.tables.row import FAILED, OK, Row
+
+__all__ = ["LatencyTable", "Row"]
+
+#: From here on the spread of a row's samples is worth a warning.
+_HIGH_RELATIVE_STD = 0.3
+
+
+@dataclass(frozen=True, eq=False)
+class LatencyTable:
+    """The rows of one device, runtime, precision, number of threads and batch.
+
+    `name` is the file's stem (for a folder of published tables, the folder's name), `metadata` the JSON
+    beside it. A prediction adds up the medians, in a table without medians (the published ones) the
+    means, and applies the correction of the metadata.
+
+    Raises `InputFileError` when the rows do not belong together: an op listed twice, several batches or
+    precisions, a median in some rows only, an unknown correction.
+    """
+
+    name: str
+    rows: tuple[Row, ...]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    path: Path | None = None
+    _costs: dict[SearchSpace, tuple[AdditiveCost, dict[int, list[str]]]] = field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    def __post_init__(self) -> None:
+        if not self.rows:
+            self._refuse("has no rows")
+        self._check_rows()
+        spaces = self.metadata.get("spaces", [])
+        if not isinstance(spaces, list | tuple) or not all(isinstance(name, str) for name in spaces):
+            self._refuse_metadata("'spaces' must be a list of names")
+        _ = self.correction, self._index
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> LatencyTable:
+        """Read a CSV (with its JSON, if there is one) or a folder of published tables.
+
+        Raises `InputFileError` with file, row and column of what is wrong.
+        """
+        path = Path(path)
+        if path.is_dir():
+            from ofa_profiler.tables.ofa_files import read_published  # yaml is slow to import
+
+            return LatencyTable(path.resolve().name, read_published(path), {"source": "published tables"}, path)
+        if path.name.endswith(("_lookup_table.yaml", "_lookup_table.yml", "_lookup_table.json")):
+            raise InputFileError(path, "is one of the published tables; give the folder that holds them")
+        if path.suffix in (".json", ".jsonl"):
+            raise InputFileError(path, f"is not the latency table itself; give {path.with_suffix('.csv').name}")
+        rows = read_csv(path)
+        json_path = path.with_suffix(".json")
+        return LatencyTable(path.stem, rows, read_metadata(json_path) if json_path.exists() else {}, path)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the CSV to `path`, and the JSON beside it. Whole or not at all; raises `UsageError`.
+
+        The metadata must be plain JSON types without NaN and infinity.
+        """
+        metadata = {"format": None, **self.metadata, "spaces": list(self.spaces)}
+        save_files(Path(path), self.rows, {**metadata, "correction": self.correction.to_json()})
+
+    def save_published(self, folder: str | os.PathLike[str]) -> None:
+        """Write the means in the format of the published tables, one YAML file per resolution.
+
+        Raises `UsageError` for a table that this format cannot hold (failed ops, resolutions that are not
+        whole) and for a folder that already has published tables.
+        """
+        from ofa_profiler.tables.ofa_files import write_published
+
+        write_published(self, Path(folder))
+
+    # --- what it covers ------------------------------------------------------------------------------
+
+    @cached_property
+    def correction(self) -> Correction:
+        """How isolated ops become whole networks here."""
+        try:
+            return Correction.from_json(self.metadata.get("correction", Correction().to_json()))
+        except UsageError as error:
+            self._refuse_metadata(str(error))
+
+    @cached_property
+    def spaces(self) -> tuple[str, ...]:
+        """The names of the search spaces that it was measured for; without a JSON, of those it covers."""
+        named = self.metadata.get("spaces")
+        if named:
+            return tuple(named)
+        return tuple(name for name in space_names() if self.resolutions(get_space(name)))
+
+    def resolutions(self, space: SearchSpace) -> tuple[int, ...]:
+        """The resolutions of the networks of `space` for which every op has a row, failed or not."""
+        return tuple(r for r in space.valid_resolutions if self._covers(space.with_resolutions([r]), r))
+
+    def _covers(self, space: SearchSpace, resolution: int) -> bool:
+        return all(self.find(op, resolution) for slot in space.slots for op in space.slot_ops(slot))
+
+    # --- milliseconds --------------------------------------------------------------------------------
+
+    @cached_property
+    def statistic(self) -> str:
+        """The column that predicts: `median_ms`, or `mean_ms` in a table without medians."""
+        return "median_ms" if any(row.median_ms is not None for row in self.rows) else "mean_ms"
+
+    def latency_ms(self, op: Op, resolution: int | None = None) -> float:
+        """The time of `op` alone, as measured.
+
+        Published tables may hold an op once for each resolution of the network: `resolution` says which.
+        Raises `UsageError` for an op that is not in the table or that failed.
+        """
+        if resolution is None and (None, op.key) not in self._index:
+            measured_at = sorted(at for at, key in self._index if key == op.key and at is not None)
+            if len(measured_at) > 1:
+                listed = ", ".join(map(str, measured_at))
+                raise UsageError(f"table {self.name} holds {op.key} at the resolutions {listed}: say which")
+            resolution = measured_at[0] if measured_at else None
+        row = self.find(op, resolution)
+        if row is None:
+            raise UsageError(f"table {self.name} does not hold the op {op.key}; it covers {self._coverage()}")
+        if row.status == FAILED:
+            why = f" ({row.error})" if row.error else ""
+            self._refuse(
+                f"op {op.key} failed when it was measured{why}; profile the device again or do without this op", row
+            )
+        return self._time_ms(row)
+
+    def predict_ms(self, architectures: Iterable[Architecture]) -> NDArray[np.float64]:
+        """Architectures -> milliseconds of the whole networks, (N,).
+
+        Raises `UsageError` when a network needs an op that is not in the table or that failed.
+        """
+        architectures = list(architectures)
+        predicted = np.empty(len(architectures))
+        groups: dict[tuple[str, int], list[int]] = {}
+        for i, architecture in enumerate(architectures):
+            groups.setdefault((architecture.space, architecture.resolution), []).append(i)
+        for (name, resolution), members in groups.items():
+            space = get_space(name).with_resolutions([resolution])
+            predicted[members] = self._cost(space)[0].evaluate(space.encode(architectures[i] for i in members))
+        for architecture, milliseconds in zip(architectures, predicted, strict=True):
+            if np.isinf(milliseconds):
+                for op in get_space(architecture.space).ops(architecture):
+                    self.latency_ms(op, architecture.resolution)  # says what is wrong with it
+        return predicted
+
+    def cost(self, space: SearchSpace) -> AdditiveCost:
+        """Milliseconds of every network of `space` at `space.resolutions`; an op that failed costs infinity.
+
+        Raises `UsageError` when the table lacks ops of it: restrict it to `resolutions(space)` before.
+        """
+        cost, missing = self._cost(space)
+        if missing:
+            resolution, keys = next(iter(missing.items()))
+            ops = space.unique_ops([resolution])
+            raise UsageError(
+                f"table {self.name} does not cover {space.name} at resolution {resolution}: it lacks "
+                f"{len(keys)} of {len(ops)} ops, for example {keys[0]}; it covers {self._coverage()}"
+            )
+        return cost
+
+    def _cost(self, space: SearchSpace) -> tuple[AdditiveCost, dict[int, list[str]]]:
+        """The cost with infinity for ops that failed or are not in the table; the latter's keys by resolution."""
+        if space not in self._costs:
+            missing: dict[int, dict[str, None]] = {}
+
+            def op_ms(resolution: int, op: Op) -> float:
+                row = self.find(op, resolution)
+                if row is None:
+                    missing.setdefault(resolution, {})[op.key] = None
+                if row is None or row.status == FAILED:
+                    return np.inf
+                return self.correction.op_ms(op, self._time_ms(row))
+
+            cost = AdditiveCost.from_ops_by_resolution(space, op_ms).affine(1.0, self.correction.constant_ms)
+            self._costs[space] = cost, {resolution: list(keys) for resolution, keys in missing.items()}
+        return self._costs[space]
+
+    def _coverage(self) -> str:
+        """The spaces and their resolutions, in words."""
+        covered = []
+        for name in self.spaces:
+            resolutions = self.resolutions(get_space(name)) if name in space_names() else ()
+            if len(resolutions) > 5:
+                covered.append(f"{name} at {len(resolutions)} resolutions from {resolutions[0]} to {resolutions[-1]}")
+            elif resolutions:
+                covered.append(f"{name} at {', '.join(map(str, resolutions))}")
+            else:
+                covered.append(f"parts of {name}")
+        return "; ".join(covered) or "no known space whole"
+
+    # --- rows ----------------------------------------------------------------------------------------
+
+    @cached_property
+    def _index(self) -> dict[tuple[int | None, str], Row]:
+        index: dict[tuple[int | None, str], Row] = {}
+        for row in self.rows:
+            first = index.get((row.resolution, row.op))
+            if first is not None:
+                where = f", first in row {first.line}" if first.line else ""
+                self._refuse(f"column op: {row.op} is listed twice{where}", row)
+            index[row.resolution, row.op] = row
+        return index
+
+    def find(self, op: Op, resolution: int | None) -> Row | None:
+        """The row of `op` in networks of that resolution, None where there is none."""
+        return self._index.get((resolution, op.key)) or self._index.get((None, op.key))
+
+    def _time_ms(self, row: Row) -> float:
+        return float(getattr(row, self.statistic))
+
+    def _check_rows(self) -> None:
+        first = self.rows[0]
+        for row in self.rows:
+            if (row.batch, row.precision) != (first.batch, first.precision):
+                self._refuse("columns batch, precision: differ from the rows above; a table holds one of each", row)
+            if row.status == OK and getattr(row, self.statistic) is None:
+                self._refuse(f"column {self.statistic}: is empty though the status is ok", row)
+
+    def _refuse(self, problem: str, row: Row | None = None) -> NoReturn:
+        raise InputFileError(self.path or self.name, problem, row=row.line if row else None)
+
+    def _refuse_metadata(self, problem: str) -> NoReturn:
+        raise InputFileError(self.path.with_suffix(".json") if self.path else self.name, problem)
+
+    # --- doubts --------------------------------------------------------------------------------------
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        """What makes its numbers doubtful, one line each. None of it keeps the table from being used."""
+        found = []
+        if self.path is not None and self.path.suffix == ".csv" and not self.metadata:
+            found.append(
+                f"{self.path}: there is no {self.path.stem}.json beside it, so device and settings are unknown"
+            )
+        failed = [row for row in self.rows if row.status == FAILED]
+        if failed:
+            found.append(f"table {self.name}: {_how_many(failed)} failed and will not be used")
+        unsteady = [row for row in self.rows if row.relative_std > _HIGH_RELATIVE_STD]
+        if unsteady:
+            found.append(
+                f"table {self.name}: the samples of {_how_many(unsteady)} spread by more than "
+                f"{_HIGH_RELATIVE_STD:.0%} of their mean; measure again on a quiet device"
+            )
+        copied = _copied(self.rows)
+        if copied:
+            found.append(f"table {self.name}: the times of {_how_many(copied)} equal another row's bit for bit")
+        return found
+
+
+def _how_many(rows: Sequence[Row]) -> str:
+    return f"{len(rows)} of its ops (for example {rows[0].op})" if len(rows) > 1 else f"its op {rows[0].op}"
+
+
+def _copied(rows: Sequence[Row]) -> list[Row]:
+    """Rows with the very times of another: two measurements never agree to the last bit."""
+
+    def times(row: Row) -> tuple[float | int | None, ...]:
+        return row.median_ms, row.mean_ms, row.std_ms, row.p10_ms, row.p90_ms, row.samples
+
+    counts = Counter(times(row) for row in rows if row.status == OK and row.std_ms)
+    return [row for row in rows if counts[times(row)] > 1]

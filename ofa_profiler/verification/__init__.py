@@ -1,0 +1,1 @@
+"""Whole networks, predicted and measured."""

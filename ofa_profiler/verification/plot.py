@@ -1,0 +1,78 @@
+"""The picture of a verification: every network's predicted latency against its measured one.
+
+matplotlib is optional and imported only when a plot is drawn.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ofa_profiler.base.files import replacing
+from ofa_profiler.errors import UsageError
+
+if TYPE_CHECKING:
+    from ofa_profiler.verification.result import Verification
+
+NOT_INSTALLED = "a plot needs matplotlib, which is not installed: pip install 'ofa-profiler[plot]'"
+
+
+#: What matplotlib's Agg, SVG and PDF backends write.
+_ENDINGS = ("pdf", "png", "svg")
+
+
+def can_plot() -> bool:
+    """Whether matplotlib is installed; found out without importing it."""
+    return find_spec("matplotlib") is not None
+
+
+def check_plot_path(path: Path) -> None:
+    """Raise `UsageError` unless a plot can be drawn here, in the format that the name of `path` ends in."""
+    if _format(path) not in _ENDINGS:
+        raise UsageError(f"cannot plot to {path}: the name must end in one of .{', .'.join(_ENDINGS)}")
+    if not can_plot():
+        raise UsageError(NOT_INSTALLED)
+
+
+def _format(path: Path) -> str:
+    return path.suffix.lower().removeprefix(".")
+
+
+def plot_verification(verification: Verification, path: Path, *, title: str = "") -> None:
+    """Write a scatter plot, milliseconds against milliseconds. Raises `UsageError` if that is impossible."""
+    check_plot_path(path)
+    from matplotlib.figure import Figure  # not pyplot: no global state, no display
+
+    figure = Figure(figsize=(6.4, 6.0), dpi=150, layout="constrained")
+    usable = verification.usable
+    predicted, measured = verification.predicted_ms, verification.measured_ms
+    resolutions = np.array([subnet.architecture.resolution for subnet in usable])
+    axes = figure.add_subplot()
+    limit = 1.06 * max(predicted.max(), measured.max())
+    line = np.array([0.0, limit])
+    axes.fill_between(line, 0.9 * line, 1.1 * line, color="0.88", label="within 10%", linewidth=0)
+    axes.plot(line, line, color="0.45", linewidth=1, label="predicted = measured")
+    colors = {resolution: f"C{i}" for i, resolution in enumerate(np.unique(resolutions))}
+    for resolution, color in colors.items():
+        chosen = resolutions == resolution
+        axes.scatter(measured[chosen], predicted[chosen], s=22, color=color, label=f"{resolution} px", zorder=3)
+    axes.set(xlim=(0, limit), ylim=(0, limit), aspect="equal")
+    axes.set_xlabel("measured latency of the whole network (ms)")
+    axes.set_ylabel("predicted latency (ms)")
+    axes.set_title(title or "predicted against measured", fontsize=11, parse_math=False)
+    axes.legend(loc="upper left", frameon=False, fontsize=9)
+    axes.text(0.98, 0.03, _summary(verification), transform=axes.transAxes, ha="right", va="bottom", fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=_format(path))
+
+
+def _summary(verification: Verification) -> str:
+    return (
+        f"{len(verification.usable)} networks\n"
+        f"mean error {verification.mape:.1%}, noise {verification.noise:.1%}\n"
+        f"within 10%: {verification.within_10pct:.0%}, Spearman {verification.spearman:.3f}"
+    )

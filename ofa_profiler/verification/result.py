@@ -1,0 +1,123 @@
+"""What a verification found: networks predicted and measured, and how well both agree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa_profiler.base.version import __version__
+from ofa_profiler.networks.architecture import Architecture
+from ofa_profiler.verification import agreement
+
+DEFAULT_SUBNETS = 30
+
+
+@dataclass(frozen=True)
+class Subnet:
+    """One network. `measured_ms` (None: it failed, see `error`) is the median over all rounds,
+    `even_ms` and `odd_ms` those over every other round (None with fewer than two rounds).
+    """
+
+    architecture: Architecture
+    predicted_ms: float
+    measured_ms: float | None
+    even_ms: float | None = None
+    odd_ms: float | None = None
+    model: Path | None = None
+    error: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As in `ofa-verify --json`; a network that failed has no time, and says why."""
+        data = {
+            "architecture": self.architecture.to_json(),
+            "predicted_ms": self.predicted_ms,
+            "measured_ms": self.measured_ms,
+            "model": str(self.model) if self.model else None,
+        }
+        return data if self.error is None else {**data, "error": self.error}
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Networks predicted and measured, and how well both agree. Fractions are in [0, 1], NaN if unknown."""
+
+    subnets: tuple[Subnet, ...]
+    device: Mapping[str, Any]
+    seed: int
+    date: str
+    #: What makes the numbers doubtful, one line each.
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def usable(self) -> tuple[Subnet, ...]:
+        """The networks that could be measured."""
+        return tuple(subnet for subnet in self.subnets if subnet.measured_ms is not None)
+
+    @property
+    def predicted_ms(self) -> NDArray[np.float64]:
+        """Of the usable networks."""
+        return np.array([subnet.predicted_ms for subnet in self.usable])
+
+    @property
+    def measured_ms(self) -> NDArray[np.float64]:
+        """Of the usable networks."""
+        return np.array([subnet.measured_ms for subnet in self.usable], dtype=float)
+
+    @property
+    def mape(self) -> float:
+        """Mean absolute percentage error of the predictions."""
+        return agreement.mape(self.predicted_ms, self.measured_ms)
+
+    @property
+    def within_5pct(self) -> float:
+        """Fraction of networks predicted within 5% of what was measured."""
+        return agreement.within(self.predicted_ms, self.measured_ms, 0.05)
+
+    @property
+    def within_10pct(self) -> float:
+        """Fraction of networks predicted within 10% of what was measured."""
+        return agreement.within(self.predicted_ms, self.measured_ms, 0.10)
+
+    @property
+    def spearman(self) -> float:
+        """Rank correlation of predicted and measured."""
+        return agreement.spearman(self.predicted_ms, self.measured_ms)
+
+    @property
+    def ratio(self) -> float:
+        """Geometric mean of predicted / measured."""
+        return agreement.ratio(self.predicted_ms, self.measured_ms)
+
+    @property
+    def noise(self) -> float:
+        """MAPE between the even and the odd rounds: what a perfect prediction could not beat."""
+        pairs = [(s.even_ms, s.odd_ms) for s in self.usable if s.even_ms is not None and s.odd_ms is not None]
+        return agreement.mape([even for even, _ in pairs], [odd for _, odd in pairs])
+
+    def summary(self) -> dict[str, float | None]:
+        """The figures that `ofa-verify --json` and a table's `validation` share; None where unknown."""
+        names = ("mape", "within_5pct", "within_10pct", "spearman", "noise")
+        values = {name: float(getattr(self, name)) for name in names}
+        return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `ofa-verify --json`."""
+        return {"subnets": [subnet.to_json() for subnet in self.subnets], **self.summary()}
+
+    def validation(self) -> dict[str, Any]:
+        """The `validation` of a table's JSON."""
+        return {
+            "subnets": len(self.usable),
+            **self.summary(),
+            "ratio": self.ratio,
+            "failed": len(self.subnets) - len(self.usable),
+            "seed": self.seed,
+            "date": self.date,
+            "tool_version": __version__,
+        }

@@ -1,0 +1,126 @@
+"""What the OFA authors publish, by name: four supernets and the accuracy predictor of one of them.
+
+Addresses are those in the authors' code (PyPI's `ofa`, earlier releases of it), and the Software Heritage
+archive, which gives a file by its hash. Files are kept in the cache under the authors' own names.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ofa_profiler.errors import InputFileError, UsageError
+from ofa_search.artifacts.download import Content, FetchError, Progress, fetch, problem_of
+
+#: Base addresses, apart by spaces, to be used instead of the known ones: for `BASE/FILE`.
+MIRROR_VARIABLE = "OFA_MIRROR"
+
+_RELEASE = "https://raw.githubusercontent.com/han-cai/files/master/ofa"
+_EARLIER = "https://hanlab.mit.edu/files/OnceForAll"
+_ARCHIVE = "https://archive.softwareheritage.org/api/1/content"
+#: torch's two formats: a zip archive, and before that pickles.
+_STARTS = (b"PK\x03\x04", b"\x80\x02")
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """A file, and where it is to be had, in the order in which it is tried."""
+
+    file: str
+    addresses: tuple[str, ...]
+    content: Content
+
+
+def _supernet(net_id: str, blob: str | None = None) -> PublishedFile:
+    release, earlier = f"{_RELEASE}/ofa_nets/{net_id}", f"{_EARLIER}/ofa_nets/{net_id}"
+    if blob is None:
+        return PublishedFile(net_id, (release, earlier), Content(starts=_STARTS))
+    archived = f"{_ARCHIVE}/sha1_git:{blob}/raw/"
+    return PublishedFile(net_id, (release, archived, earlier), Content(f"git:{blob}", starts=_STARTS))
+
+
+_RESNET50 = "ofa_resnet50_d0-1-2_e0.2-0.25-0.35_w0.65-0.8-1.0"
+_PREDICTOR_SHA256 = "48685122a3540636b06699af66cd816456b25f29b69563e2fda9bed4018eeba0"
+
+#: What the file is -> the name of a search space -> the file.
+PUBLISHED: dict[str, dict[str, PublishedFile]] = {
+    "supernet": {
+        "ofa-mbv3-w1.0": _supernet("ofa_mbv3_d234_e346_k357_w1.0", "55d835981d8acd1053657a951b18887a724ddcbf"),
+        "ofa-mbv3-w1.2": _supernet("ofa_mbv3_d234_e346_k357_w1.2", "d75a3613bae216091f61fc4b7df77d49cc82ed32"),
+        "ofa-proxyless-w1.3": _supernet("ofa_proxyless_d234_e346_k357_w1.3"),
+        "ofa-resnet50": PublishedFile(
+            _RESNET50,
+            (
+                # In the authors' repository this one is a pointer to a large file, kept at another address.
+                f"https://media.githubusercontent.com/media/han-cai/files/master/ofa/ofa_nets/{_RESNET50}",
+                "https://drive.usercontent.google.com/download?id=1xy6VIPEHXqbbqNu3xEZUxhp5FbTVs5cQ"
+                "&export=download&confirm=t",
+            ),
+            # As the pointer says.
+            Content(
+                "sha256:3406a4c852f4573a58e9a01f35406baa4ad3787044ffadc6ea45571ad2b9123a", 192_773_235, starts=_STARTS
+            ),
+        ),
+    },
+    "predictor": {
+        "ofa-mbv3-w1.2": PublishedFile(
+            "acc_predictor.pth",
+            (
+                f"{_RELEASE}/acc_predictor.pth",
+                f"{_ARCHIVE}/sha256:{_PREDICTOR_SHA256}/raw/",
+                f"{_EARLIER}/tutorial/acc_predictor.pth",
+            ),
+            Content(f"sha256:{_PREDICTOR_SHA256}", starts=_STARTS),
+        ),
+    },
+}
+
+
+def find(kind: str, name: str, *, progress: Progress | None = None, waiting: Callable[[], None] | None = None) -> Path:
+    """The file at the path `name`, or else the published `kind` (of `PUBLISHED`) of that name.
+
+    A published file comes from the cache, or is fetched into it. Raises `UsageError` for an unknown name
+    and for a file that cannot be had (saying where to put it by hand), `InputFileError` for one in the
+    cache that is not what was published.
+    """
+    try:
+        if Path(name).exists():
+            return Path(name)
+    except (OSError, ValueError):  # no path at all: too long, or with a zero byte
+        pass
+    published = PUBLISHED[kind].get(name)
+    if published is None:
+        raise UsageError(
+            f"--{kind} {name:.200}: no such file, and no published {kind} of that name; "
+            f"published are {', '.join(PUBLISHED[kind])}"
+        )
+    path = cache_path(published)
+    if path.exists():
+        if problem := problem_of(path, published.content):
+            raise InputFileError(path, f"is not the published {name}: {problem}; delete it, and it is fetched anew")
+        return path
+    addresses = _addresses(published)
+    try:
+        return fetch(addresses, path, published.content, progress=progress, waiting=waiting)
+    except FetchError as error:
+        raise UsageError(
+            f"cannot fetch the {kind} {name} ({error}); get it by hand from {published.addresses[0]} "
+            f"and put it at {path}"
+        ) from None
+
+
+def cache_path(published: PublishedFile) -> Path:
+    """Where a file is kept. Raises `UsageError` for a user without a home folder."""
+    from ofa_profiler.base.cache_dir import default_cache_dir  # with all exporters, which few searches need
+
+    return default_cache_dir() / "published" / published.file
+
+
+def _addresses(published: PublishedFile) -> tuple[str, ...]:
+    bases = os.environ.get(MIRROR_VARIABLE, "").split()
+    for base in bases:
+        if not base.startswith(("https://", "http://")):
+            raise UsageError(f"{MIRROR_VARIABLE}: {base:.80} is no address; it starts with https://")
+    return tuple(f"{base.rstrip('/')}/{published.file}" for base in bases) or published.addresses

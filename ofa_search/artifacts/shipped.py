@@ -1,0 +1,31 @@
+"""What ships with the package: for some spaces a trained supernet and an accuracy predictor.
+
+`SPACE.safetensors` is the supernet, `SPACE-predictor.safetensors` the predictor that learned from it, and the
+JSON beside each says what it is, what it was measured on and how it was made.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SUFFIX = ".safetensors"
+FOLDER = Path(__file__).resolve().parent / "pretrained"
+
+
+def shipped_supernet(space: str) -> Path | None:
+    """The trained supernet of the space of this name, if one ships."""
+    return _existing(f"{space}{SUFFIX}")
+
+
+def shipped_predictor(space: str) -> Path | None:
+    """The accuracy predictor of the space of this name, if one ships."""
+    return _existing(f"{space}-predictor{SUFFIX}")
+
+
+def ships(path: Path) -> bool:
+    """Whether a file is one of these."""
+    return path.resolve().parent == FOLDER
+
+
+def _existing(name: str) -> Path | None:
+    return FOLDER / name if name in {path.name for path in FOLDER.glob(f"*{SUFFIX}")} else None

@@ -1,0 +1,1 @@
+"""The commands of the search and of training."""

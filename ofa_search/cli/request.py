@@ -1,0 +1,208 @@
+"""What `ofa-search` was asked for: its arguments, checked as far as that goes without searching."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ofa_profiler.base.units import parse_count, parse_duration_ms
+from ofa_profiler.cli.options import device_options
+from ofa_profiler.cli.terminal import say
+from ofa_profiler.errors import UsageError
+from ofa_profiler.spaces import SearchSpace, get_space, space_names
+from ofa_profiler.tables.table import LatencyTable
+from ofa_search.artifacts.ofa_files import PUBLISHED
+from ofa_search.artifacts.shipped import shipped_predictor, shipped_supernet, ships
+from ofa_search.cli.named_file import named_file
+from ofa_search.predictor import AccuracyPredictor
+from ofa_search.results.weight_source import WeightSource, weight_source
+from ofa_search.searching.engines import Engine, get_engine
+from ofa_search.searching.objectives import Macs, Objective, PredictedAccuracy
+
+if TYPE_CHECKING:
+    from ofa_profiler.devices import Device
+
+DEFAULT_OUT = Path("out") / "search"
+#: What `--predictor` says where MACs are to be maximised.
+MACS = "macs"
+_MAX_PARETO = 1000
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for, checked as far as that goes without searching."""
+
+    space: SearchSpace
+    tables: list[LatencyTable]
+    budgets_ms: list[list[float]]
+    objective: Objective
+    engine: Engine
+    seed: int
+    max_macs: float | None
+    max_params: float | None
+    source: WeightSource
+    predictor_ships: bool
+    supernet_ships: bool
+    device: Device | None
+    out: Path | None
+    export: bool
+    json: bool
+
+
+def read_request(arguments: argparse.Namespace) -> Request:
+    """Raises `UsageError` and `InputFileError`."""
+    # First what costs nothing to check, then files, the large ones last.
+    budgets_ms = _budgets_ms(arguments)
+    max_macs = parse_count(arguments.max_macs, "--max-macs") if arguments.max_macs is not None else None
+    max_params = parse_count(arguments.max_params, "--max-params") if arguments.max_params is not None else None
+    engine = get_engine(arguments.engine)
+    named_space = get_space(arguments.space) if arguments.space is not None else None
+    tables = _tables(arguments.lut)
+    space = named_space or _common_space(tables)
+    predictor, supernet = _predictor(arguments, space), _supernet(arguments, space)
+    return Request(
+        space=space,
+        tables=tables,
+        budgets_ms=budgets_ms,
+        objective=_objective(predictor, space),
+        engine=engine,
+        seed=arguments.seed,
+        max_macs=max_macs,
+        max_params=max_params,
+        device=_device(arguments, tables[0]),
+        source=_source(arguments, space, supernet),
+        predictor_ships=predictor is not None and ships(predictor),
+        supernet_ships=supernet is not None and ships(supernet),
+        out=arguments.out if arguments.out is not None or arguments.no_export else DEFAULT_OUT,
+        export=not arguments.no_export,
+        json=arguments.json,
+    )
+
+
+def _budgets_ms(arguments: argparse.Namespace) -> list[list[float]]:
+    """A row per search, with a budget for each table."""
+    tables, budgets = len(arguments.lut), [parse_duration_ms(text, "--budget") for text in arguments.budget]
+    if not tables:
+        raise UsageError("which device? give --lut CSV, a latency table, and --budget, like 20ms")
+    if arguments.pareto is None:
+        if tables != len(budgets):
+            raise UsageError(
+                f"{tables} --lut but {len(budgets)} --budget: each table needs its budget, "
+                "like --lut phone.csv --budget 20ms"
+            )
+        return [budgets]
+    if len(budgets) == tables:
+        say(f"warning: --pareto gives the budgets of the first table; --budget {arguments.budget[0]} is not used")
+        budgets = budgets[1:]
+    if tables != len(budgets) + 1:
+        raise UsageError(
+            f"{tables} --lut but {len(budgets)} --budget beside --pareto: every table but the first needs one"
+        )
+    return [[first, *budgets] for first in _pareto_ms(arguments.pareto)]
+
+
+def _pareto_ms(text: str) -> list[float]:
+    parts = text.split(":")
+    if len(parts) != 3:
+        raise UsageError(f"--pareto {text!r} is not LOW:HIGH:N, like 15ms:40ms:6")
+    low, high = (parse_duration_ms(part, "--pareto") for part in parts[:2])
+    if low >= high:
+        raise UsageError(f"--pareto {text!r}: the first budget must be below the second")
+    count = int(parts[2]) if parts[2].isascii() and parts[2].isdigit() and len(parts[2]) < 9 else 0
+    if not 2 <= count <= _MAX_PARETO:
+        raise UsageError(f"--pareto {text!r}: the number of budgets must be a whole number from 2 to {_MAX_PARETO}")
+    return [float(budget) for budget in np.linspace(low, high, count)]
+
+
+def _tables(paths: Sequence[str]) -> list[LatencyTable]:
+    tables = [LatencyTable.load(path) for path in paths]
+    names = [table.name for table in tables]
+    for table, path in zip(tables, paths, strict=True):
+        if names.count(table.name) > 1:
+            raise UsageError(f"--lut {path}: two tables are called {table.name}; rename one of the files")
+        for warning in table.warnings:
+            say(f"warning: {warning}")
+    return tables
+
+
+def _common_space(tables: Sequence[LatencyTable]) -> SearchSpace:
+    """The space that the tables are for, where that is clear."""
+    common = [name for name in space_names() if all(name in table.spaces for table in tables)]
+    if len(common) == 1:
+        return get_space(common[0])
+    names = ", ".join(table.name for table in tables)
+    if common:
+        raise UsageError(f"{names}: made for the spaces {', '.join(common)}; say which one with --space")
+    each = "; ".join(f"{table.name} is for {', '.join(table.spaces) or 'no known space'}" for table in tables)
+    raise UsageError(f"no search space is covered by the tables given: {each}")
+
+
+def _predictor(arguments: argparse.Namespace, space: SearchSpace) -> Path | None:
+    """The predictor's file; None where MACs are to be maximised."""
+    if arguments.predictor == MACS:
+        return None
+    shipped = shipped_predictor(arguments.predictor or space.name)
+    if arguments.predictor is not None:
+        return shipped or named_file("predictor", arguments.predictor)
+    if shipped is not None and arguments.supernet in (None, space.name):
+        return shipped
+    problem = (
+        f"no accuracy predictor for {space.name} comes with this version"
+        if shipped is None
+        else f"the predictor that comes with this version does not know the networks of {arguments.supernet}"
+    )
+    published = f", --predictor {space.name} to fetch the published one" if space.name in PUBLISHED["predictor"] else ""
+    raise UsageError(
+        f"{problem}: give --predictor FILE{published}, or --predictor {MACS} to maximise MACs instead of accuracy"
+    )
+
+
+def _objective(predictor: Path | None, space: SearchSpace) -> Objective:
+    if predictor is None:
+        return Macs()
+    loaded = AccuracyPredictor.load(predictor)
+    loaded.resolutions_of(space)  # says so if it is for another kind of network
+    if loaded.space != space.name:
+        say(
+            f"warning: the predictor {loaded.name} learned the accuracies of {loaded.space}; it can rank networks "
+            f"of {space.name}, but their accuracies will differ"
+        )
+    return PredictedAccuracy(loaded)
+
+
+def _supernet(arguments: argparse.Namespace, space: SearchSpace) -> Path | None:
+    """The supernet's file; None where weights are to be made up."""
+    if arguments.supernet is None:
+        return shipped_supernet(space.name)
+    return shipped_supernet(arguments.supernet) or named_file("supernet", arguments.supernet)
+
+
+def _source(arguments: argparse.Namespace, space: SearchSpace, supernet: Path | None) -> WeightSource:
+    calibration: Path | None = arguments.calibration
+    if calibration is not None and supernet is None:
+        raise UsageError(f"--calibration is for a supernet, and none comes for {space.name}: give --supernet FILE")
+    if calibration is not None and not calibration.exists():
+        raise UsageError(f"--calibration {calibration}: no such file")
+    needed = not arguments.no_export or arguments.verify is not None
+    source = weight_source(space, supernet, arguments.seed, calibration=calibration, needed=needed)
+    if needed and not source.calibrated:
+        say(
+            f"warning: {source.supernet} says nothing of its subnets' BatchNorm statistics, so the models have those "
+            "of the whole supernet and are less accurate: give --calibration IMAGES, some training images"
+        )
+    return source
+
+
+def _device(arguments: argparse.Namespace, table: LatencyTable) -> Device | None:
+    if arguments.verify is None:
+        return None
+    from ofa_profiler.devices import open_device
+    from ofa_profiler.verification.verify import settings_of
+
+    settings = settings_of(table)  # says so if the table does not tell how to measure
+    return open_device(arguments.verify, device_options(arguments, settings))

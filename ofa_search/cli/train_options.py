@@ -1,0 +1,208 @@
+"""What the commands of `ofa-train` have in common: options, data, and the words for people."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ofa_profiler.cli.options import positive_integer, whole_number
+from ofa_profiler.cli.terminal import Show, progress_bar, say
+from ofa_profiler.errors import UsageError
+from ofa_profiler.verification.plot import can_plot
+
+if TYPE_CHECKING:
+    from ofa_profiler.spaces import SearchSpace
+    from ofa_search.evaluation.world import World
+    from ofa_search.training.loop import Data, Report
+    from ofa_search.training.trainer import TrainingOptions
+
+PLOT = "training.png"
+#: The usual (learning rate, weight decay) of each optimizer.
+_USUAL = {"adamw": (4e-3, 0.05), "sgd": (0.05, 5e-4)}
+_MOST_HELD_OUT = 5000
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Images, where they are cached, and where results go."""
+    group = parser.add_argument_group("images and files")
+    group.add_argument(
+        "--data",
+        metavar="PATH",
+        type=Path,
+        required=True,
+        help="training images: a parquet file, a folder of them, or a folder with one folder per class",
+    )
+    group.add_argument("--test-data", metavar="PATH", type=Path, help="images to measure the result on at the end")
+    group.add_argument(
+        "--held-out",
+        metavar="N",
+        type=positive_integer,
+        help=f"training images to watch the training by (default: a tenth of them, at most {_MOST_HELD_OUT})",
+    )
+    group.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the results")
+    group.add_argument(
+        "--cache", metavar="DIR", type=Path, help="folder for decoded images (default: images/ in the user's cache)"
+    )
+
+
+def add_training_arguments(parser: argparse.ArgumentParser, *, epochs: str, learning_rate: str) -> None:
+    """How it is trained; `epochs` and `learning_rate` name the defaults."""
+    group = parser.add_argument_group("training")
+    group.add_argument(
+        "--epochs", metavar="X", type=positive_number, help=f"passes over the images (default: {epochs})"
+    )
+    group.add_argument(
+        "--batch", metavar="N", type=positive_integer, default=128, help="images of a step, over all processes (128)"
+    )
+    group.add_argument(
+        "--optimizer", metavar="NAME", choices=tuple(_USUAL), default="adamw", help="adamw (usual) or sgd"
+    )
+    group.add_argument(
+        "--learning-rate", metavar="X", type=positive_number, help=f"highest learning rate (default: {learning_rate})"
+    )
+    decays = ", ".join(f"{decay:g} for {name}" for name, (_, decay) in _USUAL.items())
+    group.add_argument("--weight-decay", metavar="X", type=number_from_0, help=f"(default: {decays})")
+    group.add_argument(
+        "--label-smoothing", metavar="X", type=share, default=0.0, help="0 to below 1 (default: %(default)s)"
+    )
+    group.add_argument("--seed", metavar="S", type=whole_number, default=0, help="same seed, same result (default: 0)")
+    group.add_argument("--fresh", action="store_true", help="begin again where --out holds a training already")
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    machine.add_argument("--threads", metavar="N", type=positive_integer, help="threads of a process on a CPU")
+    machine.add_argument("--bf16", action="store_true", help="compute in bfloat16, where the hardware is fast at it")
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout at the end")
+
+
+# --- numbers -----------------------------------------------------------------------------------------
+
+
+def positive_number(text: str) -> float:
+    """For `type=`: above 0."""
+    return _number(text, "above 0", lambda value: value > 0)
+
+
+def number_from_0(text: str) -> float:
+    """For `type=`: 0 or more."""
+    return _number(text, "from 0 up", lambda value: value >= 0)
+
+
+def share(text: str) -> float:
+    """For `type=`: 0 or more, below 1."""
+    return _number(text, "from 0 up and below 1", lambda value: 0 <= value < 1)
+
+
+def _number(text: str, what: str, allowed: Callable[[float], bool]) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and allowed(value)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number {what}")
+    return value
+
+
+# --- from arguments to a training --------------------------------------------------------------------
+
+
+def training_options(
+    arguments: argparse.Namespace, *, epochs: float, learning_rate: float | None = None
+) -> TrainingOptions:
+    """With what the user left out: `epochs`, and `learning_rate` or that of the optimizer."""
+    from ofa_search.training.trainer import TrainingOptions
+
+    usual_rate, usual_decay = _USUAL[arguments.optimizer]
+    return TrainingOptions(
+        epochs=arguments.epochs if arguments.epochs is not None else epochs,
+        batch=arguments.batch,
+        optimizer=arguments.optimizer,
+        learning_rate=arguments.learning_rate or learning_rate or usual_rate,
+        weight_decay=arguments.weight_decay if arguments.weight_decay is not None else usual_decay,
+        label_smoothing=arguments.label_smoothing,
+        bf16=arguments.bf16,
+        seed=arguments.seed,
+    )
+
+
+def prepare_process(arguments: argparse.Namespace) -> None:
+    """What has to be said to torch before anything is computed."""
+    import torch
+
+    from ofa_search.supernet import keep_freed_memory
+
+    keep_freed_memory()
+    # Moments of weights that learn no more shrink into numbers with which a CPU takes a hundred times longer.
+    torch.set_flush_denormal(True)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+
+
+def load_data(arguments: argparse.Namespace, space: SearchSpace, world: World, show: Show) -> Data:
+    """Training, held-out and test images, decoded by one process of each host and found by the others."""
+    from ofa_search.data.images import load_images
+    from ofa_search.training.loop import Data
+
+    def decoded(done: int, total: int) -> None:
+        if world.leads:
+            show("decode", done, total, None, "images")
+
+    resolution = max(space.valid_resolutions)
+    with world.one_first():
+        images = load_images(arguments.data, resolution, cache=arguments.cache, tell=decoded)
+        test = None
+        if arguments.test_data is not None:
+            test = load_images(arguments.test_data, resolution, split="test", cache=arguments.cache, tell=decoded)
+            test = test.with_classes(images.classes)
+    if arguments.held_out is None and len(images) < 20:
+        raise UsageError(f"{images.name}: {len(images)} images are too few to hold some out of them; see --held-out")
+    training, held_out = images.split(arguments.held_out or min(_MOST_HELD_OUT, len(images) // 10))
+    return Data(training, held_out, test)
+
+
+@contextmanager
+def progress(world: World) -> Iterator[Show]:
+    """A progress bar of the leading process; silence in the others."""
+    if not world.leads:
+        yield lambda _phase, _done, _total, _left_s, _words: None
+        return
+    with progress_bar() as show:
+        yield show
+
+
+def tell_training(show: Show, report: Report) -> None:
+    """Show where a training is."""
+    show("train", report.step, report.steps, report.left_s, report.words)
+
+
+def draw_log(out: Path, log: str, title: str) -> Path | None:
+    """Draw the log in `out`, if matplotlib is there."""
+    if not can_plot():
+        return None
+    from ofa_search.training.log import plot_log
+
+    plot_log(out / log, out / PLOT, title=title)
+    return out / PLOT
+
+
+def report(arguments: argparse.Namespace, document: dict[str, Any], lines: list[str]) -> None:
+    """The JSON document on stdout, if it was asked for, else words for people on stderr."""
+    if arguments.json:
+        print(json.dumps(document, indent=2, allow_nan=False), flush=True)
+    else:
+        for line in lines:
+            say(line)
+
+
+def spell_accuracies(accuracy: dict[str, Any]) -> list[str]:
+    """A line for each kind of images, like `test: largest 93.2%, smallest 88.1% of 10000 images`."""
+    return [
+        f"{kind.replace('_', ' ')}: "
+        + ", ".join(f"{name} {value:.2%}" for name, value in measured.items() if name != "images")
+        + f" of {measured['images']} images"
+        for kind, measured in accuracy.items()
+    ]

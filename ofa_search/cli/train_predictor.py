@@ -1,0 +1,137 @@
+"""`ofa-train predictor`."""
+
+from __future__ import annotations
+
+import time
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ofa_profiler.cli.options import positive_integer, whole_number
+from ofa_profiler.cli.terminal import Show
+from ofa_search.cli import train_options as common
+
+if TYPE_CHECKING:
+    from ofa_search.evaluation.fit_predictor import Fitted, Measured, Tell
+    from ofa_search.evaluation.world import World
+    from ofa_search.supernet.checkpoint import TrainedSupernet
+
+HELP = "fit an accuracy predictor to subnets of a supernet"
+DESCRIPTION = """\
+Draw architectures, measure their accuracy on training images that the supernet has not learned from, and
+fit a predictor to them. DIR gets predictor.safetensors, predictor.json, which says how good it is, and the
+accuracies, samples-*.csv. Interrupted, even killed, the same command goes on where it was; with more
+--samples it adds to those that are there.
+"""
+EXAMPLES = """\
+examples:
+  ofa-train predictor --supernet out/supernet/supernet.safetensors --data cifar10/ --out out/predictor
+  ofa-train predictor --supernet out/supernet/supernet.safetensors --data cifar10/ --test-data cifar10/ \\
+      --samples 500 --images 2000 --out out/predictor
+  torchrun --nproc-per-node 2 -m ofa_search.train_cli predictor --threads 1 \\
+      --supernet out/supernet/supernet.safetensors --data cifar10/ --out out/predictor
+"""
+_SAMPLES = 1000
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the options."""
+    files = parser.add_argument_group("images and files")
+    files.add_argument(
+        "--supernet", metavar="FILE", type=Path, required=True, help="what ofa-train supernet has written"
+    )
+    files.add_argument(
+        "--data", metavar="PATH", type=Path, required=True, help="the images that the supernet was trained with"
+    )
+    files.add_argument(
+        "--test-data", metavar="PATH", type=Path, help="images to say how accuracy differs on them, for nothing else"
+    )
+    files.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the results")
+    files.add_argument(
+        "--cache", metavar="DIR", type=Path, help="folder for decoded images (default: images/ in the user's cache)"
+    )
+    samples = parser.add_argument_group("samples")
+    samples.add_argument(
+        "--samples", metavar="N", type=positive_integer, default=_SAMPLES, help="architectures (default: %(default)s)"
+    )
+    samples.add_argument(
+        "--held-out-samples",
+        metavar="N",
+        type=positive_integer,
+        help="those of them that the predictor is judged by (default: a fifth)",
+    )
+    samples.add_argument(
+        "--images",
+        metavar="N",
+        type=positive_integer,
+        help="images to measure on (default: all that were held out when the supernet was trained)",
+    )
+    samples.add_argument("--seed", metavar="S", type=whole_number, default=0, help="draws architectures (default: 0)")
+    samples.add_argument("--fresh", action="store_true", help="forget what --out holds, and begin again")
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    machine.add_argument("--threads", metavar="N", type=positive_integer, help="threads of a process on a CPU")
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout at the end")
+
+
+def run(arguments: Namespace) -> int:
+    """Measure, fit, tell, and give the exit code."""
+    from ofa_search.evaluation.fit_predictor import PredictorOptions, train_predictor
+    from ofa_search.evaluation.world import join_world
+    from ofa_search.supernet.checkpoint import load_trained
+
+    common.prepare_process(arguments)
+    options = PredictorOptions(arguments.samples, arguments.held_out_samples, arguments.seed, arguments.fresh)
+    trained = load_trained(arguments.supernet)
+    with join_world(arguments.device) as world, common.progress(world) as show:
+        data = _data(arguments, trained, world, show)
+        fitted = train_predictor(arguments.supernet, trained, data, options, arguments.out, world, _timed(show))
+    if fitted is not None:
+        _report(arguments, fitted)
+    return 0
+
+
+def _data(arguments: Namespace, trained: TrainedSupernet, world: World, show: Show) -> Measured:
+    from ofa_search.evaluation.fit_predictor import measured_on, number_held_out
+
+    held_out = number_held_out(arguments.supernet, trained)
+    data = common.load_data(Namespace(**vars(arguments), held_out=held_out), trained.supernet.space, world, show)
+    return measured_on(arguments.supernet, trained, data, arguments.data.name, arguments.images)
+
+
+def _timed(show: Show) -> Tell:
+    """Estimates of the time left, from what each phase has taken so far."""
+    began: dict[str, tuple[float, int]] = {}
+
+    def tell(phase: str, done: int, total: int) -> None:
+        since, first = began.setdefault(phase, (time.monotonic(), done))
+        each_s = (time.monotonic() - since) / (done - first) if done > first else None
+        show(phase, done, total, each_s * (total - done) if each_s is not None else None, "")
+
+    return tell
+
+
+def _report(arguments: Namespace, fitted: Fitted) -> None:
+    from ofa_search.evaluation.fit_predictor import describe
+
+    predictor, quality = fitted.predictor, fitted.predictor.metrics
+    assert quality is not None
+    document: dict[str, Any] = {
+        "predictor": str(fitted.path),
+        "space": predictor.space,
+        "samples": fitted.samples,
+        "accuracy_of": predictor.accuracy_of,
+        "metrics": quality.to_json(),
+        "metrics_of_evenly_drawn": fitted.even.to_json() if fitted.even else None,
+        "offset": predictor.offset if fitted.offset else None,
+    }
+    lines = [f"top-1 of {predictor.accuracy_of}"]
+    for what, one in (("", quality), ("that were drawn evenly ", fitted.even)):
+        if one is not None:
+            lines.append(
+                f"on {one.samples} architectures {what}not fitted to: RMSE {one.rmse:.2f} points, "
+                f"Kendall tau {one.kendall_tau:.3f}, Spearman {one.spearman:.3f}"
+            )
+    if fitted.offset is not None:
+        lines.append(f"accuracy on the test images is {describe(fitted.offset)}")
+    common.report(arguments, document, [*lines, f"written to {fitted.path}, fitted to all {fitted.samples} samples"])

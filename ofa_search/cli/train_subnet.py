@@ -1,0 +1,233 @@
+"""`ofa-train subnet`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ofa_profiler.base.files import write_text
+from ofa_profiler.base.version import __version__
+from ofa_profiler.cli.terminal import say
+from ofa_profiler.errors import InputFileError, UsageError
+from ofa_profiler.networks.architecture import Architecture
+from ofa_profiler.spaces import SearchSpace, get_space
+from ofa_search.cli import train_options as common
+
+if TYPE_CHECKING:
+    from ofa_search.evaluation.world import World
+    from ofa_search.supernet.checkpoint import TrainedSupernet
+    from ofa_search.training.loop import Data
+    from ofa_search.training.subnet_trainer import Start, SubnetTrainer
+
+HELP = "train the network of one architecture"
+DESCRIPTION = """\
+Fine-tune the network that a search has found, cut out of its supernet, or train it alone from scratch.
+DIR gets the models subnet.onnx and subnet.tflite, subnet.json, which says what they are worth, the log
+training.csv and a plot of it. Interrupted, even killed, the same command goes on where it was.
+
+Images of other classes than the supernet's are fine: the network gets a new classifier for them.
+"""
+EXAMPLES = """\
+examples:
+  ofa-train subnet --supernet out/supernet/supernet.safetensors --architecture out/search/search.json \\
+      --data cifar10/ --out out/network
+  ofa-train subnet --supernet ofa_mbv3.pth --architecture found.json --data photos/ --out out/mine --epochs 3
+  ofa-train subnet --from-scratch --architecture found.json --data cifar10/ --out out/alone --epochs 20
+"""
+NAME = "subnet"
+_EPOCHS, _EPOCHS_FROM_SCRATCH = 5.0, 20.0
+#: Weights that are good already want small steps: a quarter of the rate that weights from scratch learn with.
+_FINE_TUNING_RATE = {"adamw": 1e-3, "sgd": 1e-2}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the options."""
+    group = parser.add_argument_group("network")
+    group.add_argument(
+        "--architecture", metavar="JSON", type=Path, required=True, help="architecture file, or the search.json of one"
+    )
+    group.add_argument("--supernet", metavar="NAME|FILE", help="supernet to cut the network out of, as in ofa-search")
+    group.add_argument("--from-scratch", action="store_true", help="begin with random weights instead")
+    group.add_argument(
+        "--distill", action="store_true", help="learn from the supernet's largest network too, not from labels alone"
+    )
+    common.add_data_arguments(parser)
+    common.add_training_arguments(
+        parser,
+        epochs=f"{_EPOCHS:g}, from scratch {_EPOCHS_FROM_SCRATCH:g}",
+        learning_rate="0.001 for adamw, 0.01 for sgd; from scratch 0.004 and 0.05",
+    )
+
+
+def run(arguments: Namespace) -> int:
+    """Train, tell, and give the exit code."""
+    if arguments.from_scratch == (arguments.supernet is not None):
+        raise UsageError("one of --supernet NAME|FILE and --from-scratch says which weights to begin with")
+    if arguments.distill and arguments.from_scratch:
+        raise UsageError("--distill needs a --supernet to learn from")
+    architecture = read_architecture(arguments.architecture)
+    supernet = _supernet_file(arguments.supernet) if arguments.supernet is not None else None
+    common.prepare_process(arguments)
+    from ofa_search.evaluation.world import join_world
+
+    with join_world(arguments.device) as world:
+        document = _train(arguments, architecture, supernet, world)
+    if document is not None:
+        lines = [*common.spell_accuracies(document["accuracy"]), f"written to {arguments.out}"]
+        common.report(arguments, document, lines)
+    return 0
+
+
+def read_architecture(path: Path) -> Architecture:
+    """The architecture in a file of `ofa-search`. Raises `InputFileError`."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputFileError(path, f"cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    except (ValueError, RecursionError) as error:
+        raise InputFileError(path, f"not JSON ({error})") from error
+    if isinstance(data, dict) and isinstance(data.get("results"), list):
+        if len(data["results"]) != 1 or not isinstance(data["results"][0], dict):
+            raise InputFileError(
+                path, f"holds {len(data['results'])} networks; give the file of one architecture, beside it"
+            )
+        data = data["results"][0]
+    if isinstance(data, dict) and "architecture" in data:
+        data = data["architecture"]
+    try:
+        return Architecture.from_json(data)
+    except UsageError as error:
+        raise InputFileError(path, str(error)) from error
+
+
+def _train(
+    arguments: Namespace, architecture: Architecture, supernet: Path | None, world: World
+) -> dict[str, Any] | None:
+    from ofa_search.evaluation.subnets import calibration_images
+    from ofa_search.training.loop import run_training
+    from ofa_search.training.subnet_trainer import SubnetTrainer
+
+    space = get_space(architecture.space)
+    with common.progress(world) as show:
+        data = common.load_data(arguments, space, world, show)
+        space = space.with_classes(len(data.training.classes))
+        trained = _load(supernet, architecture, data, distill=arguments.distill)
+        if world.leads and trained is not None and _other_classes(trained, data):
+            say(f"the supernet knows other classes: the network begins with a new classifier for {space.n_classes}")
+        start = _start(supernet, arguments.seed, space, architecture, trained, data)
+        options = common.training_options(
+            arguments,
+            epochs=_EPOCHS_FROM_SCRATCH if trained is None else _EPOCHS,
+            learning_rate=None if trained is None else _FINE_TUNING_RATE[arguments.optimizer],
+        )
+        teacher = trained.supernet if trained is not None and arguments.distill else None
+        trainer = SubnetTrainer(space, start, options, data.training, world, teacher)
+        description = run_training(
+            trainer,
+            data,
+            arguments.out,
+            fresh=arguments.fresh,
+            tell=lambda report: common.tell_training(show, report),
+        )
+    if not world.leads:
+        return None
+    calibration = calibration_images(data.training).to(world.device)
+    return _write(arguments.out, trainer, trainer.finished(calibration), data, description)
+
+
+def _supernet_file(name: str) -> Path:
+    """A supernet that ships, a published one, or a file. Raises `UsageError`."""
+    from ofa_search.artifacts.shipped import shipped_supernet
+    from ofa_search.artifacts.supernet_file import weights_path
+    from ofa_search.cli.named_file import named_file
+
+    return weights_path(shipped_supernet(name) or named_file("supernet", name))
+
+
+def _load(path: Path | None, architecture: Architecture, data: Data, *, distill: bool) -> TrainedSupernet | None:
+    if path is None:
+        return None
+    from ofa_search.supernet.checkpoint import load_trained
+
+    trained = load_trained(path, architecture.space)
+    if distill and _other_classes(trained, data):
+        raise UsageError(f"--distill: {path} knows other classes than those of {data.training.name}")
+    return trained
+
+
+def _other_classes(trained: TrainedSupernet, data: Data) -> bool:
+    classes = list(data.training.classes)
+    labels = trained.description.get("labels")
+    return trained.supernet.space.n_classes != len(classes) or (labels is not None and labels != classes)
+
+
+def _start(
+    path: Path | None,
+    seed: int,
+    space: SearchSpace,
+    architecture: Architecture,
+    trained: TrainedSupernet | None,
+    data: Data,
+) -> Start:
+    from ofa_search.training.subnet_trainer import from_scratch, from_supernet
+
+    if path is None or trained is None:
+        return from_scratch(space, architecture, seed)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    new_classes = _other_classes(trained, data)
+    return from_supernet(space, architecture, trained.supernet, digest, seed, new_classes=new_classes)
+
+
+# --- what comes of it --------------------------------------------------------------------------------
+
+
+def _write(out: Path, trainer: SubnetTrainer, network: Any, data: Data, description: dict[str, Any]) -> dict[str, Any]:
+    """Measure the network, write models and summary, and give the latter."""
+    from ofa_profiler.export import export_network, exporters
+    from ofa_profiler.networks.torch_modules import to_weights
+    from ofa_search.evaluation.subnets import accuracy
+    from ofa_search.results.found import preprocessing
+    from ofa_search.training.loop import LOG
+
+    architecture, space, device = trainer.architecture, trainer.space, trainer.world.device
+    measured = {
+        kind: {
+            "images": len(images),
+            "top1": round(accuracy(network, architecture, space, images.to(device)), 4),
+        }
+        for kind, images in data.measured().items()
+    }
+    labels = list(data.training.classes)
+    metadata = {
+        "space": space.name,
+        "architecture": json.dumps(architecture.to_json()),
+        "weights": "trained",
+        "preprocessing": json.dumps(preprocessing(architecture)),
+        "labels": json.dumps(labels),
+        "accuracy": json.dumps(measured),
+        "tool": f"ofa-train {__version__}",
+    }
+    weights = to_weights(network)
+    files = {"log": out / LOG}
+    for runtime, exporter in exporters().items():
+        path = out / f"{NAME}{exporter.suffix}"
+        files[exporter.suffix.removeprefix(".")] = export_network(
+            space, architecture, weights, path, metadata=metadata, runtime=runtime
+        )
+    plot = common.draw_log(out, LOG, f"{space.name}, one network")
+    document = {
+        "architecture": architecture.to_json(),
+        "macs": space.macs(architecture),
+        "params": space.params(architecture),
+        "weights": "trained",
+        "accuracy": measured,
+        "preprocessing": preprocessing(architecture),
+        "labels": labels,
+        "files": {kind: str(path) for kind, path in files.items()} | ({"plot": str(plot)} if plot else {}),
+        "training": description,
+    }
+    write_text(out / f"{NAME}.json", json.dumps(document, indent=2, allow_nan=False) + "\n")
+    return document

@@ -1,0 +1,1 @@
+"""Subnets measured on images: accuracies, BatchNorm statistics, and the accuracy predictor's samples."""

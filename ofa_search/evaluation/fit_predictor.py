@@ -1,0 +1,280 @@
+"""From a supernet to its accuracy predictor: draw architectures, measure them, fit, and say how good it is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ofa_profiler.errors import InputFileError, UsageError
+from ofa_profiler.networks.architecture import Architecture
+from ofa_profiler.spaces import SearchSpace
+from ofa_search.data.images import Images
+from ofa_search.evaluation.samples import Sample, SampleFolder, draw_architectures, is_drawn_evenly
+from ofa_search.evaluation.subnets import Evaluator, calibration_images, calibration_of
+from ofa_search.evaluation.world import World
+from ofa_search.predictor import AccuracyPredictor, Metrics, metrics
+from ofa_search.predictor.fit import MIN_SAMPLES
+from ofa_search.supernet.bn_statistics import StatisticsTable
+from ofa_search.supernet.checkpoint import TrainedSupernet
+from ofa_search.training.loop import Data
+
+PREDICTOR, SAMPLES, TEST = "predictor.safetensors", "samples", "test"
+#: Of all samples, those that the predictor is judged by, unless it is said how many.
+HELD_OUT_SHARE = 0.2
+#: Subnets that are measured on the test images as well. They differ from each other much less than one
+#: set of images from another, so few are enough.
+TESTED = 8
+
+#: `tell(phase, done, total)`
+Tell = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class PredictorOptions:
+    """Architectures to draw by `seed`, how many of them to judge the predictor by, and whether to forget
+    what was measured before."""
+
+    samples: int
+    held_out_samples: int | None = None
+    seed: int = 0
+    fresh: bool = False
+
+    @property
+    def judged_by(self) -> int:
+        """Number of samples that are not fitted to when the predictor is judged."""
+        return self.held_out_samples or round(HELD_OUT_SHARE * self.samples)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The images that subnets are measured on. `name` is the file or folder that they are from.
+
+    `held_out` are training images that the supernet has not learned from, `test` images that only the
+    offset is taken from.
+    """
+
+    name: str
+    held_out: Images
+    calibration: Images | StatisticsTable
+    test: Images | None = None
+
+
+@dataclass(frozen=True)
+class Offset:
+    """How much higher, on average over `subnets`, accuracy is on so many test images; `deviation` is how much
+    that differs between subnets. Fractions.
+    """
+
+    mean: float
+    deviation: float
+    subnets: int
+    images: int
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What was fitted: `predictor.metrics` are of samples of all kinds, `even` of those among them whose choices
+    were drawn evenly, if there are any."""
+
+    path: Path
+    predictor: AccuracyPredictor
+    even: Metrics | None
+    offset: Offset | None
+    samples: int
+
+
+def number_held_out(path: Path, trained: TrainedSupernet) -> int:
+    """Of the training images, the number that the supernet in file `path` was not trained with."""
+    number = _training(trained).get("held_out")
+    if type(number) is not int or number < 1:
+        raise InputFileError(path, "does not say how many of the training images it has not seen (training.held_out)")
+    return number
+
+
+def measured_on(path: Path, trained: TrainedSupernet, data: Data, name: str, count: int | None = None) -> Measured:
+    """Images of `data`, which is split as when the supernet in file `path` was trained, `count` held out (None: all).
+
+    Raises `InputFileError` for a supernet that was trained with other images.
+    """
+    learned = _training(trained).get("images")
+    labels, classes = trained.description.get("labels"), data.training.classes
+    if learned is not None and learned != len(data.training):
+        raise InputFileError(path, f"was trained with {learned} images; of {name} that would be {len(data.training)}")
+    if len(classes) != trained.supernet.space.n_classes or (labels is not None and labels != list(classes)):
+        raise InputFileError(path, f"tells other classes apart than {', '.join(classes):.60}, as in {name}")
+    if count is not None and count > len(data.held_out):
+        raise UsageError(f"{count} images to measure on, but only {len(data.held_out)} were held out of the training")
+    return Measured(
+        name=name,
+        held_out=data.held_out if count is None else data.held_out.take(slice(count)),
+        calibration=_calibration(trained, data.training),
+        test=data.test,
+    )
+
+
+def _training(trained: TrainedSupernet) -> Mapping[str, Any]:
+    training = trained.description.get("training")
+    return training if isinstance(training, Mapping) else {}
+
+
+def _calibration(trained: TrainedSupernet, training: Images) -> Images | StatisticsTable:
+    """What BatchNorm statistics are taken from: what the supernet carries, or else training images."""
+    return calibration_images(training) if trained.calibration is None else calibration_of(trained.calibration)
+
+
+def train_predictor(
+    path: Path,
+    trained: TrainedSupernet,
+    data: Measured,
+    options: PredictorOptions,
+    out: Path,
+    world: World,
+    tell: Tell = lambda _phase, _done, _total: None,
+) -> Fitted | None:
+    """Measure subnets of the supernet from file `path`, or go on, and fit -> the predictor in folder `out`, in the
+    leading process (else None). Raises `InputFileError` when `out` holds samples of something else.
+    """
+    space = trained.supernet.space
+    _check_counts(options)
+    drawn = draw_architectures(space, options.samples, options.seed)
+    supernet = trained.supernet
+    about = {
+        "format": 1,
+        "space": space.name,
+        "supernet": _digest(supernet.state_dict().values()),
+        "calibration": _digest_of(data.calibration),
+        "seed": options.seed,
+    }
+    if options.fresh and world.leads:
+        for stem in (SAMPLES, TEST):
+            SampleFolder(out, stem, about).forget()
+    world.wait()
+    supernet.to(world.device)
+
+    def measure(stem: str, images: Images, wanted: Mapping[int, Architecture]) -> list[Sample]:
+        evaluator = Evaluator(supernet, data.calibration, images)
+        folder = SampleFolder(out, stem, {**about, "images": _digest_of(images)})
+        return folder.collect(
+            wanted, len(images), evaluator.accuracy, world, lambda done, total: tell(stem, done, total)
+        )
+
+    samples = measure(SAMPLES, data.held_out, dict(enumerate(drawn)))
+    tested = measure(TEST, data.test, _spread(space, drawn)) if data.test is not None else []
+    if not world.leads:
+        return None
+    tell("fit", 0, 2)
+    offset = _offset(samples, tested)
+    predictor, even = _fit(space, samples, options, _accuracy_of(data), tell)
+    predictor = replace(predictor, offset=offset.mean if offset else 0.0)
+    metadata = {
+        "samples": {"fitted": len(samples), "images": len(data.held_out), "seed": options.seed},
+        "metrics_of_evenly_drawn": even.to_json() if even else None,
+        "supernet": {"file": path.name, "weights_sha256": about["supernet"]},
+        "offset_of": _words(offset),
+    }
+    saved = predictor.save(out / PREDICTOR, metadata=metadata)
+    return Fitted(saved, predictor, even, offset, len(samples))
+
+
+def _check_counts(options: PredictorOptions) -> None:
+    if options.judged_by < 2 or options.samples - options.judged_by < MIN_SAMPLES:
+        raise UsageError(
+            f"{options.judged_by} of {options.samples} samples to judge the predictor by; "
+            f"there must be at least 2, and {MIN_SAMPLES} or more to fit to"
+        )
+
+
+def _digest_of(images: Images | StatisticsTable) -> str:
+    """The same for the same pixels and labels, or for the same table."""
+    if isinstance(images, StatisticsTable):
+        return _digest(torch.from_numpy(entry) for entry in images.entries.values())
+    return _digest(chain([images.labels], (pixels for pixels, _ in images.batches(1024))))
+
+
+def _digest(tensors: Iterable[Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _accuracy_of(data: Measured) -> str:
+    if isinstance(data.calibration, StatisticsTable):
+        source = "the supernet's table"
+    else:
+        source = f"{len(data.calibration):,} others"
+    return (
+        f"{len(data.held_out):,} images held out from the training images {data.name}, "
+        f"BatchNorm statistics from {source}"
+    )
+
+
+# --- fitting -----------------------------------------------------------------------------------------
+
+
+def _fit(
+    space: SearchSpace, samples: Sequence[Sample], options: PredictorOptions, accuracy_of: str, tell: Tell
+) -> tuple[AccuracyPredictor, Metrics | None]:
+    """Judged by some of the samples when fitted to the others; what is kept is fitted to all."""
+
+    def fitted(numbers: np.ndarray) -> AccuracyPredictor:
+        chosen = [samples[i] for i in numbers]
+        architectures, accuracies = [s.architecture for s in chosen], [s.accuracy for s in chosen]
+        return AccuracyPredictor.fit(
+            space, architectures, accuracies, seed=options.seed, name=Path(PREDICTOR).stem, accuracy_of=accuracy_of
+        )
+
+    order = np.random.default_rng(options.seed).permutation(len(samples))
+    judges = [samples[i] for i in order[: options.judged_by]]
+    predicted = fitted(order[options.judged_by :]).predict(s.architecture for s in judges)
+    measured = np.array([s.accuracy for s in judges])
+    tell("fit", 1, 2)
+    even = np.array([is_drawn_evenly(s.index) for s in judges])
+    predictor = replace(fitted(np.arange(len(samples))), metrics=metrics(predicted, measured))
+    tell("fit", 2, 2)
+    return predictor, metrics(predicted[even], measured[even]) if even.any() else None
+
+
+# --- the offset ----------------------------------------------------------------------------------------
+
+
+def _spread(space: SearchSpace, drawn: Sequence[Architecture]) -> dict[int, Architecture]:
+    """Some of the architectures that were drawn, by number, from the lightest to the heaviest."""
+    order = np.argsort([space.macs(architecture) for architecture in drawn], kind="stable")
+    chosen = order[np.linspace(0, len(order) - 1, min(TESTED, len(order))).round().astype(int)]
+    return {int(index): drawn[index] for index in chosen}
+
+
+def _offset(samples: Sequence[Sample], tested: Sequence[Sample]) -> Offset | None:
+    if not tested:
+        return None
+    accuracy = {sample.index: sample.accuracy for sample in samples}
+    differences = np.array([sample.accuracy - accuracy[sample.index] for sample in tested])
+    return Offset(float(differences.mean()), float(differences.std()), len(tested), tested[0].images)
+
+
+def _words(offset: Offset | None) -> dict[str, Any] | None:
+    if offset is None:
+        return None
+    return {
+        "says": f"accuracy on the test images is {describe(offset)}",
+        "subnets": offset.subnets,
+        "images": offset.images,
+        "deviation": offset.deviation,
+    }
+
+
+def describe(offset: Offset) -> str:
+    """In words, after "accuracy on the test images is"."""
+    return (
+        f"{100 * abs(offset.mean):.2f} points {'lower' if offset.mean < 0 else 'higher'} than on the held-out ones "
+        f"(mean of {offset.subnets} subnets, which differ by {100 * offset.deviation:.2f}, on {offset.images:,} images)"
+    )

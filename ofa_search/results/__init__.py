@@ -1,0 +1,1 @@
+"""What a search found: documents, model files, reports, and the measurement of the winner."""

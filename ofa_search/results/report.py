@@ -1,0 +1,74 @@
+"""What a search has to say to people: its table and its lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from ofa_profiler.base.units import format_count
+from ofa_search.results.found import Found
+from ofa_search.results.weight_source import WeightSource
+from ofa_search.searching.objectives import Objective, PredictedAccuracy
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_COLUMNS = ("budget", "latency", "measured", "accuracy", "MACs", "params", "pixels", "depths")
+_NOTHING = "-"
+_SHIPS = ", which comes with ofa-profiler"
+
+
+def results_table(found: Sequence[Found]) -> Table:
+    """A row per network; columns that say nothing are left out."""
+    from rich.table import Table
+
+    first = found[0]
+    title = f"{first.result.architecture.space}, highest {first.objective.name}"
+    table = Table(title=title, title_justify="left")
+    rows = [_row(network) for network in found]
+    shown = [i for i in range(len(_COLUMNS)) if any(row[i] != _NOTHING for row in rows)]
+    for i in shown:
+        table.add_column(_COLUMNS[i], justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(row[i] for i in shown))
+    return table
+
+
+def _row(network: Found) -> list[str]:
+    result = network.result
+    accuracy = result.predicted_accuracy
+    return [
+        _milliseconds(result.budget_ms.values()),
+        _milliseconds(result.latency_ms.values()),
+        _milliseconds((network.measured_latency_ms or {}).values()),
+        f"{accuracy:.2%}" if accuracy is not None else _NOTHING,
+        format_count(result.macs),
+        format_count(result.params),
+        str(result.architecture.resolution),
+        " ".join(str(stage.depth) for stage in result.architecture.stages),
+    ]
+
+
+def _milliseconds(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:.4g} ms" for value in values) or _NOTHING
+
+
+def accuracy_words(objective: Objective, *, ships: bool) -> str:
+    """Where the accuracy comes from; `ships` says whether the predictor is one of the package."""
+    if not isinstance(objective, PredictedAccuracy):
+        return f"{objective.name} were maximised, a stand-in: no accuracy was predicted"
+    predictor = objective.predictor
+    words = f"accuracy predicted by {predictor.name}{_SHIPS if ships else ''}"
+    if predictor.accuracy_of:
+        words += f"; it learned accuracies on {predictor.accuracy_of}"
+    if predictor.offset:
+        words += f", and {100 * predictor.offset:+.2f} points are added for test images"
+    return words
+
+
+def weight_words(source: WeightSource, *, ships: bool) -> str:
+    """Where the weights come from; `ships` says whether the supernet is one of the package."""
+    if source.supernet is None:
+        return "the weights of the models are made up, not trained: good for timing, not for predictions"
+    own = ", with BatchNorm statistics of their own" if source.calibrated else ""
+    return f"the models have weights of the supernet {source.supernet}{_SHIPS if ships else ''}{own}"

@@ -1,0 +1,1 @@
+"""The search: a problem, an objective, engines."""

@@ -1,0 +1,185 @@
+"""`search`: the best architecture of a space under budgets, from tables and something to maximise."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from ofa_profiler.errors import InfeasibleError, InputFileError, UsageError
+from ofa_profiler.networks.architecture import Architecture
+from ofa_profiler.spaces import Genomes, SearchSpace, get_space
+from ofa_profiler.spaces.costs import AdditiveCost
+from ofa_profiler.tables.table import LatencyTable
+from ofa_search.predictor import AccuracyPredictor
+from ofa_search.searching.engines import DEFAULT_ENGINE, Constraint, Engine, Problem, get_engine
+from ofa_search.searching.feasibility import find_anchor
+from ofa_search.searching.objectives import Objective, PredictedAccuracy
+
+#: A table and the milliseconds that a network may take by it.
+Limit = tuple[LatencyTable, float]
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The best architecture found, and what it costs. Milliseconds and budgets are by table name.
+
+    `predicted_accuracy` is top-1 in [0, 1], None when something else was maximised. `evaluations` counts
+    the distinct architectures that were scored; `search_seconds` is the time of the engine alone.
+    """
+
+    architecture: Architecture
+    predicted_accuracy: float | None
+    latency_ms: Mapping[str, float]
+    budget_ms: Mapping[str, float]
+    macs: int
+    params: int
+    engine: str
+    seed: int
+    evaluations: int
+    search_seconds: float
+
+
+def search(
+    space: SearchSpace | str,
+    limits: Sequence[Limit],
+    objective: Objective | AccuracyPredictor,
+    *,
+    engine: Engine | str = DEFAULT_ENGINE,
+    seed: int = 0,
+    max_macs: float | None = None,
+    max_params: float | None = None,
+) -> SearchResult:
+    """The architecture of `space` with the highest objective that keeps every limit.
+
+    Searched are the resolutions that all tables and the objective know. The same arguments and seed give
+    the same result.
+
+    Raises `InfeasibleError` when no architecture keeps the limits (with the attainable range), `UsageError`
+    when tables, objective and space do not belong together.
+    """
+    budgets = [budget_ms for _, budget_ms in limits]
+    tables = [table for table, _ in limits]
+    return search_each(
+        space, tables, [budgets], objective, engine=engine, seed=seed, max_macs=max_macs, max_params=max_params
+    )[0]
+
+
+def search_each(
+    space: SearchSpace | str,
+    tables: Sequence[LatencyTable],
+    budgets_ms: Sequence[Sequence[float]],
+    objective: Objective | AccuracyPredictor,
+    *,
+    engine: Engine | str = DEFAULT_ENGINE,
+    seed: int = 0,
+    max_macs: float | None = None,
+    max_params: float | None = None,
+    n_classes: int | None = None,
+) -> tuple[SearchResult, ...]:
+    """As `search`, once for each row of `budgets_ms` (one budget per table), in that order.
+
+    What was found before is carried on where it keeps the next budgets: from tight to loose, no network
+    is worse than the one before it. MACs and parameters are those of a network for `n_classes` classes,
+    or for those of the space.
+    """
+    space = get_space(space) if isinstance(space, str) else space
+    objective = PredictedAccuracy(objective) if isinstance(objective, AccuracyPredictor) else objective
+    engine = get_engine(engine) if isinstance(engine, str) else engine
+    space = space.with_resolutions(common_resolutions(space, tables, objective))
+    costs = [_latency(table, space) for table in tables]
+    counted = space.with_classes(n_classes or space.n_classes)
+    counts = _counts(counted, max_macs, max_params)
+    results: list[SearchResult] = []
+    found = np.empty((0, len(space.genes)), dtype=np.int8)
+    for row in budgets_ms:
+        constraints = tuple(
+            Constraint(table.name, "ms", cost, _checked(budget))
+            for table, cost, budget in zip(tables, costs, row, strict=True)
+        )
+        genome, result = _run(space, counted, constraints, counts, objective, engine, seed, found)
+        found = np.vstack([found, genome])
+        results.append(result)
+    return tuple(results)
+
+
+def _run(
+    space: SearchSpace,
+    counted: SearchSpace,
+    constraints: tuple[Constraint, ...],
+    counts: tuple[Constraint, ...],
+    objective: Objective,
+    engine: Engine,
+    seed: int,
+    found: Genomes,
+) -> tuple[Genomes, SearchResult]:
+    began = time.perf_counter()
+    rng = np.random.default_rng(seed)
+    problem = Problem(space, objective, constraints + counts, find_anchor(space, constraints + counts, rng))
+    # Matrices this small gain nothing from more threads, and lose much when other programs hold the cores.
+    with threadpool_limits(1, "blas"):
+        best = engine.search(problem, rng, found[problem.feasible(found)])
+    seconds = time.perf_counter() - began
+    genome = best.genome[np.newaxis]
+    architecture = space.decode(genome)[0]
+    result = SearchResult(
+        architecture=architecture,
+        predicted_accuracy=objective.accuracy(best.score),
+        latency_ms={c.name: float(c.cost.evaluate(genome)[0]) for c in constraints},
+        budget_ms={c.name: c.budget for c in constraints},
+        macs=counted.macs(architecture),
+        params=counted.params(architecture),
+        engine=engine.name,
+        seed=seed,
+        evaluations=best.evaluations,
+        search_seconds=seconds,
+    )
+    return genome, result
+
+
+def common_resolutions(space: SearchSpace, tables: Sequence[LatencyTable], objective: Objective) -> tuple[int, ...]:
+    """The resolutions of `space` that every table and the objective know. Raises `UsageError` when there is none."""
+    known = set(objective.resolutions(space))
+    for table in tables:
+        covered = table.resolutions(space)
+        if not covered:
+            table.cost(space)  # says what it lacks
+        if not known & set(covered):
+            raise UsageError(
+                f"table {table.name} knows {space.name} at resolutions {_listed(covered)}, "
+                f"what is maximised ({objective.name}) and the tables before it at {_listed(known)}: none in common"
+            )
+        known &= set(covered)
+    return tuple(sorted(known))
+
+
+def _listed(values: Sequence[int] | set[int]) -> str:
+    return ", ".join(map(str, sorted(values)))
+
+
+def _latency(table: LatencyTable, space: SearchSpace) -> AdditiveCost:
+    cost = table.cost(space)
+    try:
+        cost.minimum()
+    except InfeasibleError as error:
+        raise InputFileError(table.path or table.name, f"{error}: its rows failed") from None
+    return cost
+
+
+def _counts(space: SearchSpace, max_macs: float | None, max_params: float | None) -> tuple[Constraint, ...]:
+    counts = []
+    if max_macs is not None:
+        counts.append(Constraint("macs", "MACs", AdditiveCost.from_ops(space, lambda op: op.macs), _checked(max_macs)))
+    if max_params is not None:
+        cost = AdditiveCost.from_ops(space, lambda op: op.params)
+        counts.append(Constraint("params", "parameters", cost, _checked(max_params)))
+    return tuple(counts)
+
+
+def _checked(budget: float) -> float:
+    if not 0 < budget < np.inf:
+        raise UsageError(f"a budget must be above zero and finite, not {budget}")
+    return float(budget)

@@ -1,0 +1,143 @@
+"""What a search problem is, what an engine is, and what all engines share.
+
+An engine works on genomes (numpy rows), never on architecture objects: whole generations are scored,
+costed and compared at once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa_profiler.spaces import Genomes, SearchSpace
+from ofa_profiler.spaces.costs import AdditiveCost
+from ofa_search.searching.objectives import Objective
+
+Genome = NDArray[np.int8]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Constraint:
+    """`cost` may be at most `budget`. `unit` is `ms` with the table's `name`, else what is counted."""
+
+    name: str
+    unit: str
+    cost: AdditiveCost
+    budget: float
+
+    def met(self, genomes: Genomes) -> Mask:
+        """Genomes (N, G) -> (N,)."""
+        met: Mask = self.cost.evaluate(genomes) <= self.budget
+        return met
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Find the genome of `space` with the highest score that meets all constraints.
+
+    `anchor` is a canonical genome that meets them (`feasibility.py` finds it): what an engine falls back
+    to and pulls others towards, so that every engine always has an answer.
+    """
+
+    space: SearchSpace
+    objective: Objective
+    constraints: tuple[Constraint, ...]
+    anchor: Genome
+
+    def feasible(self, genomes: Genomes) -> Mask:
+        """Which genomes (N, G) meet all constraints, (N,)."""
+        feasible = np.ones(len(genomes), dtype=np.bool_)
+        for constraint in self.constraints:
+            feasible &= constraint.met(genomes)
+        return feasible
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """The best genome found, its score, and how many distinct genomes were scored to find it."""
+
+    genome: Genome
+    score: float
+    evaluations: int
+
+
+class Evaluator:
+    """Scores genomes of a problem, each distinct one once, and remembers the best that is feasible."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.evaluations = 0
+        self.best: Genome | None = None
+        self.best_score = -np.inf
+        self._seen: set[bytes] = set()
+
+    def fresh(self, genomes: Genomes, limit: int | None = None) -> Genomes:
+        """The first `limit` genomes, canonical, that are feasible and were never given out before."""
+        genomes = self.problem.space.canonical(genomes)
+        genomes = genomes[self.problem.feasible(genomes)]
+        chosen: list[int] = []
+        for i, genome in enumerate(genomes):
+            if len(chosen) == limit:
+                break
+            key = genome.tobytes()
+            if key not in self._seen:
+                self._seen.add(key)
+                chosen.append(i)
+        return genomes[chosen]
+
+    def score(self, genomes: Genomes) -> NDArray[np.float64]:
+        """The scores (N,) of genomes that `fresh` gave."""
+        if not len(genomes):
+            return np.empty(0)
+        scores = self.problem.objective.scores(self.problem.space, genomes)
+        self.evaluations += len(genomes)
+        first = int(scores.argmax())
+        if scores[first] > self.best_score:
+            self.best, self.best_score = genomes[first].copy(), float(scores[first])
+        return scores
+
+
+class Engine(ABC):
+    """A search algorithm. An instance holds only its settings; the same seed gives the same result."""
+
+    name: str
+
+    def search(self, problem: Problem, rng: np.random.Generator, start: Genomes | None = None) -> Result:
+        """The best feasible genome that was found, never worse than the anchor.
+
+        `start` holds feasible genomes (N, G) to begin from; the result is never worse than they are.
+        """
+        evaluator = Evaluator(problem)
+        known = problem.anchor[np.newaxis] if start is None else np.vstack([problem.anchor[np.newaxis], start])
+        known = evaluator.fresh(known)
+        self._search(evaluator, rng, known, evaluator.score(known))
+        assert evaluator.best is not None, "the anchor is feasible"
+        return Result(evaluator.best, evaluator.best_score, evaluator.evaluations)
+
+    @abstractmethod
+    def _search(
+        self, evaluator: Evaluator, rng: np.random.Generator, known: Genomes, scores: NDArray[np.float64]
+    ) -> None:
+        """Score genomes through `evaluator`, beginning from the `known` ones and their scores."""
+
+
+def pull_to_anchor(problem: Problem, genomes: Genomes, rng: np.random.Generator) -> Genomes:
+    """Genomes (N, G) made feasible by taking over more and more genes, in random order, from the anchor.
+
+    The number of genes taken over doubles until the genome is feasible; with all of them it is the anchor.
+    """
+    genomes = problem.space.canonical(genomes)
+    count, n_genes = genomes.shape
+    order = rng.permuted(np.broadcast_to(np.arange(n_genes), (count, n_genes)), axis=1)
+    waiting = np.flatnonzero(~problem.feasible(genomes))
+    taken = 1
+    while len(waiting):
+        pulled = np.where(order[waiting] < taken, problem.anchor, genomes[waiting])
+        genomes[waiting] = problem.space.canonical(pulled)
+        waiting = waiting[~problem.feasible(genomes[waiting])] if taken < n_genes else waiting[:0]
+        taken *= 2
+    return genomes

@@ -1,0 +1,89 @@
+"""Evolutionary search, as in the OFA paper (arXiv 1908.09791, section 3.4), on whole generations at once.
+
+Each generation keeps the best genomes ever seen as parents; half of the children are mutated copies,
+half are crossed from two parents. A last step tries every change of one or two genes of the winner,
+which evolution leaves to chance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa_profiler.spaces import Genomes, SearchSpace
+from ofa_search.searching.engines.base import Engine, Evaluator, Genome, pull_to_anchor
+
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Evolutionary(Engine):
+    """The default. `patience` is the number of generations without a better genome after which it stops."""
+
+    name = "evolutionary"
+    population: int = 1024
+    parents: int = 256
+    generations: int = 120
+    patience: int = 20
+    mutation_share: float = 0.5
+    mutation_rate: float = 0.12
+    polish_rounds: int = 8
+
+    def _search(self, evaluator: Evaluator, rng: np.random.Generator, known: Genomes, scores: Scores) -> None:
+        problem = evaluator.problem
+        drawn = problem.space.sample_genomes(rng, 4 * self.population)
+        drawn = drawn[np.argsort(~problem.feasible(drawn), kind="stable")]  # those under the budgets first
+        first = evaluator.fresh(pull_to_anchor(problem, drawn, rng), self.population)
+        genomes = np.vstack([known, first])
+        scores = np.concatenate([scores, evaluator.score(first)])
+        since_best = 0
+        for _ in range(self.generations):
+            keep = np.argsort(-scores, kind="stable")[: self.parents]
+            genomes, scores, best = genomes[keep], scores[keep], evaluator.best_score
+            # Many children are over a budget or seen before; three times as many leave enough.
+            children = evaluator.fresh(self._children(problem.space, genomes, rng), self.population)
+            genomes = np.vstack([genomes, children])
+            scores = np.concatenate([scores, evaluator.score(children)])
+            since_best = 0 if evaluator.best_score > best else since_best + 1
+            if since_best == self.patience:
+                break
+        self._polish(evaluator)
+
+    def _children(self, space: SearchSpace, parents: Genomes, rng: np.random.Generator) -> Genomes:
+        count = 3 * self.population
+        first, second = parents[rng.integers(len(parents), size=(2, count))]
+        n_mutants = round(count * self.mutation_share)
+        mutants, crossed = first[:n_mutants], first[n_mutants:]
+        mutated = rng.random(mutants.shape, dtype=np.float32) < self.mutation_rate
+        drawn = rng.integers(0, space.n_choices, size=mutants.shape, dtype=np.int8)
+        from_second = rng.integers(0, 2, size=crossed.shape, dtype=np.bool_)
+        children = np.vstack([np.where(mutated, drawn, mutants), np.where(from_second, second[n_mutants:], crossed)])
+        # Shuffled, so that neither kind crowds out the other when there are enough children.
+        return children[rng.permutation(count)]
+
+    def _polish(self, evaluator: Evaluator) -> None:
+        """Walk from the best genome to the best one that differs in one or two genes, while that is better."""
+        space = evaluator.problem.space
+        for _ in range(self.polish_rounds):
+            assert evaluator.best is not None
+            best = evaluator.best_score
+            singles = neighbours(space, evaluator.best)
+            pairs = np.vstack([singles, *(neighbours(space, genome) for genome in singles)])
+            evaluator.score(evaluator.fresh(pairs))
+            if evaluator.best_score <= best:
+                break
+
+
+def neighbours(space: SearchSpace, genome: Genome) -> Genomes:
+    """All genomes that differ from a canonical one in one gene that says something."""
+    changes = [
+        (gene, choice) for gene, n in enumerate(space.n_choices) for choice in range(n) if choice != genome[gene]
+    ]
+    genes, choices = np.array(changes).T
+    changed = np.repeat(genome[np.newaxis], len(changes), axis=0)
+    changed[np.arange(len(changes)), genes] = choices
+    changed = space.canonical(changed)
+    different: Genomes = changed[(changed != genome).any(axis=1)]
+    return different

@@ -1,0 +1,278 @@
+"""A training from its first step to its last, in a folder that it can go on from."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ofa_profiler.base.files import try_lock
+from ofa_profiler.errors import InputFileError, UsageError
+from ofa_profiler.spaces import SearchSpace
+from ofa_search.data.images import Images
+from ofa_search.evaluation.bn_statistics import measure_statistics, plan_subnets
+from ofa_search.evaluation.subnets import calibration_images, calibration_of, representatives, subnet_accuracy
+from ofa_search.evaluation.world import World
+from ofa_search.supernet import Supernet
+from ofa_search.supernet.bn_statistics import StatisticsTable
+from ofa_search.supernet.checkpoint import Calibration, save_supernet
+from ofa_search.training.cost import part_done
+from ofa_search.training.log import TrainingLog
+from ofa_search.training.schedule import Schedule
+from ofa_search.training.state import TrainingState
+from ofa_search.training.supernet_trainer import SupernetTrainer
+from ofa_search.training.trainer import Trainer, TrainingOptions
+
+STATE, LOG, SUPERNET = "training.safetensors", "training.csv", "supernet.safetensors"
+LOCK = ".training.lock"
+#: Steps between two rows of the log. The training is saved at rows only, so no mean of a row is lost.
+LOG_STEPS = 20
+SAVE_EVERY_S = 60.0
+#: What a supernet's file carries for the BatchNorm statistics of its subnets.
+IMAGES, TABLE = "images", "table"
+#: So many images, or fewer if they would take more room than this.
+CARRIED_IMAGES, CARRIED_BYTES = 500, 32 << 20
+#: Accuracies are measured after every epoch, but not much more often than this in all.
+MOST_MEASURED = 20
+#: Held-out images by which training is watched; all of them count at the end.
+WATCHED = 1000
+
+Tell = Callable[["Report"], None]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where a training is: for a progress line."""
+
+    step: int
+    steps: int
+    left_s: float | None
+    words: str
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is trained on, what is held out of it, and images that training never sees, if any."""
+
+    training: Images
+    held_out: Images
+    test: Images | None = None
+
+    def measured(self) -> dict[str, Images]:
+        """The images that accuracies are measured on, by the name of the kind."""
+        return {"held_out": self.held_out} | ({"test": self.test} if self.test is not None else {})
+
+
+def train_supernet(
+    space: SearchSpace,
+    schedule: Schedule,
+    options: TrainingOptions,
+    data: Data,
+    out: Path,
+    world: World,
+    *,
+    carry: str = IMAGES,
+    fresh: bool = False,
+    tell: Tell = lambda _report: None,
+) -> Path | None:
+    """Train, or go on training, in folder `out` -> the supernet's file, in the leading process (else None).
+
+    For the BatchNorm statistics of its subnets the file carries some of the training images (`carry` is
+    IMAGES), or, where these may not be passed on, a table of statistics (TABLE).
+
+    Raises `InputFileError` when `out` holds a training with other options.
+    """
+    trainer = SupernetTrainer(space, schedule, options, data.training, world)
+    description = run_training(trainer, data, out, fresh=fresh, tell=tell)
+    supernet = trainer.supernet.eval()
+    calibration, about = _carried(supernet, data.training, carry, world, tell)
+    if not world.leads:
+        return None
+    metadata = {
+        "labels": list(data.training.classes),
+        "preprocessing": asdict(space.preprocessing),
+        "training": description,
+        "calibration": about,
+        "accuracy": measure_accuracies(supernet, data, calibration_of(calibration), world.device),
+    }
+    return save_supernet(supernet, out / SUPERNET, dtype=torch.float16, metadata=metadata, calibration=calibration)
+
+
+def _carried(
+    supernet: Supernet, training: Images, carry: str, world: World, tell: Tell
+) -> tuple[Calibration, dict[str, Any]]:
+    """What calibrates subnets, and what is to be said of it. All processes take part."""
+    if carry == IMAGES:
+        count = max(1, min(CARRIED_IMAGES, CARRIED_BYTES // training.pixels[0].numel()))
+        images = calibration_images(training, count)
+        return images.pixels.cpu(), {"by": IMAGES, "images": len(images)}
+    images = calibration_images(training)
+    plan = plan_subnets(supernet.space)
+
+    def measured(done: int, total: int) -> None:
+        tell(Report(done, total, None, "BatchNorm statistics"))
+
+    table = measure_statistics(supernet, images.to(world.device), world, plan, measured)
+    return table, {"by": TABLE, "subnets": len(plan), "images": len(images)}
+
+
+def run_training(trainer: Trainer, data: Data, out: Path, *, fresh: bool, tell: Tell) -> dict[str, Any]:
+    """Do all steps that are left, those that `out` holds being done -> what was trained and how.
+
+    All processes leave together. Raises `InputFileError` when `out` holds a training with other options,
+    `UsageError` when another run trains there.
+    """
+    world = trainer.world
+    # As the file will give it back: tuples become lists.
+    description: dict[str, Any] = json.loads(json.dumps(trainer.description(len(data.held_out))))
+    with _alone(out, world):
+        _begin(trainer, description, out, fresh)
+        log = TrainingLog(out / LOG, trainer.step, trainer.watched) if world.leads else None
+        watch = _Watch(trainer, data, log, tell)
+        saved = time.monotonic()
+        while trainer.step < trainer.steps:
+            watch.after(trainer.run_step())
+            due = time.monotonic() - saved > SAVE_EVERY_S or trainer.step == trainer.steps
+            if world.leads and watch.at_row and due:
+                trainer.state(description).save(out / STATE)
+                saved = time.monotonic()
+        world.wait()
+    return description
+
+
+@contextmanager
+def _alone(out: Path, world: World) -> Iterator[None]:
+    """Within, no other run trains in this folder."""
+    with ExitStack() as stack:
+        free = True
+        if world.leads:
+            try:
+                out.mkdir(parents=True, exist_ok=True)
+                free = try_lock(stack.enter_context((out / LOCK).open("ab")).fileno())
+            except OSError as error:
+                raise UsageError(f"cannot write {error.filename or out}: {error.strerror or error}") from error
+        if not (world.agree(free) and free):
+            raise UsageError(f"another run trains in {out}; wait for it or take another --out")
+        yield
+
+
+def _begin(trainer: Trainer, description: Mapping[str, Any], out: Path, fresh: bool) -> None:
+    path = out / STATE
+    if fresh and trainer.world.leads:
+        path.unlink(missing_ok=True)
+    trainer.world.wait()
+    if path.exists() and not fresh:
+        trainer.resume(_saved(path, description))
+    if not trainer.world.agree(trainer.step):
+        raise UsageError(f"the processes do not see the same {path}: --out must be a folder that all hosts share")
+
+
+def _saved(path: Path, description: Mapping[str, Any]) -> TrainingState:
+    state = TrainingState.load(path)
+    differing = [name for name in description if state.options.get(name) != description[name]]
+    if differing:
+        name = differing[0]
+        raise InputFileError(
+            path,
+            f"is of a training with another {name} ({_short(state.options.get(name))}, now "
+            f"{_short(description[name])}); take another --out, or --fresh to begin again",
+        )
+    return state
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+class _Watch:
+    """Rows of the log and the progress line, in the leading process; nothing in the others."""
+
+    def __init__(self, trainer: Trainer, data: Data, log: TrainingLog | None, tell: Tell) -> None:
+        self.trainer, self.log, self.tell = trainer, log, tell
+        self.calibration = calibration_images(data.training).to(trainer.world.device)
+        self.watched = data.held_out.take(np.arange(min(WATCHED, len(data.held_out)))).to(trainer.world.device)
+        self.costs = [trainer.cost(phase) for phase in trainer.schedule.phases]
+        self.first_step, self.began = trainer.step, time.monotonic()
+        self.seconds = log.seconds if log else 0.0
+        self.sums: list[dict[str, float]] = []
+        self.row_began = self.began
+        self.words = ""
+
+    @property
+    def at_row(self) -> bool:
+        """Whether the step that was just done ends a row."""
+        return self.trainer.step % LOG_STEPS == 0 or self.trainer.step == self.trainer.steps
+
+    def after(self, measured: dict[str, float]) -> None:
+        """Take in what a step gave."""
+        if self.log is None:
+            return
+        self.sums.append(measured)
+        trainer = self.trainer
+        if self.at_row:
+            self.log.write(self._row())
+            self.sums.clear()
+            self.row_began = time.monotonic()
+        self.tell(Report(trainer.step, trainer.steps, self._left_s(), self.words))
+
+    def _left_s(self) -> float | None:
+        """By the cost of the steps: one of a late phase can take ten times as long as one of the first."""
+        trainer = self.trainer
+        if trainer.step - self.first_step < 10:
+            return None
+        before, done = (
+            part_done(trainer.schedule, self.costs, step / trainer.steps) for step in (self.first_step, trainer.step)
+        )
+        return (time.monotonic() - self.began) * (1 - done) / (done - before)
+
+    def _row(self) -> dict[str, object]:
+        trainer = self.trainer
+        now = time.monotonic()
+        count = len(self.sums)
+        mean = {name: sum(m[name] for m in self.sums) / count for name in self.sums[0]}
+        # The phase of the step that was just done, not of the next one.
+        phase = trainer.schedule.phases[trainer.schedule.at((trainer.step - 1) / trainer.steps)[0]]
+        row: dict[str, object] = {
+            "step": trainer.step,
+            "epoch": f"{trainer.step / trainer.steps_per_epoch:.3f}",
+            "phase": phase.name,
+            "learning_rate": f"{self.sums[-1]['learning_rate'] * trainer.options.learning_rate:.6g}",
+            "loss": f"{mean['loss']:.5f}",
+            "largest_loss": f"{mean['first_loss']:.5f}" if phase.largest else "",
+            "images_per_s": f"{count * trainer.options.batch / (now - self.row_began):.1f}",
+        }
+        every = max(1, max(trainer.steps_per_epoch, trainer.steps // MOST_MEASURED) // LOG_STEPS * LOG_STEPS)
+        if trainer.step % every == 0:
+            row |= {name: f"{value:.4f}" for name, value in self._accuracies().items()}
+        row["seconds"] = f"{self.seconds + time.monotonic() - self.began:.1f}"
+        self.words = f"{phase.name}, loss {mean['loss']:.3f}"
+        return row
+
+    def _accuracies(self) -> dict[str, float]:
+        with torch.random.fork_rng(devices=[]):
+            return self.trainer.accuracies(self.calibration, self.watched)
+
+
+def measure_accuracies(
+    supernet: Supernet, data: Data, calibration: Images | StatisticsTable, device: torch.device
+) -> dict[str, Any]:
+    """Top-1 of the smallest, a middle and the largest subnet on held-out and test images."""
+    measured: dict[str, Any] = {}
+    for kind, images in data.measured().items():
+        on_device = images.to(device)
+        measured[kind] = {
+            "images": len(images),
+            **{
+                name: round(subnet_accuracy(supernet, architecture, calibration, on_device), 4)
+                for name, architecture in representatives(supernet.space).items()
+            },
+        }
+    return measured

@@ -1,0 +1,132 @@
+"""What the agent tells about the device that it runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.kits import QUICK, bytes_model, make_kit, records, run_agent, stub_runtime
+
+from device_agents import agent
+from ofa_profiler.protocol.journal import read_journal
+
+JETSON = "# R35 (release), REVISION: 4.1, GCID: 33958178, BOARD: t186ref, EABI: aarch64, DATE: Tue Aug  1 19:57:35 2023"
+
+
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Puts a small system tool in front of all others, which prints what it is told."""
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    (tmp_path / "bin").mkdir()
+
+    def add(name: str, output: str) -> None:
+        path = tmp_path / "bin" / name
+        path.write_text(f"#!/bin/sh\ncat <<'END'\n{output}\nEND\n")
+        path.chmod(0o755)
+
+    return add
+
+
+def test_describe_gives_null_for_what_it_cannot_read(monkeypatch):
+    monkeypatch.setattr(agent, "read_text", lambda path: None)
+    monkeypatch.setattr(agent, "output_of", lambda *command, **more: None)
+    monkeypatch.setattr(agent.glob, "glob", lambda pattern: ["/sys/class/thermal/thermal_zone0/temp"])
+    described = agent.describe()
+    assert described["model"] is None
+    assert described["soc"] is None
+    assert (described["jetson_release"], described["power_mode"]) == (None, None)
+    assert set((described["max_mhz"] or {}).values()) <= {None}
+    assert agent.state([0]) == {
+        "mhz": {"0": None},
+        "temperature_c": None,
+        "load_average": agent.state([0])["load_average"],
+        "throttled": None,
+        "firmware_flags": None,
+    }
+
+
+def test_reads_a_board(monkeypatch):
+    files = {
+        "/proc/device-tree/model": "Raspberry Pi 5 Model B Rev 1.0",
+        "/proc/device-tree/compatible": "raspberrypi,5-model-b brcm,bcm2712",
+        "/sys/class/thermal/thermal_zone0/temp": "51200",
+        "/sys/class/thermal/thermal_zone1/temp": "nonsense",
+        "/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq": "1800000",
+        "/sys/devices/system/cpu/cpu1/cpufreq/cpuinfo_max_freq": "2400000",
+        "/sys/devices/system/cpu/cpu2/cpufreq/cpuinfo_max_freq": "2400000",
+        "/sys/devices/system/cpu/cpu2/cpufreq/scaling_cur_freq": "0",
+    }
+    monkeypatch.setattr(agent, "read_text", files.get)
+    monkeypatch.setattr(agent.glob, "glob", lambda pattern: [name for name in files if "thermal" in name])
+    assert agent.model_and_soc() == ("Raspberry Pi 5 Model B Rev 1.0", "brcm,bcm2712")
+    assert agent.fastest_cores([0, 1, 2], 1) == [2]
+    assert agent.fastest_cores([0, 1, 2], 2) == [1, 2]
+    assert agent.fastest_cores([0, 1], 1) == [1]
+    assert agent.max_mhz(1) == 2400
+    assert agent.state([2])["temperature_c"] == 51.2
+    assert agent.state([2])["mhz"] == {"2": None}
+
+
+def test_two_threads_of_one_core_come_last(monkeypatch):
+    siblings = {
+        f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list": f"{core % 2},{core % 2 + 2}"
+        for core in range(4)
+    }
+    monkeypatch.setattr(agent, "read_text", siblings.get)
+    assert agent.fastest_cores([0, 1, 2, 3], 2) == [2, 3]
+    assert agent.fastest_cores([0, 1, 2, 3], 3) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("printed", "mode"),
+    [
+        ("NV Power Mode: MAXN\n0", "MAXN"),
+        ("NVPM WARN: fan mode is not set!\nNV Fan Mode:quiet\nNV Power Mode: MODE_15W_6CORE\n2", "MODE_15W_6CORE"),
+        ("nothing that is known", "3"),
+        ("", "3"),
+    ],
+)
+def test_reads_a_jetson(printed, mode, monkeypatch, tools):
+    files = {
+        "/proc/device-tree/model": "NVIDIA Jetson Xavier NX Developer Kit",
+        "/etc/nv_tegra_release": JETSON,
+        "/var/lib/nvpmodel/status": "pmode:0003 fmode:quiet",
+    }
+    monkeypatch.setattr(agent, "read_text", files.get)
+    tools("nvpmodel", printed)
+    described = agent.describe()
+    assert described["model"] == "NVIDIA Jetson Xavier NX Developer Kit"
+    assert (described["jetson_release"], described["power_mode"]) == ("R35.4.1", mode)
+
+
+@pytest.mark.parametrize(
+    ("flags", "slow", "note"),
+    [
+        ("0x0", None, None),
+        ("0x50005", "the firmware reports throttled=0x50005", "the power supply is too weak (now)"),
+        ("0x10000", None, "the power supply is too weak (since the start)"),
+        ("0x80008", "the firmware reports throttled=0x80008", None),
+        ("rubbish", None, None),
+    ],
+)
+def test_reads_what_a_raspberry_pi_says_of_its_supply(flags, slow, note, tools):
+    tools("vcgencmd", f"throttled={flags}")
+    state = agent.state([0])
+    assert state["throttled"] == slow
+    assert state["firmware_flags"] == (None if flags == "rubbish" else flags)
+    device = {**agent.describe(), "cores_used": [0], "governor": "performance", "fixed_performance_mode": False}
+    notes = [text for text in agent.uncontrolled({**device, "before": state}) if "supply" in text]
+    assert len(notes) == (note is not None)
+    assert all(text.startswith(str(note)) for text in notes)
+
+
+def test_a_measurement_does_not_go_on_in_another_power_mode(tmp_path, tools):
+    tools("nvpmodel", "NV Power Mode: MAXN\n0")
+    kit = make_kit(tmp_path / "kit", [bytes_model(tmp_path, "op", b"run")], QUICK)
+    environment = stub_runtime(tmp_path / "stub")
+    (device,) = (r for r in records(run_agent(kit, env=environment).stdout) if r["type"] == "device")
+    assert device["power_mode"] == "MAXN"
+    log, _ = read_journal(kit / "results.jsonl")
+    with pytest.raises(ValueError, match="another device or runtime than before \\(power_mode 'MAXN', now '10W'"):
+        log.add({**device, "power_mode": "10W"})

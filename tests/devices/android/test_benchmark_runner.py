@@ -1,0 +1,202 @@
+"""Driving `benchmark_model` on an emulated phone: a program that prints what Google's prints."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.kits import QUICK, SHAPE
+from support.phones import Phone
+from support.proxy import Proxy
+from support.sshd import free_port
+
+from ofa_profiler.devices import DeviceOptions
+from ofa_profiler.devices.android import benchmark_runner
+from ofa_profiler.devices.android.benchmark_runner import half_width
+from ofa_profiler.devices.android.device import ROOT, AdbDevice
+from ofa_profiler.devices.android.facts import fastest_cores
+from ofa_profiler.errors import InputFileError
+from ofa_profiler.export import Model
+from ofa_profiler.measuring.session import Progress, measure
+
+#: A model is what the program does: `time N` takes N microseconds, others are misbehaviours.
+PROGRAM = r"""#!/system/bin/sh
+for word in "$@"; do
+  case $word in --graph=*) graph=${word#--graph=};; --num_runs=*) runs=${word#--num_runs=};; esac
+  print -r -- "$word" >> /data/local/tmp/words
+done
+read -r what us < "$graph"
+low=$((us - 1)); high=$((us + 1))
+case $what in
+  crash) echo "INFO: STARTING!"; kill -SEGV $$;;
+  refuse) echo "ERROR: Node number 2 failed to prepare." >&2; exit 1;;
+  hang) sleep 600;;
+  once) [ -e "$graph.killed" ] || { touch "$graph.killed"; kill -KILL $$; };;
+  few) runs=$((runs - 1));;
+esac
+echo "INFO: Initialized session in 1.5ms."
+warm=$((us * 3))
+echo "INFO: count=1 curr=$warm"
+echo
+[ $what = cut ] && exit 0
+echo "INFO: count=$runs first=$us curr=$us min=$low max=$high avg=$us std=1 p5=$low median=$us p95=$high"
+echo
+echo "INFO: Inference timings in us: Init: 1500, First inference: $warm, Warmup (avg): $warm, Inference (avg): $us"
+"""
+
+SETTINGS = replace(QUICK, runtime="litert", max_rounds=6, op_timeout_s=8.0)
+
+
+@pytest.fixture(scope="module")
+def phone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Phone]:
+    with pytest.MonkeyPatch.context() as patch, Phone(tmp_path_factory.mktemp("phone")) as phone:
+        patch.setenv("ANDROID_ADB_SERVER_PORT", str(free_port()))
+        yield phone
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    path = tmp_path / "android_aarch64_benchmark_model"
+    path.write_text(PROGRAM)
+    return path
+
+
+def model(folder: Path, key: str, what: str) -> Model:
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{key.replace('/', '_')}.tflite"
+    path.write_text(what + "\n")
+    return Model.from_file(key, path, SHAPE)
+
+
+def records(journal: Path, kind: str) -> list[dict[str, object]]:
+    return [record for record in map(json.loads, journal.read_text().splitlines()) if record["type"] == kind]
+
+
+def test_models_are_measured_and_failures_stay_alone(phone: Phone, program: Path, tmp_path: Path) -> None:
+    kinds = {
+        "fast": "time 11",
+        "slow $(id) 'é": "time 111001",
+        "killed once": "once 12",
+        "crash": "crash 5",
+        "refuse": "refuse 5",
+        "cut": "cut 5",
+    }
+    kinds |= {"few": "few 5", "hang": "hang 5"}
+    models = [model(tmp_path / "models", key, what) for key, what in kinds.items()]
+    journal = tmp_path / "j.jsonl"
+    state: list[str] = []
+
+    def watch(_progress: Progress) -> None:
+        state.append(phone.text("data/local/fixed_performance_mode"))
+
+    with AdbDevice(phone.spec, DeviceOptions(benchmark_model=program)) as device:
+        assert device.describe()["model"] == "Pixel Sim"
+        results = measure(device, models, SETTINGS, journal=journal, progress=watch)
+
+    assert results["fast"].median_ms == 0.011
+    assert results["slow $(id) 'é"].median_ms == 111.001
+    assert results["killed once"].median_ms == 0.012
+    errors = {key: result.error or "" for key, result in results.items() if not result.ok}
+    assert errors.keys() == {"crash", "refuse", "cut", "few", "hang"}
+    assert "139" in errors["crash"]
+    assert "failed to prepare" in errors["refuse"]
+    assert "not whole" in errors["cut"]
+    assert "runs, not" in errors["few"]
+    assert "within 8 s" in errors["hang"]
+    assert set(state) == {"true"}
+    assert phone.text("data/local/fixed_performance_mode") == "false"
+
+    device_record = records(journal, "device")[0]
+    assert device_record["cores_used"] == [1]  # the fast one
+    assert device_record["fixed_performance_mode"] is True
+    visits = [visit for visit in records(journal, "visit") if visit["key"] == "fast"]
+    assert len(visits) == SETTINGS.min_rounds  # all alike: there is nothing to refine
+    assert visits[0]["runs"] == SETTINGS.min_visit_samples
+    assert visits[1]["runs"] == SETTINGS.max_visit_samples  # as many as fit into a visit
+    assert visits[-1]["half_width"] == 0.0
+    words = phone.text("data/local/tmp/words").splitlines()
+    assert {"--min_secs=0", "--max_secs=3600", "--num_threads=1", "--enable_op_profiling=false"} < set(words)
+
+
+def test_it_goes_on_where_it_was_and_brings_nothing_twice(phone: Phone, program: Path, tmp_path: Path) -> None:
+    models = [model(tmp_path / "models", f"op {number}", f"time {100 + number}") for number in range(4)]
+    journal = tmp_path / "j.jsonl"
+
+    class Stop(Exception):
+        pass
+
+    def stop(progress: Progress) -> None:
+        if progress.visits == 3:
+            raise Stop
+
+    options = DeviceOptions(benchmark_model=program)
+    with AdbDevice(phone.spec, options) as device, pytest.raises(Stop):
+        measure(device, models, SETTINGS, journal=journal, progress=stop)
+    assert phone.text("data/local/fixed_performance_mode") == "false"
+    folder = phone.root / ROOT[1:] / "benchmark_model"
+    before = {path.name: path.stat().st_ino for path in folder.iterdir()}
+    damaged = next(path for path in folder.iterdir() if path.suffix == ".tflite" and "10" in path.read_text())
+    damaged.write_text("time 7\n")
+    with AdbDevice(phone.spec, options) as device:
+        results = measure(device, models, SETTINGS, journal=journal)
+    assert [result.median_ms for result in results.values()] == [0.1, 0.101, 0.102, 0.103]
+    found = [(visit["key"], visit["round"]) for visit in records(journal, "visit")]
+    assert len(found) == len(set(found)) == 4 * SETTINGS.min_rounds
+    after = {path.name: path.stat().st_ino for path in folder.iterdir()}
+    assert {name for name in after if after[name] != before.get(name)} == {damaged.name}
+
+
+@pytest.mark.slow
+def test_models_whose_transfer_is_cut_come_by_and_by(
+    phone: Phone, program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark_runner, "_BATCH", 150_000)
+    models = []
+    for number in range(4):
+        name = f"big {number}"
+        models.append(model(tmp_path / "models", name, f"time {100 + number}"))
+        path = tmp_path / "models" / f"{name}.tflite"
+        path.write_bytes(path.read_bytes() + random.Random(number).randbytes(100_000))
+        models[-1] = Model.from_file(name, path, SHAPE)
+    proxy = Proxy(phone.port)
+    cuts: list[int] = []
+
+    def cut_again(progress: Progress) -> None:
+        if "trying again" in progress.waiting:
+            cuts.append(1)
+            proxy.cut_after = proxy.passed + 170_000 if len(cuts) < 3 else None
+
+    proxy.cut_after = 170_000
+    with (
+        contextlib.closing(proxy),
+        AdbDevice(f"adb:127.0.0.1:{proxy.port}", DeviceOptions(benchmark_model=program)) as device,
+    ):
+        results = measure(device, models, SETTINGS, journal=tmp_path / "j.jsonl", progress=cut_again)
+    assert [result.median_ms for result in results.values()] == [0.1, 0.101, 0.102, 0.103]
+    assert len(cuts) == 3, "each try brings one of four"
+
+
+def test_a_program_that_cannot_be_read(phone: Phone, tmp_path: Path) -> None:
+    models = [model(tmp_path / "models", "op", "time 5")]
+    device = AdbDevice(phone.spec, DeviceOptions(benchmark_model=tmp_path / "none"))
+    with device, pytest.raises(InputFileError, match="No such file"):
+        measure(device, models, SETTINGS)
+
+
+def test_a_median_is_known_as_well_as_visits_agree() -> None:
+    assert half_width([100]) is None
+    assert half_width([100, 100, 100]) == 0
+    assert half_width([99, 100, 101]) == pytest.approx(4.303 * 1 / 3**0.5 / 100)
+
+
+def test_cores_are_chosen_by_their_clocks() -> None:
+    facts = {"max_khz.0": "1800000", "max_khz.4": "2400000", "max_khz.7": "2800000", "max_khz.x": "9", "max_khz.9": "0"}
+    assert fastest_cores(facts, 1) == (7,)
+    assert fastest_cores(facts, 2) == (4, 7)
+    assert fastest_cores(facts, 4) is None
+    assert fastest_cores({}, 1) is None

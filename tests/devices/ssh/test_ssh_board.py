@@ -1,0 +1,82 @@
+"""The emulated arm64 board: another machine, another Python, no internet. Times mean nothing there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support import sshd
+
+from ofa_profiler.devices import DeviceOptions, open_device
+from ofa_profiler.export import export_ops
+from ofa_profiler.measuring.session import Progress, measure
+from ofa_profiler.protocol.journal import read_journal
+from ofa_profiler.protocol.settings import Settings
+from ofa_profiler.spaces import get_space
+
+pytestmark = pytest.mark.slow
+SETTINGS = Settings(min_rounds=2, max_rounds=2, visit_s=0.01, min_visit_samples=3, op_timeout_s=300)
+
+
+class SimulatedBoard:
+    """`sim` of the shared folder, with its state in a folder of ours."""
+
+    def __init__(self, sim: Path, folder: Path) -> None:
+        self.sim, self.port = sim, sshd.free_port()
+        self.env = {**os.environ, "SIM_STATE": str(folder)}
+        self.key = self.call("start")
+        self.host_key = folder / f"board-{self.port}" / "etc" / "ssh" / "hk"
+
+    def call(self, what: str) -> str:
+        command = [str(self.sim), what, "board", str(self.port)]
+        # Its daemon keeps our pipe open, so what it says goes to a file.
+        with (Path(self.env["SIM_STATE"]) / "said").open("w+") as said:
+            subprocess.run(command, env=self.env, stdout=said, check=True, timeout=300)
+            said.seek(0)
+            return said.read().strip()
+
+
+@pytest.fixture(scope="module")
+def board(shared_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatedBoard]:
+    if os.geteuid() != 0 or shutil.which("qemu-aarch64-static") is None:
+        pytest.skip("needs root, and apt-get install qemu-user-static binfmt-support")
+    board = SimulatedBoard(shared_dir / "devices" / "sim", tmp_path_factory.mktemp("sim"))
+    yield board
+    board.call("stop")
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "litert"])
+def test_a_board_is_provisioned_measured_and_rebooted(board, tmp_path, monkeypatch, runtime):
+    cache = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", cache)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ssh").mkdir()
+    config = f"Host board\n  HostName 127.0.0.1\n  Port {board.port}\n  User pi\n  IdentityFile {board.key}\n"
+    (tmp_path / ".ssh" / "config").write_text(config)
+    printed = subprocess.run(["ssh-keygen", "-lf", str(board.host_key)], capture_output=True, text=True, check=True)
+    models = export_ops(get_space("cifar-mbv3").unique_ops()[:4], runtime=runtime)
+    journal = tmp_path / "j.jsonl"
+    rebooted: list[int] = []
+
+    def progress(state: Progress) -> None:
+        if state.visits == 3 and not rebooted:
+            rebooted.append(state.visits)
+            board.call("kill")
+            threading.Timer(3, board.call, ["start"]).start()
+
+    with open_device("ssh:board", DeviceOptions(accept_host_key=printed.stdout.split()[1])) as device:
+        described = device.describe()
+        measured = measure(device, models, replace(SETTINGS, runtime=runtime), journal=journal, progress=progress)
+    assert described["machine"] == "aarch64"
+    assert described["model"].startswith("Raspberry Pi")
+    assert all(m.ok and len(m.rounds_ms) == 2 for m in measured.values())
+    assert rebooted
+    log, _ = read_journal(journal)
+    assert len(log.devices) == 2
+    assert log.devices[0]["runtime"]["name"] == runtime

@@ -1,0 +1,243 @@
+"""The contract that every search engine keeps."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from ofa_profiler import get_space, space_names
+from ofa_profiler.errors import InfeasibleError, UsageError
+from ofa_profiler.networks.op import Op
+from ofa_profiler.spaces import Genomes, SearchSpace
+from ofa_profiler.spaces.costs import AdditiveCost
+from ofa_search.searching.engines import Constraint, Engine, Problem, Result, engine_names, get_engine
+from ofa_search.searching.engines.base import pull_to_anchor
+from ofa_search.searching.engines.evolutionary import Evolutionary, neighbours
+from ofa_search.searching.engines.random import Random
+from ofa_search.searching.feasibility import find_anchor
+from ofa_search.searching.objectives import Objective
+
+CIFAR = get_space("cifar-mbv3")
+#: Every engine by name, with settings that keep these tests short.
+SMALL = {
+    "evolutionary": Evolutionary(population=96, parents=24, generations=12, polish_rounds=1),
+    "random": Random(batch=64, rounds=6),
+}
+
+
+def work_ms(op: Op) -> float:
+    """A made-up latency that is not proportional to MACs: pointwise work, depthwise work, and a start-up."""
+    return op.macs / 4e6 + op.kernel_size**2 * op.mid_channels / 2e4 + 0.05
+
+
+class Bumpy(Objective):
+    """A score that is no sum over genes; counts what it is asked for."""
+
+    name = "bumps"
+
+    def __init__(self, space: SearchSpace, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        genes = len(space.genes)
+        # Whole numbers: exact in any order of summation.
+        self.first, self.second = rng.integers(-99, 100, (genes, 16)), rng.integers(-99, 100, 16)
+        self.asked: list[bytes] = []
+
+    def scores(self, space: SearchSpace, genomes: Genomes) -> NDArray[np.float64]:
+        self.asked += [genome.tobytes() for genome in genomes]
+        return (np.maximum(genomes.astype(int) @ self.first, 0) @ self.second).astype(float)
+
+    def accuracy(self, score: float) -> float | None:
+        return None
+
+
+def constraint(space: SearchSpace, share: float, value: str = "latency") -> Constraint:
+    """A budget at `share` of the way from the lowest to the highest cost."""
+    per_op = {"latency": work_ms, "params": lambda op: op.params}[value]
+    cost = AdditiveCost.from_ops(space, per_op)
+    low, high = cost.minimum()[0], cost.maximum()[0]
+    return Constraint(value, "ms" if value == "latency" else "parameters", cost, low + share * (high - low))
+
+
+def problem(space: SearchSpace = CIFAR, shares: tuple[float, ...] = (0.4,), seed: int = 0) -> Problem:
+    constraints = tuple(
+        constraint(space, share, value) for share, value in zip(shares, ("latency", "params"), strict=False)
+    )
+    anchor = find_anchor(space, constraints, np.random.default_rng(0))
+    return Problem(space, Bumpy(space, seed), constraints, anchor)
+
+
+@pytest.fixture(params=engine_names())
+def engine(request: pytest.FixtureRequest) -> Engine:
+    return SMALL[request.param]
+
+
+def test_every_engine_is_held_to_this() -> None:
+    assert set(engine_names()) == set(SMALL)
+    assert [type(get_engine(name)) for name in SMALL] == [type(engine) for engine in SMALL.values()]
+
+
+class TestContract:
+    @pytest.mark.parametrize("name", space_names())
+    @pytest.mark.parametrize("shares", [(), (0.0,), (0.02,), (0.3, 0.3)])
+    def test_the_result_is_feasible_and_not_worse_than_the_anchor(
+        self, engine: Engine, name: str, shares: tuple[float, ...]
+    ) -> None:
+        asked = problem(get_space(name), shares)
+        result = engine.search(asked, np.random.default_rng(0))
+        assert asked.feasible(result.genome[np.newaxis]).all()
+        assert (asked.space.canonical(result.genome[np.newaxis]) == result.genome).all()
+        assert result.score >= asked.objective.scores(asked.space, asked.anchor[np.newaxis])[0]
+        assert result.score == asked.objective.scores(asked.space, result.genome[np.newaxis])[0]
+        asked.space.validate(asked.space.decode(result.genome[np.newaxis])[0])
+
+    def test_evaluations_are_counted_honestly(self, engine: Engine) -> None:
+        asked = problem()
+        result = engine.search(asked, np.random.default_rng(0))
+        assert isinstance(asked.objective, Bumpy)
+        assert result.evaluations == len(asked.objective.asked) == len(set(asked.objective.asked))
+        assert result.evaluations > 100
+
+    def test_it_scores_only_what_is_feasible(self, engine: Engine) -> None:
+        asked = problem(shares=(0.1, 0.2))
+        engine.search(asked, np.random.default_rng(0))
+        assert isinstance(asked.objective, Bumpy)
+        scored = np.frombuffer(b"".join(asked.objective.asked), np.int8).reshape(-1, len(CIFAR.genes))
+        assert asked.feasible(scored).all()
+
+    def test_same_seed_same_result_and_other_seed_other_search(self, engine: Engine) -> None:
+        first, again, other = (engine.search(problem(), np.random.default_rng(seed)) for seed in (5, 5, 6))
+        assert same(first, again)
+        assert not same(first, other)
+
+    def test_never_worse_than_where_it_starts(self, engine: Engine) -> None:
+        asked = problem()
+        best = max(
+            (SMALL["evolutionary"].search(problem(), np.random.default_rng(seed)) for seed in range(3)),
+            key=lambda r: r.score,
+        )
+        started = engine.search(asked, np.random.default_rng(3), best.genome[np.newaxis])
+        assert started.score >= best.score
+
+    def test_finds_better_than_chance(self, engine: Engine) -> None:
+        asked = problem()
+        drawn = CIFAR.sample_genomes(np.random.default_rng(1), 200)
+        drawn = drawn[asked.feasible(drawn)]
+        assert engine.search(asked, np.random.default_rng(0)).score > np.quantile(
+            Bumpy(CIFAR).scores(CIFAR, drawn), 0.9
+        )
+
+
+def same(first: Result, second: Result) -> bool:
+    return (
+        (first.genome == second.genome).all()
+        and first.score == second.score
+        and first.evaluations == second.evaluations
+    )
+
+
+@pytest.mark.parametrize("name", engine_names())
+@pytest.mark.parametrize("blas_threads", ["1", "2"])
+def test_same_result_in_a_fresh_process(name: str, blas_threads: str) -> None:
+    here = get_engine(name).search(problem(), np.random.default_rng(7))
+    code = f"""
+import sys; sys.path.insert(0, {str(__file__.rpartition("/")[0])!r})
+import numpy
+from test_engines import get_engine, problem
+result = get_engine({name!r}).search(problem(), numpy.random.default_rng(7))
+print(result.genome.tobytes().hex(), repr(result.score), result.evaluations)
+"""
+    environment = {"OPENBLAS_NUM_THREADS": blas_threads, "PYTHONHASHSEED": blas_threads}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=environment)
+    assert done.stdout.split() == [here.genome.tobytes().hex(), repr(here.score), str(here.evaluations)], done.stderr
+
+
+def test_evolution_beats_random_search() -> None:
+    scores = {
+        name: [SMALL[name].search(problem(seed=s), np.random.default_rng(s)).score for s in range(4)]
+        for name in engine_names()
+    }
+    assert (np.array(scores["evolutionary"]) > np.array(scores["random"])).all()
+
+
+def test_unknown_engine() -> None:
+    with pytest.raises(UsageError, match="evolutionary, random"):
+        get_engine("quantum")
+
+
+# --- their tools ---------------------------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None)
+@given(share=st.floats(0, 1), seed=st.integers(0, 1000))
+def test_pulling_to_the_anchor_gives_feasible_genomes(share: float, seed: int) -> None:
+    asked = problem(shares=(share,))
+    rng = np.random.default_rng(seed)
+    drawn = CIFAR.sample_genomes(rng, 64)
+    pulled = pull_to_anchor(asked, drawn, rng)
+    assert asked.feasible(pulled).all()
+    fine = asked.feasible(drawn)
+    assert (pulled[fine] == drawn[fine]).all()
+    assert (CIFAR.canonical(pulled) == pulled).all()
+
+
+def test_neighbours_are_all_single_changes() -> None:
+    genome = CIFAR.sample_genomes(np.random.default_rng(0), 1)[0]
+    found = neighbours(CIFAR, genome)
+    active = [i for i, gene in enumerate(CIFAR.genes) if gene.switch is None or genome[gene.switch] >= gene.switch_from]
+    assert len(found) == sum(len(CIFAR.genes[i].choices) - 1 for i in active)
+    assert len(np.unique(found, axis=0)) == len(found)
+    assert (CIFAR.canonical(found) == found).all()
+
+
+# --- what can be met at all ----------------------------------------------------------------------------
+
+
+def test_a_budget_below_the_lowest_names_the_exact_range() -> None:
+    base = constraint(CIFAR, 0.5)
+    low, high = base.cost.minimum()[0], base.cost.maximum()[0]
+    drawn = base.cost.evaluate(CIFAR.sample_genomes(np.random.default_rng(0), 20_000))
+    assert low <= drawn.min()
+    assert high >= drawn.max()
+    with pytest.raises(InfeasibleError, match="attainable") as caught:
+        find_anchor(CIFAR, [Constraint("x", "ms", base.cost, np.nextafter(low, 0))], np.random.default_rng(0))
+    assert caught.value.attainable == (low, high)
+    anchor = find_anchor(CIFAR, [Constraint("x", "ms", base.cost, low)], np.random.default_rng(0))
+    assert base.cost.evaluate(anchor[np.newaxis])[0] == low
+
+
+def opposed(shares: tuple[float, float]) -> list[Constraint]:
+    """Two costs, one low where the other is high: big kernels are cheap on one device, dear on the other."""
+    costs = (
+        AdditiveCost.from_ops(CIFAR, lambda op: op.kernel_size),
+        AdditiveCost.from_ops(CIFAR, lambda op: 10 - op.kernel_size),
+    )
+    constraints = []
+    for number, (cost, share) in enumerate(zip(costs, shares, strict=True)):
+        low, high = cost.minimum()[0], cost.maximum()[0]
+        constraints.append(Constraint(f"t{number}", "ms", cost, low + share * (high - low)))
+    return constraints
+
+
+def test_limits_that_exclude_each_other_are_proven_to() -> None:
+    with pytest.raises(InfeasibleError, match="together") as caught:
+        find_anchor(CIFAR, opposed((0.01, 0.01)), np.random.default_rng(0))
+    assert "proven" in str(caught.value)
+
+
+@pytest.mark.parametrize("shares", [(0.3, 0.5), (0.5, 0.3), (0.9, 0.1)])
+def test_limits_that_can_be_met_together_are(shares: tuple[float, float]) -> None:
+    constraints = opposed(shares)
+    drawn = CIFAR.sample_genomes(np.random.default_rng(0), 200_000)
+    known = np.all([c.met(drawn) for c in constraints], axis=0)
+    try:
+        anchor = find_anchor(CIFAR, constraints, np.random.default_rng(0))
+    except InfeasibleError:
+        assert not known.any(), "a random architecture meets them"
+    else:
+        assert all(c.met(anchor[np.newaxis]).all() for c in constraints)

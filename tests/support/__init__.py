@@ -1,0 +1,1 @@
+"""Helpers of the tests: real servers, devices, kits and files to test with."""
