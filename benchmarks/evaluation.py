@@ -30,7 +30,8 @@ from ofa_profiler.networks.parameters import random_weights
 from ofa_profiler.networks.torch_modules import ConvModule, StaticNetwork, load_weights
 from ofa_profiler.spaces import SearchSpace
 from ofa_search.evaluation.subnets import ONNX_BATCH, onnx_classes, representatives, torch_classes
-from ofa_search.supernet import keep_freed_memory, recalibrate
+from ofa_search.supernet.recalibration import recalibrate
+from ofa_search.training.memory import keep_freed_memory
 
 ROUNDS = 5
 BATCH = 100
@@ -50,8 +51,10 @@ def folded(network: StaticNetwork) -> StaticNetwork:
 
 def measure(space: SearchSpace, architecture: Architecture, images: int) -> tuple[list[dict[str, float]], float]:
     """CPU seconds of every way in every round, and the share of images on which all agree."""
-    network = StaticNetwork(space.layout(architecture)).eval()
-    load_weights(network, random_weights(space.layout(architecture), np.random.default_rng(0)))
+    layout = space.layout(architecture)
+    weights = random_weights(layout, np.random.default_rng(0))
+    network = StaticNetwork(layout).eval()
+    load_weights(network, weights)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     lean = folded(network)
     resolution = architecture.resolution
@@ -61,7 +64,7 @@ def measure(space: SearchSpace, architecture: Architecture, images: int) -> tupl
     ways: dict[str, Callable[[], Tensor | None]] = {
         "torch": lambda: torch_classes(network, large),
         "folded": lambda: torch_classes(lean, large),
-        "onnxruntime": lambda: onnx_classes(space, architecture, network, small),
+        "onnxruntime": lambda: onnx_classes(layout, weights, small),
         "recalibrate": lambda: recalibrate(copy.deepcopy(network), large),
     }
     found: dict[str, Tensor] = {}

@@ -34,7 +34,9 @@ from torch.nn import functional
 
 from ofa_profiler import Architecture, get_space
 from ofa_profiler.spaces.mobilenetv3 import MobileNetV3Space
-from ofa_search.supernet import Supernet, elastic, keep_freed_memory
+from ofa_search.supernet import elastic
+from ofa_search.supernet.supernet import Supernet
+from ofa_search.training.memory import keep_freed_memory
 
 ROUNDS = 15
 WAYS = ("ofa", "naive", "channels-last", "ours")

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ofa_profiler.base.extras import need
 from ofa_search.predictor import AccuracyPredictor
 from ofa_search.searching.api import SearchResult, search, search_each
 from ofa_search.searching.objectives import Macs, Objective, PredictedAccuracy
 
 if TYPE_CHECKING:
-    from ofa_search.supernet import Supernet
+    from ofa_search.supernet.supernet import Supernet
 
 __all__ = [
     "AccuracyPredictor",
@@ -29,9 +30,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`Supernet` on first use: it needs torch, which is slow to import and which no search needs."""
+    """`Supernet` on first use: it needs torch, which no search needs."""
     if name == "Supernet":
-        from ofa_search.supernet import Supernet
+        need("torch", extra="train", purpose="Supernet")
+        from ofa_search.supernet.supernet import Supernet
 
         return Supernet
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ofa_profiler.base.cache_dir import default_cache_dir
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_search.artifacts.download import Content, FetchError, Progress, fetch, problem_of
 
@@ -113,8 +114,6 @@ def find(kind: str, name: str, *, progress: Progress | None = None, waiting: Cal
 
 def cache_path(published: PublishedFile) -> Path:
     """Where a file is kept. Raises `UsageError` for a user without a home folder."""
-    from ofa_profiler.base.cache_dir import default_cache_dir  # with all exporters, which few searches need
-
     return default_cache_dir() / "published" / published.file
 
 

@@ -13,7 +13,8 @@ from ofa_profiler.cli.terminal import progress_bar, run_command, say
 from ofa_profiler.errors import OverBudgetError
 from ofa_profiler.spaces import space_names
 from ofa_search.cli.request import DEFAULT_OUT, MACS, Request, read_request
-from ofa_search.results.found import Found, document, write_networks, write_summary
+from ofa_search.results.files import write_networks, write_summary
+from ofa_search.results.found import Found, document
 from ofa_search.results.report import accuracy_words, results_table, weight_words
 from ofa_search.searching.api import search_each
 from ofa_search.searching.engines import DEFAULT_ENGINE, engine_names

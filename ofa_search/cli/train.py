@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+from ofa_profiler.base.extras import need
 from ofa_profiler.cli.options import Parser
 from ofa_profiler.cli.terminal import INTERRUPTED, run_command
 from ofa_profiler.errors import OfaError
@@ -42,6 +43,7 @@ def _parser() -> Parser:
 
 def _train(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
+    need("torch", extra="train", purpose=f"{PROG} {arguments.command}")
     return int(_COMMANDS[arguments.command].run(arguments))
 
 

@@ -17,8 +17,9 @@ from ofa_profiler.verification.plot import can_plot
 
 if TYPE_CHECKING:
     from ofa_profiler.spaces import SearchSpace
+    from ofa_search.data.images import DataSplit
     from ofa_search.evaluation.world import World
-    from ofa_search.training.loop import Data, Report
+    from ofa_search.training.loop import Report
     from ofa_search.training.trainer import TrainingOptions
 
 PLOT = "training.png"
@@ -133,7 +134,7 @@ def prepare_process(arguments: argparse.Namespace) -> None:
     """What has to be said to torch before anything is computed."""
     import torch
 
-    from ofa_search.supernet import keep_freed_memory
+    from ofa_search.training.memory import keep_freed_memory
 
     keep_freed_memory()
     # Moments of weights that learn no more shrink into numbers with which a CPU takes a hundred times longer.
@@ -142,10 +143,9 @@ def prepare_process(arguments: argparse.Namespace) -> None:
         torch.set_num_threads(arguments.threads)
 
 
-def load_data(arguments: argparse.Namespace, space: SearchSpace, world: World, show: Show) -> Data:
+def load_data(arguments: argparse.Namespace, space: SearchSpace, world: World, show: Show) -> DataSplit:
     """Training, held-out and test images, decoded by one process of each host and found by the others."""
-    from ofa_search.data.images import load_images
-    from ofa_search.training.loop import Data
+    from ofa_search.data.images import DataSplit, load_images
 
     def decoded(done: int, total: int) -> None:
         if world.leads:
@@ -161,7 +161,7 @@ def load_data(arguments: argparse.Namespace, space: SearchSpace, world: World, s
     if arguments.held_out is None and len(images) < 20:
         raise UsageError(f"{images.name}: {len(images)} images are too few to hold some out of them; see --held-out")
     training, held_out = images.split(arguments.held_out or min(_MOST_HELD_OUT, len(images) // 10))
-    return Data(training, held_out, test)
+    return DataSplit(training, held_out, test)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from ofa_search.cli import train_options as common
 if TYPE_CHECKING:
     from ofa_search.evaluation.fit_predictor import Fitted, Measured, Tell
     from ofa_search.evaluation.world import World
-    from ofa_search.supernet.checkpoint import TrainedSupernet
+    from ofa_search.supernet.supernet import TrainedSupernet
 
 HELP = "fit an accuracy predictor to subnets of a supernet"
 DESCRIPTION = """\
@@ -78,7 +78,7 @@ def run(arguments: Namespace) -> int:
     """Measure, fit, tell, and give the exit code."""
     from ofa_search.evaluation.fit_predictor import PredictorOptions, train_predictor
     from ofa_search.evaluation.world import join_world
-    from ofa_search.supernet.checkpoint import load_trained
+    from ofa_search.supernet.supernet import load_trained
 
     common.prepare_process(arguments)
     options = PredictorOptions(arguments.samples, arguments.held_out_samples, arguments.seed, arguments.fresh)

@@ -9,17 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ofa_profiler.base.files import write_text
-from ofa_profiler.base.version import __version__
 from ofa_profiler.cli.terminal import say
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.spaces import SearchSpace, get_space
+from ofa_search.artifacts.shipped import shipped_supernet
 from ofa_search.cli import train_options as common
+from ofa_search.cli.named_file import named_file
+from ofa_search.results.model_card import TRAINED, ModelCard
+from ofa_search.supernet.description import weights_path
 
 if TYPE_CHECKING:
+    from ofa_search.data.images import DataSplit
     from ofa_search.evaluation.world import World
-    from ofa_search.supernet.checkpoint import TrainedSupernet
-    from ofa_search.training.loop import Data
+    from ofa_search.supernet.supernet import TrainedSupernet
     from ofa_search.training.subnet_trainer import Start, SubnetTrainer
 
 HELP = "train the network of one architecture"
@@ -140,17 +143,13 @@ def _train(
 
 def _supernet_file(name: str) -> Path:
     """A supernet that ships, a published one, or a file. Raises `UsageError`."""
-    from ofa_search.artifacts.shipped import shipped_supernet
-    from ofa_search.artifacts.supernet_file import weights_path
-    from ofa_search.cli.named_file import named_file
-
     return weights_path(shipped_supernet(name) or named_file("supernet", name))
 
 
-def _load(path: Path | None, architecture: Architecture, data: Data, *, distill: bool) -> TrainedSupernet | None:
+def _load(path: Path | None, architecture: Architecture, data: DataSplit, *, distill: bool) -> TrainedSupernet | None:
     if path is None:
         return None
-    from ofa_search.supernet.checkpoint import load_trained
+    from ofa_search.supernet.supernet import load_trained
 
     trained = load_trained(path, architecture.space)
     if distill and _other_classes(trained, data):
@@ -158,7 +157,7 @@ def _load(path: Path | None, architecture: Architecture, data: Data, *, distill:
     return trained
 
 
-def _other_classes(trained: TrainedSupernet, data: Data) -> bool:
+def _other_classes(trained: TrainedSupernet, data: DataSplit) -> bool:
     classes = list(data.training.classes)
     labels = trained.description.get("labels")
     return trained.supernet.space.n_classes != len(classes) or (labels is not None and labels != classes)
@@ -170,7 +169,7 @@ def _start(
     space: SearchSpace,
     architecture: Architecture,
     trained: TrainedSupernet | None,
-    data: Data,
+    data: DataSplit,
 ) -> Start:
     from ofa_search.training.subnet_trainer import from_scratch, from_supernet
 
@@ -184,12 +183,13 @@ def _start(
 # --- what comes of it --------------------------------------------------------------------------------
 
 
-def _write(out: Path, trainer: SubnetTrainer, network: Any, data: Data, description: dict[str, Any]) -> dict[str, Any]:
+def _write(
+    out: Path, trainer: SubnetTrainer, network: Any, data: DataSplit, description: dict[str, Any]
+) -> dict[str, Any]:
     """Measure the network, write models and summary, and give the latter."""
     from ofa_profiler.export import export_network, exporters
     from ofa_profiler.networks.torch_modules import to_weights
     from ofa_search.evaluation.subnets import accuracy
-    from ofa_search.results.found import preprocessing
     from ofa_search.training.loop import LOG
 
     architecture, space, device = trainer.architecture, trainer.space, trainer.world.device
@@ -200,32 +200,20 @@ def _write(out: Path, trainer: SubnetTrainer, network: Any, data: Data, descript
         }
         for kind, images in data.measured().items()
     }
-    labels = list(data.training.classes)
-    metadata = {
-        "space": space.name,
-        "architecture": json.dumps(architecture.to_json()),
-        "weights": "trained",
-        "preprocessing": json.dumps(preprocessing(architecture)),
-        "labels": json.dumps(labels),
-        "accuracy": json.dumps(measured),
-        "tool": f"ofa-train {__version__}",
-    }
+    card = ModelCard("ofa-train", architecture, TRAINED, measured, data.training.classes)
     weights = to_weights(network)
     files = {"log": out / LOG}
     for runtime, exporter in exporters().items():
         path = out / f"{NAME}{exporter.suffix}"
         files[exporter.suffix.removeprefix(".")] = export_network(
-            space, architecture, weights, path, metadata=metadata, runtime=runtime
+            space, architecture, weights, path, metadata=card.metadata(), runtime=runtime
         )
     plot = common.draw_log(out, LOG, f"{space.name}, one network")
     document = {
         "architecture": architecture.to_json(),
         "macs": space.macs(architecture),
         "params": space.params(architecture),
-        "weights": "trained",
-        "accuracy": measured,
-        "preprocessing": preprocessing(architecture),
-        "labels": labels,
+        **card.to_json(),
         "files": {kind: str(path) for kind, path in files.items()} | ({"plot": str(plot)} if plot else {}),
         "training": description,
     }

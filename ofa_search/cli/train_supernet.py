@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ofa_profiler.spaces import get_space, space_names
 from ofa_search.cli import train_options as common
+from ofa_search.supernet.description import read_description
 
 if TYPE_CHECKING:
     from ofa_search.evaluation.world import World
@@ -87,10 +88,9 @@ def _train(arguments: Namespace, schedule: Schedule, world: World) -> Path | Non
 
 
 def _report(arguments: Namespace, path: Path) -> None:
-    from ofa_search.supernet.checkpoint import load_trained
     from ofa_search.training.loop import LOG
 
-    description = load_trained(path).description
+    description = read_description(path).json
     plot = common.draw_log(path.parent, LOG, f"{description['space']}, {description['training']['schedule']}")
     document: dict[str, Any] = {
         "supernet": str(path),

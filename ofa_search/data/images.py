@@ -105,6 +105,19 @@ class Images:
         return replace(self, labels=places[self.labels], classes=classes)
 
 
+@dataclass(frozen=True)
+class DataSplit:
+    """The images of a training: those that it learns from, those held out of them, and test images, if any."""
+
+    training: Images
+    held_out: Images
+    test: Images | None = None
+
+    def measured(self) -> dict[str, Images]:
+        """The images that accuracies are measured on, by the name of the kind."""
+        return {"held_out": self.held_out} | ({"test": self.test} if self.test is not None else {})
+
+
 def load_images(
     path: str | Path,
     resolution: int | None = None,

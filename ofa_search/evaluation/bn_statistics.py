@@ -10,10 +10,9 @@ import numpy as np
 from torch import distributed
 
 from ofa_profiler.networks.architecture import Architecture
-from ofa_profiler.networks.torch_modules import to_weights
 from ofa_profiler.spaces import SearchSpace
 from ofa_search.data.images import Images
-from ofa_search.evaluation.subnets import calibrated
+from ofa_search.evaluation.subnets import CalibratedSubnets
 from ofa_search.evaluation.world import World
 from ofa_search.supernet.bn_statistics import StatisticsSum, StatisticsTable, covered, needed
 from ofa_search.supernet.supernet import Supernet
@@ -64,11 +63,11 @@ def measure_statistics(
     `tell` is called with how many are done and how many there are.
     """
     total = StatisticsSum()
+    subnets = CalibratedSubnets(supernet, calibration)
     mine = plan[world.rank :: world.size]
     for number, architecture in enumerate(mine):
         tell(number * world.size, len(plan))
-        network = calibrated(supernet, architecture, calibration)
-        total.add(supernet.space.layout(architecture), to_weights(network))
+        total.add(supernet.space.layout(architecture), subnets.weights(architecture))
     if world.size > 1:
         parts: list[StatisticsSum] = [total] * world.size
         distributed.all_gather_object(parts, total)

@@ -16,15 +16,14 @@ from torch import Tensor
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.spaces import SearchSpace
-from ofa_search.data.images import Images
+from ofa_search.data.images import DataSplit, Images
 from ofa_search.evaluation.samples import Sample, SampleFolder, draw_architectures, is_drawn_evenly
 from ofa_search.evaluation.subnets import Evaluator, calibration_images, calibration_of
 from ofa_search.evaluation.world import World
 from ofa_search.predictor import AccuracyPredictor, Metrics, metrics
 from ofa_search.predictor.fit import MIN_SAMPLES
 from ofa_search.supernet.bn_statistics import StatisticsTable
-from ofa_search.supernet.checkpoint import TrainedSupernet
-from ofa_search.training.loop import Data
+from ofa_search.supernet.supernet import TrainedSupernet
 
 PREDICTOR, SAMPLES, TEST = "predictor.safetensors", "samples", "test"
 #: Of all samples, those that the predictor is judged by, unless it is said how many.
@@ -99,7 +98,7 @@ def number_held_out(path: Path, trained: TrainedSupernet) -> int:
     return number
 
 
-def measured_on(path: Path, trained: TrainedSupernet, data: Data, name: str, count: int | None = None) -> Measured:
+def measured_on(path: Path, trained: TrainedSupernet, data: DataSplit, name: str, count: int | None = None) -> Measured:
     """Images of `data`, which is split as when the supernet in file `path` was trained, `count` held out (None: all).
 
     Raises `InputFileError` for a supernet that was trained with other images.

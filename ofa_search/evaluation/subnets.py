@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ofa_profiler.export import INPUT_NAME, LOGITS_NAME, get_exporter
 from ofa_profiler.networks.architecture import Architecture
-from ofa_profiler.networks.parameters import Layout
+from ofa_profiler.networks.parameters import Layout, Weights
 from ofa_profiler.networks.torch_modules import StaticNetwork, load_weights, to_weights
 from ofa_profiler.spaces import SearchSpace
 from ofa_search.data.batches import prepare
@@ -49,37 +49,50 @@ def calibration_images(training: Images, count: int = CALIBRATION_IMAGES) -> Ima
     return training.take(rng.choice(len(training), min(count, len(training)), replace=False))
 
 
+def device_of(module: nn.Module) -> torch.device:
+    """Where its parameters are."""
+    return next(module.parameters()).device
+
+
 def calibration_of(carried: Calibration) -> Images | StatisticsTable:
     """What a supernet's file carries, as the functions here take it."""
     if isinstance(carried, StatisticsTable):
         return carried
-    return Images("calibration", carried, torch.zeros(len(carried), dtype=torch.int64), ())
+    pixels = torch.tensor(carried)
+    return Images("calibration", pixels, torch.zeros(len(pixels), dtype=torch.int64), ())
+
+
+class CalibratedSubnets:
+    """Subnets of a supernet with BatchNorm statistics of their own, measured with images or looked up in a table."""
+
+    def __init__(self, supernet: Supernet, calibration: Images | StatisticsTable) -> None:
+        self.supernet = supernet
+        self._by: _Inputs | StatisticsTable = (
+            calibration
+            if isinstance(calibration, StatisticsTable)
+            else (_Inputs(calibration.to(device_of(supernet)), supernet.space, BATCH))
+        )
+
+    def network(self, architecture: Architecture) -> StaticNetwork:
+        """The subnet as a module in eval mode, on the device of the supernet."""
+        network = self.supernet.extract(architecture)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if isinstance(self._by, StatisticsTable):
+            load_weights(network, self.weights(architecture))
+        else:
+            recalibrate(network, self._by.at(architecture.resolution))
+        return network
+
+    def weights(self, architecture: Architecture) -> Weights:
+        """The same in numpy: what the exporters take. Where a table is given, no module is made."""
+        if isinstance(self._by, StatisticsTable):
+            return self._by.applied(self.supernet.space.layout(architecture), self.supernet.weights(architecture))
+        return to_weights(self.network(architecture))
 
 
 def calibrated(supernet: Supernet, architecture: Architecture, calibration: Images | StatisticsTable) -> StaticNetwork:
-    """The subnet as a module of its own with BatchNorm statistics of its own, in eval mode."""
-    network = supernet.extract(architecture)
-    if isinstance(calibration, StatisticsTable):
-        return _looked_up(network, supernet.space.layout(architecture), calibration)
-    return recalibrated(network, architecture, supernet.space, calibration)
-
-
-def _looked_up(network: StaticNetwork, layout: Layout, table: StatisticsTable) -> StaticNetwork:
-    load_weights(network, table.applied(layout, to_weights(network)))
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-
-def recalibrated(
-    network: StaticNetwork, architecture: Architecture, space: SearchSpace, calibration: Images
-) -> StaticNetwork:
-    """The same network, its BatchNorm statistics replaced by those of the images, in eval mode."""
-    return _recalibrated(network, _Inputs(calibration, space, BATCH).at(architecture.resolution))
-
-
-def _recalibrated(network: StaticNetwork, inputs: Iterable[Tensor]) -> StaticNetwork:
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    recalibrate(network, inputs)
-    return network
+    """One of the `CalibratedSubnets` as a module."""
+    return CalibratedSubnets(supernet, calibration).network(architecture)
 
 
 def accuracy(network: nn.Module, architecture: Architecture, space: SearchSpace, images: Images) -> float:
@@ -102,32 +115,21 @@ class Evaluator:
     """
 
     def __init__(self, supernet: Supernet, calibration: Images | StatisticsTable, images: Images) -> None:
-        device = next(supernet.parameters()).device
-        self.supernet = supernet
+        device = device_of(supernet)
+        self.space = supernet.space
         self.images = images.to(device)
+        self._subnets = CalibratedSubnets(supernet, calibration)
         self._onnx = device.type == "cpu"
-        self._calibration = (
-            calibration
-            if isinstance(calibration, StatisticsTable)
-            else _Inputs(calibration.to(device), supernet.space, BATCH)
-        )
-        self._inputs = _Inputs(self.images, supernet.space, ONNX_BATCH if self._onnx else BATCH)
+        self._inputs = _Inputs(self.images, self.space, ONNX_BATCH if self._onnx else BATCH)
 
     def accuracy(self, architecture: Architecture) -> float:
         """Top-1 in [0, 1] of a subnet, after recalibration."""
-        resolution = architecture.resolution
-        network = self._calibrated(architecture)
-        inputs = self._inputs.at(resolution)
+        inputs = self._inputs.at(architecture.resolution)
         if self._onnx:
-            classes = onnx_classes(self.supernet.space, architecture, network, inputs)
+            classes = onnx_classes(self.space.layout(architecture), self._subnets.weights(architecture), inputs)
         else:
-            classes = torch_classes(network, inputs)
+            classes = torch_classes(self._subnets.network(architecture), inputs)
         return _top1(classes, self.images)
-
-    def _calibrated(self, architecture: Architecture) -> StaticNetwork:
-        if isinstance(self._calibration, StatisticsTable):
-            return calibrated(self.supernet, architecture, self._calibration)
-        return _recalibrated(self.supernet.extract(architecture), self._calibration.at(architecture.resolution))
 
 
 class _Inputs:
@@ -162,10 +164,8 @@ def torch_classes(network: nn.Module, inputs: Iterable[Tensor]) -> Tensor:
     return torch.cat([network(batch).argmax(1) for batch in inputs])
 
 
-def onnx_classes(
-    space: SearchSpace, architecture: Architecture, network: StaticNetwork, inputs: Iterable[Tensor]
-) -> Tensor:
-    """The same for a network of `architecture`, run by onnxruntime on as many threads as torch has.
+def onnx_classes(layout: Layout, weights: Weights, inputs: Iterable[Tensor]) -> Tensor:
+    """The same for a network of that layout, run by onnxruntime on as many threads as torch has.
 
     Batches are (ONNX_BATCH, 3, R, R), of which the last may be smaller.
     """
@@ -173,8 +173,8 @@ def onnx_classes(
     import onnxruntime  # type: ignore[import-untyped]
 
     model = get_exporter("onnxruntime", "fp32").build(
-        space.layout(architecture),
-        to_weights(network),
+        layout,
+        weights,
         batch=ONNX_BATCH,
         precision="fp32",
         output_name=LOGITS_NAME,

@@ -13,7 +13,8 @@ from ofa_profiler.export import Model, get_exporter
 from ofa_profiler.measuring.session import Progress, measure
 from ofa_profiler.tables.table import LatencyTable
 from ofa_profiler.verification.verify import settings_of
-from ofa_search.results.found import Found, export, file_stems
+from ofa_search.results.files import export, file_stems
+from ofa_search.results.found import Found
 
 
 def measure_networks(

@@ -1,23 +1,25 @@
-"""Where the weights of a found network come from: a trained supernet, or nowhere."""
+"""The origin of the weights of a found network: a trained supernet, or none (made-up weights)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ofa_profiler.errors import UsageError
+from ofa_profiler.base.extras import need
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.networks.parameters import Weights, random_weights
 from ofa_profiler.spaces import SearchSpace
-from ofa_search.artifacts.supernet_file import SUFFIX, check_space, read_description, weights_path
+from ofa_search.results.model_card import TRAINED, UNTRAINED
+from ofa_search.supernet.bn_statistics import StatisticsTable
+from ofa_search.supernet.checkpoint import Checkpoint, read_checkpoint
+from ofa_search.supernet.description import SUFFIX, check_space, read_description, weights_path
 
-if TYPE_CHECKING:
-    from ofa_search.supernet.checkpoint import TrainedSupernet
+WeightsOf = Callable[[Architecture], Weights]
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class WeightSource:
 
     space: SearchSpace
     status: str
-    of: Callable[[Architecture], Weights]
+    of: WeightsOf
     supernet: str | None = None
     labels: tuple[str, ...] | None = None
     accuracy: Mapping[str, Any] = field(default_factory=dict)
@@ -44,56 +46,57 @@ def weight_source(
     """Subnets of the supernet in that file; without one, made-up weights that depend on `seed` alone.
 
     Subnets get BatchNorm statistics of their own from the images in the file `calibration`, or else from
-    the images or the table that the supernet brings along. Where no weights are `needed`, only the
-    description of a supernet is read if it has one, and torch is not imported.
+    the images or the table in the supernet's file. Where no weights are `needed`, only the description of
+    the supernet is read, if it has one.
 
-    Raises `InputFileError` for a file that holds no supernet of `space`, `UsageError` where supernets
-    cannot be read.
+    Raises `InputFileError` for a file that holds no supernet of `space`, `UsageError` where images must
+    calibrate and torch is not installed.
     """
     if supernet is None:
         return WeightSource(
             space,
-            "untrained",
+            UNTRAINED,
             lru_cache(1)(lambda chosen: random_weights(space.layout(chosen), np.random.default_rng(seed))),
         )
     supernet = weights_path(supernet)
     name = supernet.name.removesuffix(SUFFIX)
+    labels: tuple[str, ...] | None = None
+    accuracy: Mapping[str, Any] = {}
     if supernet.suffix == SUFFIX:
         about = read_description(supernet)
         check_space(supernet, about.space, space)
         space, labels, accuracy = about.space, about.labels, about.accuracy
         if not needed:
-            return WeightSource(space, "trained", _not_loaded, name, labels, accuracy)
-    else:
-        labels, accuracy = None, {}
-    trained = _load(supernet, space, calibration)
-    of = lru_cache(1)(lambda chosen: _subnet(trained, chosen))
-    return WeightSource(trained.supernet.space, "trained", of, name, labels, accuracy, trained.calibration is not None)
+            return WeightSource(space, TRAINED, _not_loaded, name, labels, accuracy)
+    checkpoint = read_checkpoint(supernet, space)
+    calibrated = calibration is not None or checkpoint.calibration is not None
+    of = lru_cache(1)(_weights_of(checkpoint, name, calibration))
+    return WeightSource(checkpoint.space, TRAINED, of, name, labels, accuracy, calibrated)
 
 
 def _not_loaded(_architecture: Architecture) -> Weights:
     raise AssertionError("weights were said not to be needed")
 
 
-def _load(supernet: Path, space: SearchSpace, calibration: Path | None) -> TrainedSupernet:
-    try:
-        from ofa_search.supernet.checkpoint import load_trained  # torch is slow to import
-    except ImportError as error:
-        raise UsageError(f"trained weights need torch, which cannot be imported ({error})") from None
-    trained = load_trained(supernet, space)
-    if calibration is None:
-        return trained
+def _weights_of(checkpoint: Checkpoint, name: str, calibration: Path | None) -> WeightsOf:
+    if calibration is not None:
+        need("torch", extra="train", purpose="--calibration")
+    elif checkpoint.calibration is None or isinstance(checkpoint.calibration, StatisticsTable):
+        return checkpoint.weights
+    else:
+        need("torch", extra="train", purpose=f"the supernet {name}, which has calibration images instead of a table,")
+    return _calibrated_with_images(checkpoint, calibration)
+
+
+def _calibrated_with_images(checkpoint: Checkpoint, calibration: Path | None) -> WeightsOf:
+    """BatchNorm statistics are measured with the images in a file, or else with those of the checkpoint."""
     from ofa_search.data.images import load_images
-    from ofa_search.evaluation.subnets import calibration_images
+    from ofa_search.evaluation.subnets import CalibratedSubnets, calibration_images, calibration_of
+    from ofa_search.supernet.supernet import as_trained
 
-    images = load_images(calibration, max(space.valid_resolutions))
-    return replace(trained, calibration=calibration_images(images).pixels)
-
-
-def _subnet(trained: TrainedSupernet, architecture: Architecture) -> Weights:
-    if trained.calibration is None:
-        return trained.supernet.weights(architecture)
-    from ofa_profiler.networks.torch_modules import to_weights
-    from ofa_search.evaluation.subnets import calibrated, calibration_of
-
-    return to_weights(calibrated(trained.supernet, architecture, calibration_of(trained.calibration)))
+    trained = as_trained(checkpoint)
+    if calibration is None:
+        assert trained.calibration is not None
+        return CalibratedSubnets(trained.supernet, calibration_of(trained.calibration)).weights
+    images = calibration_images(load_images(calibration, max(checkpoint.space.valid_resolutions)))
+    return CalibratedSubnets(trained.supernet, images).weights

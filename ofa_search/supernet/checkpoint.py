@@ -1,33 +1,36 @@
-"""Supernets on disk: our own files, and those that the OFA authors' code saves.
+"""Supernets on disk, in numpy: our own files, and those that the OFA authors' code saves.
 
-Ours is `NAME.safetensors`: the weights under the names of `Supernet.state_dict()`, if there are any the
-images that BatchNorm is recalibrated with or a table of its statistics, and in the file's own metadata a
-JSON text that says what it is. `NAME.json` beside it is a copy of that text for people and scripts; it is
-never read back, so the two cannot contradict each other.
+Ours is `NAME.safetensors`: the tensors under the names of `Supernet.state_dict()`, images or a table that give a
+subnet BatchNorm statistics of its own (where the file has them), and a JSON text in the file's own metadata that
+describes it. `NAME.json` beside it is a copy of that text for people and scripts. It is never read back, so the two
+cannot contradict each other.
 
-The authors' files are pickles of a dict with a `state_dict`. They are read with torch's restricted
-unpickler, which builds tensors and plain containers and runs nothing.
+The authors' files are pickles of a dict with a `state_dict`. `torch_file` reads them without running anything in them.
 """
 
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from safetensors import SafetensorError, deserialize
+from safetensors.numpy import save_file
 
-import ofa_profiler
 from ofa_profiler.base.files import replacing, write_text
+from ofa_profiler.base.version import __version__
 from ofa_profiler.errors import InputFileError, UsageError
+from ofa_profiler.networks.architecture import Architecture
+from ofa_profiler.networks.op import Shape
+from ofa_profiler.networks.parameters import Array
 from ofa_profiler.spaces import SearchSpace, get_space, space_names
-from ofa_search.artifacts.supernet_file import (
+from ofa_search.artifacts.torch_file import read_state_dict
+from ofa_search.supernet.bn_statistics import StatisticsTable
+from ofa_search.supernet.description import (
     FORMAT,
     METADATA_KEY,
     SUFFIX,
@@ -36,162 +39,178 @@ from ofa_search.artifacts.supernet_file import (
     read_description,
     weights_path,
 )
-from ofa_search.supernet.bn_statistics import StatisticsTable
 from ofa_search.supernet.ofa_names import published_names, simplified
-from ofa_search.supernet.supernet import Supernet
+from ofa_search.supernet.subnet_weights import subnet_weights, supernet_shapes
 
 _CALIBRATION, _STATISTICS = "calibration", "statistics."
+#: The types of safetensors that hold weights or images; bfloat16, which numpy lacks, is the upper half of a float32.
+_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "U8": "u1"}
 
-#: What gives a subnet BatchNorm statistics of its own: pixels (N, 3, S, S) uint8 to take them from, or a table of them.
-Calibration = Tensor | StatisticsTable
+#: What gives a subnet BatchNorm statistics of its own: pixels (N, 3, S, S) to measure them with, or a table of them.
+Calibration = NDArray[np.uint8] | StatisticsTable
 
 
 @dataclass(frozen=True, eq=False)
-class TrainedSupernet:
-    """A supernet from a file, and what belongs to it.
+class Checkpoint:
+    """A supernet as numpy arrays.
 
-    `description` is the JSON of a file of ours, empty for others. `calibration` is None where the file says
-    nothing of the BatchNorm statistics of its subnets.
+    `tensors` are float32, named as in `Supernet.state_dict()`. `description` is the JSON of a file of ours, empty for
+    others. `calibration` is None where the file has nothing that gives a subnet BatchNorm statistics of its own.
     """
 
-    supernet: Supernet
-    description: Mapping[str, Any]
-    calibration: Calibration | None
+    space: SearchSpace
+    tensors: Mapping[str, Array]
+    description: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
+
+    def weights(self, architecture: Architecture) -> dict[str, Array]:
+        """Copies of the weights of a subnet, with statistics of its own if a table of them is here."""
+        layout = self.space.layout(architecture)
+        weights = {name: np.array(tensor) for name, tensor in subnet_weights(layout, self.tensors).items()}
+        if isinstance(self.calibration, StatisticsTable):
+            return self.calibration.applied(layout, weights)
+        return weights
 
 
-def load_supernet(path: str | Path, space: SearchSpace | str | None = None) -> Supernet:
-    """See `Supernet.from_checkpoint`."""
-    return load_trained(path, space).supernet
+# --- reading -----------------------------------------------------------------------------------------
 
 
-def load_trained(path: str | Path, space: SearchSpace | str | None = None) -> TrainedSupernet:
-    """As `Supernet.from_checkpoint`, with all else that the file holds."""
+def read_checkpoint(path: str | Path, space: SearchSpace | str | None = None) -> Checkpoint:
+    """Read a supernet. A file of the OFA authors does not name its `space`, so the caller must.
+
+    Raises `InputFileError` for a file that does not hold a whole supernet of that space.
+    """
     path = weights_path(Path(path))
     if not path.is_file():
         raise InputFileError(path, "no such file")
-    if isinstance(space, str):
-        space = get_space(space)
-    metadata: Mapping[str, Any] = {}
-    calibration: Calibration | None = None
-    if path.suffix == SUFFIX:
-        description = read_description(path)
-        check_space(path, description.space, space)
-        space, metadata = description.space, description.json
-        tensors = _read_tensors(path)
-        calibration = _taken_calibration(path, tensors)
-        supernet = Supernet(space)
-        names = {name: name for name in supernet.state_dict()}
-    else:
-        if space is None:
-            raise UsageError(f"{path} does not say which search space it is of; name it: {', '.join(space_names())}")
-        tensors = _read_pickle(path)
-        supernet = Supernet(space)
-        names = published_names(supernet.state_dict(), (slot.name for slot in space.slots))
-    _fill(supernet, path, names, tensors)
-    return TrainedSupernet(supernet.eval(), metadata, calibration)
+    space = get_space(space) if isinstance(space, str) else space
+    return _read_own(path, space) if path.suffix == SUFFIX else _read_published(path, space)
 
 
-def _taken_calibration(path: Path, tensors: dict[str, Tensor]) -> Calibration | None:
-    """Take out of the tensors of a file what calibrates subnets. Raises `InputFileError`."""
-    pixels = tensors.pop(_CALIBRATION, None)
-    entries = {
-        name.removeprefix(_STATISTICS): tensors.pop(name) for name in list(tensors) if name.startswith(_STATISTICS)
+def _read_own(path: Path, space: SearchSpace | None) -> Checkpoint:
+    description = read_description(path)
+    check_space(path, description.space, space)
+    arrays = _read_safetensors(path)
+    calibration = _pop_calibration(path, arrays)
+    shapes = supernet_shapes(description.space)
+    tensors = _checked(path, description.space, shapes, {name: name for name in shapes}, arrays)
+    return Checkpoint(description.space, tensors, description.json, calibration)
+
+
+def _read_published(path: Path, space: SearchSpace | None) -> Checkpoint:
+    if space is None:
+        raise UsageError(f"{path} does not name its search space; pass one of {', '.join(space_names())}")
+    arrays = {
+        simplified(name): array
+        for name, array in read_state_dict(path).items()
+        if not name.endswith("num_batches_tracked")
     }
+    shapes = supernet_shapes(space)
+    names = published_names(shapes, (slot.name for slot in space.slots))
+    return Checkpoint(space, _checked(path, space, shapes, names, arrays))
+
+
+def _read_safetensors(path: Path) -> dict[str, Array]:
+    try:
+        stored = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
+    except (SafetensorError, OSError) as error:
+        raise InputFileError(path, f"not a safetensors file, or cut short ({one_line(error)})") from error
+    arrays = {}
+    for name, tensor in stored:
+        dtype = tensor["dtype"]
+        if dtype not in _DTYPES:
+            raise InputFileError(path, f"{name!r} has type {dtype}; supernets have {', '.join(_DTYPES)}")
+        values = np.frombuffer(tensor["data"], _DTYPES[dtype])
+        if dtype == "BF16":
+            values = (values.astype("<u4") << 16).view("<f4")
+        arrays[name] = values.reshape(tensor["shape"])
+    return arrays
+
+
+def _pop_calibration(path: Path, arrays: dict[str, Array]) -> Calibration | None:
+    """Take what calibrates subnets out of the arrays of a file. Raises `InputFileError`."""
+    pixels = arrays.pop(_CALIBRATION, None)
+    named = [name for name in arrays if name.startswith(_STATISTICS)]
+    entries = {name.removeprefix(_STATISTICS): arrays.pop(name) for name in named}
     if pixels is not None:
-        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3 or not len(pixels):
-            shape = f"{pixels.dtype} {tuple(pixels.shape)}"
-            raise InputFileError(path, f"its calibration images are {shape}, not uint8 (N, 3, S, S)")
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3 or not len(pixels):
+            raise InputFileError(
+                path, f"its calibration images are {pixels.dtype} {pixels.shape}, not uint8 (N, 3, S, S)"
+            )
         return pixels
     for key, entry in entries.items():
-        if entry.ndim != 2 or len(entry) != 2 or not torch.isfinite(entry).all() or (entry[1] < 0).any():
+        if entry.ndim != 2 or len(entry) != 2 or not np.isfinite(entry).all() or (entry[1] < 0).any():
             raise InputFileError(path, f"its statistics for {key!r} are not means and variances")
-    return StatisticsTable({key: entry.float().numpy() for key, entry in entries.items()}) if entries else None
+    return StatisticsTable({key: entry.astype(np.float32) for key, entry in entries.items()}) if entries else None
 
 
-def save_supernet(
-    supernet: Supernet,
-    path: str | Path,
-    *,
-    dtype: torch.dtype = torch.float32,
-    metadata: Mapping[str, Any] | None = None,
-    calibration: Calibration | None = None,
-) -> Path:
+def _checked(
+    path: Path,
+    space: SearchSpace,
+    shapes: Mapping[str, Shape],
+    names: Mapping[str, str],
+    arrays: Mapping[str, Array],
+) -> dict[str, Array]:
+    """The arrays under our names, in float32; `names` gives the name that each has in the file.
+
+    Raises `InputFileError` unless they are exactly the tensors of a supernet of that space.
+    """
+    where = f"is it a supernet of {space.name}?"
+    tensors = {}
+    for name, theirs in names.items():
+        if theirs not in arrays:
+            raise InputFileError(path, f"{theirs!r} is missing; {where}")
+        array = arrays[theirs]
+        if array.shape != shapes[name]:
+            raise InputFileError(path, f"{theirs!r} has shape {array.shape}, not {shapes[name]}; {where}")
+        with np.errstate(over="ignore"):  # infinite then, and refused
+            tensors[name] = np.asarray(array, dtype=np.float32)
+        if array.dtype.kind != "f" or not np.isfinite(tensors[name]).all():
+            raise InputFileError(path, f"{theirs!r} holds values that are not finite numbers")
+        if name.endswith("running_var") and (tensors[name] < 0).any():
+            raise InputFileError(path, f"{theirs!r} holds a negative variance")
+    expected = set(names.values())
+    for theirs in arrays:
+        if theirs not in expected:
+            raise InputFileError(path, f"{theirs!r} is not expected; {where}")
+    return tensors
+
+
+# --- writing -----------------------------------------------------------------------------------------
+
+
+def write_checkpoint(checkpoint: Checkpoint, path: str | Path, *, dtype: DTypeLike = np.float32) -> Path:
     """Write `NAME.safetensors`, whole or not at all, and `NAME.json` beside it; returns the former.
 
-    `dtype` is that of the stored weights (`torch.float16` halves the file; running variances outside its
-    range are refused). `metadata` is added to the JSON. `calibration`: see `TrainedSupernet`.
+    `dtype` is that of the stored weights: `numpy.float16` halves the file. The description of the checkpoint is added
+    to the JSON. Raises `UsageError` for values that `dtype` cannot hold.
     """
-    path = Path(path).with_suffix(SUFFIX)
-    tensors = {name: _stored(name, tensor, dtype) for name, tensor in supernet.state_dict().items()}
-    if isinstance(calibration, StatisticsTable):
-        for key, entry in calibration.entries.items():
-            tensors[_STATISTICS + key] = _stored(key, torch.from_numpy(entry), dtype)
-    elif calibration is not None:
-        tensors[_CALIBRATION] = calibration.cpu().contiguous()
-    description = {
+    path, dtype = Path(path), np.dtype(dtype)
+    if path.suffix != SUFFIX:
+        path = path.with_name(path.name + SUFFIX)
+    arrays = {name: _stored(name, tensor, dtype) for name, tensor in checkpoint.tensors.items()}
+    if isinstance(checkpoint.calibration, StatisticsTable):
+        for key, entry in checkpoint.calibration.entries.items():
+            arrays[_STATISTICS + key] = _stored(key, entry, dtype)
+    elif checkpoint.calibration is not None:
+        arrays[_CALIBRATION] = np.ascontiguousarray(checkpoint.calibration)
+    about_file = {
         "format": FORMAT,
-        "space": supernet.space.name,
-        "n_classes": supernet.space.n_classes,
-        "dtype": str(dtype).removeprefix("torch."),
-        "tool_version": ofa_profiler.__version__,
-        **(metadata or {}),
+        "space": checkpoint.space.name,
+        "n_classes": checkpoint.space.n_classes,
+        "dtype": dtype.name,
+        "tool_version": __version__,
     }
-    text = json.dumps(description, indent=2, allow_nan=False)
+    text = json.dumps(about_file | {**checkpoint.description} | about_file, indent=2, allow_nan=False)
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={METADATA_KEY: text})
+        save_file(arrays, temporary, metadata={METADATA_KEY: text})
     write_text(path.with_suffix(".json"), text + "\n")
     return path
 
 
-def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    stored = tensor.detach().to("cpu", dtype).contiguous()
-    if not torch.isfinite(stored).all():
-        raise UsageError(f"{name} holds values that {str(dtype).removeprefix('torch.')} cannot")
+def _stored(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
+    with np.errstate(over="ignore"):
+        stored = np.ascontiguousarray(array, dtype=dtype)
+    if not np.isfinite(stored).all():
+        raise UsageError(f"{name} holds values that {dtype.name} cannot")
     return stored
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise InputFileError(path, f"not a safetensors file, or cut short ({one_line(error)})") from error
-
-
-def _read_pickle(path: Path) -> dict[str, Tensor]:
-    try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise InputFileError(path, f"not a checkpoint of tensors only ({one_line(error)})") from error
-    except Exception as error:  # a damaged file makes the unpickler fail in any way it can
-        raise InputFileError(path, f"not a PyTorch checkpoint, or cut short ({one_line(error)})") from error
-    if isinstance(data, Mapping) and "state_dict" in data:
-        data = data["state_dict"]
-    if not isinstance(data, Mapping) or not data:
-        raise InputFileError(path, "holds no state_dict")
-    for name, tensor in data.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise InputFileError(path, f"its state_dict holds {name!r}, which is not a named tensor")
-    return {simplified(name): tensor for name, tensor in data.items() if not name.endswith("num_batches_tracked")}
-
-
-def _fill(supernet: Supernet, path: Path, names: Mapping[str, str], tensors: Mapping[str, Tensor]) -> None:
-    """Copy `tensors` into the supernet; `names` gives, for each of its own names, theirs."""
-    where = f"is it a supernet of {supernet.space.name}?"
-    own = supernet.state_dict()
-    for name, theirs in names.items():
-        if theirs not in tensors:
-            raise InputFileError(path, f"{theirs!r} is missing; {where}")
-        tensor, shape = tensors[theirs], tuple(own[name].shape)
-        if tuple(tensor.shape) != shape:
-            raise InputFileError(path, f"{theirs!r} has shape {tuple(tensor.shape)}, not {shape}; {where}")
-        if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
-            raise InputFileError(path, f"{theirs!r} holds values that are not finite numbers")
-        if name.endswith("running_var") and (tensor < 0).any():
-            raise InputFileError(path, f"{theirs!r} holds a negative variance")
-    expected = set(names.values())
-    for theirs in tensors:
-        if theirs not in expected:
-            raise InputFileError(path, f"{theirs!r} is not expected; {where}")
-    with torch.no_grad():
-        for name, theirs in names.items():
-            own[name].copy_(tensors[theirs])

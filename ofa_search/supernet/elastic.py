@@ -1,18 +1,15 @@
 """Elastic layers: one set of weights that serves every choice a slot of the space leaves open.
 
 A layer is told at each call which static layer of `ofa_profiler.networks.op` it has to be (there is no
-"current" subnet), and uses the first channels of its weights for it. Kernels smaller than the largest
-are its centre, sent through learned matrices, 7 -> 5 -> 3 (arXiv 1908.09791, section 3.3).
-
-`static(layer)` gives the very tensors that a plain module of that layer would hold, under its names:
-the elastic forward runs on them, and a subnet is cut out by collecting them.
+"current" subnet). It runs on the tensors that `subnet_weights.cut` gives for that layer, the same ones that
+a subnet gets when it is extracted.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from math import sqrt
 from typing import Any, Generic, TypeVar
 
@@ -20,19 +17,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ofa_profiler.networks.op import Conv, Layer, Linear, Op, SqueezeExcite
+from ofa_profiler.networks.op import Conv, Layer, Linear, Op, SqueezeExcite, conv_weight_shape
 from ofa_profiler.networks.torch_modules import ACTIVATIONS, layer_module, run_op, spatial_mean
 from ofa_search.supernet.depthwise import depthwise_conv2d
+from ofa_search.supernet.subnet_weights import cut, matrix_name
 
 L = TypeVar("L", bound=Layer)
 
 
 class ElasticLayer(nn.Module, ABC, Generic[L]):
     """Can be any one of the layers that it was made for."""
-
-    @abstractmethod
-    def static(self, layer: L) -> dict[str, Tensor]:
-        """The tensors of `layer`, views where possible, named as its plain module names them."""
 
     @abstractmethod
     def forward(self, x: Tensor, layer: L) -> Tensor:
@@ -43,7 +37,7 @@ class ElasticKernel(ElasticLayer[Conv]):
     """The convolution of a `Conv`, without what follows it.
 
     `weight` is (out, in / groups, k, k) of the largest choices. For every two neighbouring kernel
-    sizes, `{large}to{small}_matrix` (small^2, small^2) maps the centre of the larger to the smaller.
+    sizes, a matrix (small^2, small^2) maps the centre of the larger kernel to the smaller one.
     """
 
     def __init__(self, choices: Sequence[Conv]) -> None:
@@ -57,7 +51,7 @@ class ElasticKernel(ElasticLayer[Conv]):
         self.weight = nn.Parameter(torch.empty(self.out_channels, max(inputs), size, size))
         self.bias = nn.Parameter(torch.empty(self.out_channels)) if choices[0].bias else None
         for large, small in pairwise(self.kernel_sizes):
-            self.register_parameter(f"{large}to{small}_matrix", nn.Parameter(torch.empty(small**2, small**2)))
+            self.register_parameter(matrix_name(large, small), nn.Parameter(torch.empty(small**2, small**2)))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -67,7 +61,7 @@ class ElasticKernel(ElasticLayer[Conv]):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
         for large, small in pairwise(self.kernel_sizes):
-            nn.init.eye_(self.get_parameter(f"{large}to{small}_matrix"))
+            nn.init.eye_(self.get_parameter(matrix_name(large, small)))
 
     @torch.no_grad()
     def begin_as_smallest(self) -> None:
@@ -77,28 +71,15 @@ class ElasticKernel(ElasticLayer[Conv]):
             centre = self.weight[:, :, border:-border, border:-border]
             self.weight.copy_(functional.pad(centre, (border,) * 4))
 
-    def static(self, layer: Conv) -> dict[str, Tensor]:
-        weight = self.weight[: layer.out_channels, : layer.in_channels // layer.groups]
-        for large, small in pairwise(self.kernel_sizes):
-            if large <= layer.kernel_size:
-                break
-            border = (large - small) // 2
-            centre = weight[:, :, border : border + small, border : border + small].flatten(2)
-            matrix = self.get_parameter(f"{large}to{small}_matrix")
-            weight = functional.linear(centre, matrix).reshape(*weight.shape[:2], small, small)
-        tensors = {"weight": weight}
-        if self.bias is not None:
-            tensors["bias"] = self.bias[: layer.out_channels]
-        return tensors
-
     def forward(self, x: Tensor, layer: Conv) -> Tensor:
-        tensors = self.static(layer)
+        tensors = dict(self.named_parameters())
+        weight = cut(tensors, "weight", conv_weight_shape(layer))
         if self.depthwise and self.training:
-            return depthwise_conv2d(x, tensors["weight"], layer.stride)
+            return depthwise_conv2d(x, weight, layer.stride)
         return functional.conv2d(
             x,
-            tensors["weight"],
-            tensors.get("bias"),
+            weight,
+            None if self.bias is None else cut(tensors, "bias", (layer.out_channels,)),
             stride=layer.stride,
             padding=layer.kernel_size // 2,
             groups=layer.groups,
@@ -124,18 +105,10 @@ class ElasticBatchNorm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
 
-    def static(self, channels: int) -> dict[str, Tensor]:
-        """The four vectors of a BatchNorm over the first `channels` channels."""
-        return {
-            "weight": self.weight[:channels],
-            "bias": self.bias[:channels],
-            "running_mean": self.running_mean[:channels],
-            "running_var": self.running_var[:channels],
-        }
-
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (N, C, H, W) with any C up to the largest."""
-        tensors = self.static(x.shape[1])
+        shared: dict[str, Tensor] = dict(chain(self.named_parameters(), self.named_buffers()))
+        tensors = {name: cut(shared, name, (x.shape[1],)) for name in shared}
         return functional.batch_norm(x, **tensors, training=self.training, momentum=self.momentum, eps=self.epsilon)
 
 
@@ -147,10 +120,6 @@ class ElasticConv(ElasticLayer[Conv]):
         self.conv = ElasticKernel(choices)
         self.bn = ElasticBatchNorm(self.conv.out_channels, choices[0].epsilon) if choices[0].batch_norm else None
         self.activation = ACTIVATIONS[choices[0].activation]()
-
-    def static(self, layer: Conv) -> dict[str, Tensor]:
-        tensors = _prefixed("conv", self.conv.static(layer))
-        return tensors if self.bn is None else tensors | _prefixed("bn", self.bn.static(layer.out_channels))
 
     def forward(self, x: Tensor, layer: Conv) -> Tensor:
         x = self.conv(x, layer)
@@ -168,10 +137,6 @@ class ElasticSqueezeExcite(ElasticLayer[SqueezeExcite]):
         pairs = [_squeeze_excite_convs(layer) for layer in choices]
         self.reduce = ElasticKernel([reduce for reduce, _ in pairs])
         self.expand = ElasticKernel([expand for _, expand in pairs])
-
-    def static(self, layer: SqueezeExcite) -> dict[str, Tensor]:
-        reduce, expand = _squeeze_excite_convs(layer)
-        return _prefixed("reduce", self.reduce.static(reduce)) | _prefixed("expand", self.expand.static(expand))
 
     def forward(self, x: Tensor, layer: SqueezeExcite) -> Tensor:
         reduce, expand = _squeeze_excite_convs(layer)
@@ -208,11 +173,9 @@ class ElasticLinear(ElasticLayer[Linear]):
         """As in `ElasticKernel`."""
         self.weight[:, self.least_inputs :] = 0.0
 
-    def static(self, layer: Linear) -> dict[str, Tensor]:
-        return {"weight": self.weight[:, : layer.in_features], "bias": self.bias}
-
     def forward(self, x: Tensor, layer: Linear) -> Tensor:
-        return functional.linear(x.flatten(1), self.weight[:, : layer.in_features], self.bias)
+        weight = cut(dict(self.named_parameters()), "weight", (layer.out_features, layer.in_features))
+        return functional.linear(x.flatten(1), weight, self.bias)
 
 
 class SharedLayer(ElasticLayer[Layer]):
@@ -221,9 +184,6 @@ class SharedLayer(ElasticLayer[Layer]):
     def __init__(self, choices: Sequence[Layer]) -> None:
         super().__init__()
         self.module = layer_module(choices[0])
-
-    def static(self, layer: Layer) -> dict[str, Tensor]:  # noqa: ARG002
-        return {}
 
     def forward(self, x: Tensor, layer: Layer) -> Tensor:  # noqa: ARG002
         y: Tensor = self.module(x)
@@ -235,10 +195,6 @@ _ELASTIC: dict[type[Layer], type[ElasticLayer[Any]]] = {
     SqueezeExcite: ElasticSqueezeExcite,
     Linear: ElasticLinear,
 }
-
-
-def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
 
 class ElasticOp(nn.Module):
@@ -259,13 +215,6 @@ class ElasticOp(nn.Module):
         child = self._modules[name]
         assert isinstance(child, ElasticLayer)
         return child
-
-    def static(self, op: Op) -> dict[str, Tensor]:
-        """The tensors of `op`, named as `OpModule` names them."""
-        tensors: dict[str, Tensor] = {}
-        for layer in op.all_layers:
-            tensors |= _prefixed(layer.name, self.elastic_layer(layer.name).static(layer))
-        return tensors
 
     def forward(self, x: Tensor, op: Op) -> Tensor:
         """Run `op` on (N, C, H, W)."""

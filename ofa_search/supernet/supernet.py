@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike
 from torch import Tensor, nn
 
 from ofa_profiler.networks.architecture import Architecture
-from ofa_profiler.networks.torch_modules import StaticNetwork, load_weights
+from ofa_profiler.networks.parameters import Array
+from ofa_profiler.networks.torch_modules import StaticNetwork, load_weights, to_weights
 from ofa_profiler.spaces import SearchSpace, get_space
+from ofa_search.supernet.checkpoint import Calibration, Checkpoint, read_checkpoint, write_checkpoint
 from ofa_search.supernet.elastic import ElasticOp
+from ofa_search.supernet.subnet_weights import subnet_weights
 
 
 class Supernet(nn.Module):
@@ -46,15 +51,11 @@ class Supernet(nn.Module):
             x = self.elastic_op(slot)(x, op)
         return x
 
-    def _static(self, architecture: Architecture) -> Iterator[tuple[str, Tensor]]:
-        for slot, op in self.space.layout(architecture):
-            for name, tensor in self.elastic_op(slot).static(op).items():
-                yield f"{slot}.{name}", tensor
-
     @torch.no_grad()
-    def weights(self, architecture: Architecture) -> dict[str, NDArray[np.float32]]:
-        """Copies of the subnet's weights, named as in `StaticNetwork`: what the exporters take."""
-        return {name: tensor.to("cpu", torch.float32, copy=True).numpy() for name, tensor in self._static(architecture)}
+    def weights(self, architecture: Architecture) -> dict[str, Array]:
+        """Copies of the subnet's weights in numpy, named as in `StaticNetwork`: what the exporters take."""
+        tensors = subnet_weights(self.space.layout(architecture), self.state_dict())
+        return {name: tensor.to("cpu", torch.float32, copy=True).numpy() for name, tensor in tensors.items()}
 
     def extract(self, architecture: Architecture) -> StaticNetwork:
         """The subnet as a plain module of its own, in eval mode, on the supernet's device.
@@ -70,8 +71,40 @@ class Supernet(nn.Module):
     def from_checkpoint(path: str | Path, space: SearchSpace | str | None = None) -> Supernet:
         """Read a supernet from a file of ours, or from one that the OFA authors' code has saved.
 
-        `space` is needed for the latter, which does not say it. Raises `InputFileError`.
+        The latter does not name its `space`, so the caller must. Raises `InputFileError`.
         """
-        from ofa_search.supernet.checkpoint import load_supernet
+        return load_trained(path, space).supernet
 
-        return load_supernet(path, space)
+
+@dataclass(frozen=True, eq=False)
+class TrainedSupernet:
+    """A supernet in eval mode and the rest of its file: see `Checkpoint`."""
+
+    supernet: Supernet
+    description: Mapping[str, Any]
+    calibration: Calibration | None
+
+
+def load_trained(path: str | Path, space: SearchSpace | str | None = None) -> TrainedSupernet:
+    """As `Supernet.from_checkpoint`, with the description and the calibration in the file."""
+    return as_trained(read_checkpoint(path, space))
+
+
+def as_trained(checkpoint: Checkpoint) -> TrainedSupernet:
+    """The supernet with the tensors of a checkpoint."""
+    supernet = Supernet(checkpoint.space)
+    load_weights(supernet, checkpoint.tensors)
+    return TrainedSupernet(supernet.eval(), checkpoint.description, checkpoint.calibration)
+
+
+def save_supernet(
+    supernet: Supernet,
+    path: str | Path,
+    *,
+    dtype: DTypeLike = np.float32,
+    metadata: Mapping[str, Any] | None = None,
+    calibration: Calibration | None = None,
+) -> Path:
+    """Write the supernet as a file of ours: see `write_checkpoint`."""
+    checkpoint = Checkpoint(supernet.space, to_weights(supernet), metadata or {}, calibration)
+    return write_checkpoint(checkpoint, path, dtype=dtype)

@@ -16,13 +16,13 @@ import torch
 from ofa_profiler.base.files import try_lock
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.spaces import SearchSpace
-from ofa_search.data.images import Images
+from ofa_search.data.images import DataSplit, Images
 from ofa_search.evaluation.bn_statistics import measure_statistics, plan_subnets
 from ofa_search.evaluation.subnets import calibration_images, calibration_of, representatives, subnet_accuracy
 from ofa_search.evaluation.world import World
-from ofa_search.supernet import Supernet
 from ofa_search.supernet.bn_statistics import StatisticsTable
-from ofa_search.supernet.checkpoint import Calibration, save_supernet
+from ofa_search.supernet.checkpoint import Calibration
+from ofa_search.supernet.supernet import Supernet, save_supernet
 from ofa_search.training.cost import part_done
 from ofa_search.training.log import TrainingLog
 from ofa_search.training.schedule import Schedule
@@ -57,24 +57,11 @@ class Report:
     words: str
 
 
-@dataclass(frozen=True)
-class Data:
-    """What is trained on, what is held out of it, and images that training never sees, if any."""
-
-    training: Images
-    held_out: Images
-    test: Images | None = None
-
-    def measured(self) -> dict[str, Images]:
-        """The images that accuracies are measured on, by the name of the kind."""
-        return {"held_out": self.held_out} | ({"test": self.test} if self.test is not None else {})
-
-
 def train_supernet(
     space: SearchSpace,
     schedule: Schedule,
     options: TrainingOptions,
-    data: Data,
+    data: DataSplit,
     out: Path,
     world: World,
     *,
@@ -102,7 +89,7 @@ def train_supernet(
         "calibration": about,
         "accuracy": measure_accuracies(supernet, data, calibration_of(calibration), world.device),
     }
-    return save_supernet(supernet, out / SUPERNET, dtype=torch.float16, metadata=metadata, calibration=calibration)
+    return save_supernet(supernet, out / SUPERNET, dtype=np.float16, metadata=metadata, calibration=calibration)
 
 
 def _carried(
@@ -112,7 +99,7 @@ def _carried(
     if carry == IMAGES:
         count = max(1, min(CARRIED_IMAGES, CARRIED_BYTES // training.pixels[0].numel()))
         images = calibration_images(training, count)
-        return images.pixels.cpu(), {"by": IMAGES, "images": len(images)}
+        return images.pixels.cpu().numpy(), {"by": IMAGES, "images": len(images)}
     images = calibration_images(training)
     plan = plan_subnets(supernet.space)
 
@@ -123,7 +110,7 @@ def _carried(
     return table, {"by": TABLE, "subnets": len(plan), "images": len(images)}
 
 
-def run_training(trainer: Trainer, data: Data, out: Path, *, fresh: bool, tell: Tell) -> dict[str, Any]:
+def run_training(trainer: Trainer, data: DataSplit, out: Path, *, fresh: bool, tell: Tell) -> dict[str, Any]:
     """Do all steps that are left, those that `out` holds being done -> what was trained and how.
 
     All processes leave together. Raises `InputFileError` when `out` holds a training with other options,
@@ -195,7 +182,7 @@ def _short(value: object) -> str:
 class _Watch:
     """Rows of the log and the progress line, in the leading process; nothing in the others."""
 
-    def __init__(self, trainer: Trainer, data: Data, log: TrainingLog | None, tell: Tell) -> None:
+    def __init__(self, trainer: Trainer, data: DataSplit, log: TrainingLog | None, tell: Tell) -> None:
         self.trainer, self.log, self.tell = trainer, log, tell
         self.calibration = calibration_images(data.training).to(trainer.world.device)
         self.watched = data.held_out.take(np.arange(min(WATCHED, len(data.held_out)))).to(trainer.world.device)
@@ -262,7 +249,7 @@ class _Watch:
 
 
 def measure_accuracies(
-    supernet: Supernet, data: Data, calibration: Images | StatisticsTable, device: torch.device
+    supernet: Supernet, data: DataSplit, calibration: Images | StatisticsTable, device: torch.device
 ) -> dict[str, Any]:
     """Top-1 of the smallest, a middle and the largest subnet on held-out and test images."""
     measured: dict[str, Any] = {}

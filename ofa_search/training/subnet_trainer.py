@@ -16,8 +16,9 @@ from ofa_profiler.spaces import SearchSpace
 from ofa_search.data.images import Images
 from ofa_search.evaluation.subnets import BATCH, accuracy, calibrated, calibration_images
 from ofa_search.evaluation.world import World
-from ofa_search.supernet import Supernet, recalibrate
 from ofa_search.supernet.depthwise import use_fast_depthwise
+from ofa_search.supernet.recalibration import recalibrate
+from ofa_search.supernet.supernet import Supernet
 from ofa_search.training.schedule import Phase, Schedule
 from ofa_search.training.supernet_trainer import new_supernet
 from ofa_search.training.trainer import Trainer, TrainingOptions, frozen

@@ -10,8 +10,9 @@ from ofa_profiler.spaces import SearchSpace
 from ofa_search.data.images import Images
 from ofa_search.evaluation.subnets import representatives, subnet_accuracy
 from ofa_search.evaluation.world import World
-from ofa_search.supernet import Supernet, sort_channels
 from ofa_search.supernet.elastic import ElasticConv, ElasticKernel, ElasticLinear
+from ofa_search.supernet.sorting import sort_channels
+from ofa_search.supernet.supernet import Supernet
 from ofa_search.training.cost import phase_macs
 from ofa_search.training.schedule import Phase, Schedule
 from ofa_search.training.trainer import SUBNETS, Trainer, TrainingOptions, between, frozen

@@ -30,14 +30,13 @@ from ofa_profiler.errors import InputFileError
 from ofa_profiler.tables.table import Row
 from ofa_search import AccuracyPredictor, Supernet, search
 from ofa_search.artifacts import shipped as pretrained
-from ofa_search.artifacts.supernet_file import read_description
 from ofa_search.cli.search import main
 from ofa_search.data.batches import prepare
 from ofa_search.data.decoding import decode
 from ofa_search.predictor import Metrics
-from ofa_search.supernet import save_supernet
-from ofa_search.supernet.checkpoint import load_trained
+from ofa_search.supernet.description import read_description
 from ofa_search.supernet.recalibration import recalibrate
+from ofa_search.supernet.supernet import load_trained, save_supernet
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = get_space("cifar-mbv3")
@@ -77,7 +76,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pretrained")
     about = {"labels": LABELS, "accuracy": MEASURED}
     save_supernet(
-        make_supernet(), folder / "cifar-mbv3", dtype=torch.float16, metadata=about, calibration=make_pixels()
+        make_supernet(), folder / "cifar-mbv3", dtype=np.float16, metadata=about, calibration=make_pixels().numpy()
     )
     rng = np.random.default_rng(0)
     architectures = [SPACE.sample(rng) for _ in range(12)]

@@ -23,7 +23,7 @@ from ai_edge_litert.interpreter import Interpreter
 from ofa_profiler import Architecture, LatencyTable, get_space
 from ofa_profiler.tables.table import Row
 from ofa_search.cli.search import main
-from ofa_search.supernet import Supernet, save_supernet
+from ofa_search.supernet.supernet import Supernet, save_supernet
 
 CIFAR = get_space("cifar-mbv3")
 AS_MEASURED = {"runtime": "onnxruntime", "precision": "fp32", "provider": None, "threads": 1, "batch": 1}

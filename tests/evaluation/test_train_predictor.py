@@ -26,8 +26,7 @@ from ofa_search.data.images import Images, load_images
 from ofa_search.evaluation.samples import Sample, SampleFolder, draw_architectures, is_drawn_evenly
 from ofa_search.evaluation.subnets import Evaluator, accuracy, calibrated, calibration_images, representatives
 from ofa_search.evaluation.world import World
-from ofa_search.supernet import save_supernet
-from ofa_search.supernet.checkpoint import load_trained
+from ofa_search.supernet.supernet import load_trained, save_supernet
 from ofa_search.training.supernet_trainer import new_supernet
 
 SPACE = get_space("cifar-mbv3")
@@ -170,9 +169,12 @@ def test_a_row_holds_the_accuracy_of_its_architecture(workshop: Path, finished: 
 
 def test_calibration_images_of_the_supernet_come_first(workshop: Path, finished: Path, tmp_path: Path) -> None:
     trained = load_trained(workshop / "supernet.safetensors")
-    black = torch.zeros(20, 3, 32, 32, dtype=torch.uint8)
+    black = np.zeros((20, 3, 32, 32), dtype=np.uint8)
     path = save_supernet(
-        trained.supernet, tmp_path / "own", metadata={"training": trained.description["training"]}, calibration=black
+        trained.supernet,
+        tmp_path / "own",
+        metadata={"training": trained.description["training"]},
+        calibration=black,
     )
     assert main([*options(workshop, tmp_path / "out"), "--supernet", str(path)]) == 0
     assert rows_of(tmp_path / "out") != rows_of(finished)

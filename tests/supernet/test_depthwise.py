@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from ofa_profiler import get_space
-from ofa_search.supernet import Supernet, depthwise, elastic
+from ofa_search.supernet import depthwise, elastic
 from ofa_search.supernet.depthwise import depthwise_conv2d
+from ofa_search.supernet.supernet import Supernet
 
 FORMATS = (torch.contiguous_format, torch.channels_last)
 ON_X86 = platform.machine().lower() in ("x86_64", "amd64") and torch.backends.mkldnn.is_available()

@@ -9,8 +9,10 @@ import torch
 from support import reference
 
 from ofa_profiler.errors import InputFileError
-from ofa_search.supernet import Supernet, recalibrate, sort_channels
 from ofa_search.supernet.ofa_names import published_names, simplified
+from ofa_search.supernet.recalibration import recalibrate
+from ofa_search.supernet.sorting import sort_channels
+from ofa_search.supernet.supernet import Supernet
 
 
 @pytest.fixture(scope="module", params=reference.PUBLISHED)

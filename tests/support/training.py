@@ -31,6 +31,7 @@ from pathlib import Path
 import torch
 from support.training import made_images
 from ofa_profiler.spaces import get_space
+from ofa_search.data.images import DataSplit
 from ofa_search.training import loop as run
 from ofa_search.evaluation.world import join_world
 from ofa_search.training.schedule import load_schedule
@@ -43,7 +44,7 @@ training, held_out = images.split(8)
 space = get_space("cifar-mbv3").with_classes(3)
 options = TrainingOptions(epochs=float(sys.argv[3]), batch=int(sys.argv[4]), learning_rate=2e-3)
 with join_world("cpu") as world:
-    data = run.Data(training, held_out)
+    data = DataSplit(training, held_out)
     print("ready", flush=True)
     run.train_supernet(space, load_schedule(sys.argv[2]), options, data, Path(sys.argv[1]), world)
 """

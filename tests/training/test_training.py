@@ -19,8 +19,9 @@ from support.training import finish, made_images, rows, start
 
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.spaces import get_space, space_names
+from ofa_search.data.images import DataSplit
 from ofa_search.evaluation.world import World
-from ofa_search.supernet import Supernet
+from ofa_search.supernet.supernet import Supernet
 from ofa_search.training import loop as run
 from ofa_search.training.log import TrainingLog, plot_log, read_log
 from ofa_search.training.schedule import load_schedule, schedule_names
@@ -90,7 +91,7 @@ def test_going_on_is_exact(optimizer: str, tmp_path: Path) -> None:
 
 def test_a_training_with_other_options_is_not_taken_up(tmp_path: Path) -> None:
     first = trainer()
-    data = run.Data(made_images(8), made_images(4, seed=1))
+    data = DataSplit(made_images(8), made_images(4, seed=1))
     description = run.run_training(first, data, tmp_path, fresh=False, tell=lambda _report: None)
     assert description["schedule"] == "deps"
     again = trainer()
@@ -106,7 +107,7 @@ def test_a_training_with_other_options_is_not_taken_up(tmp_path: Path) -> None:
 
 
 def test_two_runs_in_one_folder_are_refused_and_the_first_goes_on(tmp_path: Path) -> None:
-    first, data, refused = trainer(), run.Data(made_images(8), made_images(4, seed=1)), []
+    first, data, refused = trainer(), DataSplit(made_images(8), made_images(4, seed=1)), []
 
     def second(_report: run.Report) -> None:
         with pytest.raises(UsageError, match=r"another run trains in .*; wait for it or take another --out"):
@@ -248,7 +249,7 @@ def subnet_trainer(**options: object) -> SubnetTrainer:
 
 
 def test_one_network_is_trained_by_the_same_loop(tmp_path: Path) -> None:
-    data = run.Data(made_images(8), made_images(4, seed=1))
+    data = DataSplit(made_images(8), made_images(4, seed=1))
     first, second = subnet_trainer(), subnet_trainer()
     for out, training in ((tmp_path / "a", first), (tmp_path / "b", second)):
         run.run_training(training, data, out, fresh=False, tell=lambda _report: None)

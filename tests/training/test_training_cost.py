@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from support.training import made_images
 
 from ofa_profiler import get_space
+from ofa_search.data.images import DataSplit
 from ofa_search.evaluation.world import join_world
 from ofa_search.training import loop as run
 from ofa_search.training.cost import macs_per_image, part_done, phase_macs
@@ -82,7 +83,7 @@ def test_the_time_that_is_told_knows_that_later_steps_take_longer(tmp_path, monk
         space = SPACE.with_classes(3)
         trainer = Clocked(space, Schedule("two", 1.0, phases), options, training, world)
         assert trainer.steps == 40
-        run.run_training(trainer, run.Data(training, held_out), tmp_path, fresh=False, tell=tell)
+        run.run_training(trainer, DataSplit(training, held_out), tmp_path, fresh=False, tell=tell)
     assert clock[0] > 4 * 40 * trainer.cost(phases[0])
     assert len(ends) == 31
     assert [end for _, end in ends] == pytest.approx([clock[0]] * 31)

@@ -17,9 +17,8 @@ from ofa_search.data.images import Images
 from ofa_search.evaluation.bn_statistics import measure_statistics, plan_subnets
 from ofa_search.evaluation.subnets import calibrated
 from ofa_search.evaluation.world import World
-from ofa_search.supernet import Supernet, save_supernet
 from ofa_search.supernet.bn_statistics import StatisticsSum, StatisticsTable, covered
-from ofa_search.supernet.checkpoint import load_trained
+from ofa_search.supernet.supernet import Supernet, load_trained, save_supernet
 
 ALONE = World(0, 1, torch.device("cpu"))
 

@@ -1,0 +1,64 @@
+"""The files of a search: for each network its architecture and its models, and one summary."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ofa_profiler.base.files import replacing, write_text
+from ofa_search.results.found import Found, document
+
+SUMMARY = "search.json"
+
+
+def write_networks(out: Path, found: Sequence[Found], *, models: bool = True) -> list[Found]:
+    """Write every architecture and, with `models`, a model for each runtime into `out`, named by budget.
+
+    All of them or none. Returns `found` with the paths. Raises `UsageError` when they cannot be written.
+    """
+    written = []
+    with ExitStack() as files:  # each file gets its name only when all are written
+        for network, stem in zip(found, file_stems(found), strict=True):
+            paths = {"architecture": out / f"{stem}.json"}
+            text = json.dumps(network.result.architecture.to_json(), indent=2) + "\n"
+            files.enter_context(replacing(paths["architecture"])).write_text(text, encoding="utf-8")
+            for suffix, runtime in _formats().items() if models else ():
+                kind = suffix.removeprefix(".")
+                paths[kind] = out / f"{stem}{suffix}"
+                export(network, files.enter_context(replacing(paths[kind])), runtime=runtime)
+            written.append(replace(network, files=paths))
+    return written
+
+
+def _formats() -> dict[str, str]:
+    """The kinds of model file, as suffixes, and the runtime of each."""
+    from ofa_profiler.export import exporters  # onnx is slow to import
+
+    return {exporter.suffix: exporter.runtime for exporter in exporters().values()}
+
+
+def export(network: Found, path: Path, **how: Any) -> Path:
+    """Write the network as a model; `how` goes to `export_network` (batch, precision, runtime)."""
+    from ofa_profiler.export import export_network
+
+    architecture, source = network.result.architecture, network.source
+    weights, metadata = source.of(architecture), network.card().metadata()
+    return export_network(source.space, architecture, weights, path, metadata=metadata, **how)
+
+
+def write_summary(out: Path, found: Sequence[Found]) -> None:
+    """Write `search.json`."""
+    write_text(out / SUMMARY, json.dumps(document(found), indent=2, allow_nan=False) + "\n")
+
+
+def file_stems(found: Sequence[Found]) -> list[str]:
+    """`ofa-mbv3-w1.2-25ms`: space and the first table's budget, with a number where that is not unique."""
+    stems: list[str] = []
+    for network in found:
+        stem = f"{network.result.architecture.space}-{next(iter(network.result.budget_ms.values())):g}ms"
+        stems.append(stem if stem not in stems else f"{stem}-{len(stems)}")
+    return stems
