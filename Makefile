@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-# More options for pip, for example --extra-index-url for an index that carries CPU builds of torch.
+# More options for pip, for example --extra-index-url for an index with CPU builds of torch, which training needs.
 PIP_FLAGS ?=
 # More arguments for the program that a target runs: make test ARGS="-k search"
 ARGS ?=
@@ -14,8 +14,8 @@ PROCESSES ?= 2
 RUN := $(VENV)/bin
 PIP := $(RUN)/python -m pip install --disable-pip-version-check --use-pep517 --constraint constraints.txt $(PIP_FLAGS)
 VERSION := import sys; print(sys.version_info[:2])
-# Stamps: what the environment holds. The first is all that the commands need; the second adds what training
-# and development need.
+# Stamps: what the environment holds. The first is all that profiling, verifying, searching and exporting need; the
+# second adds what training (torch) and development need.
 COMMANDS := $(VENV)/.holds-commands
 EVERYTHING := $(VENV)/.holds-everything
 
@@ -75,11 +75,11 @@ environment:
 	fi
 
 $(COMMANDS): pyproject.toml constraints.txt | environment
-	@echo "installing what the commands need (torch is large; PIP_FLAGS can name an index with its CPU builds)"
+	@echo "installing what the commands need"
 	@$(PIP) --quiet --editable '.[plot]'
 	@touch $@
 
 $(EVERYTHING): pyproject.toml constraints.txt | environment
-	@echo "installing everything (torch is large)"
+	@echo "installing everything (torch is large; PIP_FLAGS can name an index with its CPU builds)"
 	@$(PIP) --editable '.[dev]'
 	@touch $(COMMANDS) $@

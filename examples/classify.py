@@ -1,11 +1,12 @@
-"""Classifies images with a network that `ofa-search` has exported. All it knows is what the ONNX file says.
+"""Classifies images with a network that `ofa-search` or `ofa-train subnet` has exported.
 
     python examples/classify.py out/search/cifar-mbv3-1ms.onnx photo.jpg another.png
     python examples/classify.py out/search/cifar-mbv3-1ms.onnx --folder images      (a folder per class: top-1)
     python examples/classify.py out/search/cifar-mbv3-1ms.onnx --parquet test.parquet    (columns img and label)
 
-It needs numpy, pillow and onnxruntime (a parquet file pyarrow as well) and nothing of this project, so
-it is also a recipe for programs on a device.
+It needs numpy, pillow and onnxruntime (and pyarrow for a parquet file) and nothing of this project, so it is
+also a recipe for programs on a device. All that it knows about the network is in the ONNX file: the fields of
+`CARD` in its metadata.
 """
 
 from __future__ import annotations
@@ -25,6 +26,21 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
 SHOWN = 3
+#: What a model file says about itself, by the name of the field. The fields in `TEXTS` are plain text, the others JSON.
+CARD = {
+    "space": "name of the search space",
+    "architecture": "the network: resolution, depths, kernel sizes, expand ratios",
+    "weights": "`trained`, or `untrained` for made-up weights",
+    "accuracy": "what was predicted (`predicted`), or measured by the kind of images (`top1`), and how",
+    "preprocessing": "how an image becomes the input: see `Network.prepared`",
+    "labels": "the names of the classes in order, or null",
+    "tool": "the command that wrote the file, and its version",
+    # of a network that a search found:
+    "predicted_accuracy": "top-1 in [0, 1], or null",
+    "latency_ms": "predicted milliseconds, by the name of the latency table",
+    "budget_ms": "the same, what the search was allowed",
+}
+TEXTS = ("space", "tool", "weights")
 
 
 class Network:
@@ -35,12 +51,11 @@ class Network:
             self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has many of its own
             raise ValueError(f"onnxruntime cannot run {path}: {str(error).splitlines()[0]}") from error
-        about = self.session.get_modelmeta().custom_metadata_map
-        self.preprocessing = json.loads(about["preprocessing"])
-        self.weights = about["weights"]
-        self.accuracy = json.loads(about["accuracy"])
+        stored = self.session.get_modelmeta().custom_metadata_map
+        card = {name: text if name in TEXTS else json.loads(text) for name, text in stored.items() if name in CARD}
+        self.preprocessing, self.weights, self.accuracy = card["preprocessing"], card["weights"], card["accuracy"]
         (output,) = self.session.get_outputs()
-        self.labels: list[str] = json.loads(about["labels"]) or [str(i) for i in range(output.shape[1])]
+        self.labels: list[str] = card["labels"] or [str(i) for i in range(output.shape[1])]
 
     def prepared(self, image: Image.Image) -> np.ndarray:
         """Any image -> (1, 3, R, R): its centred square, resized, scaled to `range`, normalised."""
@@ -89,8 +104,12 @@ def top1(network: Network, images: Iterator[tuple[Image.Image, int]]) -> None:
     if not right:
         raise ValueError("no images there")
     print(f"top-1: {np.mean(right):.2%} of {len(right)} images")
-    predicted = network.accuracy["predicted"]
-    print(f"predicted by the search: {predicted:.2%}" if predicted is not None else "the search predicted no accuracy")
+    if "predicted" in network.accuracy:
+        predicted = network.accuracy["predicted"]
+        print("the search predicted no accuracy" if predicted is None else f"predicted by the search: {predicted:.2%}")
+    else:
+        for kind, measured in network.accuracy.items():
+            print(f"measured after training ({kind}): {measured['top1']:.2%} of {measured['images']} images")
 
 
 def main() -> int:
@@ -115,7 +134,10 @@ def main() -> int:
         if arguments.parquet is not None:
             top1(network, in_parquet(arguments.parquet))
     except KeyError as missing:
-        print(f"{arguments.network}: its metadata lacks {missing}; was it exported by ofa-search?", file=sys.stderr)
+        print(
+            f"{arguments.network}: its metadata lacks {missing}: it is not a model of ofa-search or ofa-train",
+            file=sys.stderr,
+        )
         return 2
     except (OSError, ValueError, ImportError) as error:
         print(error, file=sys.stderr)

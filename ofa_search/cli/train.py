@@ -43,7 +43,7 @@ def _parser() -> Parser:
 
 def _train(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
-    need("torch", extra="train", purpose=f"{PROG} {arguments.command}")
+    need("torch", extra="train", purpose=arguments.command)
     return int(_COMMANDS[arguments.command].run(arguments))
 
 
