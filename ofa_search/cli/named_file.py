@@ -6,11 +6,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from ofa_profiler.cli.terminal import Show, progress_bar, say
-from ofa_search.artifacts.ofa_files import find
 
 
 def named_file(kind: str, name: str) -> Path:
     """The file that `--supernet NAME|PATH` or `--predictor NAME|PATH` means. Raises as `find` does."""
+    from ofa_search.artifacts.ofa_files import find  # with urllib and ssl, which few searches need
+
     with ExitStack() as stack:
         show: Show | None = None
 

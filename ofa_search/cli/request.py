@@ -16,7 +16,6 @@ from ofa_profiler.cli.terminal import say
 from ofa_profiler.errors import UsageError
 from ofa_profiler.spaces import SearchSpace, get_space, space_names
 from ofa_profiler.tables.table import LatencyTable
-from ofa_search.artifacts.ofa_files import PUBLISHED
 from ofa_search.artifacts.shipped import shipped_predictor, shipped_supernet, ships
 from ofa_search.cli.named_file import named_file
 from ofa_search.predictor import AccuracyPredictor
@@ -151,6 +150,8 @@ def _predictor(arguments: argparse.Namespace, space: SearchSpace) -> Path | None
         return shipped or named_file("predictor", arguments.predictor)
     if shipped is not None and arguments.supernet in (None, space.name):
         return shipped
+    from ofa_search.artifacts.ofa_files import PUBLISHED  # with urllib and ssl, which few searches need
+
     problem = (
         f"no accuracy predictor for {space.name} comes with this version"
         if shipped is None

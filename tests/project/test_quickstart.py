@@ -14,6 +14,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from support.no_torch import without_torch
 
 from ofa_profiler import LatencyTable, get_space
 from ofa_profiler.tables.table import Row
@@ -26,8 +27,9 @@ SMALL = ("--resolution", "24", "--subnets", "3", "--time-limit", "2s")
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """As after `make quickstart` on a fresh machine: nothing cached."""
-    return {**os.environ, "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("environment") / "cache")}
+    """As after `make quickstart` on a fresh machine: nothing cached, and no torch."""
+    folder = tmp_path_factory.mktemp("environment")
+    return {**without_torch(folder / "site"), "XDG_CACHE_HOME": str(folder / "cache")}
 
 
 def start(out: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
