@@ -1,13 +1,12 @@
-"""The whole way on this machine: profile it, check the table, search under a budget, export, measure again.
+"""All steps on this machine: profile it, check the table, search under a budget, export, measure again.
 
     python examples/quickstart.py [--out out/quickstart]
 
-It types the commands that a user would type, shows each before it runs, and sums up what came out. Run a
-second time, or after Ctrl-C, it goes on with what is there.
+It runs the commands that a user would run, shows each of them, and prints a summary. Run again, also after
+Ctrl-C, it resumes.
 
-Exit code: 0 when the whole way was gone, also if the network found turned out slower than its budget (which
-is said: a table of single ops can be off by more than a budget forgives); otherwise that of the command
-that failed; 130 after Ctrl-C.
+Exit code: 0 when all steps ran, even if the network found is slower than its budget (the summary explains
+the error of the table); otherwise that of the command that failed; 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ class StepError(Exception):
 
 
 def run(command: str, *arguments: object, allowed: Sequence[int] = (0,)) -> None:
-    """Show a command of ours and run it, as installed beside this interpreter."""
+    """Show a command of this project and run it, as installed beside this interpreter."""
     found = shutil.which(command, path=str(Path(sys.executable).parent))
     if found is None:
         print(f"{command} is not installed beside {sys.executable}: run `make quickstart`", file=sys.stderr)
@@ -56,13 +55,13 @@ def run(command: str, *arguments: object, allowed: Sequence[int] = (0,)) -> None
     try:
         code = process.wait()
     except KeyboardInterrupt:
-        code = process.wait() or INTERRUPTED  # the command got Ctrl-C too, and says what it keeps
+        code = process.wait() or INTERRUPTED  # the command got Ctrl-C too, and tells what it keeps
     if code not in allowed:
         raise StepError(code)
 
 
 def _short(path: str) -> str:
-    """The path as one would type it here."""
+    """The path relative to the current folder, if it is inside."""
     relative = os.path.relpath(path)
     return path if relative.startswith("..") else relative
 
@@ -78,7 +77,7 @@ def go(out: Path, resolution: str | None, subnets: int, time_limit: str) -> None
     table = LatencyTable.load(csv)
     validation = table.metadata.get("validation")
     if validation and validation["subnets"] == subnets:
-        print(f"\n{csv} has been checked against {subnets} whole networks already")
+        print(f"\n{csv} has been checked against {subnets} whole networks before")
     else:
         run("ofa-verify", "--lut", csv, "--device", "local", "--subnets", subnets)
     table = LatencyTable.load(csv)
@@ -95,7 +94,7 @@ def go(out: Path, resolution: str | None, subnets: int, time_limit: str) -> None
 
 
 def sum_up(out: Path, table: LatencyTable, range_ms: tuple[float, float], result: dict[str, Any]) -> None:
-    """Say what came out, the disagreeable included."""
+    """Print a summary."""
     about, checked = table.metadata, table.metadata["validation"]
     predicted_ms, budget_ms = result["latency_ms"][NAME], result["budget_ms"][NAME]
     measured_ms = result["measured_latency_ms"][NAME]
@@ -104,7 +103,7 @@ def sum_up(out: Path, table: LatencyTable, range_ms: tuple[float, float], result
     rows = {
         "device": f"{about['device']['model']}, {about['runtime']} {about['runtime_version']}, "
         f"{about['precision']}, threads: {about['threads']}",
-        "table": f"{len(table.rows)} ops of {SPACE}; its networks take {range_ms[0]:.3g} to {range_ms[1]:.3g} ms by it",
+        "table": f"{len(table.rows)} ops of {SPACE}; its networks take {range_ms[0]:.3g} to {range_ms[1]:.3g} ms",
         "error of the table": f"{checked['mape']:.1%} on average over {checked['subnets']} whole networks "
         f"({checked['within_10pct']:.0%} within 10%, rank correlation {checked['spearman']:.3f})",
         "budget": f"{budget_ms:.4g} ms, {BUDGET_AT:.0%} of the way from the fastest to the slowest network",
@@ -118,7 +117,7 @@ def sum_up(out: Path, table: LatencyTable, range_ms: tuple[float, float], result
         if result["weights"] == "trained"
         else "made up, not trained: good for timing, not for predictions",
     }
-    summary = Table(title="What came out", title_justify="left", show_header=False)
+    summary = Table(title="Summary", title_justify="left", show_header=False)
     for name, words in rows.items():
         summary.add_row(name, words)
     console = Console(soft_wrap=False)
@@ -127,18 +126,19 @@ def sum_up(out: Path, table: LatencyTable, range_ms: tuple[float, float], result
     ratio = checked.get("ratio")
     if over > 0 and ratio:
         print(
-            f"Why over the budget: whole networks take {1 / ratio:.2f} times what this table adds up for them.\n"
+            f"The network is over the budget because whole networks take {1 / ratio:.2f} times the sum of their ops.\n"
             f"A budget of {budget_ms * ratio:.3g} ms by the table stands for about {budget_ms:.3g} ms on the device."
         )
     print(f"The files are in {out}:")
     files = {
-        f"{NAME}.csv": "the latency table; .json beside it says how it was made, .jsonl has every sample",
+        f"{NAME}.csv": "the latency table; .json describes its measurement, .jsonl has every sample",
         f"{NAME}-verify.png": "predicted against measured latency; .json beside it has the numbers",
         "search.json": "the search result, as `ofa-search --json` prints it",
         Path(result["files"]["onnx"]).name: "the network found; .json beside it is its architecture",
     }
     for name, words in files.items():
-        print(f"  {name:26s} {words}")
+        if (out / name).exists():  # without matplotlib there is no plot
+            print(f"  {name:26s} {words}")
 
 
 def _accuracy(result: dict[str, Any]) -> str:
@@ -159,7 +159,7 @@ def main() -> int:
     try:
         go(arguments.out, arguments.resolution, arguments.subnets, arguments.time_limit)
     except StepError as stopped:
-        again = "; run it again to go on" if stopped.code == INTERRUPTED else ""
+        again = "; run it again to resume" if stopped.code == INTERRUPTED else ""
         print(f"the quickstart stops here (exit code {stopped.code}){again}", file=sys.stderr)
         return stopped.code
     except KeyboardInterrupt:

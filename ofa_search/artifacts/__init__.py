@@ -1,1 +1,1 @@
-"""Files that hold weights: those that ship, those that are published, and how they are read."""
+"""Files with weights: those of the package, those that the OFA authors publish, and their readers."""

@@ -1,4 +1,4 @@
-"""What the OFA authors publish, by name: four supernets and the accuracy predictor of one of them.
+"""The files that the OFA authors publish, by name: four supernets and the accuracy predictor of one of them.
 
 Addresses are those in the authors' code (PyPI's `ofa`, earlier releases of it), and the Software Heritage
 archive, which gives a file by its hash. Files are kept in the cache under the authors' own names.
@@ -15,7 +15,7 @@ from ofa_profiler.base.cache_dir import default_cache_dir
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_search.artifacts.download import Content, FetchError, Progress, fetch, problem_of
 
-#: Base addresses, apart by spaces, to be used instead of the known ones: for `BASE/FILE`.
+#: Base addresses to use instead of the known ones, separated by spaces: `BASE/FILE`.
 MIRROR_VARIABLE = "OFA_MIRROR"
 
 _RELEASE = "https://raw.githubusercontent.com/han-cai/files/master/ofa"
@@ -27,7 +27,7 @@ _STARTS = (b"PK\x03\x04", b"\x80\x02")
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """A file, and where it is to be had, in the order in which it is tried."""
+    """A file and its addresses, in the order in which they are tried."""
 
     file: str
     addresses: tuple[str, ...]
@@ -45,7 +45,7 @@ def _supernet(net_id: str, blob: str | None = None) -> PublishedFile:
 _RESNET50 = "ofa_resnet50_d0-1-2_e0.2-0.25-0.35_w0.65-0.8-1.0"
 _PREDICTOR_SHA256 = "48685122a3540636b06699af66cd816456b25f29b69563e2fda9bed4018eeba0"
 
-#: What the file is -> the name of a search space -> the file.
+#: Kind of file -> name of the search space -> file.
 PUBLISHED: dict[str, dict[str, PublishedFile]] = {
     "supernet": {
         "ofa-mbv3-w1.0": _supernet("ofa_mbv3_d234_e346_k357_w1.0", "55d835981d8acd1053657a951b18887a724ddcbf"),
@@ -82,14 +82,14 @@ PUBLISHED: dict[str, dict[str, PublishedFile]] = {
 def find(kind: str, name: str, *, progress: Progress | None = None, waiting: Callable[[], None] | None = None) -> Path:
     """The file at the path `name`, or else the published `kind` (of `PUBLISHED`) of that name.
 
-    A published file comes from the cache, or is fetched into it. Raises `UsageError` for an unknown name
-    and for a file that cannot be had (saying where to put it by hand), `InputFileError` for one in the
-    cache that is not what was published.
+    A published file is read from the cache, or downloaded into it. Raises `UsageError` for an unknown name
+    and for a failed download (with the place for a manual download), `InputFileError` for a file in the
+    cache that differs from the published one.
     """
     try:
         if Path(name).exists():
             return Path(name)
-    except (OSError, ValueError):  # no path at all: too long, or with a zero byte
+    except (OSError, ValueError):  # not a path: too long, or with a zero byte
         pass
     published = PUBLISHED[kind].get(name)
     if published is None:
@@ -100,20 +100,19 @@ def find(kind: str, name: str, *, progress: Progress | None = None, waiting: Cal
     path = cache_path(published)
     if path.exists():
         if problem := problem_of(path, published.content):
-            raise InputFileError(path, f"is not the published {name}: {problem}; delete it, and it is fetched anew")
+            raise InputFileError(path, f"is not the published {name}: {problem}; delete it to download it again")
         return path
     addresses = _addresses(published)
     try:
         return fetch(addresses, path, published.content, progress=progress, waiting=waiting)
     except FetchError as error:
         raise UsageError(
-            f"cannot fetch the {kind} {name} ({error}); get it by hand from {published.addresses[0]} "
-            f"and put it at {path}"
+            f"cannot download the {kind} {name} ({error}); download it from {published.addresses[0]} to {path} yourself"
         ) from None
 
 
 def cache_path(published: PublishedFile) -> Path:
-    """Where a file is kept. Raises `UsageError` for a user without a home folder."""
+    """The place of a file in the cache. Raises `UsageError` for a user without a home folder."""
     return default_cache_dir() / "published" / published.file
 
 
@@ -121,5 +120,5 @@ def _addresses(published: PublishedFile) -> tuple[str, ...]:
     bases = os.environ.get(MIRROR_VARIABLE, "").split()
     for base in bases:
         if not base.startswith(("https://", "http://")):
-            raise UsageError(f"{MIRROR_VARIABLE}: {base:.80} is no address; it starts with https://")
+            raise UsageError(f"{MIRROR_VARIABLE}: {base:.80} is not an address that starts with https://")
     return tuple(f"{base.rstrip('/')}/{published.file}" for base in bases) or published.addresses

@@ -1,7 +1,7 @@
-"""What ships with the package: for some spaces a trained supernet and an accuracy predictor.
+"""The files that come with the package: for some spaces a trained supernet and an accuracy predictor.
 
-`SPACE.safetensors` is the supernet, `SPACE-predictor.safetensors` the predictor that learned from it, and the
-JSON beside each says what it is, what it was measured on and how it was made.
+`SPACE.safetensors` is the supernet, `SPACE-predictor.safetensors` the predictor fitted to it. The JSON beside
+each describes it, the images on which it was measured, and how it was made.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ FOLDER = Path(__file__).resolve().parent / "pretrained"
 
 
 def shipped_supernet(space: str) -> Path | None:
-    """The trained supernet of the space of this name, if one ships."""
+    """The trained supernet of the space of this name, if the package has one."""
     return _existing(f"{space}{SUFFIX}")
 
 
 def shipped_predictor(space: str) -> Path | None:
-    """The accuracy predictor of the space of this name, if one ships."""
+    """The accuracy predictor of the space of this name, if the package has one."""
     return _existing(f"{space}-predictor{SUFFIX}")
 
 
 def ships(path: Path) -> bool:
-    """Whether a file is one of these."""
+    """Whether a file is one of those."""
     return path.resolve().parent == FOLDER
 
 

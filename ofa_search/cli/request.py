@@ -1,4 +1,4 @@
-"""What `ofa-search` was asked for: its arguments, checked as far as that goes without searching."""
+"""The arguments of `ofa-search`, read and checked as far as possible without searching."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from ofa_profiler.devices import Device
 
 DEFAULT_OUT = Path("out") / "search"
-#: What `--predictor` says where MACs are to be maximised.
+#: The value of `--predictor` that maximises MACs.
 MACS = "macs"
 _MAX_PARETO = 1000
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for, checked as far as that goes without searching."""
+    """The checked arguments, with the files that they name."""
 
     space: SearchSpace
     tables: list[LatencyTable]
@@ -55,7 +55,7 @@ class Request:
 
 def read_request(arguments: argparse.Namespace) -> Request:
     """Raises `UsageError` and `InputFileError`."""
-    # First what costs nothing to check, then files, the large ones last.
+    # Cheap checks first, then the files, the large ones last.
     budgets_ms = _budgets_ms(arguments)
     max_macs = parse_count(arguments.max_macs, "--max-macs") if arguments.max_macs is not None else None
     max_params = parse_count(arguments.max_params, "--max-params") if arguments.max_params is not None else None
@@ -87,7 +87,7 @@ def _budgets_ms(arguments: argparse.Namespace) -> list[list[float]]:
     """A row per search, with a budget for each table."""
     tables, budgets = len(arguments.lut), [parse_duration_ms(text, "--budget") for text in arguments.budget]
     if not tables:
-        raise UsageError("which device? give --lut CSV, a latency table, and --budget, like 20ms")
+        raise UsageError("--lut CSV, a latency table, and --budget, like 20ms, are needed")
     if arguments.pareto is None:
         if tables != len(budgets):
             raise UsageError(
@@ -130,19 +130,19 @@ def _tables(paths: Sequence[str]) -> list[LatencyTable]:
 
 
 def _common_space(tables: Sequence[LatencyTable]) -> SearchSpace:
-    """The space that the tables are for, where that is clear."""
+    """The only space that all tables cover."""
     common = [name for name in space_names() if all(name in table.spaces for table in tables)]
     if len(common) == 1:
         return get_space(common[0])
     names = ", ".join(table.name for table in tables)
     if common:
-        raise UsageError(f"{names}: made for the spaces {', '.join(common)}; say which one with --space")
+        raise UsageError(f"{names}: made for the spaces {', '.join(common)}; name one with --space")
     each = "; ".join(f"{table.name} is for {', '.join(table.spaces) or 'no known space'}" for table in tables)
-    raise UsageError(f"no search space is covered by the tables given: {each}")
+    raise UsageError(f"the tables have no search space in common: {each}")
 
 
 def _predictor(arguments: argparse.Namespace, space: SearchSpace) -> Path | None:
-    """The predictor's file; None where MACs are to be maximised."""
+    """The predictor's file; None if MACs are maximised."""
     if arguments.predictor == MACS:
         return None
     shipped = shipped_predictor(arguments.predictor or space.name)
@@ -155,7 +155,7 @@ def _predictor(arguments: argparse.Namespace, space: SearchSpace) -> Path | None
     problem = (
         f"no accuracy predictor for {space.name} comes with this version"
         if shipped is None
-        else f"the predictor that comes with this version does not know the networks of {arguments.supernet}"
+        else f"the predictor that comes with this version is not for the supernet {arguments.supernet}"
     )
     published = f", --predictor {space.name} to fetch the published one" if space.name in PUBLISHED["predictor"] else ""
     raise UsageError(
@@ -167,7 +167,7 @@ def _objective(predictor: Path | None, space: SearchSpace) -> Objective:
     if predictor is None:
         return Macs()
     loaded = AccuracyPredictor.load(predictor)
-    loaded.resolutions_of(space)  # says so if it is for another kind of network
+    loaded.resolutions_of(space)  # refuses a predictor for another kind of network
     if loaded.space != space.name:
         say(
             f"warning: the predictor {loaded.name} learned the accuracies of {loaded.space}; it can rank networks "
@@ -177,7 +177,7 @@ def _objective(predictor: Path | None, space: SearchSpace) -> Objective:
 
 
 def _supernet(arguments: argparse.Namespace, space: SearchSpace) -> Path | None:
-    """The supernet's file; None where weights are to be made up."""
+    """The supernet's file; None if weights are made up."""
     if arguments.supernet is None:
         return shipped_supernet(space.name)
     return shipped_supernet(arguments.supernet) or named_file("supernet", arguments.supernet)
@@ -186,15 +186,15 @@ def _supernet(arguments: argparse.Namespace, space: SearchSpace) -> Path | None:
 def _source(arguments: argparse.Namespace, space: SearchSpace, supernet: Path | None) -> WeightSource:
     calibration: Path | None = arguments.calibration
     if calibration is not None and supernet is None:
-        raise UsageError(f"--calibration is for a supernet, and none comes for {space.name}: give --supernet FILE")
+        raise UsageError(f"--calibration needs a supernet, and none comes for {space.name}: give --supernet FILE")
     if calibration is not None and not calibration.exists():
         raise UsageError(f"--calibration {calibration}: no such file")
     needed = not arguments.no_export or arguments.verify is not None
     source = weight_source(space, supernet, arguments.seed, calibration=calibration, needed=needed)
     if needed and not source.calibrated:
         say(
-            f"warning: {source.supernet} says nothing of its subnets' BatchNorm statistics, so the models have those "
-            "of the whole supernet and are less accurate: give --calibration IMAGES, some training images"
+            f"warning: the file of {source.supernet} has no BatchNorm statistics for its subnets, so the models have "
+            "those of the whole supernet and are less accurate: give --calibration IMAGES (training images)"
         )
     return source
 
@@ -205,5 +205,5 @@ def _device(arguments: argparse.Namespace, table: LatencyTable) -> Device | None
     from ofa_profiler.devices import open_device
     from ofa_profiler.verification.verify import settings_of
 
-    settings = settings_of(table)  # says so if the table does not tell how to measure
+    settings = settings_of(table)  # refuses a table without the settings of its measurement
     return open_device(arguments.verify, device_options(arguments, settings))

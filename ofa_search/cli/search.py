@@ -57,24 +57,24 @@ def _parser() -> Parser:
     what.add_argument(
         "--predictor",
         metavar="NAME|PATH",
-        help=f"accuracy predictor, or {MACS} to maximise MACs instead (default: the one that ships for the space)",
+        help=f"accuracy predictor, or {MACS} to maximise MACs instead (default: the one that comes with the package)",
     )
     what.add_argument(
         "--supernet",
         metavar="NAME|PATH",
-        help="trained supernet (default: the one that ships for the space; where none does, weights are made up)",
+        help="trained supernet (default: the one that comes with the package; if there is none, weights are made up)",
     )
     what.add_argument(
         "--calibration",
         metavar="IMAGES",
         type=Path,
-        help="training images to take BatchNorm statistics from (default: what the supernet's file brings)",
+        help="training images for BatchNorm statistics; needs torch (default: what the supernet's file contains)",
     )
     what.add_argument(
         "--engine", metavar="NAME", default=DEFAULT_ENGINE, help=f"{', '.join(engine_names())} (default: %(default)s)"
     )
     what.add_argument("--seed", metavar="S", type=whole_number, default=0, help="same seed, same result (default: 0)")
-    then = parser.add_argument_group("what is done with it")
+    then = parser.add_argument_group("output")
     then.add_argument("--out", metavar="DIR", type=Path, help=f"folder for the files (default: {DEFAULT_OUT})")
     then.add_argument(
         "--no-export", action="store_true", help="write no model (and nothing at all unless --out is given)"
@@ -88,7 +88,7 @@ def _parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and give its exit code (DESIGN.md lists them)."""
+    """Run the command and return its exit code (docs/contracts.md lists them)."""
     return run_command(PROG, lambda: _search(read_request(_parser().parse_args(argv))))
 
 
@@ -143,10 +143,10 @@ def _check_budgets(found: Sequence[Found]) -> None:
         if measured > network.result.budget_ms[name]
     ]
     if over:
-        raise OverBudgetError(f"measured again, and over the budget: {', '.join(over)}")
+        raise OverBudgetError(f"measured latency is over the budget: {', '.join(over)}")
 
 
-# --- words -------------------------------------------------------------------------------------------
+# --- the report --------------------------------------------------------------------------------------
 
 
 def _report(request: Request, found: Sequence[Found]) -> None:
@@ -155,7 +155,7 @@ def _report(request: Request, found: Sequence[Found]) -> None:
         return
     from rich.console import Console
 
-    # What is piped into a file has no width to keep to.
+    # A file or a pipe has no width.
     Console(width=None if sys.stdout.isatty() else 120).print(results_table(found))
     total = document(found)
     say(f"{total['evaluations']} architectures scored in {total['search_seconds']:.2f} s ({total['engine']})")

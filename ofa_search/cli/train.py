@@ -1,4 +1,4 @@
-"""`ofa-train`: a supernet from images, and what is learned from a supernet."""
+"""`ofa-train`: trains supernets, single networks and accuracy predictors."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ examples:
 exit codes: 0 done, 2 bad usage or bad input
 """
 _COMMANDS = {"supernet": train_supernet, "subnet": train_subnet, "predictor": train_predictor}
-_GO_ON = "interrupted; the same command goes on from the last saved step, a minute back at most"
-#: So long an error of one process waits for the same one of the first process to be told, and torchrun to end all.
+_RESUME = "interrupted: the same command resumes from the last saved step (saved every minute)"
+#: The other processes wait this long with an error, so that the first one reports it and torchrun ends all.
 _PATIENCE_S = 3.0
 
 
@@ -48,7 +48,7 @@ def _train(argv: Sequence[str] | None) -> int:
 
 
 def _following(command: Callable[[], int]) -> int:
-    """Run it in a process that does not lead: what happens to all is told by the first one."""
+    """Run it in a process that does not lead. The first process reports what happens to all."""
     try:
         return command()
     except KeyboardInterrupt:
@@ -62,10 +62,10 @@ def _following(command: Callable[[], int]) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and give its exit code (DESIGN.md lists them)."""
+    """Run the command and return its exit code (docs/contracts.md lists them)."""
     leads = os.environ.get("RANK", "0") == "0"  # torchrun sets it
     return run_command(
-        PROG, lambda: _train(argv) if leads else _following(lambda: _train(argv)), interrupted=lambda: _GO_ON
+        PROG, lambda: _train(argv) if leads else _following(lambda: _train(argv)), interrupted=lambda: _RESUME
     )
 
 

@@ -1,4 +1,4 @@
-"""What the commands of `ofa-train` have in common: options, data, and the words for people."""
+"""What the commands of `ofa-train` have in common: options, data, and messages."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MOST_HELD_OUT = 5000
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Images, where they are cached, and where results go."""
+    """Declare the options for images, their cache and the folder for results."""
     group = parser.add_argument_group("images and files")
     group.add_argument(
         "--data",
@@ -38,12 +38,12 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="training images: a parquet file, a folder of them, or a folder with one folder per class",
     )
-    group.add_argument("--test-data", metavar="PATH", type=Path, help="images to measure the result on at the end")
+    group.add_argument("--test-data", metavar="PATH", type=Path, help="images to measure the result on")
     group.add_argument(
         "--held-out",
         metavar="N",
         type=positive_integer,
-        help=f"training images to watch the training by (default: a tenth of them, at most {_MOST_HELD_OUT})",
+        help=f"training images held out to measure accuracy (default: a tenth of them, at most {_MOST_HELD_OUT})",
     )
     group.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the results")
     group.add_argument(
@@ -52,7 +52,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_training_arguments(parser: argparse.ArgumentParser, *, epochs: str, learning_rate: str) -> None:
-    """How it is trained; `epochs` and `learning_rate` name the defaults."""
+    """Declare the options of the training; `epochs` and `learning_rate` name the defaults."""
     group = parser.add_argument_group("training")
     group.add_argument(
         "--epochs", metavar="X", type=positive_number, help=f"passes over the images (default: {epochs})"
@@ -72,7 +72,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, epochs: str, lear
         "--label-smoothing", metavar="X", type=share, default=0.0, help="0 to below 1 (default: %(default)s)"
     )
     group.add_argument("--seed", metavar="S", type=whole_number, default=0, help="same seed, same result (default: 0)")
-    group.add_argument("--fresh", action="store_true", help="begin again where --out holds a training already")
+    group.add_argument("--fresh", action="store_true", help="start over, even if --out holds a training")
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     machine.add_argument("--threads", metavar="N", type=positive_integer, help="threads of a process on a CPU")
@@ -114,7 +114,7 @@ def _number(text: str, what: str, allowed: Callable[[float], bool]) -> float:
 def training_options(
     arguments: argparse.Namespace, *, epochs: float, learning_rate: float | None = None
 ) -> TrainingOptions:
-    """With what the user left out: `epochs`, and `learning_rate` or that of the optimizer."""
+    """The options, with `epochs` and `learning_rate` (or that of the optimizer) where the user gave none."""
     from ofa_search.training.trainer import TrainingOptions
 
     usual_rate, usual_decay = _USUAL[arguments.optimizer]
@@ -131,20 +131,20 @@ def training_options(
 
 
 def prepare_process(arguments: argparse.Namespace) -> None:
-    """What has to be said to torch before anything is computed."""
+    """Set up torch before anything is computed."""
     import torch
 
     from ofa_search.training.memory import keep_freed_memory
 
     keep_freed_memory()
-    # Moments of weights that learn no more shrink into numbers with which a CPU takes a hundred times longer.
+    # Moments of weights that no longer change become denormal numbers, with which a CPU is a hundred times slower.
     torch.set_flush_denormal(True)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
 
 
 def load_data(arguments: argparse.Namespace, space: SearchSpace, world: World, show: Show) -> DataSplit:
-    """Training, held-out and test images, decoded by one process of each host and found by the others."""
+    """Training, held-out and test images. One process of each host decodes them, the others read its cache."""
     from ofa_search.data.images import DataSplit, load_images
 
     def decoded(done: int, total: int) -> None:
@@ -159,14 +159,14 @@ def load_data(arguments: argparse.Namespace, space: SearchSpace, world: World, s
             test = load_images(arguments.test_data, resolution, split="test", cache=arguments.cache, tell=decoded)
             test = test.with_classes(images.classes)
     if arguments.held_out is None and len(images) < 20:
-        raise UsageError(f"{images.name}: {len(images)} images are too few to hold some out of them; see --held-out")
+        raise UsageError(f"{images.name}: {len(images)} images are too few to hold out a tenth; give --held-out N")
     training, held_out = images.split(arguments.held_out or min(_MOST_HELD_OUT, len(images) // 10))
     return DataSplit(training, held_out, test)
 
 
 @contextmanager
 def progress(world: World) -> Iterator[Show]:
-    """A progress bar of the leading process; silence in the others."""
+    """A progress bar in the leading process; nothing in the others."""
     if not world.leads:
         yield lambda _phase, _done, _total, _left_s, _words: None
         return
@@ -175,12 +175,12 @@ def progress(world: World) -> Iterator[Show]:
 
 
 def tell_training(show: Show, report: Report) -> None:
-    """Show where a training is."""
+    """Show the progress of a training."""
     show("train", report.step, report.steps, report.left_s, report.words)
 
 
 def draw_log(out: Path, log: str, title: str) -> Path | None:
-    """Draw the log in `out`, if matplotlib is there."""
+    """Draw the log in `out`, if matplotlib is installed."""
     if not can_plot():
         return None
     from ofa_search.training.log import plot_log
@@ -190,7 +190,7 @@ def draw_log(out: Path, log: str, title: str) -> Path | None:
 
 
 def report(arguments: argparse.Namespace, document: dict[str, Any], lines: list[str]) -> None:
-    """The JSON document on stdout, if it was asked for, else words for people on stderr."""
+    """Print the JSON document on stdout with --json, else the lines on stderr."""
     if arguments.json:
         print(json.dumps(document, indent=2, allow_nan=False), flush=True)
     else:

@@ -18,10 +18,9 @@ if TYPE_CHECKING:
 
 HELP = "fit an accuracy predictor to subnets of a supernet"
 DESCRIPTION = """\
-Draw architectures, measure their accuracy on training images that the supernet has not learned from, and
-fit a predictor to them. DIR gets predictor.safetensors, predictor.json, which says how good it is, and the
-accuracies, samples-*.csv. Interrupted, even killed, the same command goes on where it was; with more
---samples it adds to those that are there.
+Draw architectures, measure their accuracy on training images that were held out, and fit a predictor to
+them. DIR gets predictor.safetensors, its errors in predictor.json, and the accuracies, samples-*.csv. If the
+command is interrupted or killed, the same command resumes; with more --samples it adds the missing ones.
 """
 EXAMPLES = """\
 examples:
@@ -38,13 +37,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     files = parser.add_argument_group("images and files")
     files.add_argument(
-        "--supernet", metavar="FILE", type=Path, required=True, help="what ofa-train supernet has written"
+        "--supernet", metavar="FILE", type=Path, required=True, help="the file that ofa-train supernet has written"
     )
     files.add_argument(
         "--data", metavar="PATH", type=Path, required=True, help="the images that the supernet was trained with"
     )
     files.add_argument(
-        "--test-data", metavar="PATH", type=Path, help="images to say how accuracy differs on them, for nothing else"
+        "--test-data", metavar="PATH", type=Path, help="images for the offset of the accuracy, and nothing else"
     )
     files.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the results")
     files.add_argument(
@@ -58,16 +57,16 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--held-out-samples",
         metavar="N",
         type=positive_integer,
-        help="those of them that the predictor is judged by (default: a fifth)",
+        help="those of them on which the errors of the predictor are measured (default: a fifth)",
     )
     samples.add_argument(
         "--images",
         metavar="N",
         type=positive_integer,
-        help="images to measure on (default: all that were held out when the supernet was trained)",
+        help="images to measure on (default: all that were held out of the supernet's training)",
     )
     samples.add_argument("--seed", metavar="S", type=whole_number, default=0, help="draws architectures (default: 0)")
-    samples.add_argument("--fresh", action="store_true", help="forget what --out holds, and begin again")
+    samples.add_argument("--fresh", action="store_true", help="start over: ignore what --out holds")
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     machine.add_argument("--threads", metavar="N", type=positive_integer, help="threads of a process on a CPU")
@@ -75,7 +74,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Measure, fit, tell, and give the exit code."""
+    """Measure, fit, report, and return the exit code."""
     from ofa_search.evaluation.fit_predictor import PredictorOptions, train_predictor
     from ofa_search.evaluation.world import join_world
     from ofa_search.supernet.supernet import load_trained
@@ -100,7 +99,7 @@ def _data(arguments: Namespace, trained: TrainedSupernet, world: World, show: Sh
 
 
 def _timed(show: Show) -> Tell:
-    """Estimates of the time left, from what each phase has taken so far."""
+    """Show the progress with the time left, estimated from the time of each phase so far."""
     began: dict[str, tuple[float, int]] = {}
 
     def tell(phase: str, done: int, total: int) -> None:

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 HELP = "train the network of one architecture"
 DESCRIPTION = """\
 Fine-tune the network that a search has found, cut out of its supernet, or train it alone from scratch.
-DIR gets the models subnet.onnx and subnet.tflite, subnet.json, which says what they are worth, the log
-training.csv and a plot of it. Interrupted, even killed, the same command goes on where it was.
+DIR gets the models subnet.onnx and subnet.tflite, their accuracy in subnet.json, the log training.csv and a
+plot of it. If the command is interrupted or killed, the same command resumes.
 
-Images of other classes than the supernet's are fine: the network gets a new classifier for them.
+The images may have other classes than the supernet: the network then gets a new classifier.
 """
 EXAMPLES = """\
 examples:
@@ -42,7 +42,7 @@ examples:
 """
 NAME = "subnet"
 _EPOCHS, _EPOCHS_FROM_SCRATCH = 5.0, 20.0
-#: Weights that are good already want small steps: a quarter of the rate that weights from scratch learn with.
+#: Trained weights need smaller steps: about a quarter of the rate for training from scratch.
 _FINE_TUNING_RATE = {"adamw": 1e-3, "sgd": 1e-2}
 
 
@@ -53,9 +53,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--architecture", metavar="JSON", type=Path, required=True, help="architecture file, or the search.json of one"
     )
     group.add_argument("--supernet", metavar="NAME|FILE", help="supernet to cut the network out of, as in ofa-search")
-    group.add_argument("--from-scratch", action="store_true", help="begin with random weights instead")
+    group.add_argument("--from-scratch", action="store_true", help="start with random weights instead")
     group.add_argument(
-        "--distill", action="store_true", help="learn from the supernet's largest network too, not from labels alone"
+        "--distill", action="store_true", help="learn from the supernet's largest network as well as from the labels"
     )
     common.add_data_arguments(parser)
     common.add_training_arguments(
@@ -66,11 +66,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Train, tell, and give the exit code."""
+    """Train, report, and return the exit code."""
     if arguments.from_scratch == (arguments.supernet is not None):
-        raise UsageError("one of --supernet NAME|FILE and --from-scratch says which weights to begin with")
+        raise UsageError("one of --supernet NAME|FILE and --from-scratch is needed: the weights to start with")
     if arguments.distill and arguments.from_scratch:
-        raise UsageError("--distill needs a --supernet to learn from")
+        raise UsageError("--distill needs a --supernet, from which the network learns")
     architecture = read_architecture(arguments.architecture)
     supernet = _supernet_file(arguments.supernet) if arguments.supernet is not None else None
     common.prepare_process(arguments)
@@ -95,7 +95,7 @@ def read_architecture(path: Path) -> Architecture:
     if isinstance(data, dict) and isinstance(data.get("results"), list):
         if len(data["results"]) != 1 or not isinstance(data["results"][0], dict):
             raise InputFileError(
-                path, f"holds {len(data['results'])} networks; give the file of one architecture, beside it"
+                path, f"holds {len(data['results'])} networks; give the file of one architecture beside it"
             )
         data = data["results"][0]
     if isinstance(data, dict) and "architecture" in data:
@@ -119,7 +119,7 @@ def _train(
         space = space.with_classes(len(data.training.classes))
         trained = _load(supernet, architecture, data, distill=arguments.distill)
         if world.leads and trained is not None and _other_classes(trained, data):
-            say(f"the supernet knows other classes: the network begins with a new classifier for {space.n_classes}")
+            say(f"the supernet has other classes: the network gets a new classifier for {space.n_classes} classes")
         start = _start(supernet, arguments.seed, space, architecture, trained, data)
         options = common.training_options(
             arguments,
@@ -142,7 +142,7 @@ def _train(
 
 
 def _supernet_file(name: str) -> Path:
-    """A supernet that ships, a published one, or a file. Raises `UsageError`."""
+    """A supernet of this package, a published one, or a file. Raises `UsageError`."""
     return weights_path(shipped_supernet(name) or named_file("supernet", name))
 
 
@@ -153,7 +153,7 @@ def _load(path: Path | None, architecture: Architecture, data: DataSplit, *, dis
 
     trained = load_trained(path, architecture.space)
     if distill and _other_classes(trained, data):
-        raise UsageError(f"--distill: {path} knows other classes than those of {data.training.name}")
+        raise UsageError(f"--distill: {path} has other classes than {data.training.name}")
     return trained
 
 
@@ -180,13 +180,13 @@ def _start(
     return from_supernet(space, architecture, trained.supernet, digest, seed, new_classes=new_classes)
 
 
-# --- what comes of it --------------------------------------------------------------------------------
+# --- the result ---------------------------------------------------------------------------------------
 
 
 def _write(
     out: Path, trainer: SubnetTrainer, network: Any, data: DataSplit, description: dict[str, Any]
 ) -> dict[str, Any]:
-    """Measure the network, write models and summary, and give the latter."""
+    """Measure the network, write the models and the summary, and return the summary."""
     from ofa_profiler.export import export_network, exporters
     from ofa_profiler.networks.torch_modules import to_weights
     from ofa_search.evaluation.subnets import accuracy

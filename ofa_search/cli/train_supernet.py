@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 HELP = "train a supernet from images"
 DESCRIPTION = """\
 Train a supernet: the weights of all networks of a search space at once. DIR gets supernet.safetensors, the
-log training.csv and a plot of it. Interrupted, even killed, the same command goes on where it was.
+log training.csv and a plot of it. If the command is interrupted or killed, the same command resumes.
 """
 EXAMPLES = """\
 examples:
@@ -47,14 +47,14 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="WHAT",
         choices=("images", "table"),
         default="images",
-        help="what the file carries for the BatchNorm statistics of subnets: some training images, or, where "
-        "these may not be passed on, a table of statistics (default: %(default)s)",
+        help="what the file contains for the BatchNorm statistics of subnets: some training images, or a table of "
+        "statistics where the images may not be published (default: %(default)s)",
     )
     common.add_training_arguments(parser, epochs="those of the schedule", learning_rate="0.004 for adamw, 0.05 for sgd")
 
 
 def run(arguments: Namespace) -> int:
-    """Train, tell, and give the exit code."""
+    """Train, report, and return the exit code."""
     from ofa_search.evaluation.world import join_world
     from ofa_search.training.schedule import load_schedule
 

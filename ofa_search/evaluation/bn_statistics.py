@@ -17,15 +17,15 @@ from ofa_search.evaluation.world import World
 from ofa_search.supernet.bn_statistics import StatisticsSum, StatisticsTable, covered, needed
 from ofa_search.supernet.supernet import Supernet
 
-#: Subnets from which every entry that a subnet may need is averaged, at least, and subnets in all, at least.
+#: Every entry of the table is averaged over at least this many subnets, and the table over at least this many.
 ENOUGH, LEAST = 4, 300
 _CANDIDATES = 12
 
 
 def plan_subnets(space: SearchSpace, seed: int = 0, *, enough: int = ENOUGH, least: int = LEAST) -> list[Architecture]:
-    """Subnets that together have every op at every resolution at least `enough` times, `least` of them or more.
+    """At least `least` subnets that together have every op at every resolution at least `enough` times.
 
-    Of some drawn evenly the one is taken that has most of what is rare so far.
+    Each is the one of several random subnets that adds most to the entries that have too few.
     """
     rng = np.random.default_rng(seed)
     counts: Counter[tuple[str, int]] = Counter(dict.fromkeys(_all_needed(space), 0))
@@ -60,7 +60,7 @@ def measure_statistics(
 ) -> StatisticsTable:
     """Recalibrate the subnets of `plan` with the images, shared among the processes -> the means of their statistics.
 
-    `tell` is called with how many are done and how many there are.
+    `tell` is called with the number of subnets done and the total.
     """
     total = StatisticsSum()
     subnets = CalibratedSubnets(supernet, calibration)

@@ -1,4 +1,4 @@
-"""From a supernet to its accuracy predictor: draw architectures, measure them, fit, and say how good it is."""
+"""From a supernet to its accuracy predictor: draw architectures, measure them, fit, and measure the errors."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from ofa_search.supernet.bn_statistics import StatisticsTable
 from ofa_search.supernet.supernet import TrainedSupernet
 
 PREDICTOR, SAMPLES, TEST = "predictor.safetensors", "samples", "test"
-#: Of all samples, those that the predictor is judged by, unless it is said how many.
+#: The default fraction of the samples that is held out to measure the errors of the predictor.
 HELD_OUT_SHARE = 0.2
-#: Subnets that are measured on the test images as well. They differ from each other much less than one
-#: set of images from another, so few are enough.
+#: Subnets that are also measured on the test images. The offset between two sets of images hardly differs
+#: from subnet to subnet, so few are enough.
 TESTED = 8
 
 #: `tell(phase, done, total)`
@@ -38,8 +38,7 @@ Tell = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class PredictorOptions:
-    """Architectures to draw by `seed`, how many of them to judge the predictor by, and whether to forget
-    what was measured before."""
+    """The number of architectures to draw by `seed`, how many of them are held out, and whether to start over."""
 
     samples: int
     held_out_samples: int | None = None
@@ -48,16 +47,16 @@ class PredictorOptions:
 
     @property
     def judged_by(self) -> int:
-        """Number of samples that are not fitted to when the predictor is judged."""
+        """The number of held-out samples."""
         return self.held_out_samples or round(HELD_OUT_SHARE * self.samples)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The images that subnets are measured on. `name` is the file or folder that they are from.
+    """The images that subnets are measured on. `name` is the file or folder of the images.
 
-    `held_out` are training images that the supernet has not learned from, `test` images that only the
-    offset is taken from.
+    `held_out` are training images that the supernet was not trained with. `test` images are used for the
+    offset alone.
     """
 
     name: str
@@ -68,8 +67,8 @@ class Measured:
 
 @dataclass(frozen=True)
 class Offset:
-    """How much higher, on average over `subnets`, accuracy is on so many test images; `deviation` is how much
-    that differs between subnets. Fractions.
+    """The mean difference of accuracy between `images` test images and the held-out ones, over `subnets`, and its
+    standard deviation. Fractions.
     """
 
     mean: float
@@ -80,8 +79,8 @@ class Offset:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What was fitted: `predictor.metrics` are of samples of all kinds, `even` of those among them whose choices
-    were drawn evenly, if there are any."""
+    """The result: `predictor.metrics` are the errors on held-out samples of all kinds, `even` those on the samples
+    whose choices were drawn evenly, if there are any."""
 
     path: Path
     predictor: AccuracyPredictor
@@ -91,26 +90,27 @@ class Fitted:
 
 
 def number_held_out(path: Path, trained: TrainedSupernet) -> int:
-    """Of the training images, the number that the supernet in file `path` was not trained with."""
+    """The number of training images that the supernet in file `path` was not trained with."""
     number = _training(trained).get("held_out")
     if type(number) is not int or number < 1:
-        raise InputFileError(path, "does not say how many of the training images it has not seen (training.held_out)")
+        raise InputFileError(path, "lacks the number of training images that were held out (training.held_out)")
     return number
 
 
 def measured_on(path: Path, trained: TrainedSupernet, data: DataSplit, name: str, count: int | None = None) -> Measured:
-    """Images of `data`, which is split as when the supernet in file `path` was trained, `count` held out (None: all).
+    """Images of `data`, split as in the training of the supernet in file `path`; `count` held-out ones (None: all).
 
     Raises `InputFileError` for a supernet that was trained with other images.
     """
     learned = _training(trained).get("images")
     labels, classes = trained.description.get("labels"), data.training.classes
     if learned is not None and learned != len(data.training):
-        raise InputFileError(path, f"was trained with {learned} images; of {name} that would be {len(data.training)}")
+        others = f"{name} has {len(data.training)} beside the held-out ones"
+        raise InputFileError(path, f"was trained with {learned} images, but {others}")
     if len(classes) != trained.supernet.space.n_classes or (labels is not None and labels != list(classes)):
-        raise InputFileError(path, f"tells other classes apart than {', '.join(classes):.60}, as in {name}")
+        raise InputFileError(path, f"has other classes than {name} ({', '.join(classes):.60})")
     if count is not None and count > len(data.held_out):
-        raise UsageError(f"{count} images to measure on, but only {len(data.held_out)} were held out of the training")
+        raise UsageError(f"--images {count}: only {len(data.held_out)} images were held out of the training")
     return Measured(
         name=name,
         held_out=data.held_out if count is None else data.held_out.take(slice(count)),
@@ -125,7 +125,7 @@ def _training(trained: TrainedSupernet) -> Mapping[str, Any]:
 
 
 def _calibration(trained: TrainedSupernet, training: Images) -> Images | StatisticsTable:
-    """What BatchNorm statistics are taken from: what the supernet carries, or else training images."""
+    """The source of BatchNorm statistics: what the supernet file contains, or else training images."""
     return calibration_images(training) if trained.calibration is None else calibration_of(trained.calibration)
 
 
@@ -138,8 +138,8 @@ def train_predictor(
     world: World,
     tell: Tell = lambda _phase, _done, _total: None,
 ) -> Fitted | None:
-    """Measure subnets of the supernet from file `path`, or go on, and fit -> the predictor in folder `out`, in the
-    leading process (else None). Raises `InputFileError` when `out` holds samples of something else.
+    """Measure subnets of the supernet from file `path`, or resume, and fit -> the predictor in folder `out`, in the
+    leading process (else None). Raises `InputFileError` when `out` holds other samples.
     """
     space = trained.supernet.space
     _check_counts(options)
@@ -186,8 +186,8 @@ def train_predictor(
 def _check_counts(options: PredictorOptions) -> None:
     if options.judged_by < 2 or options.samples - options.judged_by < MIN_SAMPLES:
         raise UsageError(
-            f"{options.judged_by} of {options.samples} samples to judge the predictor by; "
-            f"there must be at least 2, and {MIN_SAMPLES} or more to fit to"
+            f"{options.judged_by} of {options.samples} samples are held out: at least 2 must be held out, "
+            f"and at least {MIN_SAMPLES} must remain"
         )
 
 
@@ -222,7 +222,7 @@ def _accuracy_of(data: Measured) -> str:
 def _fit(
     space: SearchSpace, samples: Sequence[Sample], options: PredictorOptions, accuracy_of: str, tell: Tell
 ) -> tuple[AccuracyPredictor, Metrics | None]:
-    """Judged by some of the samples when fitted to the others; what is kept is fitted to all."""
+    """Measure the errors on held-out samples when fitted to the others, then fit to all samples."""
 
     def fitted(numbers: np.ndarray) -> AccuracyPredictor:
         chosen = [samples[i] for i in numbers]
@@ -246,7 +246,7 @@ def _fit(
 
 
 def _spread(space: SearchSpace, drawn: Sequence[Architecture]) -> dict[int, Architecture]:
-    """Some of the architectures that were drawn, by number, from the lightest to the heaviest."""
+    """Some of the drawn architectures, by number, from the lightest to the heaviest."""
     order = np.argsort([space.macs(architecture) for architecture in drawn], kind="stable")
     chosen = order[np.linspace(0, len(order) - 1, min(TESTED, len(order))).round().astype(int)]
     return {int(index): drawn[index] for index in chosen}
@@ -272,7 +272,7 @@ def _words(offset: Offset | None) -> dict[str, Any] | None:
 
 
 def describe(offset: Offset) -> str:
-    """In words, after "accuracy on the test images is"."""
+    """In words, to follow "accuracy on the test images is"."""
     return (
         f"{100 * abs(offset.mean):.2f} points {'lower' if offset.mean < 0 else 'higher'} than on the held-out ones "
         f"(mean of {offset.subnets} subnets, which differ by {100 * offset.deviation:.2f}, on {offset.images:,} images)"

@@ -1,9 +1,9 @@
-"""Architectures and their accuracies, which predictors learn from, in files that outlive any interruption.
+"""Samples for accuracy predictors (architectures and their accuracies), in files that survive any interruption.
 
-A folder holds `STEM.json`, which says of what the accuracies are, and for every process that measured
-some a file of its own, `STEM-RANK-of-SIZE.csv`: `index` in the order in which architectures are drawn,
-`accuracy` in [0, 1], the number of `images`, and the `architecture` as JSON. A row is on the disk before
-the next is begun. Whatever the number of processes, a run reads all files and measures what is in none.
+A folder holds `STEM.json`, which describes the samples, and one file for every process that measured some,
+`STEM-RANK-of-SIZE.csv`: `index` in the order in which architectures are drawn, `accuracy` in [0, 1], the
+number of `images`, and the `architecture` as JSON. A row is synced to disk before the next architecture is
+measured. A run with any number of processes reads all files and measures what is missing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ofa_profiler.spaces.sampling import leaning_genomes
 from ofa_search.evaluation.world import World
 
 COLUMNS = ("index", "accuracy", "images", "architecture")
-#: One in so many architectures leans to small or to large choices.
+#: One in this many architectures prefers small or large choices.
 _LEANING = 4
 _DRAWN_TOGETHER = 64
 _PATIENCE = 100
@@ -36,7 +36,7 @@ _PATIENCE = 100
 
 @dataclass(frozen=True)
 class Sample:
-    """Top-1 in [0, 1] of the architecture that was drawn as number `index`, on so many images."""
+    """Top-1 in [0, 1] of the architecture that was drawn as number `index`, on this many images."""
 
     index: int
     accuracy: float
@@ -51,9 +51,8 @@ def draw_architectures(space: SearchSpace, count: int, seed: int) -> list[Archit
     """`count` distinct architectures; the first ones stay the same when more are drawn.
 
     The smallest and the largest are first. Then every choice is drawn evenly (arXiv 1908.09791, section
-    3.2), which makes nearly all of them middle-sized. So that the predictor also knows the ends between
-    which one searches, every fourth leans to small or large choices. Raises `UsageError` when the space has
-    not so many.
+    3.2), which makes nearly all of them middle-sized. Every fourth prefers small or large choices, so that
+    the predictor also learns the ends of the range. Raises `UsageError` when the space has fewer.
     """
     rng = np.random.default_rng(seed)
     drawn = {row.tobytes(): row for row in space.encode([space.smallest, space.largest])}
@@ -63,7 +62,7 @@ def draw_architectures(space: SearchSpace, count: int, seed: int) -> list[Archit
             raise UsageError(f"found only {len(drawn)} distinct architectures of {space.name}, not {count}")
         before = len(drawn)
         even, leaning = space.sample_genomes(rng, _DRAWN_TOGETHER), leaning_genomes(space, _DRAWN_TOGETHER, rng)
-        # Duplicates are left out before the two kinds are mixed: an index says which kind it is of.
+        # Duplicates are dropped before the two kinds are mixed, because the kind follows from the index.
         mixed = _mixed(_new(even, drawn), _new(leaning, drawn))
         drawn |= {row.tobytes(): row for row in mixed}
         patience = patience - 1 if len(drawn) == before else _PATIENCE
@@ -95,7 +94,7 @@ def _mixed(even: list[Genomes], leaning: list[Genomes]) -> list[Genomes]:
 
 @dataclass(frozen=True)
 class SampleFolder:
-    """The samples named `stem` in `folder`. `about` says of what they are: what is not of the same is refused."""
+    """The samples named `stem` in `folder`. `about` describes them: samples with another description are refused."""
 
     folder: Path
     stem: str
@@ -109,10 +108,10 @@ class SampleFolder:
         world: World,
         tell: Callable[[int, int], None] = lambda _done, _total: None,
     ) -> list[Sample]:
-        """Measure those of `wanted` (by number) that are not measured yet, shared among the processes -> all.
+        """Measure the `wanted` samples (by number) that are missing, shared among the processes -> all.
 
-        `tell` is called with the number that are measured and wanted. Raises `InputFileError` for samples of
-        something else, and for damaged ones.
+        `tell` is called with the number of samples measured and wanted. Raises `InputFileError` for samples
+        with another description, and for damaged ones.
         """
         self._check()
         world.wait()
@@ -152,23 +151,23 @@ class SampleFolder:
         path = self._about_path
         if not path.exists():
             if shards := self._shards():
-                raise InputFileError(shards[0], f"there is no {path.name} that says of what it is; take --fresh")
+                raise InputFileError(shards[0], f"its description {path.name} is missing: start over with --fresh")
             return
         try:
             theirs = json.loads(path.read_bytes())
         except (OSError, ValueError, RecursionError) as error:
-            raise InputFileError(path, f"cannot be read ({error}); --fresh begins again") from error
+            raise InputFileError(path, f"cannot be read ({error}): start over with --fresh") from error
         theirs = theirs if isinstance(theirs, dict) else {}
         for name, ours in self.about.items():
             if theirs.get(name) != ours:
                 raise InputFileError(
                     path,
-                    f"the samples there differ in {name} ({theirs.get(name)!r:.24}, now {ours!r:.24}); "
-                    "take another --out, or --fresh to begin again",
+                    f"its samples differ in {name} ({theirs.get(name)!r:.24}, now {ours!r:.24}): "
+                    "choose another --out, or start over with --fresh",
                 )
 
     def read(self, wanted: Mapping[int, Architecture], images: int) -> dict[int, Sample]:
-        """The samples of `wanted` that are there, by number. Raises `InputFileError` for a row that is wrong."""
+        """The `wanted` samples that exist, by number. Raises `InputFileError` for a wrong row."""
         found: dict[int, Sample] = {}
         for path in self._shards():
             for row, line in enumerate(_whole_lines(path).decode(errors="replace").split("\n")[:-1], start=1):
@@ -177,14 +176,14 @@ class SampleFolder:
                     if sample is not None and sample.architecture != wanted.get(sample.index, sample.architecture):
                         raise ValueError(f"not the architecture that is drawn as number {sample.index}")
                 except (ValueError, RecursionError, csv.Error, UsageError) as error:
-                    raise InputFileError(path, f"{error}; --fresh begins again", row=row) from None
+                    raise InputFileError(path, f"{error}: start over with --fresh", row=row) from None
                 if sample is not None and sample.index in wanted:
                     found.setdefault(sample.index, sample)
         return found
 
 
 def _whole_lines(path: Path) -> bytes:
-    """What is in a file, without a last line that was cut short."""
+    """The content of a file without an incomplete last line."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -220,14 +219,14 @@ class _Shard:
             raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
         if not try_lock(self._file.fileno()):
             self._file.close()
-            raise UsageError(f"{path} is being written by another run; wait for it or take another --out")
+            raise UsageError(f"another run is writing {path}: wait for it, or choose another --out")
         end = len(_whole_lines(path))
         self._file.truncate(end)
         if end == 0:
             self._write(COLUMNS)
 
     def append(self, sample: Sample) -> None:
-        """Down to the disk. Raises `UsageError`."""
+        """Write and sync to disk. Raises `UsageError`."""
         text = json.dumps(sample.architecture.to_json(), separators=(",", ":"))
         self._write((sample.index, repr(sample.accuracy), sample.images, text))
 

@@ -1,8 +1,7 @@
-"""How accurate a subnet is: cut out, BatchNorm recalibrated, run on images it was not trained on.
+"""The accuracy of a subnet: cut out, BatchNorm recalibrated, run on images that it was not trained on.
 
-On a CPU the network runs in onnxruntime, as it will on a device: with BatchNorm folded into the
-convolutions that takes about half the time that torch needs, or less, and gives the same answers.
-`benchmarks/evaluation.py` measures it.
+On a CPU the network runs in onnxruntime, as on a device. With BatchNorm folded into the convolutions this
+takes at most about half the time of torch and gives the same classes (`benchmarks/evaluation.py`).
 """
 
 from __future__ import annotations
@@ -27,35 +26,35 @@ from ofa_search.supernet.recalibration import recalibrate
 from ofa_search.supernet.supernet import Supernet
 
 BATCH = 250
-#: Activations of so few images stay in the caches of a processor.
+#: The activations of a batch of this size stay in the caches of a processor.
 ONNX_BATCH = 50
-#: Prepared images of all resolutions are kept if they take no more than this.
+#: Prepared images of all resolutions are kept in memory if they take no more than this.
 KEPT_BYTES = 1 << 29
-#: Training images for the BatchNorm statistics of a subnet, drawn by this seed.
+#: The number of training images for the BatchNorm statistics of a subnet, and the seed that draws them.
 CALIBRATION_IMAGES, CALIBRATION_SEED = 1000, 0
-#: The subnets by which a supernet is watched.
+#: The subnets whose accuracies are logged during the training of a supernet.
 REPRESENTATIVES = ("smallest", "middle", "largest")
 
 
 def representatives(space: SearchSpace) -> dict[str, Architecture]:
-    """The smallest, a middle and the largest subnet, by which training is watched."""
+    """The smallest, a middle and the largest subnet."""
     middle = space.from_values([sorted(gene.choices)[len(gene.choices) // 2] for gene in space.genes])
     return dict(zip(REPRESENTATIVES, (space.smallest, middle, space.largest), strict=True))
 
 
 def calibration_images(training: Images, count: int = CALIBRATION_IMAGES) -> Images:
-    """The training images that BatchNorm statistics are taken from: always the same ones."""
+    """The training images for BatchNorm statistics: always the same ones."""
     rng = np.random.default_rng([CALIBRATION_SEED, len(training)])
     return training.take(rng.choice(len(training), min(count, len(training)), replace=False))
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Where its parameters are."""
+    """The device of its parameters."""
     return next(module.parameters()).device
 
 
 def calibration_of(carried: Calibration) -> Images | StatisticsTable:
-    """What a supernet's file carries, as the functions here take it."""
+    """The calibration in a supernet file, as the functions here take it."""
     if isinstance(carried, StatisticsTable):
         return carried
     pixels = torch.tensor(carried)
@@ -84,7 +83,7 @@ class CalibratedSubnets:
         return network
 
     def weights(self, architecture: Architecture) -> Weights:
-        """The same in numpy: what the exporters take. Where a table is given, no module is made."""
+        """The weights of the same subnet in numpy. With a table, no module is made."""
         if isinstance(self._by, StatisticsTable):
             return self._by.applied(self.supernet.space.layout(architecture), self.supernet.weights(architecture))
         return to_weights(self.network(architecture))
@@ -111,7 +110,7 @@ def subnet_accuracy(
 class Evaluator:
     """The accuracies of many subnets of one supernet on the same images, on the device of the supernet.
 
-    What subnets of one resolution have in common, the prepared images, is made once if it is small.
+    Subnets of the same resolution share the prepared images, if these are small enough to be kept.
     """
 
     def __init__(self, supernet: Supernet, calibration: Images | StatisticsTable, images: Images) -> None:
@@ -160,12 +159,12 @@ def _top1(classes: Tensor, images: Images) -> float:
 
 @torch.inference_mode()
 def torch_classes(network: nn.Module, inputs: Iterable[Tensor]) -> Tensor:
-    """The classes (N,) that a network finds for batches of inputs."""
+    """The predicted classes (N,) for batches of inputs."""
     return torch.cat([network(batch).argmax(1) for batch in inputs])
 
 
 def onnx_classes(layout: Layout, weights: Weights, inputs: Iterable[Tensor]) -> Tensor:
-    """The same for a network of that layout, run by onnxruntime on as many threads as torch has.
+    """The same for a network of that layout, run by onnxruntime with as many threads as torch uses.
 
     Batches are (ONNX_BATCH, 3, R, R), of which the last may be smaller.
     """

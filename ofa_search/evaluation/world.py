@@ -1,4 +1,4 @@
-"""Several processes that train together: what torchrun tells them, and gradients that are averaged."""
+"""Several processes that train together, started by torchrun, and the averages of their gradients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, distributed, nn
 
 from ofa_profiler.errors import UsageError
 
-#: The others may have to wait for one that decodes a large data set.
+#: The other processes wait while one decodes a large data set.
 _PATIENCE = timedelta(hours=12)
 
 
@@ -28,7 +28,7 @@ class World:
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Whether this is the process that writes files and messages."""
         return self.rank == 0
 
     def average(self, tensors: Iterable[Tensor]) -> None:
@@ -44,7 +44,7 @@ class World:
             tensor.copy_(part.view_as(tensor))
 
     def average_gradients(self, module: nn.Module) -> None:
-        """Average the gradients that this step has made."""
+        """Average the gradients of this step."""
         self.average(parameter.grad for parameter in module.parameters() if parameter.grad is not None)
 
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
@@ -65,13 +65,13 @@ class World:
         return slice(self.rank * size // self.size, (self.rank + 1) * size // self.size)
 
     def wait(self) -> None:
-        """Until all processes have come here."""
+        """Wait until all processes are here."""
         if self.size > 1:
             distributed.barrier()
 
     @contextmanager
     def one_first(self) -> Iterator[None]:
-        """Do something on one process of each host, then on the others: they find what it has cached."""
+        """Run the block on one process of each host, then on the others, which find what the first has cached."""
         if self.local_rank:
             self.wait()
         yield
@@ -80,7 +80,7 @@ class World:
 
 
 def pick_device(name: str, local_rank: int = 0) -> torch.device:
-    """`auto`, `cpu`, `cuda` or `cuda:N` as a device. Raises `UsageError` for one that is not there."""
+    """`auto`, `cpu`, `cuda` or `cuda:N` as a device. Raises `UsageError` for a device that does not exist."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cpu":
@@ -88,20 +88,20 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
     kind, _, number = name.partition(":")
     index = int(number) if number.isdigit() else local_rank
     if kind != "cuda" or (":" in name and not number.isdigit()):
-        raise UsageError(f"--device {name}: one of auto, cpu, cuda, cuda:N")
+        raise UsageError(f"--device {name} is not one of auto, cpu, cuda, cuda:N")
     if not torch.cuda.is_available() or index >= torch.cuda.device_count():
         raise UsageError(f"--device {name}: torch sees {torch.cuda.device_count()} GPUs here")
     return torch.device("cuda", index)
 
 
 def own_rank() -> int:
-    """The number of this process among those that torchrun has started; 0 for one that is alone."""
+    """The number of this process among those that torchrun has started; 0 for a single process."""
     return _from_environment("RANK", 0)
 
 
 @contextmanager
 def join_world(device: str) -> Iterator[World]:
-    """Take part in what torchrun has started, or be alone."""
+    """Join the other processes that torchrun has started, if there are any."""
     size = _from_environment("WORLD_SIZE", 1)
     if size == 1:
         yield World(0, 1, pick_device(device))
@@ -113,7 +113,8 @@ def join_world(device: str) -> Iterator[World]:
     try:
         distributed.init_process_group("nccl" if where.type == "cuda" else "gloo", timeout=_PATIENCE)
     except (RuntimeError, ValueError) as error:
-        raise UsageError(f"cannot meet the other {size - 1} processes: {str(error).splitlines()[0][:160]}") from error
+        reason = str(error).splitlines()[0][:160]
+        raise UsageError(f"cannot connect to the other {size - 1} processes: {reason}") from error
     try:
         yield World(distributed.get_rank(), size, where, local_rank)
     finally:
@@ -123,5 +124,5 @@ def join_world(device: str) -> Iterator[World]:
 def _from_environment(name: str, otherwise: int) -> int:
     text = os.environ.get(name, str(otherwise))
     if not (text.isascii() and text.isdigit()):
-        raise UsageError(f"{name}={text!r} in the environment is not a whole number; it is torchrun that sets it")
+        raise UsageError(f"{name}={text!r} in the environment is not a whole number; torchrun sets it")
     return int(text)

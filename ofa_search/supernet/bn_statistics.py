@@ -1,15 +1,15 @@
-"""BatchNorm statistics of subnets, looked up instead of measured again: no image is needed.
+"""BatchNorm statistics of subnets, looked up in a table instead of measured with images.
 
-Every subnet needs BatchNorm statistics of its own (`recalibrate`). But what a BatchNorm sees hardly
-depends on most of the choices: the branches of a network are normalised, so what matters is
+Every subnet needs BatchNorm statistics of its own (`recalibrate`). But the input of a BatchNorm hardly
+depends on most of the choices, because the branches of a network are normalised. It depends on
 
-- the resolution, and after which slot the op comes (how deep the stage before it was),
+- the resolution, and the slot before the op (the depth of the stage before it),
 - the kernel sizes inside the op up to this layer,
-- the width inside the op, and that only for layers that mix channels: a channel of an expansion or of a
-  depthwise convolution is the same whether or not there are others behind it.
+- the width inside the op, and only for layers that mix channels: a channel of an expansion or of a
+  depthwise convolution is the same for any number of channels after it.
 
-So statistics that were measured on some hundred subnets, averaged by these few, serve all subnets. That
-is what a supernet file carries when its training images may not be passed on.
+So statistics that were measured on a few hundred subnets and averaged by these keys serve all subnets. A
+supernet file contains such a table when its training images may not be published.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class StatisticsTable:
     entries: Mapping[str, NDArray[np.float32]]
 
     def applied(self, layout: Layout, weights: Weights) -> dict[str, Array]:
-        """The weights of a network with the statistics of this table.
+        """The weights of a network, with the statistics of this table.
 
-        Raises `UsageError` when the table has none for one of its layers.
+        Raises `UsageError` when the table lacks a layer of the network.
         """
         changed = dict(weights)
         for resolution, name, keys, channels in _norms(layout):
@@ -57,7 +57,7 @@ class StatisticsSum:
         self._counts: dict[str, NDArray[np.float64]] = {}
 
     def add(self, layout: Layout, weights: Weights) -> None:
-        """Take in a network whose BatchNorm statistics are its own."""
+        """Add a network whose BatchNorm statistics are its own."""
         for _, name, keys, channels in _norms(layout):
             values = np.stack([weights[f"{name}.bn.{field}"] for field in _FIELDS])
             for key in keys:
@@ -97,24 +97,24 @@ def _norms(layout: Layout) -> Iterator[tuple[int, str, tuple[str, str], int]]:
     for slot, op in layout:
         for layer, inside in _inside(op):
             name = f"{slot}.{layer.name}"
-            # Where the op never came after that one at this size, the mean over what it came after must do.
+            # The second key, a mean over all preceding slots, serves where the exact one was never measured.
             keys = (f"{name}|{resolution}|{inside}|{before}", f"{name}|{resolution}|{inside}")
             yield resolution, name, keys, layer.out_channels
         before = slot
 
 
 def covered(layout: Layout) -> list[tuple[str, int]]:
-    """What a network adds to a table: general keys, with the number of channels that it has statistics of."""
+    """What a network adds to a table: general keys, with the number of channels."""
     return [(keys[1], channels) for _, _, keys, channels in _norms(layout)]
 
 
 def needed(slot: str, op: Op, resolution: int) -> list[tuple[str, int]]:
-    """What a table must have for an op in that place of a network of that resolution."""
+    """What a table must have for an op in that slot at that resolution."""
     return [(f"{slot}.{layer.name}|{resolution}|{inside}", layer.out_channels) for layer, inside in _inside(op)]
 
 
 def _inside(op: Op) -> Iterator[tuple[Conv, str]]:
-    """The layers of an op that have a BatchNorm, with what its statistics depend on inside the op."""
+    """The layers of an op that have a BatchNorm, each with the part of its key that is inside the op."""
     for layers in (op.layers, op.shortcut or ()):
         kernel_sizes: list[int] = []
         for position, layer in enumerate(layers):

@@ -1,4 +1,4 @@
-"""What a supernet file of ours says about itself, read without its weights and without torch."""
+"""The description in a supernet file of ours, read without the weights."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ METADATA_KEY = "supernet"
 
 @dataclass(frozen=True)
 class Description:
-    """Of a supernet: its space, with as many classes as it has, and the whole JSON.
+    """The space of a supernet, with its number of classes, and the whole JSON.
 
-    `labels` names the classes, in order; `accuracy` is what was measured on it. None, empty: not said.
+    `labels` names the classes in order, or is None. `accuracy` is what was measured on the supernet, or empty.
     """
 
     space: SearchSpace
@@ -32,19 +32,19 @@ class Description:
 
 
 def weights_path(path: Path) -> Path:
-    """The file that is meant: `NAME.json` stands for the `NAME.safetensors` beside it."""
+    """The weights file: for `NAME.json` the `NAME.safetensors` beside it, else the path itself."""
     return path.with_suffix(SUFFIX) if path.suffix == ".json" else path
 
 
 def read_description(path: Path) -> Description:
-    """The description that `save_supernet` put into the file. Raises `InputFileError`."""
+    """The description that `write_checkpoint` put into the file. Raises `InputFileError`."""
     try:
         with safe_open(path, framework="np") as file:
             text = (file.metadata() or {}).get(METADATA_KEY)
     except (SafetensorError, OSError) as error:
         raise InputFileError(path, f"not a safetensors file, or cut short ({one_line(error)})") from error
     try:
-        # NaN is no JSON, and could not be passed on as such.
+        # NaN is not JSON, and documents that repeat the description must be JSON.
         data = json.loads(text, parse_constant=lambda _name: None) if text is not None else None
     except (ValueError, RecursionError):
         data = None

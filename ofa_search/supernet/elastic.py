@@ -26,7 +26,7 @@ L = TypeVar("L", bound=Layer)
 
 
 class ElasticLayer(nn.Module, ABC, Generic[L]):
-    """Can be any one of the layers that it was made for."""
+    """Serves every layer that it was made for."""
 
     @abstractmethod
     def forward(self, x: Tensor, layer: L) -> Tensor:
@@ -65,7 +65,7 @@ class ElasticKernel(ElasticLayer[Conv]):
 
     @torch.no_grad()
     def begin_as_smallest(self) -> None:
-        """Let every choice compute what the smallest does: zero what larger ones add to it."""
+        """Let every choice compute what the smallest does: zero the weights that larger ones add."""
         self.weight[:, self.least_inputs :] = 0.0
         if border := (self.kernel_sizes[0] - self.kernel_sizes[-1]) // 2:
             centre = self.weight[:, :, border:-border, border:-border]
@@ -91,7 +91,7 @@ class ElasticBatchNorm(nn.Module):
 
     In training mode it normalises with the statistics of the batch, and moves the running statistics of
     the channels in use towards them by `momentum`. Every subnet has statistics of its own, so the
-    running ones are a mixture over the subnets that were trained lately: a subnet wants `recalibrate`.
+    running ones are a mixture over the recently trained subnets. An extracted subnet needs `recalibrate`.
     """
 
     running_mean: Tensor
@@ -130,7 +130,7 @@ class ElasticConv(ElasticLayer[Conv]):
 
 
 class ElasticSqueezeExcite(ElasticLayer[SqueezeExcite]):
-    """Channel attention. Its width in between follows the channels."""
+    """Channel attention. The width between its two convolutions follows from the channels."""
 
     def __init__(self, choices: Sequence[SqueezeExcite]) -> None:
         super().__init__()
@@ -179,7 +179,7 @@ class ElasticLinear(ElasticLayer[Linear]):
 
 
 class SharedLayer(ElasticLayer[Layer]):
-    """A layer without parameters: the plain module serves all choices."""
+    """A layer without parameters: one plain module serves all choices."""
 
     def __init__(self, choices: Sequence[Layer]) -> None:
         super().__init__()
@@ -198,7 +198,7 @@ _ELASTIC: dict[type[Layer], type[ElasticLayer[Any]]] = {
 
 
 class ElasticOp(nn.Module):
-    """Any one of the ops that a slot of a space can hold; one child per layer."""
+    """Serves every op that a slot of a space can hold; one child per layer."""
 
     def __init__(self, choices: Sequence[Op]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""How the OFA authors' supernets name their weights."""
+"""The names of the weights in the OFA authors' supernets."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _MODULES = {
 def simplified(name: str) -> str:
     """A name in the form that newer and older files share.
 
-    Their elastic layers wrap plain ones of the same name (`conv.conv.weight`), which loses the doubled
-    part; blocks of older files call their body `mobile_inverted_conv`, those of newer ones `conv`.
+    Elastic layers wrap plain ones of the same name (`conv.conv.weight`): the repeated part is dropped.
+    Blocks of older files call their body `mobile_inverted_conv`, those of newer files `conv`.
     """
     parts = ("conv" if part == "mobile_inverted_conv" else part for part in name.split("."))
     return ".".join(part for part, _ in groupby(parts))

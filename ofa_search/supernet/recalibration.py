@@ -1,4 +1,4 @@
-"""BatchNorm statistics of one subnet, measured instead of inherited."""
+"""Measures the BatchNorm statistics of one subnet."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ofa_profiler.errors import UsageError
 def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
     """Replace the BatchNorm statistics of an extracted subnet by those of `batches`, in place.
 
-    A supernet's running statistics mix those of all subnets; without this a subnet loses most of its
+    A supernet's running statistics mix those of all subnets, and a subnet with them loses most of its
     accuracy. `batches` are images (N, 3, R, R), preprocessed as for inference, at the resolution of the
     subnet; a few hundred training images are enough. Mean and variance are averaged over the batches,
     each weighted by its size. The network is left in eval mode. Raises `UsageError` without a batch.

@@ -1,5 +1,6 @@
-"""Channel importance: before narrower subnets are trained, the channels that they keep are made the
-most important ones (arXiv 1908.09791, section 3.3: the L1 norm of the weights that read a channel).
+"""Sorts channels by importance before narrower subnets are trained, so that these keep the most important ones.
+
+The importance of a channel is the L1 norm of the weights that read it (arXiv 1908.09791, section 3.3).
 """
 
 from __future__ import annotations
@@ -21,9 +22,8 @@ def sort_channels(supernet: Supernet, keep: Sequence[Architecture] = ()) -> None
     """Reorder the channels inside the blocks by falling importance.
 
     The largest network computes the same as before, and so does every architecture in `keep`: channels
-    change places only among those that a kept architecture uses, or leaves out, together. So before
-    each phase that adds a narrower expand ratio, `keep` names one architecture for each ratio that was
-    trained already.
+    only change places if all kept architectures use both or neither of them. So before each phase that
+    adds a narrower expand ratio, `keep` names one architecture for each ratio that was trained before.
     """
     kept = [dict(supernet.space.layout(architecture)) for architecture in (supernet.space.largest, *keep)]
     for slot, op in kept[0].items():
@@ -36,7 +36,7 @@ def _is_dense(layer: object) -> bool:
 
 
 def _sort_op(elastic: ElasticOp, kept: Sequence[Op]) -> None:
-    """Walk backwards: a dense convolution gives its inputs an order, which what comes before follows."""
+    """Go backwards: a dense convolution determines the order of its inputs, and the layers before it follow."""
     order: Tensor | None = None
     for position in reversed(range(len(kept[0].layers))):
         layers = [op.layers[position] for op in kept]

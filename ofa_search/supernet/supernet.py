@@ -42,10 +42,10 @@ class Supernet(nn.Module):
     def forward(self, images: Tensor, architecture: Architecture) -> Tensor:
         """Logits (N, classes) of the subnet `architecture` for images (N, 3, H, W).
 
-        The size of the images is free; `architecture.resolution` says what the subnet is meant for.
-        Nothing is remembered between calls, so several subnets can run before one backward pass.
+        Images of any size are allowed; `architecture.resolution` is the size that the subnet is made for.
+        A call keeps no state, so several subnets can run before one backward pass.
         """
-        # Convolutions train fastest in this format, on CPUs and GPUs; for inference the caller knows best.
+        # Convolutions train fastest in this format. For inference, the caller chooses the format.
         x = images.contiguous(memory_format=torch.channels_last) if self.training else images
         for slot, op in self.space.layout(architecture):
             x = self.elastic_op(slot)(x, op)

@@ -1,1 +1,1 @@
-"""Training: supernets by schedules of phases, single networks, and the data both learn from."""
+"""Training: supernets by schedules of phases, and single networks."""

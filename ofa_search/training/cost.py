@@ -1,7 +1,7 @@
-"""What a training costs: multiply-accumulates in passes through networks.
+"""The cost of a training in multiply-accumulates.
 
-A step forward and backward counts three times a pass forward: that, the gradients of the inputs, and those of the
-weights.
+Training a network on an image costs three forward passes: the pass itself, the gradients of the inputs, and the
+gradients of the weights.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ofa_profiler.spaces import SearchSpace
 from ofa_search.training.schedule import Phase, Schedule
 
 TRAINED, ASKED = 3, 1
-#: Enough for a time that is shown to people, and for what is compared.
+#: Draws for an estimate of time, and for numbers that are compared.
 FEW, MANY = 20, 300
 
 
@@ -26,7 +26,7 @@ def macs_per_image(space: SearchSpace, schedule: Schedule) -> float:
 
 
 def phase_macs(space: SearchSpace, phase: Phase, draws: int = FEW) -> float:
-    """The same of one phase. What it draws is drawn here too, `draws` times: an estimate, always the same."""
+    """The same for one phase, estimated from `draws` steps drawn with a fixed seed."""
     rng = np.random.default_rng(0)
     total = 0.0
     for _ in range(draws):
@@ -37,7 +37,7 @@ def phase_macs(space: SearchSpace, phase: Phase, draws: int = FEW) -> float:
 
 
 def _macs(space: SearchSpace, architecture: Architecture, resolution: int) -> float:
-    """At any resolution, also one that no subnet is searched at."""
+    """At any resolution, also one that the space does not have."""
     return _own_macs(space, architecture) * (resolution / architecture.resolution) ** 2
 
 
@@ -47,9 +47,9 @@ def _own_macs(space: SearchSpace, architecture: Architecture) -> int:
 
 
 def part_done(schedule: Schedule, costs: Sequence[float], progress: float) -> float:
-    """The part of the whole cost, in [0, 1], that is behind a training at `progress` in [0, 1] of its steps.
+    """The fraction of the total cost that is done after the fraction `progress` of the steps.
 
-    `costs`: what a step of each phase costs, in any unit.
+    `costs`: the cost of a step of each phase, in any unit.
     """
     start = done = 0.0
     for phase, cost in zip(schedule.phases, costs, strict=True):

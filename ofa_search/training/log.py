@@ -16,7 +16,7 @@ COLUMNS = ("step", "epoch", "phase", "learning_rate", "loss", "largest_loss", "i
 
 
 class TrainingLog:
-    """Rows by step. What was written after the point that a training goes on from is dropped."""
+    """Rows by step. A resumed training drops the rows after the step at which it resumes."""
 
     def __init__(self, path: Path, step: int, watched: Sequence[str]) -> None:
         self.path, self.columns = path, (*COLUMNS, *watched)

@@ -1,4 +1,4 @@
-"""A training from its first step to its last, in a folder that it can go on from."""
+"""A training from its first step to its last, in a folder from which it can be resumed."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ LOCK = ".training.lock"
 #: Steps between two rows of the log. The training is saved at rows only, so no mean of a row is lost.
 LOG_STEPS = 20
 SAVE_EVERY_S = 60.0
-#: What a supernet's file carries for the BatchNorm statistics of its subnets.
+#: What a supernet file contains for the BatchNorm statistics of its subnets.
 IMAGES, TABLE = "images", "table"
-#: So many images, or fewer if they would take more room than this.
+#: The most images, and the most bytes, that a supernet file contains.
 CARRIED_IMAGES, CARRIED_BYTES = 500, 32 << 20
-#: Accuracies are measured after every epoch, but not much more often than this in all.
+#: Accuracies are measured after every epoch, but in long trainings about this often in total.
 MOST_MEASURED = 20
-#: Held-out images by which training is watched; all of them count at the end.
+#: Held-out images for the accuracies in the log. At the end, all of them are used.
 WATCHED = 1000
 
 Tell = Callable[["Report"], None]
@@ -49,7 +49,7 @@ Tell = Callable[["Report"], None]
 
 @dataclass(frozen=True)
 class Report:
-    """Where a training is: for a progress line."""
+    """The progress of a training."""
 
     step: int
     steps: int
@@ -69,10 +69,10 @@ def train_supernet(
     fresh: bool = False,
     tell: Tell = lambda _report: None,
 ) -> Path | None:
-    """Train, or go on training, in folder `out` -> the supernet's file, in the leading process (else None).
+    """Train in folder `out`, or resume there -> the supernet's file, in the leading process (else None).
 
-    For the BatchNorm statistics of its subnets the file carries some of the training images (`carry` is
-    IMAGES), or, where these may not be passed on, a table of statistics (TABLE).
+    The file contains some of the training images for the BatchNorm statistics of its subnets (`carry` is
+    IMAGES), or a table of statistics (TABLE) where the images may not be published.
 
     Raises `InputFileError` when `out` holds a training with other options.
     """
@@ -95,7 +95,7 @@ def train_supernet(
 def _carried(
     supernet: Supernet, training: Images, carry: str, world: World, tell: Tell
 ) -> tuple[Calibration, dict[str, Any]]:
-    """What calibrates subnets, and what is to be said of it. All processes take part."""
+    """What calibrates subnets, and its description. All processes take part."""
     if carry == IMAGES:
         count = max(1, min(CARRIED_IMAGES, CARRIED_BYTES // training.pixels[0].numel()))
         images = calibration_images(training, count)
@@ -111,13 +111,13 @@ def _carried(
 
 
 def run_training(trainer: Trainer, data: DataSplit, out: Path, *, fresh: bool, tell: Tell) -> dict[str, Any]:
-    """Do all steps that are left, those that `out` holds being done -> what was trained and how.
+    """Resume from what `out` holds and do the remaining steps -> what was trained and how.
 
-    All processes leave together. Raises `InputFileError` when `out` holds a training with other options,
+    All processes return together. Raises `InputFileError` when `out` holds a training with other options,
     `UsageError` when another run trains there.
     """
     world = trainer.world
-    # As the file will give it back: tuples become lists.
+    # As it is read back from the file: tuples become lists.
     description: dict[str, Any] = json.loads(json.dumps(trainer.description(len(data.held_out))))
     with _alone(out, world):
         _begin(trainer, description, out, fresh)
@@ -146,7 +146,7 @@ def _alone(out: Path, world: World) -> Iterator[None]:
             except OSError as error:
                 raise UsageError(f"cannot write {error.filename or out}: {error.strerror or error}") from error
         if not (world.agree(free) and free):
-            raise UsageError(f"another run trains in {out}; wait for it or take another --out")
+            raise UsageError(f"another run is training in {out}: wait for it, or choose another --out")
         yield
 
 
@@ -168,8 +168,8 @@ def _saved(path: Path, description: Mapping[str, Any]) -> TrainingState:
         name = differing[0]
         raise InputFileError(
             path,
-            f"is of a training with another {name} ({_short(state.options.get(name))}, now "
-            f"{_short(description[name])}); take another --out, or --fresh to begin again",
+            f"belongs to a training with another {name} ({_short(state.options.get(name))}, now "
+            f"{_short(description[name])}): choose another --out, or start over with --fresh",
         )
     return state
 
@@ -180,7 +180,7 @@ def _short(value: object) -> str:
 
 
 class _Watch:
-    """Rows of the log and the progress line, in the leading process; nothing in the others."""
+    """Writes the log and reports progress in the leading process; does nothing in the others."""
 
     def __init__(self, trainer: Trainer, data: DataSplit, log: TrainingLog | None, tell: Tell) -> None:
         self.trainer, self.log, self.tell = trainer, log, tell
@@ -195,11 +195,11 @@ class _Watch:
 
     @property
     def at_row(self) -> bool:
-        """Whether the step that was just done ends a row."""
+        """Whether the last step completes a row of the log."""
         return self.trainer.step % LOG_STEPS == 0 or self.trainer.step == self.trainer.steps
 
     def after(self, measured: dict[str, float]) -> None:
-        """Take in what a step gave."""
+        """Record the losses of a step."""
         if self.log is None:
             return
         self.sums.append(measured)
@@ -211,7 +211,7 @@ class _Watch:
         self.tell(Report(trainer.step, trainer.steps, self._left_s(), self.words))
 
     def _left_s(self) -> float | None:
-        """By the cost of the steps: one of a late phase can take ten times as long as one of the first."""
+        """Estimated from the costs of the steps, because a late step can take ten times as long as an early one."""
         trainer = self.trainer
         if trainer.step - self.first_step < 10:
             return None
@@ -225,7 +225,7 @@ class _Watch:
         now = time.monotonic()
         count = len(self.sums)
         mean = {name: sum(m[name] for m in self.sums) / count for name in self.sums[0]}
-        # The phase of the step that was just done, not of the next one.
+        # The phase of the last step, not of the next one.
         phase = trainer.schedule.phases[trainer.schedule.at((trainer.step - 1) / trainer.steps)[0]]
         row: dict[str, object] = {
             "step": trainer.step,

@@ -1,14 +1,14 @@
-"""Schedules: how a supernet is trained, as a table of phases. Data, not code: YAML files in `schedules/`.
+"""Schedules: the phases of the training of a supernet, as YAML files in `schedules/`.
 
-    epochs: 40                      passes over the data, all phases together, unless the user says otherwise
+    epochs: 40                      passes over the data, all phases together, unless --epochs is given
     phases:
       - name: full
         share: 0.5                  of the epochs
-        resolutions: [24]           drawn from for every batch; left out: those of the space
-        open: {kernel_size: 1}      how many of the largest choices of a kind are open; left out: all of them
+        resolutions: [24]           one is drawn for every batch; default: those of the space
+        open: {kernel_size: 1}      how many of the largest choices of a kind are open; default: all
         largest: true               every step trains the largest subnet that is open,
         smallest: false             the smallest one,
-        random: 0                   and so many drawn evenly
+        random: 0                   and this number of randomly drawn ones
         teacher: none               of all but the largest: none (labels), largest (its outputs in this very
                                     step), full (the full network as it was before the first such phase)
         labels: 0.0                 weight of the labels beside a teacher
@@ -44,7 +44,7 @@ _MOST = 4096
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training; see the module's table."""
+    """A part of a training; the module's docstring describes the fields."""
 
     name: str
     share: float
@@ -70,7 +70,7 @@ class Phase:
         return choices
 
     def subnets(self, space: SearchSpace, rng: np.random.Generator) -> list[Architecture]:
-        """The architectures of one step; the largest comes first if there is one."""
+        """The architectures of one step; the largest is the first if it is trained."""
         choices = self.open_choices(space)
         values = [[c[-1] for c in choices]] if self.largest else []
         values += [[c[0] for c in choices]] if self.smallest else []
@@ -80,14 +80,14 @@ class Phase:
 
 @dataclass(frozen=True)
 class Schedule:
-    """A name, the usual length in epochs, and phases whose shares add up to 1."""
+    """A name, the default length in epochs, and phases whose shares add up to 1."""
 
     name: str
     epochs: float
     phases: tuple[Phase, ...]
 
     def at(self, progress: float) -> tuple[int, float]:
-        """Phase number, and how far it has got in [0, 1), when `progress` in [0, 1) of the training is done."""
+        """The number of the phase and the position in it, in [0, 1), at `progress` in [0, 1) of the training."""
         start = 0.0
         for number, phase in enumerate(self.phases):
             if progress < start + phase.share or number == len(self.phases) - 1:
@@ -116,7 +116,7 @@ def load_schedule(name: str) -> Schedule:
     if not phases or abs(sum(phase.share for phase in phases) - 1) > 1e-6:
         raise InputFileError(path, "the shares of the phases do not add up to 1")
     if phases[0].teacher == "full":
-        raise InputFileError(path, "the first phase cannot have the teacher `full`: it is what that phase makes")
+        raise InputFileError(path, "the first phase cannot have the teacher `full`: no network is trained before it")
     return Schedule(path.stem, _number(path, "epochs", data["epochs"]), phases)
 
 

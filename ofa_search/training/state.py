@@ -1,4 +1,4 @@
-"""What training needs to go on after any interruption: weights, momenta, the teacher, and the step number.
+"""What resumes a training after any interruption: weights, momenta, the teacher, and the step number.
 
 Everything random is drawn from the seed and the step number, so there is no generator to save.
 """
@@ -23,7 +23,7 @@ _METADATA_KEY = "training"
 
 @dataclass(frozen=True)
 class TrainingState:
-    """`options` say what is trained and how; only a run with the same ones may go on from here."""
+    """`options` describe what is trained and how. Only a run with the same options may resume from this state."""
 
     step: int
     options: Mapping[str, Any]
@@ -45,7 +45,7 @@ class TrainingState:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
             return TrainingState(int(data["step"]), data["options"], tensors)
         except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise InputFileError(path, "not a saved training, or damaged; --fresh starts again") from error
+            raise InputFileError(path, "not a saved training, or damaged: start over with --fresh") from error
 
 
 def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The training of one network of a space: cut out of a supernet, or from the weights that a supernet begins with."""
+"""The training of one network of a space, cut out of a trained supernet or of an untrained one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ACCURACY = "accuracy"
 
 @dataclass(frozen=True)
 class Start:
-    """A network to begin with, and where it came from: JSON that differs for other weights."""
+    """A network to start with, and its origin: JSON that differs for other weights."""
 
     architecture: Architecture
     network: StaticNetwork
@@ -36,14 +36,14 @@ class Start:
 
 
 def from_scratch(space: SearchSpace, architecture: Architecture, seed: int) -> Start:
-    """The subnet of a supernet that has not learned anything: so it begins like one, and learns alone."""
+    """The subnet of an untrained supernet, so that it starts like one but is trained alone."""
     return Start(architecture, new_supernet(space, seed).extract(architecture), {"start": "scratch"})
 
 
 def from_supernet(
     space: SearchSpace, architecture: Architecture, supernet: Supernet, identity: str, seed: int, *, new_classes: bool
 ) -> Start:
-    """The subnet of `supernet`; with `new_classes` its classifier is a new one, for those of `space`."""
+    """The subnet of `supernet`. With `new_classes` it gets a new classifier for the classes of `space`."""
     weights = supernet.weights(architecture)
     if new_classes:
         classifier = space.slots[-1].name + "."
@@ -55,7 +55,7 @@ def from_supernet(
 
 
 def subnet_schedule(epochs: float, *, distill: bool) -> Schedule:
-    """A short warm-up, then a learning rate that falls to zero; with a teacher, it counts as much as the labels."""
+    """A short warm-up, then a learning rate that falls to zero. A teacher counts as much as the labels."""
     taught = {"teacher": "full", "labels": 1.0} if distill else {}
     warm_up = Phase("warm-up", 0.1, learning_rate=(0.1, 1.0), **taught)  # type: ignore[arg-type]
     return Schedule("subnet", epochs, (warm_up, Phase("all", 0.9, learning_rate=(1.0, 0.0), **taught)))  # type: ignore[arg-type]
@@ -95,11 +95,11 @@ class SubnetTrainer(Trainer):
         return [loss.detach()]
 
     def _new_teacher(self) -> nn.Module:
-        assert self.teacher is not None, "it was made with the trainer, which has the same options"
+        assert self.teacher is not None, "made together with the trainer"
         return self.teacher
 
     def finished(self, calibration: Images) -> StaticNetwork:
-        """A copy of the network as it is now, with BatchNorm statistics of the calibration images, in eval mode."""
+        """A copy of the current network with BatchNorm statistics of the calibration images, in eval mode."""
         network = deepcopy(self.subnet)
         resolution = self.architecture.resolution
         recalibrate(network, (self._inputs(pixels, resolution) for pixels, _ in calibration.batches(BATCH)))

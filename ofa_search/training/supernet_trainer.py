@@ -1,4 +1,4 @@
-"""The training of a supernet: which subnets learn in a step, and from whom."""
+"""The training of a supernet: which subnets are trained in a step, and by which teacher."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ofa_search.training.trainer import SUBNETS, Trainer, TrainingOptions, betwe
 
 
 class SupernetTrainer(Trainer):
-    """Subnets of every step share its batch, and their gradients are added up."""
+    """The subnets of a step share its batch, and their gradients are added up."""
 
     what = "supernet"
 
@@ -41,7 +41,7 @@ class SupernetTrainer(Trainer):
     def _backward_of(
         self, phase: Phase, subnets: list[Architecture], inputs: Tensor, labels: Tensor, subnet_rate: float
     ) -> list[Tensor]:
-        """One subnet at a time, so that one at a time is in memory."""
+        """Subnets run one after the other, so that only one is in memory."""
         soft = self._teach(inputs) if phase.teacher == "full" else None
         losses = []
         for position, architecture in enumerate(subnets):
@@ -67,12 +67,12 @@ class SupernetTrainer(Trainer):
         phase = self.schedule.phases[number]
         if phase.teacher == "full" and self.teacher is None:
             self.teacher = self._new_teacher()
-            # Each process has BatchNorm statistics of its own images; those of the first are the ones that are saved.
+            # Each process has BatchNorm statistics of its own images. Only those of the first are saved.
             self.world.broadcast(self.teacher.state_dict().values())
         if phase.sort:
             before = self.schedule.phases[number - 1].open_choices(self.space)
             sort_channels(self.supernet, _kept(self.space, before))
-            # Momenta belong to the channels that they were gathered for.
+            # The momenta belong to the old order of the channels.
             self.optimizer.state.clear()
 
     def _new_teacher(self) -> nn.Module:
@@ -86,12 +86,12 @@ class SupernetTrainer(Trainer):
 
 
 def new_supernet(space: SearchSpace, seed: int) -> Supernet:
-    """The weights that every training with this seed begins with.
+    """The initial weights of every training with this seed.
 
-    Every block that has a shortcut adds nothing at first (arXiv 1706.02677, section 5.1): deep networks
-    then learn from the first step on. Nor do wider layers and larger kernels add anything to what the
-    narrowest layers and smallest kernels compute. So all subnets begin as the smallest one, and a
-    schedule may train that one first and go on with the others, which then know what it has learned.
+    A block with a shortcut adds nothing at first (arXiv 1706.02677, section 5.1), so deep networks learn
+    from the first step on. Wider layers and larger kernels add nothing to the narrowest layers and smallest
+    kernels either. So all subnets start as the smallest one. A schedule may train that one first and the
+    others later, which then start with what it has learned.
     """
     torch.manual_seed(seed)
     supernet = Supernet(space)
@@ -108,7 +108,7 @@ def new_supernet(space: SearchSpace, seed: int) -> Supernet:
 
 
 def _kept(space: SearchSpace, choices: list[tuple[float, ...]]) -> list[Architecture]:
-    """One architecture for each of the widths that were trained already: all of it as large as they allow."""
+    """The largest architecture for each of the widths that were trained before."""
     most = max(len(values) for values in choices[1:])
     rows = [
         [

@@ -1,4 +1,4 @@
-"""What every training has in common: an order of batches, a step, and a point that can be gone back to."""
+"""What every training has in common: the order of its batches, its steps, and its state."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ORDER, BATCH, SUBNETS = range(3)
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What decides the outcome. `batch` counts the images of a step over all processes."""
+    """The options that determine the result. `batch` counts the images of a step over all processes."""
 
     epochs: float
     batch: int = 128
@@ -49,11 +49,10 @@ _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 
 class Trainer(ABC):
-    """A network on its way through a schedule. All processes of `world` hold the same one.
+    """Trains a network by a schedule. All processes of `world` hold the same network.
 
-    `step` counts the steps that are done. `run_step` does one more; `state` and `resume` are the same
-    point of a training, written down and taken up again. Everything random is drawn from the seed and
-    the number of the step.
+    `step` counts the steps that are done, and `run_step` does the next one. `state` saves a point of the
+    training, and `resume` continues from it. Everything random is drawn from the seed and the step number.
     """
 
     #: What is trained, as the file of its state names it.
@@ -73,7 +72,7 @@ class Trainer(ABC):
         if len(images) < options.batch:
             raise UsageError(
                 f"{images.name}: {len(images)} images to train on do not fill a batch of {options.batch}; "
-                "take a smaller --batch"
+                "choose a smaller --batch"
             )
         if options.batch % world.size:
             raise UsageError(f"a batch of {options.batch} images cannot be dealt evenly to {world.size} processes")
@@ -103,7 +102,7 @@ class Trainer(ABC):
     # --- one step --------------------------------------------------------------------------------
 
     def run_step(self) -> dict[str, float]:
-        """Train on the next batch -> the mean of the losses, and the first of them.
+        """Train on the next batch -> the mean of the losses, and the first loss.
 
         Raises `UsageError` when the training has diverged.
         """
@@ -130,13 +129,13 @@ class Trainer(ABC):
 
     @abstractmethod
     def _backward(self, phase: Phase, within: float) -> list[Tensor]:
-        """Add up the gradients of the next step -> its losses; `within` the phase, in [0, 1), it lies."""
+        """Add up the gradients of the next step -> its losses. `within` in [0, 1) is its position in the phase."""
 
     def _begin(self, number: int) -> None:  # noqa: B027 - not every training has something to do
-        """What has to be done before phase `number`, once."""
+        """Called once, before phase `number`."""
 
     def cost(self, phase: Phase) -> float:  # noqa: ARG002
-        """What a step of `phase` costs, compared with those of the other phases: for estimates of time."""
+        """The cost of a step of `phase` relative to the other phases, for estimates of time."""
         return 1.0
 
     @abstractmethod
@@ -144,7 +143,7 @@ class Trainer(ABC):
         """Top-1 in [0, 1] on `images`, by the names in `watched`."""
 
     def _loss(self, logits: Tensor, labels: Tensor, soft: Tensor | None, phase: Phase) -> Tensor:
-        """From the labels, or from a teacher's probabilities with the labels beside them."""
+        """From the labels, or from a teacher's probabilities and, if the phase says so, the labels too."""
         if soft is None:
             return functional.cross_entropy(logits, labels, label_smoothing=self.options.label_smoothing)
         loss = functional.cross_entropy(logits, soft)
@@ -164,12 +163,12 @@ class Trainer(ABC):
         return torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.options.bf16)
 
     def _batch(self) -> tuple[Tensor, Tensor]:
-        """This process's pixels (changed at random) and labels of the next batch. Every epoch has its own order."""
+        """The pixels (randomly changed) and labels of this process in the next batch. Every epoch has its own order."""
         epoch, position = divmod(self.step, self.steps_per_epoch)
         batch = self.options.batch
         order = self._order(epoch)[position * batch : (position + 1) * batch]
         mine = self.images.take(order[self.world.share(batch)])
-        # Each process changes its images by numbers of its own; one process alone has those of the first.
+        # Each process has random numbers of its own. A process alone has those of the first.
         return augment(mine.pixels, self._rng(BATCH, self.step, self.world.rank)), mine.labels
 
     def _inputs(self, pixels: Tensor, resolution: int) -> Tensor:
@@ -185,7 +184,7 @@ class Trainer(ABC):
     # --- interruptions ---------------------------------------------------------------------------
 
     def description(self, held_out: int) -> dict[str, Any]:
-        """What is trained and how, as JSON: equal for two runs exactly when one may go on for the other."""
+        """What is trained and how, as JSON. A run may resume another one only if both have the same description."""
         return {
             "space": self.space.name,
             "classes": list(self.images.classes),
@@ -198,7 +197,7 @@ class Trainer(ABC):
         }
 
     def state(self, description: Mapping[str, Any]) -> TrainingState:
-        """This point of the training."""
+        """The current point of the training."""
         tensors = prefixed(self.what, self.network.state_dict())
         for name, parameter in self.network.named_parameters():
             tensors |= prefixed(f"optimizer.{name}", self.optimizer.state.get(parameter, {}))
@@ -207,7 +206,7 @@ class Trainer(ABC):
         return TrainingState(self.step, description, tensors)
 
     def resume(self, state: TrainingState) -> None:
-        """Go back to that point. Its description must be that of this training."""
+        """Continue from that point. It must have the description of this training."""
         self.step = state.step
         self.network.load_state_dict(part(state.tensors, self.what))
         self.optimizer.state.clear()
@@ -223,16 +222,16 @@ class Trainer(ABC):
 
     @abstractmethod
     def _new_teacher(self) -> nn.Module:
-        """A network of the teacher's shape, with the weights that it would have now."""
+        """A network of the teacher's shape."""
 
 
 def frozen(network: nn.Module) -> nn.Module:
-    """The same network, to be asked only: no gradients, and in the fastest format."""
+    """The same network for inference only: no gradients, and in the fastest format."""
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     return network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def between(pair: tuple[float, float], within: float) -> float:
-    """The value at `within` in [0, 1] on the line from the first to the second of `pair`."""
+    """Linear interpolation between the two numbers, at `within` in [0, 1]."""
     return pair[0] + (pair[1] - pair[0]) * within

@@ -115,7 +115,7 @@ def test_a_shipped_way_from_scratch(photos: Path, tmp_path: Path, capsys: pytest
         ("supernet --data x --out y --schedule fast", "no schedule 'fast'"),
         ("supernet --data x --out y --space mine", "unknown search space 'mine'"),
         ("supernet --data nowhere --out y --device cpu", "nowhere: no such file or folder"),
-        ("supernet --data x --out y --device tpu", "--device tpu: one of auto, cpu, cuda, cuda:N"),
+        ("supernet --data x --out y --device tpu", "--device tpu is not one of auto, cpu, cuda, cuda:N"),
         ("supernet --out y", "required: --data"),
         ("subnet --data x --out y --architecture z", "one of --supernet NAME|FILE and --from-scratch"),
         ("subnet --data x --out y --architecture z --from-scratch --distill", "--distill needs a --supernet"),
@@ -172,7 +172,7 @@ def test_only_the_first_process_tells_what_happens_to_all(
     assert capsys.readouterr().err == ""
 
 
-def test_an_interrupted_training_says_how_to_go_on(
+def test_an_interrupted_training_says_how_to_resume(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(_arguments: object) -> int:
@@ -180,4 +180,4 @@ def test_an_interrupted_training_says_how_to_go_on(
 
     monkeypatch.setattr(train_cli.train_supernet, "run", interrupted)
     assert train("supernet", "--data", "x", "--out", "y") == 130
-    assert "the same command goes on from the last saved step" in capsys.readouterr().err
+    assert "the same command resumes from the last saved step" in capsys.readouterr().err

@@ -341,8 +341,8 @@ def test_wrong_input_is_told_in_one_line(
     middle = write_images(tmp_path / "middle.parquet", 130, seed=5)
     for change, word in (
         (["--supernet", str(tmp_path / "none.safetensors")], "no such file"),
-        (["--supernet", str(workshop / "silent.safetensors")], "does not say how many"),
-        (["--supernet", str(workshop / "named.safetensors")], "other classes apart than 0, 1, 2"),
+        (["--supernet", str(workshop / "silent.safetensors")], "lacks the number of training images"),
+        (["--supernet", str(workshop / "named.safetensors")], "has other classes than train (0, 1, 2)"),
         (["--data", str(small)], "cannot hold out 60 of 50"),
         (["--data", str(middle)], "was trained with 60 images"),
         (["--data", str(tmp_path / "none")], "none"),

@@ -74,10 +74,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) 
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_it_with_130_and_says_how_to_go_on(runs: tuple[Path, list[tuple[int, str]]]) -> None:
+def test_ctrl_c_ends_it_with_130_and_says_how_to_resume(runs: tuple[Path, list[tuple[int, str]]]) -> None:
     code, output = runs[1][0]
     assert code == 130, output
-    assert "run it again to go on" in output
+    assert "run it again to resume" in output
 
 
 @pytest.mark.slow
@@ -119,7 +119,7 @@ def test_a_second_time_nothing_is_measured_again_but_the_network(runs: tuple[Pat
     code, output = runs[1][2]
     assert code == 0, output
     assert "measured already" in output
-    assert "has been checked against 3 whole networks already" in output
+    assert "has been checked against 3 whole networks before" in output
 
 
 def test_the_code_of_a_command_that_fails_is_its_own(tmp_path: Path, environment: dict[str, str]) -> None:

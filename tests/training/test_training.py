@@ -98,11 +98,11 @@ def test_a_training_with_other_options_is_not_taken_up(tmp_path: Path) -> None:
     run.run_training(again, data, tmp_path, fresh=False, tell=lambda _report: None)
     assert again.step == again.steps  # nothing was left to do
     assert same(weights(first), weights(again))
-    with pytest.raises(InputFileError, match=r"another seed \(0, now 1\); take another --out, or --fresh"):
+    with pytest.raises(InputFileError, match=r"another seed \(0, now 1\): choose another --out, or .* --fresh"):
         run.run_training(trainer(seed=1), data, tmp_path, fresh=False, tell=lambda _report: None)
     run.run_training(trainer(seed=1), data, tmp_path, fresh=True, tell=lambda _report: None)
     (tmp_path / run.STATE).write_bytes(b"cut short")
-    with pytest.raises(InputFileError, match="damaged; --fresh starts again"):
+    with pytest.raises(InputFileError, match="damaged: start over with --fresh"):
         run.run_training(trainer(), data, tmp_path, fresh=False, tell=lambda _report: None)
 
 
@@ -110,7 +110,7 @@ def test_two_runs_in_one_folder_are_refused_and_the_first_goes_on(tmp_path: Path
     first, data, refused = trainer(), DataSplit(made_images(8), made_images(4, seed=1)), []
 
     def second(_report: run.Report) -> None:
-        with pytest.raises(UsageError, match=r"another run trains in .*; wait for it or take another --out"):
+        with pytest.raises(UsageError, match=r"another run is training in .*: wait for it, or choose another --out"):
             run.run_training(trainer(), data, tmp_path, fresh=True, tell=lambda _report: None)
         refused.append(first.step)
 
