@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from device_agents import agent
+from device_agents.ofa_agent import cores, inputs, runtimes
 from ofa_profiler import get_space
 from ofa_profiler.export import get_exporter
 from ofa_profiler.networks.op import Op
@@ -46,7 +46,7 @@ BOOKS = {
 }
 
 _exporter = get_exporter("onnxruntime", "fp32")
-_runtime = agent.OnnxRuntime({"provider": None, "threads": 1}, True)
+_runtime = runtimes.find("onnxruntime")({"provider": None, "threads": 1}, True)
 _evictor = np.zeros(EVICTED_BYTES // 8)
 
 
@@ -61,7 +61,7 @@ class Model:
     """A model and its CPU times in ms: run again and again (`warm`), or after its caches were emptied (`cold`)."""
 
     def __init__(self, data: bytes, input_shape: Sequence[int]) -> None:
-        self.run = _runtime.load(data, list(input_shape))
+        self.run = _runtime.load(data, inputs.descriptions({"input_shape": list(input_shape)}))
         self.warm: list[list[float]] = []
         self.cold: list[list[float]] = []
 
@@ -110,9 +110,9 @@ def profiled_us(layout: Layout) -> Counter[str]:
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = str(Path(folder) / "profile")
         session = _runtime.ort.InferenceSession(build(layout), options, providers=["CPUExecutionProvider"])
-        inputs = {"input": _runtime.random_input("tensor(float)", _exporter.input_shape(layout, 1))}
+        values = inputs.values(np, "float32", _exporter.input_shape(layout, 1), inputs.DEFAULT_RANGE, 0)
         for _ in range(40):
-            session.run(None, inputs)
+            session.run(None, {"input": values})
         events = json.loads(Path(session.end_profiling()).read_text())
     kernels: dict[tuple[str, str], list[int]] = {}
     for event in events:
@@ -152,7 +152,7 @@ def main() -> None:
     """Measure and print."""
     space = get_space(sys.argv[1])
     count = int(sys.argv[2]) if len(sys.argv) > 2 else 24
-    agent.pin(agent.fastest_cores(agent.allowed_cores(), 1))
+    cores.pin(cores.fastest_cores(cores.allowed_cores(), 1))
     cost = AdditiveCost.from_ops(space, lambda op: op.macs)
     layouts = [space.layout(a) for a in draw_spread(space, cost, count, np.random.default_rng(0))[0]]
     ops = {op.key: Model.of(op) for op in dict.fromkeys(op for layout in layouts for _, op in layout)}

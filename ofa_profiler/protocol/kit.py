@@ -4,6 +4,7 @@ manifest.json    what to measure and how: settings, and for every model its file
 models/          the models, named by their hashes
 wheels/          the runtime for a board that lacks it, if that was asked for; the agent unpacks it beside
 agent.py         `python3 agent.py --kit .` measures; needs Python 3.7 and the runtime
+ofa_agent/       the code of the agent
 results.jsonl    what the agent has measured so far; `ofa-profile --import` makes a table of it
 README.md        these lines for whoever finds the folder on a board
 """
@@ -62,8 +63,15 @@ class ModelFile(Protocol):
 
 
 def agent_source() -> Path:
-    """The agent script in this package."""
+    """The script that starts the agent. The folder `ofa_agent` beside it has its code."""
     return Path(device_agents.__path__[0]) / AGENT_FILE
+
+
+def agent_files() -> dict[str, bytes]:
+    """Everything that the agent consists of, by its path in the folder of the agent."""
+    script = agent_source()
+    code = sorted((script.parent / "ofa_agent").rglob("*.py"))
+    return {path.relative_to(script.parent).as_posix(): path.read_bytes() for path in [script, *code]}
 
 
 def run_record(models: Iterable[ModelFile], settings: Settings, about: Mapping[str, Any]) -> Record:
@@ -103,7 +111,8 @@ def write_kit(
         name = f"{model.sha256}{model.path.suffix}"
         entries.append({"key": model.key, "file": name, "sha256": model.sha256, "input_shape": list(model.input_shape)})
         _place(model.path, folder / "models" / name)
-    write_bytes(folder / AGENT_FILE, agent_source().read_bytes())
+    for name, content in agent_files().items():
+        write_bytes(folder / name, content)
     write_text(folder / "README.md", _README.format(needs=_needs(run, wheels), count=len(entries)))
     if results:
         write_bytes(folder / RESULTS_FILE, results)

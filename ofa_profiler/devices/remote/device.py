@@ -27,7 +27,7 @@ from ofa_profiler.devices.remote.shell import Running, Shell, one_line
 from ofa_profiler.devices.remote.sync import PIECE, Parcel, Store
 from ofa_profiler.devices.remote.wheels import Board, Wheels, find_wheels
 from ofa_profiler.errors import DeviceError, SendingCutOff, TransientDeviceError
-from ofa_profiler.protocol.kit import RESULTS_FILE, agent_source
+from ofa_profiler.protocol.kit import AGENT_FILE, RESULTS_FILE, agent_files
 
 T = TypeVar("T")
 
@@ -157,13 +157,13 @@ class RemoteDevice(Device):
 
     def _start(self, connection: Connection, kit: Path | None, arguments: Sequence[str]) -> Agent:
         board, python = connection.board, connection.store.python
-        source = agent_source().read_bytes()
-        agent = f"agents/{hashlib.sha256(source).hexdigest()}.py"
+        files = _agent()
+        (agent,) = [path for path in files if path.endswith(f"/{AGENT_FILE}")]
         if kit is None:
-            connection.store.bring(Parcel({agent: source}))
+            connection.store.bring(Parcel(files))
             return self._spawn(connection, [*python, f"{board.root}/{agent}", *arguments], heartbeat=False)
         runtimes = self.runtimes(board, _runtime_of(kit))
-        parcel = _parcel_of(kit, {agent: source}, runtimes)
+        parcel = _parcel_of(kit, files, runtimes)
         connection.store.bring(parcel)
         words = [*python, f"{board.root}/{agent}", *arguments, "--attached", "--repair"]
         words += ["--patience", str(_AGENT_PATIENCE_S)]
@@ -239,6 +239,14 @@ def _folder_of(kit: Path) -> str:
 
 def _runtime_of(kit: Path) -> str:
     return str(json.loads(_first_line(kit))["settings"]["runtime"])
+
+
+def _agent() -> dict[str, bytes]:
+    """The files of the agent, in a folder named after their content: another version may be running there."""
+    files = agent_files()
+    names = json.dumps({path: hashlib.sha256(content).hexdigest() for path, content in files.items()})
+    folder = f"agents/{hashlib.sha256(names.encode()).hexdigest()[:16]}"
+    return {f"{folder}/{path}": content for path, content in files.items()}
 
 
 def _parcel_of(kit: Path, more: Mapping[str, bytes], runtimes: Mapping[str, Wheels]) -> Parcel:
