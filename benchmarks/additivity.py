@@ -26,8 +26,10 @@ from onnx import TensorProto, helper
 from device_agents.ofa_agent import cores, inputs, runtimes
 from ofa_profiler import get_space
 from ofa_profiler.export import get_exporter
+from ofa_profiler.networks.blocks import Layout, as_graph
+from ofa_profiler.networks.made_up_weights import repeating_weights
 from ofa_profiler.networks.op import Op
-from ofa_profiler.networks.parameters import Layout, layout_of, repeating_weights
+from ofa_profiler.protocol.target import Target
 from ofa_profiler.spaces.costs import AdditiveCost
 from ofa_profiler.spaces.sampling import draw_spread
 from ofa_profiler.verification import agreement
@@ -45,16 +47,15 @@ BOOKS = {
     "ReorderOutput": "layout reorders",
 }
 
-_exporter = get_exporter("onnxruntime", "fp32")
+_target = Target()
+_exporter = get_exporter(_target)
 _runtime = runtimes.find("onnxruntime")({"provider": None, "threads": 1}, True)
 _evictor = np.zeros(EVICTED_BYTES // 8)
 
 
 def build(layout: Layout) -> bytes:
     """The ONNX model of a network or an op, as it is profiled."""
-    return _exporter.build(
-        layout, repeating_weights(layout), batch=1, precision="fp32", output_name="output", metadata={}
-    )
+    return _exporter.build(as_graph(layout), repeating_weights(layout), _target, outputs=["output"], metadata={})
 
 
 class Model:
@@ -68,8 +69,7 @@ class Model:
     @staticmethod
     def of(network: Op | Layout) -> Model:
         """An op or a network."""
-        layout = layout_of(network)
-        return Model(build(layout), _exporter.input_shape(layout, 1))
+        return Model(build(network), _exporter.inputs(as_graph(network), 1)[0].shape)
 
     @staticmethod
     def empty() -> Model:
@@ -110,7 +110,7 @@ def profiled_us(layout: Layout) -> Counter[str]:
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = str(Path(folder) / "profile")
         session = _runtime.ort.InferenceSession(build(layout), options, providers=["CPUExecutionProvider"])
-        values = inputs.values(np, "float32", _exporter.input_shape(layout, 1), inputs.DEFAULT_RANGE, 0)
+        values = inputs.values(np, "float32", _exporter.inputs(as_graph(layout), 1)[0].shape, inputs.DEFAULT_RANGE, 0)
         for _ in range(40):
             session.run(None, {"input": values})
         events = json.loads(Path(session.end_profiling()).read_text())
@@ -199,7 +199,7 @@ def report_ways(
 def report_books(layouts: Sequence[Layout]) -> None:
     """Where the time goes, kernel by kernel."""
     chosen = [layouts[i] for i in np.linspace(0, len(layouts) - 1, PROFILED_NETWORKS).astype(int)]
-    alone = {op.key: profiled_us(layout_of(op)) for op in dict.fromkeys(op for layout in chosen for _, op in layout)}
+    alone = {op.key: profiled_us(op) for op in dict.fromkeys(op for layout in chosen for _, op in layout)}
     within: Counter[str] = Counter()
     isolated: Counter[str] = Counter()
     for layout in chosen:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ofa_profiler import Architecture, get_space
-from ofa_profiler.networks.parameters import random_weights
+from ofa_profiler.networks.made_up_weights import random_weights
 from ofa_profiler.networks.torch_modules import ConvModule, StaticNetwork, load_weights
 from ofa_profiler.spaces import SearchSpace
 from ofa_search.evaluation.subnets import ONNX_BATCH, onnx_classes, representatives, torch_classes

@@ -101,7 +101,7 @@ def _check_benchmark_model(program: Path, settings: Settings | None) -> None:
     from ofa_profiler.devices.android.benchmark_runner import check_settings
 
     if settings is not None:
-        check_settings(settings.runtime, settings.provider)
+        check_settings(settings.target.runtime, settings.provider)
     if not program.is_file():
         raise InputFileError(program, "there is no such program")
 

@@ -16,6 +16,7 @@ from ofa_profiler.cli.options import Parser, add_device_options, device_options,
 from ofa_profiler.cli.terminal import Show, listed, progress_bar, run_command, say
 from ofa_profiler.errors import OfaError, UsageError
 from ofa_profiler.protocol.settings import Settings
+from ofa_profiler.protocol.target import Target
 from ofa_profiler.spaces import SearchSpace, get_space, space_names
 
 if TYPE_CHECKING:
@@ -144,13 +145,12 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     from ofa_profiler.export import get_exporter
 
     space = _space(arguments)
-    get_exporter(arguments.runtime, arguments.precision)
+    target = Target(arguments.runtime, arguments.precision, arguments.batch)
+    get_exporter(target)
     settings = Settings(
-        runtime=arguments.runtime,
-        precision=arguments.precision,
+        target,
         provider=arguments.provider,
         threads=arguments.threads,
-        batch=arguments.batch,
         time_limit_s=parse_duration_ms(arguments.time_limit, "--time-limit") / 1e3,
     )
     if arguments.plan:
@@ -249,9 +249,7 @@ def _profile(arguments: argparse.Namespace, space: SearchSpace, settings: Settin
                 jobs[spec] = partial(_profile_one, arguments, space, settings, device, name)
         with progress_bar() as show:
             if len(jobs) > 1:  # once for all
-                export_ops(
-                    space.unique_ops(), batch=settings.batch, precision=settings.precision, runtime=settings.runtime
-                )
+                export_ops(space.unique_ops(), settings.target)
             outcomes.update(run_all({spec: partial(job, show) for spec, job in jobs.items()}))
     return _report_all(arguments, {spec: outcomes[spec] for spec in specs})
 

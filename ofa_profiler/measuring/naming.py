@@ -21,12 +21,14 @@ def default_name(device: Record, run: Record) -> str:
     settings, default = Settings.from_json(run["settings"]), Settings()
     parts = [str(device.get("model") or device.get("soc") or "device"), *map(str, run["about"].get("spaces") or [])]
     parts += [
-        value for value in (settings.runtime, settings.precision) if value not in (default.runtime, default.precision)
+        value
+        for value in (settings.target.runtime, settings.target.precision)
+        if value not in (default.target.runtime, default.target.precision)
     ]
     if settings.provider not in (None, "CPUExecutionProvider"):
         parts.append(str(settings.provider).removesuffix("ExecutionProvider"))
     parts += [f"t{settings.threads}"] * (settings.threads != default.threads)
-    parts += [f"b{settings.batch}"] * (settings.batch != default.batch)
+    parts += [f"b{settings.target.batch}"] * (settings.target.batch != default.target.batch)
     return "-".join(filter(None, map(slug, parts))) or "device"
 
 

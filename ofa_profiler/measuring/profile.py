@@ -60,9 +60,7 @@ class Plan:
 def plan(space: SearchSpace, settings: Settings, *, cache_dir: Path | None = None) -> Plan:
     """What `profile` would do, without doing it."""
     ops = space.unique_ops()
-    exported = count_exported(
-        ops, batch=settings.batch, precision=settings.precision, runtime=settings.runtime, cache_dir=cache_dir
-    )
+    exported = count_exported(ops, settings.target, cache_dir=cache_dir)
     round_s = len(ops) * (settings.visit_s * (1 + _WARM_UP) + _LOAD_S)
     most_s = round_s * settings.max_rounds
     if settings.time_limit_s is not None:
@@ -126,9 +124,7 @@ def _export(space: SearchSpace, settings: Settings, cache_dir: Path | None, prog
 
     return export_ops(
         space.unique_ops(),
-        batch=settings.batch,
-        precision=settings.precision,
-        runtime=settings.runtime,
+        settings.target,
         cache_dir=cache_dir,
         progress=exported,
     )

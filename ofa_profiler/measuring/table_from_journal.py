@@ -100,15 +100,16 @@ def table_rows(log: Log, source: Path) -> tuple[Row, ...]:
     if unique.keys() != measured.keys():
         differing = sorted(unique.keys() ^ measured.keys())
         raise InputFileError(source, f"its ops are not those of {', '.join(about['spaces'])}: {differing[0]:.200}")
+    of_target: Any = {"batch": settings.target.batch, "precision": settings.target.precision}
     rows = []
     for key, op in unique.items():
         seen = measured[key]
         if seen.ok:
-            row = Row.from_op(op, batch=settings.batch, precision=settings.precision, samples_ms=seen.samples_ms)
+            row = Row.from_op(op, **of_target, samples_ms=seen.samples_ms)
             width = "" if seen.half_width is None else f"{seen.half_width:.4g}"
             row = replace(row, extra={"rounds": str(len(seen.rounds_ms)), "half_width": width})
         else:
-            row = Row.failed(op, batch=settings.batch, precision=settings.precision, error=seen.error or "")
+            row = Row.failed(op, **of_target, error=seen.error or "")
         rows.append(row)
     return tuple(rows)
 
@@ -139,9 +140,9 @@ def table_metadata(log: Log) -> dict[str, Any]:
         "runtime": device["runtime"].get("name"),
         "runtime_version": device["runtime"].get("version"),
         "provider": device["runtime"].get("provider"),
-        "precision": settings.precision,
+        "precision": settings.target.precision,
         "threads": settings.threads,
-        "batch": settings.batch,
+        "batch": settings.target.batch,
         "spaces": run["about"].get("spaces"),
         "resolutions": run["about"].get("resolutions"),
         # A board whose clock was never set may think it is 1970.

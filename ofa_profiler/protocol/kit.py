@@ -25,8 +25,10 @@ import device_agents
 from ofa_profiler.base.files import write_bytes, write_text
 from ofa_profiler.base.version import __version__
 from ofa_profiler.errors import UsageError
+from ofa_profiler.networks.tensors import TensorSpec
 from ofa_profiler.protocol.replay import FORMAT, Record
 from ofa_profiler.protocol.settings import Settings
+from ofa_profiler.runtimes import get_runtime
 
 AGENT_FILE = "agent.py"
 RESULTS_FILE = "results.jsonl"
@@ -45,10 +47,6 @@ goes on. Close other programs first. Then copy `results.jsonl` to where ofa-prof
 """
 
 
-#: How the package of a runtime is called, where that is another name.
-_PACKAGES = {"litert": "ai-edge-litert"}
-
-
 class ModelFile(Protocol):
     """What a kit needs to know of a model; `ofa_profiler.export.Model` is one."""
 
@@ -59,7 +57,7 @@ class ModelFile(Protocol):
     @property
     def sha256(self) -> str: ...
     @property
-    def input_shape(self) -> tuple[int, ...]: ...
+    def inputs(self) -> tuple[TensorSpec, ...]: ...
 
 
 def agent_source() -> Path:
@@ -109,7 +107,14 @@ def write_kit(
     entries = []
     for model in models:
         name = f"{model.sha256}{model.path.suffix}"
-        entries.append({"key": model.key, "file": name, "sha256": model.sha256, "input_shape": list(model.input_shape)})
+        entries.append(
+            {
+                "key": model.key,
+                "file": name,
+                "sha256": model.sha256,
+                "inputs": [tensor.to_json() for tensor in model.inputs],
+            }
+        )
         _place(model.path, folder / "models" / name)
     for name, content in agent_files().items():
         write_bytes(folder / name, content)
@@ -129,8 +134,8 @@ def _needs(run: Record, wheels: KitWheels | None) -> str:
     if wheels is not None:
         machine, _, python = wheels.tag.rpartition("-cp")
         return f"Python {python[0]}.{python[1:]} on {machine} (the runtime is in `wheels/`)"
-    runtime = run["settings"]["runtime"]
-    return f"Python 3.7 or newer and the package `{_PACKAGES.get(runtime, runtime)}`"
+    package = get_runtime(run["settings"]["runtime"]).packages[0][0]
+    return f"Python 3.7 or newer and the package `{package}`"
 
 
 def _place(source: Path, target: Path) -> None:

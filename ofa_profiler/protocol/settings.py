@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from ofa_profiler.errors import UsageError
+from ofa_profiler.protocol.target import DEFAULT_TARGET, Target
 
 #: What the first journals do not have.
 _NEWER = {"reference_every_s", "drift_tolerance"}
@@ -20,12 +21,10 @@ class Settings:
     confidence interval of its median is at most `target_half_width` of it, or after `max_rounds`.
     """
 
-    runtime: str = "onnxruntime"
-    precision: str = "fp32"
-    #: Execution provider of onnxruntime; None is the CPU.
+    target: Target = DEFAULT_TARGET
+    #: Of the runtime, like an execution provider of onnxruntime; None is the runtime's default.
     provider: str | None = None
     threads: int = 1
-    batch: int = 1
     #: Of the order in which models are visited.
     seed: int = 0
     min_rounds: int = 3
@@ -46,19 +45,24 @@ class Settings:
     drift_tolerance: float = 0.03
 
     def to_json(self) -> dict[str, Any]:
-        """A dict of plain JSON types."""
-        return asdict(self)
+        """A dict of plain JSON types, the fields of the target among the others."""
+        values = asdict(self)
+        values |= values.pop("target")
+        order = ("runtime", "precision", "provider", "threads", "batch")
+        return {name: values.pop(name) for name in order} | values
 
     @staticmethod
     def from_json(data: Any) -> Settings:
         """Read what `to_json` gives, of earlier versions too. Raises `UsageError`."""
-        names = {field.name: field for field in fields(Settings)}
-        if not isinstance(data, dict) or not names.keys() - _NEWER <= data.keys() <= names.keys():
-            raise UsageError(f"settings must be an object with the fields {', '.join(names)}")
+        known = (*fields(Target), *fields(Settings)[1:])
+        types = {field.name: str(field.type) for field in known}
+        if not isinstance(data, dict) or not types.keys() - _NEWER <= data.keys() <= types.keys():
+            raise UsageError(f"settings must be an object with the fields {', '.join(types)}")
         for name, value in data.items():
-            if not _fits(value, str(names[name].type)):
-                raise UsageError(f"settings: {name} must be {names[name].type}, not {value!r:.40}")
-        return Settings(**data)
+            if not _fits(value, types[name]):
+                raise UsageError(f"settings: {name} must be {types[name]}, not {value!r:.40}")
+        target = Target(**{field.name: data[field.name] for field in fields(Target)})
+        return Settings(target, **{name: value for name, value in data.items() if not hasattr(target, name)})
 
 
 def _fits(value: Any, kind: str) -> bool:

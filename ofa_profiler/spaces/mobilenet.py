@@ -13,7 +13,8 @@ from typing import Any
 
 from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.architecture import Architecture, Stage
-from ofa_profiler.networks.op import Op, make_divisible
+from ofa_profiler.networks.blocks import MOBILENETV3, block_op, make_divisible
+from ofa_profiler.networks.op import Op
 from ofa_profiler.spaces.base import (
     Gene,
     Preprocessing,
@@ -46,6 +47,7 @@ class MobileNetSpace(SearchSpace):
     stage_strides: tuple[int, ...]
     stage_activations: tuple[str, ...]
     stage_se: tuple[bool, ...]
+    family: str = MOBILENETV3
     kernel_sizes: tuple[int, ...] = (3, 5, 7)
     expand_ratios: tuple[int, ...] = (3, 4, 6)
 
@@ -112,18 +114,19 @@ class MobileNetSpace(SearchSpace):
     def _stem_slots(self) -> tuple[Slot, ...]:
         def stem(resolution: int) -> Op:
             size = self._size(resolution, 0)
-            return Op(
+            return block_op(
                 "stem",
                 (resolution, resolution, 3),
                 (size, size, self.stem_width),
                 kernel_size=3,
                 stride=self.stem_stride,
                 activation=self.stem_activation,
+                family=self.family,
             )
 
         def first_block(resolution: int) -> Op:
             size = self._size(resolution, 0)
-            return Op(
+            return block_op(
                 "mbconv",
                 (size, size, self.stem_width),
                 (size, size, self.first_width),
@@ -131,6 +134,7 @@ class MobileNetSpace(SearchSpace):
                 mid_channels=self.stem_width,
                 skip=self.stem_width == self.first_width,
                 activation=self.first_activation,
+                family=self.family,
             )
 
         return Slot("stem", (0,), stem), Slot("first_block", (0,), first_block)
@@ -154,7 +158,7 @@ class MobileNetSpace(SearchSpace):
                 return None
             out_size = self._size(resolution, stage + 1)
             in_size = out_size if block else self._size(resolution, stage)
-            return Op(
+            return block_op(
                 "mbconv",
                 (in_size, in_size, in_width),
                 (out_size, out_size, width),
@@ -164,6 +168,7 @@ class MobileNetSpace(SearchSpace):
                 skip=stride == 1 and in_width == width,
                 se=self.stage_se[stage],
                 activation=self.stage_activations[stage],
+                family=self.family,
             )
 
         return build

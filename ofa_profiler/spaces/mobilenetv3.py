@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ofa_profiler.networks.op import Op, make_divisible
+from ofa_profiler.networks.blocks import block_op, make_divisible
+from ofa_profiler.networks.op import Op
 from ofa_profiler.spaces.base import Preprocessing, Slot
 from ofa_profiler.spaces.mobilenet import IMAGENET, MobileNetSpace
 
@@ -36,17 +37,17 @@ class MobileNetV3Space(MobileNetSpace):
 
         def final_expand(resolution: int) -> Op:
             size = self._final_size(resolution)
-            return Op("final_expand", (size, size, width), (size, size, expanded), activation="h_swish")
+            return block_op("final_expand", (size, size, width), (size, size, expanded), activation="h_swish")
 
         def pool(resolution: int) -> Op:
             size = self._final_size(resolution)
-            return Op("pool", (size, size, expanded), (1, 1, expanded))
+            return block_op("pool", (size, size, expanded), (1, 1, expanded))
 
         def feature_mix() -> Op:
-            return Op("feature_mix", (1, 1, expanded), (1, 1, mixed), activation="h_swish")
+            return block_op("feature_mix", (1, 1, expanded), (1, 1, mixed), activation="h_swish")
 
         def classifier() -> Op:
-            return Op("classifier", (1, 1, mixed), (self.n_classes,))
+            return block_op("classifier", (1, 1, mixed), (self.n_classes,))
 
         return (
             Slot("final_expand", (0,), final_expand),

@@ -14,7 +14,8 @@ from typing import Any
 
 from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.architecture import Architecture, Stage, Stem
-from ofa_profiler.networks.op import Op, make_divisible
+from ofa_profiler.networks.blocks import block_op, make_divisible
+from ofa_profiler.networks.op import Op
 from ofa_profiler.spaces.base import (
     Gene,
     Preprocessing,
@@ -119,7 +120,7 @@ class ResNet50Space(SearchSpace):
             size = strided(resolution, 2)
             in_size = resolution if stride == 2 else size
             shapes = (in_size, in_size, inputs), (size, size, outputs)
-            return Op("conv", *shapes, kernel_size=3, stride=stride, skip=skip, activation="relu")
+            return block_op("conv", *shapes, kernel_size=3, stride=stride, skip=skip, activation="relu")
 
         def first(resolution: int, width_mult: float) -> Op:
             return conv(resolution, 3, self._stem_widths(width_mult)[0], stride=2)
@@ -134,7 +135,7 @@ class ResNet50Space(SearchSpace):
         def max_pool(resolution: int, last_width_mult: float) -> Op:
             width = self._stem_widths(last_width_mult)[1]
             before, after = strided(resolution, 2), self._size(resolution, 0)
-            return Op("max_pool", (before, before, width), (after, after, width), kernel_size=3, stride=2)
+            return block_op("max_pool", (before, before, width), (after, after, width), kernel_size=3, stride=2)
 
         return [
             Slot("stem0", (0, _STEM_WIDTH), first),
@@ -162,7 +163,7 @@ class ResNet50Space(SearchSpace):
         def build(resolution: int, width: int, in_width: int, expand_ratio: float) -> Op:
             out_size = self._size(resolution, stage + 1)
             in_size = out_size if block else self._size(resolution, stage)
-            return Op(
+            return block_op(
                 "bottleneck",
                 (in_size, in_size, in_width),
                 (out_size, out_size, width),
@@ -189,10 +190,10 @@ class ResNet50Space(SearchSpace):
 
         def pool(resolution: int, width_mult: float) -> Op:
             size, width = self._size(resolution, last + 1), self._stage_width(last, width_mult)
-            return Op("pool", (size, size, width), (1, 1, width))
+            return block_op("pool", (size, size, width), (1, 1, width))
 
         def classifier(width_mult: float) -> Op:
-            return Op("classifier", (1, 1, self._stage_width(last, width_mult)), (self.n_classes,))
+            return block_op("classifier", (1, 1, self._stage_width(last, width_mult)), (self.n_classes,))
 
         return Slot("pool", (0, width_gene), pool), Slot("classifier", (width_gene,), classifier)
 

@@ -23,15 +23,16 @@ import numpy as np
 from ofa_profiler.base.files import write_text
 from ofa_profiler.devices.base import Device
 from ofa_profiler.errors import DeviceError, InputFileError, UsageError
-from ofa_profiler.export import Model, export_network, get_exporter
+from ofa_profiler.export import Model, export_network, network_model
 from ofa_profiler.measuring.session import Progress, measure_into
 from ofa_profiler.networks.architecture import Architecture
-from ofa_profiler.networks.parameters import repeating_weights
+from ofa_profiler.networks.made_up_weights import repeating_weights
 from ofa_profiler.protocol.journal import Journal, read_journal, request_difference
 from ofa_profiler.protocol.kit import run_record
 from ofa_profiler.protocol.measurement import Measurement
 from ofa_profiler.protocol.replay import Log, Record
 from ofa_profiler.protocol.settings import Settings
+from ofa_profiler.runtimes import get_runtime
 from ofa_profiler.spaces import SearchSpace, get_space
 from ofa_profiler.spaces.sampling import draw_spread
 from ofa_profiler.tables.csv_file import metadata_text, read_metadata
@@ -160,23 +161,20 @@ def _export(
     progress: Observer | None,
 ) -> list[Model]:
     """A model per network in `folder`. Equal architectures give equal files, so a journal can be continued."""
-    exporter = get_exporter(settings.runtime, settings.precision)
+    suffix = get_runtime(settings.target.runtime).suffix
     models = []
     for architecture in architectures:
-        layout = space.layout(architecture)
         text = json.dumps(architecture.to_json(), sort_keys=True)
         key = f"{space.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
         path = export_network(
             space,
             architecture,
-            repeating_weights(layout),
-            folder / f"{key}{exporter.suffix}",
-            batch=settings.batch,
-            precision=settings.precision,
-            runtime=settings.runtime,
+            repeating_weights(space.layout(architecture)),
+            folder / f"{key}{suffix}",
+            settings.target,
             metadata={"space": space.name, "architecture": text, "weights": "untrained"},
         )
-        models.append(Model.from_file(key, path, exporter.input_shape(layout, settings.batch)))
+        models.append(network_model(space, architecture, key, path, settings.target))
         if progress is not None:
             progress("export", Progress(len(models), len(architectures), 0, 0, None))
     return models

@@ -13,6 +13,8 @@ from ofa_profiler.base.version import __version__
 from ofa_profiler.cli.terminal import say
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.networks.architecture import Architecture
+from ofa_profiler.protocol.target import Target
+from ofa_profiler.runtimes import runtimes
 from ofa_profiler.spaces import SearchSpace, get_space
 from ofa_search.cli import train_options as common
 
@@ -186,7 +188,7 @@ def _start(
 
 def _write(out: Path, trainer: SubnetTrainer, network: Any, data: Data, description: dict[str, Any]) -> dict[str, Any]:
     """Measure the network, write models and summary, and give the latter."""
-    from ofa_profiler.export import export_network, exporters
+    from ofa_profiler.export import export_network
     from ofa_profiler.networks.torch_modules import to_weights
     from ofa_search.evaluation.subnets import accuracy
     from ofa_search.results.found import preprocessing
@@ -212,10 +214,10 @@ def _write(out: Path, trainer: SubnetTrainer, network: Any, data: Data, descript
     }
     weights = to_weights(network)
     files = {"log": out / LOG}
-    for runtime, exporter in exporters().items():
-        path = out / f"{NAME}{exporter.suffix}"
-        files[exporter.suffix.removeprefix(".")] = export_network(
-            space, architecture, weights, path, metadata=metadata, runtime=runtime
+    for runtime in runtimes().values():
+        path = out / f"{NAME}{runtime.suffix}"
+        files[runtime.suffix.removeprefix(".")] = export_network(
+            space, architecture, weights, path, Target(runtime.name), metadata=metadata
         )
     plot = common.draw_log(out, LOG, f"{space.name}, one network")
     document = {

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ofa_profiler.export import INPUT_NAME, LOGITS_NAME, get_exporter
+from ofa_profiler.export import INPUT, LOGITS_NAME, get_exporter
 from ofa_profiler.networks.architecture import Architecture
-from ofa_profiler.networks.parameters import Layout
+from ofa_profiler.networks.blocks import Layout, as_graph
 from ofa_profiler.networks.torch_modules import StaticNetwork, load_weights, to_weights
+from ofa_profiler.protocol.target import Target
 from ofa_profiler.spaces import SearchSpace
 from ofa_search.data.batches import prepare
 from ofa_search.data.images import Images
@@ -172,14 +173,9 @@ def onnx_classes(
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import
     import onnxruntime  # type: ignore[import-untyped]
 
-    model = get_exporter("onnxruntime", "fp32").build(
-        space.layout(architecture),
-        to_weights(network),
-        batch=ONNX_BATCH,
-        precision="fp32",
-        output_name=LOGITS_NAME,
-        metadata={},
-    )
+    target = Target("onnxruntime", batch=ONNX_BATCH)
+    graph = as_graph(space.layout(architecture))
+    model = get_exporter(target).build(graph, to_weights(network), target, outputs=[LOGITS_NAME], metadata={})
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -187,6 +183,6 @@ def onnx_classes(
     for batch in inputs:
         images = np.zeros((ONNX_BATCH, *batch.shape[1:]), dtype=np.float32)
         images[: len(batch)] = batch.numpy()
-        (logits,) = session.run([LOGITS_NAME], {INPUT_NAME: images})
+        (logits,) = session.run([LOGITS_NAME], {INPUT: images})
         found.append(logits[: len(batch)].argmax(1))
     return torch.from_numpy(np.concatenate(found))

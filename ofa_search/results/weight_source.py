@@ -12,7 +12,8 @@ import numpy as np
 
 from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.architecture import Architecture
-from ofa_profiler.networks.parameters import Weights, random_weights
+from ofa_profiler.networks.made_up_weights import random_weights
+from ofa_profiler.networks.parameters import Weights
 from ofa_profiler.spaces import SearchSpace
 from ofa_search.artifacts.supernet_file import SUFFIX, check_space, read_description, weights_path
 

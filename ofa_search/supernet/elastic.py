@@ -1,6 +1,6 @@
 """Elastic layers: one set of weights that serves every choice a slot of the space leaves open.
 
-A layer is told at each call which static layer of `ofa_profiler.networks.op` it has to be (there is no
+A layer is told at each call which static layer of `ofa_profiler.networks.layers` it has to be (there is no
 "current" subnet), and uses the first channels of its weights for it. Kernels smaller than the largest
 are its centre, sent through learned matrices, 7 -> 5 -> 3 (arXiv 1908.09791, section 3.3).
 
@@ -20,8 +20,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ofa_profiler.networks.op import Conv, Layer, Linear, Op, SqueezeExcite
-from ofa_profiler.networks.torch_modules import ACTIVATIONS, layer_module, run_op, spatial_mean
+from ofa_profiler.errors import UsageError
+from ofa_profiler.networks.graph import Node
+from ofa_profiler.networks.layers import (
+    Add,
+    AvgPool,
+    Conv,
+    Gelu,
+    GlobalPool,
+    Layer,
+    LayerNorm,
+    LayerTable,
+    Linear,
+    MaxPool,
+    SelfAttention,
+    SqueezeExcite,
+)
+from ofa_profiler.networks.op import Op
+from ofa_profiler.networks.torch_modules import activation_module, layer_module, run_graph, spatial_mean
 from ofa_search.supernet.depthwise import depthwise_conv2d
 
 L = TypeVar("L", bound=Layer)
@@ -37,6 +53,10 @@ class ElasticLayer(nn.Module, ABC, Generic[L]):
     @abstractmethod
     def forward(self, x: Tensor, layer: L) -> Tensor:
         """Run `layer` on (N, C, H, W)."""
+
+
+#: Layer type -> the elastic layer that can be any one of its choices.
+ELASTIC_LAYERS: LayerTable[type[ElasticLayer[Any]]] = LayerTable("the elastic network")
 
 
 class ElasticKernel(ElasticLayer[Conv]):
@@ -139,6 +159,7 @@ class ElasticBatchNorm(nn.Module):
         return functional.batch_norm(x, **tensors, training=self.training, momentum=self.momentum, eps=self.epsilon)
 
 
+@ELASTIC_LAYERS.register(Conv)
 class ElasticConv(ElasticLayer[Conv]):
     """Convolution, BatchNorm if any, activation."""
 
@@ -146,7 +167,7 @@ class ElasticConv(ElasticLayer[Conv]):
         super().__init__()
         self.conv = ElasticKernel(choices)
         self.bn = ElasticBatchNorm(self.conv.out_channels, choices[0].epsilon) if choices[0].batch_norm else None
-        self.activation = ACTIVATIONS[choices[0].activation]()
+        self.activation = activation_module(choices[0].activation)
 
     def static(self, layer: Conv) -> dict[str, Tensor]:
         tensors = _prefixed("conv", self.conv.static(layer))
@@ -160,6 +181,7 @@ class ElasticConv(ElasticLayer[Conv]):
         return y
 
 
+@ELASTIC_LAYERS.register(SqueezeExcite)
 class ElasticSqueezeExcite(ElasticLayer[SqueezeExcite]):
     """Channel attention. Its width in between follows the channels."""
 
@@ -186,6 +208,7 @@ def _squeeze_excite_convs(layer: SqueezeExcite) -> tuple[Conv, Conv]:
     )
 
 
+@ELASTIC_LAYERS.register(Linear)
 class ElasticLinear(ElasticLayer[Linear]):
     """A fully connected layer over the first input features."""
 
@@ -225,16 +248,33 @@ class SharedLayer(ElasticLayer[Layer]):
     def static(self, layer: Layer) -> dict[str, Tensor]:  # noqa: ARG002
         return {}
 
+    def forward(self, *inputs: Any) -> Tensor:
+        """Run it on tensors; the last argument is the layer."""
+        y: Tensor = self.module(*inputs[:-1])
+        return y
+
+
+class FixedLayer(ElasticLayer[Layer]):
+    """A layer with parameters that a space leaves no choice of. Raises `UsageError` if there is one."""
+
+    def __init__(self, choices: Sequence[Layer]) -> None:
+        super().__init__()
+        if len(set(choices)) > 1:
+            raise UsageError(f"layer {choices[0].name}: a {type(choices[0]).__name__} cannot be elastic")
+        self.module = layer_module(choices[0])
+
+    def static(self, layer: Layer) -> dict[str, Tensor]:  # noqa: ARG002
+        return dict(self.module.state_dict(keep_vars=True))
+
     def forward(self, x: Tensor, layer: Layer) -> Tensor:  # noqa: ARG002
         y: Tensor = self.module(x)
         return y
 
 
-_ELASTIC: dict[type[Layer], type[ElasticLayer[Any]]] = {
-    Conv: ElasticConv,
-    SqueezeExcite: ElasticSqueezeExcite,
-    Linear: ElasticLinear,
-}
+for _shared in (Add, AvgPool, Gelu, GlobalPool, MaxPool):
+    ELASTIC_LAYERS.register(_shared)(SharedLayer)
+for _fixed in (LayerNorm, SelfAttention):
+    ELASTIC_LAYERS.register(_fixed)(FixedLayer)
 
 
 def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -248,10 +288,10 @@ class ElasticOp(nn.Module):
         super().__init__()
         by_name: dict[str, dict[Layer, None]] = {}
         for op in choices:
-            for layer in op.all_layers:
-                by_name.setdefault(layer.name, {})[layer] = None
+            for node in op.graph.nodes:
+                by_name.setdefault(node.name, {})[node.layer] = None
         for name, layers in by_name.items():
-            elastic: Any = _ELASTIC.get(type(next(iter(layers))), SharedLayer)
+            elastic = ELASTIC_LAYERS[type(next(iter(layers)))]
             self.add_module(name, elastic(list(layers)))
 
     def elastic_layer(self, name: str) -> ElasticLayer[Any]:
@@ -263,15 +303,15 @@ class ElasticOp(nn.Module):
     def static(self, op: Op) -> dict[str, Tensor]:
         """The tensors of `op`, named as `OpModule` names them."""
         tensors: dict[str, Tensor] = {}
-        for layer in op.all_layers:
-            tensors |= _prefixed(layer.name, self.elastic_layer(layer.name).static(layer))
+        for node in op.graph.nodes:
+            tensors |= _prefixed(node.name, self.elastic_layer(node.name).static(node.layer))
         return tensors
 
     def forward(self, x: Tensor, op: Op) -> Tensor:
         """Run `op` on (N, C, H, W)."""
 
-        def run_layer(layer: Layer, y: Tensor) -> Tensor:
-            result: Tensor = self.elastic_layer(layer.name)(y, layer)
+        def run_node(node: Node, *inputs: Tensor) -> Tensor:
+            result: Tensor = self.elastic_layer(node.name)(*inputs, node.layer)
             return result
 
-        return run_op(op, x, run_layer)
+        return run_graph(op.graph, x, run_node)

@@ -99,8 +99,8 @@ def new_supernet(space: SearchSpace, seed: int) -> Supernet:
             module.begin_as_smallest()
     for slot in space.slots:
         ops = space.slot_ops(slot)
-        if all(op.shortcut is not None for op in ops):
-            last = supernet.elastic_op(slot.name).elastic_layer(ops[0].layers[-1].name)
+        if all(len(op.graph.branches) > 1 for op in ops):
+            last = supernet.elastic_op(slot.name).elastic_layer(ops[0].graph.branches[0][-1].name)
             if isinstance(last, ElasticConv) and last.bn is not None:
                 nn.init.zeros_(last.bn.weight)
     return supernet

@@ -20,6 +20,7 @@ from device_agents.ofa_agent import clocks
 from device_agents.ofa_agent.medians import half_width
 from device_agents.ofa_agent.visiting import GIVE_UP_AFTER
 from device_agents.ofa_agent.workers import CAN_FORK
+from ofa_profiler.networks.tensors import TensorSpec
 
 HOW = ["", "--no-fork"]  # both ways in which a worker comes to life
 
@@ -89,7 +90,7 @@ def test_a_damaged_model_is_not_run(tmp_path):
 
 
 def test_a_model_with_another_input_is_refused(tmp_path):
-    model = replace(conv_model(tmp_path, "conv"), input_shape=(2, 4, 8, 8))
+    model = replace(conv_model(tmp_path, "conv"), inputs=(TensorSpec("input", "float32", (2, 4, 8, 8)),))
     (visit,) = visits(run_agent(make_kit(tmp_path / "kit", [model])).stdout)["conv"]
     assert "[1, 4, 8, 8]" in visit["error"]
 

@@ -14,14 +14,17 @@ from ofa_profiler import LatencyTable, get_space
 from ofa_profiler.cli.profile import main as ofa_profile
 from ofa_profiler.cli.verify import main as ofa_verify
 from ofa_profiler.export import Model, export_ops
+from ofa_profiler.protocol.target import Target
 
-SETTINGS = replace(QUICK, runtime="litert")
+SETTINGS = replace(QUICK, target=Target("litert"))
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[Model]:
     space = get_space("cifar-mbv3")
-    return export_ops(space.ops(space.smallest)[:3], runtime="litert", cache_dir=tmp_path_factory.mktemp("cache"))
+    return export_ops(
+        space.ops(space.smallest)[:3], target=Target("litert"), cache_dir=tmp_path_factory.mktemp("cache")
+    )
 
 
 @pytest.mark.parametrize("how", [[], ["--no-fork"]])
@@ -41,7 +44,9 @@ def test_measures_every_model_in_rounds(models, tmp_path, how, provider, named):
 
 def test_what_is_no_model_and_another_input_fail_alone(models, tmp_path):
     bad = bytes_model(tmp_path / "bad", "bad", b"no model at all")
-    other = replace(models[0], key="other", input_shape=(2, *models[0].input_shape[1:]))
+    other = replace(
+        models[0], key="other", inputs=(models[0].inputs[0]._replace(shape=(2, *models[0].inputs[0].shape[1:])),)
+    )
     found = visits(run_agent(make_kit(tmp_path / "kit", [bad, other, models[1]], SETTINGS)).stdout)
     assert "ValueError" in found["bad"][0]["error"]
     assert "the kit says" in found["other"][0]["error"]

@@ -27,6 +27,7 @@ from ofa_profiler.measuring.naming import check_name, default_name, slug
 from ofa_profiler.protocol.journal import read_journal
 from ofa_profiler.protocol.kit import run_record
 from ofa_profiler.protocol.settings import Settings
+from ofa_profiler.protocol.target import Target
 
 SPACE = ["--space", "cifar-mbv3", "--resolution", "24"]
 #: Little time makes visits short; every op still gets its first.
@@ -423,7 +424,8 @@ def test_any_device_gives_a_safe_name(model, provider):
 
 
 def test_names_say_what_differs_from_the_default():
-    def name(**settings: Any) -> str:
+    def name(precision: str = "fp32", runtime: str = "onnxruntime", batch: int = 1, **settings: Any) -> str:
+        settings["target"] = Target(runtime, precision, batch)
         about = {"spaces": ["cifar-mbv3"]}
         return default_name({"model": "Raspberry Pi 5 Model B"}, run_record([], Settings(**settings), about))
 

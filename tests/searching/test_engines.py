@@ -33,7 +33,7 @@ SMALL = {
 
 def work_ms(op: Op) -> float:
     """A made-up latency that is not proportional to MACs: pointwise work, depthwise work, and a start-up."""
-    return op.macs / 4e6 + op.kernel_size**2 * op.mid_channels / 2e4 + 0.05
+    return op.macs / 4e6 + op.attributes["kernel_size"] ** 2 * op.attributes["mid_channels"] / 2e4 + 0.05
 
 
 class Bumpy(Objective):
@@ -214,8 +214,8 @@ def test_a_budget_below_the_lowest_names_the_exact_range() -> None:
 def opposed(shares: tuple[float, float]) -> list[Constraint]:
     """Two costs, one low where the other is high: big kernels are cheap on one device, dear on the other."""
     costs = (
-        AdditiveCost.from_ops(CIFAR, lambda op: op.kernel_size),
-        AdditiveCost.from_ops(CIFAR, lambda op: 10 - op.kernel_size),
+        AdditiveCost.from_ops(CIFAR, lambda op: op.attributes["kernel_size"]),
+        AdditiveCost.from_ops(CIFAR, lambda op: 10 - op.attributes["kernel_size"]),
     )
     constraints = []
     for number, (cost, share) in enumerate(zip(costs, shares, strict=True)):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ofa_profiler import get_space, space_names
 from ofa_profiler.errors import InfeasibleError
+from ofa_profiler.networks.blocks import block_op
 from ofa_profiler.networks.op import Op
 from ofa_profiler.spaces.base import Gene, SearchSpace, Slot
 from ofa_profiler.spaces.costs import AdditiveCost
@@ -35,7 +36,7 @@ class ToySpace(SearchSpace):
         return self._toy_slots
 
     def value(self, op: Op) -> float:
-        return self.values[op.mid_channels]
+        return self.values[op.attributes["mid_channels"]]
 
     def with_resolutions(self, resolutions):
         raise NotImplementedError
@@ -76,7 +77,7 @@ def _toy_slot(draw, name, slot_genes, genes, values) -> Slot:
             if gene.switch is not None and genes[gene.switch].choices.index(value_of[gene.switch]) < gene.switch_from:
                 value_of[g] = gene.choices[0]
         entry = entries.get(tuple(value_of[g] for g in slot_genes))
-        return None if entry is None else Op("mbconv", (1, 1, 1), (1, 1, 1), mid_channels=entry)
+        return None if entry is None else block_op("mbconv", (1, 1, 1), (1, 1, 1), mid_channels=entry)
 
     return Slot(name, slot_genes, build)
 
@@ -161,7 +162,7 @@ def test_extremes_of_random_values(name):
     values: dict[str, float] = {}
 
     def value(op: Op) -> float:
-        elastic = op.kind == "mbconv" and op.mid_channels != op.input_shape[-1]
+        elastic = op.kind == "mbconv" and op.attributes["mid_channels"] != op.input_shape[-1]
         usable = not elastic or rng.random() > 0.1
         return values.setdefault(op.key, rng.uniform(0.1, 5) if usable else np.inf)
 

@@ -115,7 +115,9 @@ def test_the_draw_depends_on_the_seed_alone() -> None:
 
 
 def test_the_draw_leaves_out_what_cannot_be_predicted() -> None:
-    cost = AdditiveCost.from_ops(SPACE, lambda op: math.inf if op.kernel_size == 7 else op.macs / MACS_PER_MS)
+    cost = AdditiveCost.from_ops(
+        SPACE, lambda op: math.inf if op.attributes["kernel_size"] == 7 else op.macs / MACS_PER_MS
+    )
     architectures, costs = draw_spread(SPACE, cost, 20, np.random.default_rng(0))
     assert np.isfinite(costs).all()
     assert all(7 not in stage.kernel_sizes for a in architectures for stage in a.stages)

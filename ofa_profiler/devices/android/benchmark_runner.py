@@ -70,7 +70,7 @@ class BenchmarkRunner:
         log, _ = read_journal(self.kit / RESULTS_FILE)
         manifest = json.loads((self.kit / "manifest.json").read_text("utf-8"))
         settings = Settings.from_json(manifest["settings"])
-        check_settings(settings.runtime, settings.provider)
+        check_settings(settings.target.runtime, settings.provider)
         models = {entry["key"]: entry for entry in manifest["models"]}
         program = self._bring(models)
         facts = read_facts(self.shell)

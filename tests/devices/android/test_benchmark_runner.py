@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.kits import QUICK, SHAPE
+from support.kits import INPUTS, QUICK
 from support.phones import Phone
 from support.proxy import Proxy
 from support.sshd import free_port
@@ -23,6 +23,7 @@ from ofa_profiler.devices.android.facts import fastest_cores
 from ofa_profiler.errors import InputFileError
 from ofa_profiler.export import Model
 from ofa_profiler.measuring.session import Progress, measure
+from ofa_profiler.protocol.target import Target
 
 #: A model is what the program does: `time N` takes N microseconds, others are misbehaviours.
 PROGRAM = r"""#!/system/bin/sh
@@ -49,7 +50,7 @@ echo
 echo "INFO: Inference timings in us: Init: 1500, First inference: $warm, Warmup (avg): $warm, Inference (avg): $us"
 """
 
-SETTINGS = replace(QUICK, runtime="litert", max_rounds=6, op_timeout_s=8.0)
+SETTINGS = replace(QUICK, target=Target("litert"), max_rounds=6, op_timeout_s=8.0)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ def model(folder: Path, key: str, what: str) -> Model:
     folder.mkdir(exist_ok=True)
     path = folder / f"{key.replace('/', '_')}.tflite"
     path.write_text(what + "\n")
-    return Model.from_file(key, path, SHAPE)
+    return Model.from_file(key, path, INPUTS)
 
 
 def records(journal: Path, kind: str) -> list[dict[str, object]]:
@@ -162,7 +163,7 @@ def test_models_whose_transfer_is_cut_come_by_and_by(
         models.append(model(tmp_path / "models", name, f"time {100 + number}"))
         path = tmp_path / "models" / f"{name}.tflite"
         path.write_bytes(path.read_bytes() + random.Random(number).randbytes(100_000))
-        models[-1] = Model.from_file(name, path, SHAPE)
+        models[-1] = Model.from_file(name, path, INPUTS)
     proxy = Proxy(phone.port)
     cuts: list[int] = []
 

@@ -1,0 +1,87 @@
+"""The runtimes: what runs a model, which file format it reads, and what a device needs for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import device_agents
+from ofa_profiler.errors import UsageError
+
+if TYPE_CHECKING:
+    from ofa_profiler.export.base import Exporter
+
+_WORKERS = Path(device_agents.__path__[0]) / "ofa_agent" / "runtimes"
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A runtime by the name that `--runtime` takes.
+
+    `suffix` is that of its model files. `exporter` names the class that writes them, as `MODULE:CLASS`: it is
+    imported on first use, since it may need libraries that take long to import. `packages` are alternatives, the
+    first one first: what pip has to bring to a device that lacks the runtime. `worker` is the file that travels with
+    the agent and runs models there (device_agents/README.md says what is in it).
+    """
+
+    name: str
+    suffix: str
+    exporter: str
+    packages: tuple[tuple[str, ...], ...]
+    default_provider: str
+    worker: Path
+
+    def load_exporter(self) -> Exporter:
+        """A new exporter of its models."""
+        module, _, name = self.exporter.partition(":")
+        exporter: Exporter = getattr(import_module(module), name)()
+        return exporter
+
+
+_RUNTIMES: dict[str, Runtime] = {}
+
+
+def register_runtime(runtime: Runtime) -> None:
+    """Make a runtime known. Raises `UsageError` for a name that is taken."""
+    if runtime.name in _RUNTIMES:
+        raise UsageError(f"a runtime {runtime.name!r} is registered already")
+    _RUNTIMES[runtime.name] = runtime
+
+
+def runtimes() -> Mapping[str, Runtime]:
+    """Every runtime by its name."""
+    return dict(_RUNTIMES)
+
+
+def get_runtime(name: str) -> Runtime:
+    """The runtime of that name. Raises `UsageError` with the known names."""
+    try:
+        return _RUNTIMES[name]
+    except KeyError:
+        raise UsageError(f"runtime {name!r} is not supported; supported are {', '.join(_RUNTIMES)}") from None
+
+
+register_runtime(
+    Runtime(
+        name="onnxruntime",
+        suffix=".onnx",
+        exporter="ofa_profiler.export.onnx:OnnxExporter",
+        packages=(("onnxruntime", "numpy"),),
+        default_provider="CPUExecutionProvider",
+        worker=_WORKERS / "onnxruntime.py",
+    )
+)
+register_runtime(
+    Runtime(
+        name="litert",
+        suffix=".tflite",
+        exporter="ofa_profiler.export.tflite:TfliteExporter",
+        # LiteRT's predecessor serves old Pythons and 32-bit boards, and was built for numpy 1.
+        packages=(("ai-edge-litert", "numpy"), ("tflite-runtime", "numpy<2")),
+        default_provider="XNNPACK",
+        worker=_WORKERS / "litert.py",
+    )
+)
