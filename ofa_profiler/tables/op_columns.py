@@ -84,7 +84,8 @@ def op_of(values: Mapping[str, Any]) -> Op:
             fields["family"] = family
         return block_op(kind, values["input_shape"], values["output_shape"], **fields)
     if (published := parse_key(key)) is not None:
-        raise ValueError(f"column kind: {kind!r:.120} contradicts the key, which is one of the kind {published['kind']}")
+        named = published["kind"]
+        raise ValueError(f"column kind: {kind!r:.120} contradicts the key, which is one of the kind {named}")
     tensors = []
     for name, column, usual in ((_INPUTS, "input_shape", INPUT), (_OUTPUTS, "output_shape", _OUTPUT)):
         given = more.pop(name, None)
