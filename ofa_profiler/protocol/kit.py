@@ -28,7 +28,7 @@ from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.tensors import TensorSpec
 from ofa_profiler.protocol.replay import FORMAT, Record
 from ofa_profiler.protocol.settings import Settings
-from ofa_profiler.runtimes import get_runtime
+from ofa_profiler.runtimes import runtimes
 
 AGENT_FILE = "agent.py"
 RESULTS_FILE = "results.jsonl"
@@ -134,8 +134,9 @@ def _needs(run: Record, wheels: KitWheels | None) -> str:
     if wheels is not None:
         machine, _, python = wheels.tag.rpartition("-cp")
         return f"Python {python[0]}.{python[1:]} on {machine} (the runtime is in `wheels/`)"
-    package = get_runtime(run["settings"]["runtime"]).packages[0][0]
-    return f"Python 3.7 or newer and the package `{package}`"
+    name = run["settings"]["runtime"]
+    runtime = runtimes().get(name)
+    return f"Python 3.7 or newer and the package `{runtime.packages[0][0] if runtime else name}`"
 
 
 def _place(source: Path, target: Path) -> None:

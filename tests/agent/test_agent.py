@@ -21,6 +21,7 @@ from device_agents.ofa_agent.medians import half_width
 from device_agents.ofa_agent.visiting import GIVE_UP_AFTER
 from device_agents.ofa_agent.workers import CAN_FORK
 from ofa_profiler.networks.tensors import TensorSpec
+from ofa_profiler.protocol.target import Target
 
 HOW = ["", "--no-fork"]  # both ways in which a worker comes to life
 
@@ -100,7 +101,7 @@ def test_a_model_with_another_input_is_refused(tmp_path):
     [
         ({"provider": "CUDAExecutionProvider"}, "no provider"),
         ({"threads": 1000}, "cores"),
-        ({"runtime": "x"}, "runtime"),
+        ({"target": Target("x")}, "runtime"),
     ],
 )
 def test_what_the_device_cannot_do_is_one_fatal_record(tmp_path, setting, words):

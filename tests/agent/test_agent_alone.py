@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from support.kits import QUICK, bytes_model, make_kit, records, run_agent, stub_runtime, visits
 
+from ofa_profiler.protocol.target import Target
+
 WRONG = "raise SystemExit('a file that lies around was imported')\n"
 NAMES = ("queue", "ofa_agent", "statistics", "zipfile", "argparse")
 
@@ -89,7 +91,7 @@ class Runtime:
 @pytest.mark.parametrize("how", [[], ["--no-fork"]], ids=["forked", "spawned"])
 def test_a_runtime_is_one_more_file(tmp_path, how):
     models = [bytes_model(tmp_path, "a", b"run"), bytes_model(tmp_path, "b", b"other")]
-    kit = make_kit(tmp_path / "kit", models, replace(QUICK, runtime="their-own"))
+    kit = make_kit(tmp_path / "kit", models, replace(QUICK, target=Target("their-own")))
     (kit / "ofa_agent" / "runtimes" / "their-own.py").write_text(RUNTIME)
     done = run_agent(kit, *how)
     assert done.returncode == 0, done.stderr
@@ -102,7 +104,7 @@ def test_a_runtime_is_one_more_file(tmp_path, how):
 
 @pytest.mark.parametrize("name", ["nothing", "__init__", "../inputs", "os", "onnxruntime.x", ""])
 def test_a_runtime_without_a_file_is_one_fatal_record(tmp_path, name):
-    kit = make_kit(tmp_path / "kit", [bytes_model(tmp_path, "a", b"run")], replace(QUICK, runtime=name))
+    kit = make_kit(tmp_path / "kit", [bytes_model(tmp_path, "a", b"run")], replace(QUICK, target=Target(name)))
     done = run_agent(kit)
     assert done.returncode == 1
     assert records(done.stdout)[-1] == {

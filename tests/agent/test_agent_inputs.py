@@ -15,6 +15,7 @@ from support.kits import QUICK, SHAPE, bytes_model, conv_model, make_kit, run_ag
 
 from device_agents.ofa_agent.inputs import arrays, descriptions, values
 from ofa_profiler.export.tflite_file import _File
+from ofa_profiler.protocol.target import Target
 
 WORDS, WIDTH, LENGTH = 10, 8, 4
 IDS = {"name": "ids", "shape": [1, LENGTH], "range": [0, WORDS]}
@@ -87,7 +88,7 @@ RUNTIMES = [("onnxruntime", embedding_onnx, "int64"), ("litert", embedding_tflit
 
 def measured(tmp_path: Path, runtime: str, data: bytes, inputs: list[dict[str, Any]]) -> dict[str, Any]:
     """The first visit of a model whose manifest describes these inputs."""
-    kit = make_kit(tmp_path / "kit", [bytes_model(tmp_path, "op", data)], replace(QUICK, runtime=runtime))
+    kit = make_kit(tmp_path / "kit", [bytes_model(tmp_path, "op", data)], replace(QUICK, target=Target(runtime)))
     manifest = json.loads((kit / "manifest.json").read_text())
     (entry,) = manifest["models"]
     entry.pop("input_shape", None)

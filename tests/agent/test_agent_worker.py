@@ -12,6 +12,7 @@ import pytest
 from support.kits import QUICK, bytes_model, make_kit, records, run_agent, visits
 
 from ofa_profiler.protocol.journal import read_journal
+from ofa_profiler.protocol.target import Target
 
 #: A model says what happens: its bytes are words of Python. `asked` counts what was asked for.
 WORKER = """
@@ -67,7 +68,7 @@ def asked(tmp_path: Path) -> list[dict[str, Any]]:
 
 def kit_of(tmp_path: Path, *models: str, **settings: Any) -> Path:
     files = [bytes_model(tmp_path, f"op {n}", f"{text}  # {n}".encode()) for n, text in enumerate(models)]
-    return make_kit(tmp_path / "kit", files, replace(QUICK, runtime="what is there", **settings))
+    return make_kit(tmp_path / "kit", files, replace(QUICK, target=Target("what is there"), **settings))
 
 
 def test_describe_is_what_the_worker_tells(tmp_path, worker):
