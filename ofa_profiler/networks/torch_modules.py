@@ -171,14 +171,13 @@ def run_graph(graph: Graph, x: Tensor, run_node: Callable[..., Tensor]) -> Tenso
     return output
 
 
-class OpModule(nn.Module):
-    """One op: (N, C, H, W) of `op.input_shape` -> the same of `op.output_shape`."""
+class GraphModule(nn.Module):
+    """A graph with one input and one output, one child per node."""
 
-    def __init__(self, op: Op) -> None:
+    def __init__(self, graph: Graph) -> None:
         super().__init__()
-        self.op = op
-        self._graph = op.graph
-        for node in self._graph.nodes:
+        self._graph = graph
+        for node in graph.nodes:
             self.add_module(node.name, layer_module(node.layer))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -187,6 +186,14 @@ class OpModule(nn.Module):
     def _run_node(self, node: Node, *tensors: Tensor) -> Tensor:
         y: Tensor = self._modules[node.name](*tensors)  # type: ignore[misc]
         return y
+
+
+class OpModule(GraphModule):
+    """One op: (N, C, H, W) of `op.input_shape` -> the same of `op.output_shape`."""
+
+    def __init__(self, op: Op) -> None:
+        super().__init__(op.graph)
+        self.op = op
 
 
 class StaticNetwork(nn.Sequential):

@@ -112,7 +112,9 @@ def test_a_runtime_that_does_not_load_is_one_line_with_every_reason(tmp_path):
 
 def test_a_table_by_the_command_and_its_verification(tmp_path, capsys, monkeypatch):
     """What a user types: a table says what ran it, and networks are verified by the same."""
-    monkeypatch.setattr("ofa_profiler.cli.profile.Settings", lambda target, **how: replace(SETTINGS, target=target, **how))
+    monkeypatch.setattr(
+        "ofa_profiler.cli.profile.Settings", lambda target, **how: replace(SETTINGS, target=target, **how)
+    )
     where = ["--device", "local", "--resolution", "24", "--space", "cifar-mbv3", "--out", str(tmp_path)]
     assert ofa_profile([*where, "--name", "t", "--runtime", "litert", "--time-limit", "10ms", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["ok"] == 96
