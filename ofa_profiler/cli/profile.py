@@ -226,8 +226,8 @@ def _wheels(runtime: str, tag: str) -> KitWheels:
     from ofa_profiler.protocol.kit import KitWheels
 
     board = Board.from_tag(tag)
-    instead = f"leave --wheels out and install it there, or name the board's C library, like {board.tag}-glibc2.36"
-    return KitWheels(board.tag, find_wheels(runtime, board, tell=say, instead=instead).paths)
+    remedy = f"leave --wheels out and install it there, or name the board's C library, like {board.tag}-glibc2.36"
+    return KitWheels(board.tag, find_wheels(runtime, board, tell=say, remedy=remedy).paths)
 
 
 def _profile(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) -> int:

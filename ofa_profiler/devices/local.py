@@ -1,4 +1,4 @@
-"""This machine, measured through the same agent file that a board runs, as a process of its own."""
+"""This machine. The agent runs in its own process, the same agent as on a board."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class LocalDevice(Device):
     def start(self, kit: Path | None, arguments: Sequence[str]) -> Agent:
         command = [sys.executable, str(kit / AGENT_FILE if kit else agent_source()), *arguments]
         if kit is not None:
-            # One lock for all kits: whoever measures on this machine does so alone.
+            # One lock for all kits: only one measurement runs on this machine at a time.
             command += ["--kit", str(kit), "--attached", "--lock", str(_lock_file())]
             if self._cores:
                 command += ["--cores", ",".join(map(str, self._cores))]
@@ -50,7 +50,7 @@ def _lock_file() -> Path:
 
 
 class LocalAgent(Agent):
-    """A child process in a session of its own: Ctrl-C in the terminal is for the host to handle."""
+    """A child process in its own session, so that only the host receives Ctrl-C of the terminal."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self._words: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed in close)
@@ -65,7 +65,7 @@ class LocalAgent(Agent):
 
     @property
     def pid(self) -> int:
-        """Process id of the agent's supervisor."""
+        """The process id of the agent's supervisor."""
         return self._process.pid
 
     def read_line(self, limit: int) -> bytes:
@@ -88,7 +88,7 @@ class LocalAgent(Agent):
                 with contextlib.suppress(OSError):
                     pipe.close()
         try:
-            self._process.wait(_PATIENCE_S)  # the end of its stdin ends it
+            self._process.wait(_PATIENCE_S)  # the agent ends when its stdin does
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

@@ -7,15 +7,15 @@ are kept, a device that went away is tried again, and a journal that was begun i
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ofa_profiler.base.retry import retry
 from ofa_profiler.devices.base import Device
-from ofa_profiler.errors import DeviceError, TransientDeviceError
+from ofa_profiler.errors import DeviceError, TransientError
 from ofa_profiler.protocol.journal import Journal
 from ofa_profiler.protocol.kit import ModelFile, run_record, write_kit
 from ofa_profiler.protocol.measurement import Measurement
@@ -70,21 +70,20 @@ def measure_into(
     progress: Callable[[Progress], None] | None = None,
 ) -> None:
     """`measure` into an open journal, which must be that of a request for these models and settings."""
-    waits = iter(device.waits_s)
+    log = journal.log
+
+    def before_retry(error: TransientError, _progress: bool) -> None:
+        if progress is not None:
+            progress(estimate(log, settings, waiting=f"{error}; trying again"))
+
     with tempfile.TemporaryDirectory(prefix="ofa-profiler-") as folder:
-        while not is_finished(journal.log, settings):
-            before = journal.log.n_visits
-            try:
-                _measure_once(journal, device, models, settings, Path(folder), progress)
-            except TransientDeviceError as error:
-                if journal.log.n_visits > before:
-                    waits = iter(device.waits_s)
-                wait_s = next(waits, None)
-                if wait_s is None:
-                    raise
-                if progress is not None:
-                    progress(estimate(journal.log, settings, waiting=f"{error}; trying again"))
-                time.sleep(wait_s)
+        while not is_finished(log, settings):
+            retry(
+                lambda: _measure_once(journal, device, models, settings, Path(folder), progress),
+                device.waits_s,
+                position=lambda _: log.n_visits,
+                before_retry=before_retry,
+            )
 
 
 def is_finished(log: Log, settings: Settings) -> bool:

@@ -140,9 +140,9 @@ def test_an_agent_that_never_gets_anywhere_is_given_up(models):
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        ([], "stopped before it was done.*exit code 0.*last words"),
-        ([b'{"type": "device"'], "stopped before"),
-        ([b"garbage\n", b"\xff\n", b"12\n"], "stopped before"),
+        ([], "ended before it was finished.*exit code 0.*last words"),
+        ([b'{"type": "device"'], "ended before"),
+        ([b"garbage\n", b"\xff\n", b"12\n"], "ended before"),
         ([b'garbage {"type": "visit"\n'], "cannot be read"),
         ([b"garbage\n" * 10_000] * 20, "cannot be read"),
         ([b'{"type": "visit", "key": "conv1", "round": 0, "status": "ok", "seconds": NaN}\n'], "NaN"),
@@ -188,7 +188,7 @@ def test_describe():
 
 
 def test_the_estimate_follows_the_width_of_the_interval():
-    from test_journal import DEVICE, RUN, visit
+    from protocol.test_journal import DEVICE, RUN, visit
 
     from ofa_profiler.protocol.replay import Log
     from ofa_profiler.protocol.settings import Settings

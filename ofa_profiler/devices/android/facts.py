@@ -1,4 +1,4 @@
-"""What a phone without Python says about itself, by its shell: text by name, not trusted, and what follows from it."""
+"""The properties of a phone without Python, read with its shell."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from ofa_profiler.devices.remote.shell import Shell, one_line
 from ofa_profiler.protocol.replay import Record
 
-#: `name=value`, one a line; what cannot be read has no value.
+#: Prints one `name=value` per line; without a value if it cannot be read.
 _DESCRIBE = """\
 for name in ro.product.model ro.soc.model ro.board.platform ro.build.version.release; do
   echo "$name=$(getprop $name)"
@@ -29,19 +29,19 @@ _LONGEST_WORD = 200
 
 
 def describe_phone(shell: Shell) -> Record:
-    """A record of type `device`, as far as it does not change."""
+    """Return a record of type `device`, with the properties that do not change."""
     return phone_identity(read_facts(shell))
 
 
 def read_facts(shell: Shell) -> dict[str, str]:
-    """Text by name, not trusted."""
+    """Return the properties as text, by name. Their values are not checked."""
     lines = shell.run(["sh", "-c", _DESCRIBE]).stdout.decode("utf-8", "replace").splitlines()
     pairs = (line.partition("=") for line in lines)
     return {name: one_line(value)[:_LONGEST_WORD] for name, _, value in pairs if value.strip()}
 
 
 def fastest_cores(facts: Mapping[str, str], count: int) -> tuple[int, ...] | None:
-    """`count` cores of the highest clock, None if the phone does not tell its clocks."""
+    """Return the `count` cores with the highest clock; None if the phone does not report its clocks."""
     clocks = {core: khz for core, khz in _per_core(facts, "max_khz").items() if khz > 0}
     chosen = sorted(clocks, key=lambda core: (clocks[core], core), reverse=True)[:count]
     return tuple(sorted(chosen)) if len(chosen) == count else None
@@ -61,7 +61,7 @@ def _is_number(text: str) -> bool:
 
 
 def phone_state(facts: Mapping[str, str], cores: tuple[int, ...] | None) -> Record:
-    """What changes while one measures: clocks of `cores`, temperature."""
+    """Return the properties that change during a measurement: the clocks of `cores`, and the temperature."""
     clocks = _per_core(facts, "khz")
     heat = [int(value) for name, value in facts.items() if name.startswith("heat.") and _is_number(value)]
     degrees = [value / 1000 if value >= 200 else float(value) for value in heat if value]
@@ -72,7 +72,7 @@ def phone_state(facts: Mapping[str, str], cores: tuple[int, ...] | None) -> Reco
 
 
 def phone_identity(facts: Mapping[str, str]) -> Record:
-    """The part of a `device` record that does not change."""
+    """Return the part of a `device` record that does not change."""
     memory, clocks = facts.get("memory_kb", ""), _per_core(facts, "max_khz")
     release = facts.get("ro.build.version.release")
     return {
@@ -90,5 +90,5 @@ def phone_identity(facts: Mapping[str, str]) -> Record:
 
 
 def now() -> str:
-    """The time as this machine has it."""
+    """Return the time of this machine."""
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

@@ -67,12 +67,12 @@ def fake_python(server: Sshd, text: str) -> contextlib.AbstractContextManager[No
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        ("exit 127", "there is no python3"),
+        ("exit 127", "the device has no python3"),
         ("echo 'Python 3.7 or newer is needed, this is 3.5' >&2; exit 1", "Python 3.7 or newer"),
         ("head -c 100000 /dev/urandom; exit 0", "ended with code 0"),
         ('printf \'%s\\n\' \'{"type":"store","error":"no\\u001b[2J\\nway"}\'', "no.*way"),
-        ('echo \'{"type":"store"}\'', "where its folder is"),
-        ('echo \'{"type":"store","root":"/x","python":"3.9"}\'', "which Python"),
+        ('echo \'{"type":"store"}\'', "does not report its folder"),
+        ('echo \'{"type":"store","root":"/x","python":"3.9"}\'', "does not report its Python"),
         ('echo \'{"type":"store","root":"/x","python":[3,6]}\'', r"3\.6, the agent needs 3\.7"),
         ("exec cat /dev/zero", "prints without end"),
     ],
@@ -90,7 +90,7 @@ def test_a_strange_python_is_one_clear_line(ssh_server, me, store, script, words
     ("line", "words"),
     [
         ('{"type":"visit","key":"op 1","round":0,"status":"ok","seconds":NaN}', "NaN"),
-        ("hello", "stopped before it was done"),
+        ("hello", "ended before it was finished"),
         ("[" * 100_000, "deeply|not JSON"),
         ('{"type":"visit","key":"else","round":0}', "no such model"),
         ('{"type":"visit","key":"op 1","round":0,"status":"ok","seconds":1,"samples_ns":[0],"warmup_ns":1}', "no time"),
