@@ -117,7 +117,7 @@ def test_a_push_that_is_cut_many_times_goes_on_where_it_was(phone: Phone, bundle
         assert device.describe()["model"] == "Pixel Sim"
         assert proxy.accepted > bundle.path.stat().st_size // (proxy.life + (1 << 17)) >= 6
         assert proxy.passed < bundle.path.stat().st_size + 8 * (1 << 20)
-    assert len([line for line in told if "MB were left" in line]) >= 4
+    assert len([line for line in told if "MB remain" in line]) >= 4
     folder = phone.root / ROOT[1:] / "cut"
     sums = (folder / bundle.name / "SHA256SUMS").read_text().splitlines()
     for sha256, name in (line.split("  ", 1) for line in sums):
