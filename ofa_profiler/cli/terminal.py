@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
+from ofa_profiler.base.plugins import load_plugins
 from ofa_profiler.base.units import format_duration_ms
 from ofa_profiler.errors import OfaError
 
@@ -34,6 +35,7 @@ def run_command(
 
     signal.signal(signal.SIGTERM, terminate)
     try:
+        load_plugins()
         return command()
     except OfaError as error:
         say(f"{name}: {' '.join(str(error).split())}")

@@ -49,7 +49,7 @@ class FakeDevice(Device):
         """Yield the records that the results in the kit lack."""
         log, _ = read_journal(kit / RESULTS_FILE)
         settings = Settings.from_json(log.run["settings"])
-        runtime = {"name": settings.runtime, "version": "fake", "provider": settings.provider or "fake"}
+        runtime = {"name": settings.target.runtime, "version": "fake", "provider": settings.provider or "fake"}
         yield {
             **self._device(log.run["created"]),
             "cores_used": list(range(settings.threads)),

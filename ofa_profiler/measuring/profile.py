@@ -46,6 +46,12 @@ class Profile:
     #: Nothing had to be measured: the table was there already.
     was_complete: bool
 
+    @property
+    def path(self) -> Path:
+        """The CSV of the table."""
+        assert self.table.path is not None, "it was derived from a journal beside it"
+        return self.table.path
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -66,10 +66,18 @@ def agent_source() -> Path:
 
 
 def agent_files() -> dict[str, bytes]:
-    """Everything that the agent consists of, by its path in the folder of the agent."""
+    """Everything that the agent consists of, by its path in the folder of the agent.
+
+    A runtime of another package is one more file among those of ours. Raises `UsageError` if it cannot be read.
+    """
     script = agent_source()
     code = sorted((script.parent / "ofa_agent").rglob("*.py"))
-    return {path.relative_to(script.parent).as_posix(): path.read_bytes() for path in [script, *code]}
+    files = {path.relative_to(script.parent).as_posix(): path for path in [script, *code]}
+    files |= {f"ofa_agent/runtimes/{name}.py": runtime.worker for name, runtime in runtimes().items()}
+    try:
+        return {name: path.read_bytes() for name, path in files.items()}
+    except OSError as error:
+        raise UsageError(f"cannot read a file of the agent: {error}") from error
 
 
 def run_record(models: Iterable[ModelFile], settings: Settings, about: Mapping[str, Any]) -> Record:

@@ -186,7 +186,12 @@ def read_text(path: Path) -> str:
 
 def read_csv(path: Path) -> tuple[Row, ...]:
     """The rows of a latency table. Raises `InputFileError` that names the row and the column."""
-    lines = _csv_lines(path, read_text(path))
+    return parse_csv(read_text(path), path)
+
+
+def parse_csv(text: str, path: Path | str) -> tuple[Row, ...]:
+    """The rows of a table in this text; `path` names its source in messages. Raises as `read_csv` does."""
+    lines = _csv_lines(path, text)
     first, header = next(lines, (1, []))
     if not header:
         raise InputFileError(path, "is empty, not a latency table")
@@ -200,7 +205,7 @@ def read_csv(path: Path) -> tuple[Row, ...]:
     return tuple(_row(path, line, header, cells) for line, cells in lines)
 
 
-def _csv_lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+def _csv_lines(path: Path | str, text: str) -> Iterator[tuple[int, list[str]]]:
     """(line number, cells) of every line that is not blank."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     while True:
@@ -215,7 +220,7 @@ def _csv_lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
             yield line, [cell.strip() for cell in cells]
 
 
-def _row(path: Path, line: int, header: Sequence[str], cells: Sequence[str]) -> Row:
+def _row(path: Path | str, line: int, header: Sequence[str], cells: Sequence[str]) -> Row:
     if len(cells) != len(header):
         raise InputFileError(path, f"has {len(cells)} cells where the first line names {len(header)}", row=line)
     values: dict[str, Any] = {}
@@ -249,7 +254,7 @@ def _contradiction(key: str, described: str) -> str:
     return f"column op: {shown(key)} contradicts its own columns ({differences[0] if differences else described})"
 
 
-def _check(path: Path, row: Row) -> None:
+def _check(path: Path | str, row: Row) -> None:
     """What one row must hold beyond well-formed cells."""
 
     def refuse(problem: str) -> NoReturn:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,12 @@ from ofa_profiler.spaces import SearchSpace, get_space, space_names
 from ofa_profiler.spaces.costs import AdditiveCost
 from ofa_profiler.tables.corrections import Correction
 from ofa_profiler.tables.csv_file import read_csv, read_metadata, save_files
+from ofa_profiler.tables.frame import rows_of_frame, rows_to_frame
 from ofa_profiler.tables.row import FAILED, OK, Row
+from ofa_profiler.tables.summary import facts, facts_html, facts_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["LatencyTable", "Row"]
 
@@ -28,7 +33,7 @@ __all__ = ["LatencyTable", "Row"]
 _HIGH_RELATIVE_STD = 0.3
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LatencyTable:
     """The rows of one device, runtime, precision, number of threads and batch.
 
@@ -93,6 +98,21 @@ class LatencyTable:
         from ofa_profiler.tables.ofa_files import write_published
 
         write_published(self, Path(folder))
+
+    def to_frame(self) -> pd.DataFrame:
+        """A pandas frame with a row per op. Raises `UsageError` where pandas is not installed."""
+        return rows_to_frame(self.rows, self.name, self.metadata)
+
+    @staticmethod
+    def from_frame(frame: pd.DataFrame) -> LatencyTable:
+        """The table in a frame with the columns of `to_frame`. Raises `InputFileError` with what is wrong."""
+        return LatencyTable(*rows_of_frame(frame))
+
+    def __repr__(self) -> str:
+        return facts_text(f"LatencyTable {self.name}", facts(self.rows, self.spaces, self.metadata))
+
+    def _repr_html_(self) -> str:
+        return facts_html(f"latency table {self.name}", facts(self.rows, self.spaces, self.metadata))
 
     # --- what it covers ------------------------------------------------------------------------------
 

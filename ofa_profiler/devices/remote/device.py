@@ -28,6 +28,7 @@ from ofa_profiler.devices.remote.wheels import Board, Wheels, find_wheels
 from ofa_profiler.errors import DeviceError, TransientError, UploadInterrupted
 from ofa_profiler.protocol.kit import AGENT_FILE, RESULTS_FILE, agent_files
 from ofa_profiler.protocol.replay import Record
+from ofa_profiler.runtimes import get_runtime
 
 T = TypeVar("T")
 
@@ -196,7 +197,7 @@ class RemoteDevice(Device):
 
     def runtimes(self, board: Board, runtime: str) -> dict[str, Wheels]:
         """Return the wheels that the device needs for `runtime`, by their folder there; none if it has its own."""
-        if self.options.runtime_on_board == "system":
+        if self.options.runtime_on_board == "system" or not get_runtime(runtime).packages:
             return {}
         wheels = find_wheels(runtime, board, tell=self.options.tell)
         return {f"runtimes/{wheels.name}": wheels}

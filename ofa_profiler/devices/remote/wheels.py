@@ -24,14 +24,8 @@ from typing import Any
 from ofa_profiler.base.cache_dir import default_cache_dir
 from ofa_profiler.base.files import remove, write_text
 from ofa_profiler.errors import DeviceError, UsageError
+from ofa_profiler.runtimes import runtimes
 
-#: The packages that a runtime needs to run a model; their other dependencies are for tools. If the first choice has no
-#: wheels for a board, the next one is used: the predecessor of LiteRT supports old Pythons and 32-bit boards, and was
-#: built for numpy 1.
-PACKAGES = {
-    "onnxruntime": (("onnxruntime", "numpy"),),
-    "litert": (("ai-edge-litert", "numpy"), ("tflite-runtime", "numpy<2")),
-}
 _OLDEST_PYTHON = (3, 7)
 #: The minor version of glibc that is assumed for a board without a connection: Debian 11, Ubuntu 20.04 (JetPack 5).
 _USUAL_GLIBC = 31
@@ -173,7 +167,7 @@ def find_wheels(
 
     `remedy` completes the error message. Raises `DeviceError` if there are no wheels, or they cannot be downloaded.
     """
-    if runtime not in PACKAGES:
+    if runtime not in runtimes():
         raise DeviceError(f"ofa-profiler cannot install {runtime} on a board: {remedy}")
     if board.implementation != "CPython" or not board.platforms:
         raise DeviceError(f"there are no wheels of {runtime} for {board}: {remedy}")
@@ -182,7 +176,7 @@ def find_wheels(
         if (found := _cached(folder)) is None:
             if tell is not None:
                 tell(f"downloading {runtime} for {board} into the cache")
-            _fill(folder, PACKAGES[runtime], board, remedy)
+            _fill(folder, runtimes()[runtime].packages, board, remedy)
             found = _cached(folder)
     if found is None:
         raise DeviceError(f"the wheels of {runtime} in {folder} are damaged: remove the folder")
