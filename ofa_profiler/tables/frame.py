@@ -24,7 +24,7 @@ def rows_to_frame(rows: Sequence[Row], name: str, metadata: Mapping[str, Any]) -
         raise UsageError("frames need pandas: pip install 'ofa-profiler[pandas]'") from None
     # Before pandas 3, numbers are read exactly only on request.
     exact: dict[str, Any] = {} if int(pd.__version__.partition(".")[0]) >= 3 else {"float_precision": "round_trip"}
-    frame = pd.read_csv(io.StringIO(csv_text(rows)), **exact)
+    frame: pd.DataFrame = pd.read_csv(io.StringIO(csv_text(rows)), **exact)
     frame.attrs = {_NAME: name, _METADATA: dict(metadata)}
     return frame
 
