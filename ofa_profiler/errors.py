@@ -46,7 +46,7 @@ class InputFileError(UsageError):
 class InfeasibleError(OfaError):
     """No architecture of the space meets the limits.
 
-    `attainable` is `(lowest, highest)` of the limited quantity over the whole space, exact.
+    `attainable` is `(lowest, highest)` of the limited quantity over the whole space, exact; None where it is not known.
     """
 
     exit_code = 3

@@ -15,7 +15,7 @@ from ofa_profiler.protocol.kit import RESULTS_FILE
 from ofa_profiler.protocol.replay import Log
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.spaces import get_space
-from ofa_profiler.tables.corrections import Correction
+from ofa_profiler.tables.corrections import Sum
 from ofa_profiler.tables.table import LatencyTable, Row
 
 _DEVICE_FIELDS = (
@@ -148,7 +148,7 @@ def table_metadata(log: Log) -> dict[str, Any]:
         # A board whose clock was never set may think it is 1970.
         "date": max(run["created"], log.devices[-1]["time"]),
         "tool_version": run["about"].get("tool_version"),
-        "correction": Correction().to_json(),
+        "correction": Sum().to_json(),
         "validation": None,
         "sampling": {
             **{name: getattr(settings, name) for name in _SAMPLING_FIELDS},

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ofa_profiler.networks.blocks import block_op, make_divisible
 from ofa_profiler.networks.op import Op
 from ofa_profiler.spaces.base import Preprocessing, Slot
+from ofa_profiler.spaces.genes import RESOLUTION
 from ofa_profiler.spaces.mobilenet import IMAGENET, MobileNetSpace
 
 CIFAR10 = Preprocessing(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
@@ -49,9 +50,10 @@ class MobileNetV3Space(MobileNetSpace):
         def classifier() -> Op:
             return block_op("classifier", (1, 1, mixed), (self.n_classes,))
 
+        resolution = (self.position(RESOLUTION),)
         return (
-            Slot("final_expand", (0,), final_expand),
-            Slot("pool", (0,), pool),
+            Slot("final_expand", resolution, final_expand),
+            Slot("pool", resolution, pool),
             Slot("feature_mix", (), feature_mix),
             Slot("classifier", (), classifier),
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ofa_profiler.networks.blocks import PROXYLESS, block_op, make_divisible
 from ofa_profiler.networks.op import Op
 from ofa_profiler.spaces.base import Slot
+from ofa_profiler.spaces.genes import RESOLUTION
 from ofa_profiler.spaces.mobilenet import IMAGENET, MobileNetSpace
 
 
@@ -39,7 +40,8 @@ class ProxylessSpace(MobileNetSpace):
             size = self._final_size(resolution)
             return block_op("classifier", (size, size, mixed), (self.n_classes,))
 
-        return Slot("feature_mix", (0,), feature_mix), Slot("classifier", (0,), classifier)
+        resolution = (self.position(RESOLUTION),)
+        return Slot("feature_mix", resolution, feature_mix), Slot("classifier", resolution, classifier)
 
 
 def _published(name: str, width_mult: float) -> ProxylessSpace:

@@ -17,8 +17,8 @@ from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.networks.op import Op
 from ofa_profiler.spaces import SearchSpace, get_space, space_names
-from ofa_profiler.spaces.costs import AdditiveCost
-from ofa_profiler.tables.corrections import Correction
+from ofa_profiler.spaces.costs import Cost
+from ofa_profiler.tables.corrections import Correction, Sum, read_correction
 from ofa_profiler.tables.csv_file import read_csv, read_metadata, save_files
 from ofa_profiler.tables.frame import rows_of_frame, rows_to_frame
 from ofa_profiler.tables.row import FAILED, OK, Row
@@ -49,7 +49,7 @@ class LatencyTable:
     rows: tuple[Row, ...]
     metadata: Mapping[str, Any] = field(default_factory=dict)
     path: Path | None = None
-    _costs: dict[SearchSpace, tuple[AdditiveCost, dict[int, list[str]]]] = field(
+    _costs: dict[SearchSpace, tuple[Cost, dict[int | None, list[str]]]] = field(
         default_factory=dict, init=False, repr=False
     )
 
@@ -120,7 +120,7 @@ class LatencyTable:
     def correction(self) -> Correction:
         """How isolated ops become whole networks here."""
         try:
-            return Correction.from_json(self.metadata.get("correction", Correction().to_json()))
+            return read_correction(self.metadata.get("correction", Sum().to_json()))
         except UsageError as error:
             self._refuse_metadata(str(error))
 
@@ -130,13 +130,17 @@ class LatencyTable:
         named = self.metadata.get("spaces")
         if named:
             return tuple(named)
-        return tuple(name for name in space_names() if self.resolutions(get_space(name)))
+        return tuple(name for name in space_names() if self.covers(get_space(name)))
+
+    def covers(self, space: SearchSpace) -> bool:
+        """Whether every op of `space`, at one resolution at least, has a row, failed or not."""
+        return self._covers(space, None) if space.resolution_gene is None else bool(self.resolutions(space))
 
     def resolutions(self, space: SearchSpace) -> tuple[int, ...]:
         """The resolutions of the networks of `space` for which every op has a row, failed or not."""
         return tuple(r for r in space.valid_resolutions if self._covers(space.with_resolutions([r]), r))
 
-    def _covers(self, space: SearchSpace, resolution: int) -> bool:
+    def _covers(self, space: SearchSpace, resolution: int | None) -> bool:
         return all(self.find(op, resolution) for slot in space.slots for op in space.slot_ops(slot))
 
     # --- milliseconds --------------------------------------------------------------------------------
@@ -175,11 +179,11 @@ class LatencyTable:
         """
         architectures = list(architectures)
         predicted = np.empty(len(architectures))
-        groups: dict[tuple[str, int], list[int]] = {}
+        groups: dict[tuple[str, int | None], list[int]] = {}
         for i, architecture in enumerate(architectures):
             groups.setdefault((architecture.space, architecture.resolution), []).append(i)
         for (name, resolution), members in groups.items():
-            space = get_space(name).with_resolutions([resolution])
+            space = get_space(name).at(resolution)
             predicted[members] = self._cost(space)[0].evaluate(space.encode(architectures[i] for i in members))
         for architecture, milliseconds in zip(architectures, predicted, strict=True):
             if np.isinf(milliseconds):
@@ -187,7 +191,7 @@ class LatencyTable:
                     self.latency_ms(op, architecture.resolution)  # says what is wrong with it
         return predicted
 
-    def cost(self, space: SearchSpace) -> AdditiveCost:
+    def cost(self, space: SearchSpace) -> Cost:
         """Milliseconds of every network of `space` at `space.resolutions`; an op that failed costs infinity.
 
         Raises `UsageError` when the table lacks ops of it: restrict it to `resolutions(space)` before.
@@ -195,27 +199,28 @@ class LatencyTable:
         cost, missing = self._cost(space)
         if missing:
             resolution, keys = next(iter(missing.items()))
-            ops = space.unique_ops([resolution])
+            ops = space.at(resolution).unique_ops()
+            where = "" if resolution is None else f" at resolution {resolution}"
             raise UsageError(
-                f"table {self.name} does not cover {space.name} at resolution {resolution}: it lacks "
+                f"table {self.name} does not cover {space.name}{where}: it lacks "
                 f"{len(keys)} of {len(ops)} ops, for example {keys[0]}; it covers {self._coverage()}"
             )
         return cost
 
-    def _cost(self, space: SearchSpace) -> tuple[AdditiveCost, dict[int, list[str]]]:
+    def _cost(self, space: SearchSpace) -> tuple[Cost, dict[int | None, list[str]]]:
         """The cost with infinity for ops that failed or are not in the table; the latter's keys by resolution."""
         if space not in self._costs:
-            missing: dict[int, dict[str, None]] = {}
+            missing: dict[int | None, dict[str, None]] = {}
 
-            def op_ms(resolution: int, op: Op) -> float:
+            def op_ms(resolution: int | None, op: Op) -> float:
                 row = self.find(op, resolution)
                 if row is None:
                     missing.setdefault(resolution, {})[op.key] = None
                 if row is None or row.status == FAILED:
                     return np.inf
-                return self.correction.op_ms(op, self._time_ms(row))
+                return self._time_ms(row)
 
-            cost = AdditiveCost.from_ops_by_resolution(space, op_ms).affine(1.0, self.correction.constant_ms)
+            cost = self.correction.cost(space, op_ms)
             self._costs[space] = cost, {resolution: list(keys) for resolution, keys in missing.items()}
         return self._costs[space]
 
@@ -228,6 +233,8 @@ class LatencyTable:
                 covered.append(f"{name} at {len(resolutions)} resolutions from {resolutions[0]} to {resolutions[-1]}")
             elif resolutions:
                 covered.append(f"{name} at {', '.join(map(str, resolutions))}")
+            elif name in space_names() and self.covers(get_space(name)):
+                covered.append(name)
             else:
                 covered.append(f"parts of {name}")
         return "; ".join(covered) or "no known space whole"

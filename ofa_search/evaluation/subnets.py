@@ -138,16 +138,16 @@ class _Inputs:
         self.images, self.space, self.batch = images, space, batch
         pixels = sum(resolution**2 for resolution in space.resolutions)
         self._keeps = 4 * 3 * pixels * len(images) <= KEPT_BYTES
-        self._kept: dict[int, list[Tensor]] = {}
+        self._kept: dict[int | None, list[Tensor]] = {}
 
-    def at(self, resolution: int) -> Iterable[Tensor]:
+    def at(self, resolution: int | None) -> Iterable[Tensor]:
         if not self._keeps:
             return self._prepared(resolution)
         if resolution not in self._kept:
             self._kept[resolution] = list(self._prepared(resolution))
         return self._kept[resolution]
 
-    def _prepared(self, resolution: int) -> Iterator[Tensor]:
+    def _prepared(self, resolution: int | None) -> Iterator[Tensor]:
         for pixels, _ in self.images.batches(self.batch):
             inputs = prepare(pixels, resolution, self.space.preprocessing)
             yield inputs.contiguous(memory_format=torch.channels_last)

@@ -136,7 +136,7 @@ def test_some_lean_to_the_ends_and_the_others_do_not() -> None:
     low, high = np.quantile(macs[even], [0.005, 0.995])
     assert ((macs[~even] < low) | (macs[~even] > high)).mean() > 0.2
     expected = SPACE.sample_genomes(np.random.default_rng(9), 5000)
-    depths = [i for i, gene in enumerate(SPACE.genes) if gene.name.endswith("depth")]
+    depths = [i for i, gene in enumerate(SPACE.genes) if gene.kind == "depth"]
     genomes = SPACE.encode([a for a, is_even in zip(drawn, even, strict=True) if is_even])
     assert np.abs(genomes[:, depths].mean(0) - expected[:, depths].mean(0)).max() < 0.15
 

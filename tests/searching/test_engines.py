@@ -16,12 +16,13 @@ from ofa_profiler.errors import InfeasibleError, UsageError
 from ofa_profiler.networks.op import Op
 from ofa_profiler.spaces import Genomes, SearchSpace
 from ofa_profiler.spaces.costs import AdditiveCost
-from ofa_search.searching.engines import Constraint, Engine, Problem, Result, engine_names, get_engine
+from ofa_search.searching.engines import Engine, engine_names, get_engine
 from ofa_search.searching.engines.base import pull_to_anchor
 from ofa_search.searching.engines.evolutionary import Evolutionary, neighbours
 from ofa_search.searching.engines.random import Random
 from ofa_search.searching.feasibility import find_anchor
 from ofa_search.searching.objectives import Objective
+from ofa_search.searching.problem import Constraint, Problem, Result
 
 CIFAR = get_space("cifar-mbv3")
 #: Every engine by name, with settings that keep these tests short.

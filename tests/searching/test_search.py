@@ -131,7 +131,7 @@ def test_an_objective_of_ones_own() -> None:
         name = "fewness of blocks"
 
         def scores(self, space: SearchSpace, genomes: Genomes) -> NDArray[np.float64]:
-            depths = [i for i, gene in enumerate(space.genes) if gene.name.endswith(".depth")]
+            depths = [i for i, gene in enumerate(space.genes) if gene.kind == "depth"]
             return -genomes[:, depths].sum(axis=1).astype(float)
 
         def accuracy(self, score: float) -> float | None:
