@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import device_agents
-from ofa_profiler.errors import UsageError
+from ofa_profiler.base.registry import Registry
 
 if TYPE_CHECKING:
     from ofa_profiler.export.base import Exporter
@@ -41,27 +41,22 @@ class Runtime:
         return exporter
 
 
-_RUNTIMES: dict[str, Runtime] = {}
+_RUNTIMES: Registry[Runtime] = Registry("runtime")
 
 
 def register_runtime(runtime: Runtime) -> None:
-    """Make a runtime known. Raises `UsageError` for a name that is taken."""
-    if runtime.name in _RUNTIMES:
-        raise UsageError(f"a runtime {runtime.name!r} is registered already")
-    _RUNTIMES[runtime.name] = runtime
+    """Make a runtime known to the commands and to kits. Raises `UsageError` for a name that is taken."""
+    _RUNTIMES.add(runtime.name, runtime)
 
 
 def runtimes() -> Mapping[str, Runtime]:
     """Every runtime by its name."""
-    return dict(_RUNTIMES)
+    return {name: _RUNTIMES.get(name) for name in _RUNTIMES.names()}
 
 
 def get_runtime(name: str) -> Runtime:
     """The runtime of that name. Raises `UsageError` with the known names."""
-    try:
-        return _RUNTIMES[name]
-    except KeyError:
-        raise UsageError(f"runtime {name!r} is not supported; supported are {', '.join(_RUNTIMES)}") from None
+    return _RUNTIMES.get(name)
 
 
 register_runtime(

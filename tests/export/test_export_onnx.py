@@ -276,7 +276,7 @@ def test_impossible_shortcut_is_refused():
 
 def test_unsupported_runtime_and_precision_are_refused_with_what_is_supported(tmp_path):
     assert get_exporter(Target()).precisions == ("fp32",)
-    with pytest.raises(UsageError, match="runtime 'tvm' is not supported; supported are onnxruntime"):
+    with pytest.raises(UsageError, match="unknown runtime 'tvm'; known are onnxruntime, litert"):
         get_exporter(Target("tvm"))
     with pytest.raises(UsageError, match="precision 'fp8' is not supported with onnxruntime; supported are fp32"):
         export_ops(CIFAR.unique_ops(), Target(precision="fp8"), cache_dir=tmp_path)
