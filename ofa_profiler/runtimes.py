@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import device_agents
 from ofa_profiler.base.registry import Registry
-
-if TYPE_CHECKING:
-    from ofa_profiler.export.base import Exporter
 
 _WORKERS = Path(device_agents.__path__[0]) / "ofa_agent" / "runtimes"
 
@@ -33,12 +28,6 @@ class Runtime:
     packages: tuple[tuple[str, ...], ...]
     default_provider: str
     worker: Path
-
-    def load_exporter(self) -> Exporter:
-        """A new exporter of its models."""
-        module, _, name = self.exporter.partition(":")
-        exporter: Exporter = getattr(import_module(module), name)()
-        return exporter
 
 
 _RUNTIMES: Registry[Runtime] = Registry("runtime")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 
 from ofa_profiler.base import files
@@ -44,7 +45,9 @@ __all__ = [
 
 @lru_cache(maxsize=64)
 def _exporter(runtime: str) -> Exporter:
-    return get_runtime(runtime).load_exporter()
+    module, _, name = get_runtime(runtime).exporter.partition(":")
+    exporter: Exporter = getattr(import_module(module), name)()
+    return exporter
 
 
 def get_exporter(target: Target) -> Exporter:

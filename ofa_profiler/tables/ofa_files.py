@@ -8,7 +8,7 @@ was measured once for each; its row belongs to its file's resolution (`Row.resol
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,10 +19,8 @@ from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.networks.blocks import MOBILENETV3, PROXYLESS, block_op
 from ofa_profiler.networks.ofa_keys import is_proxyless, parse_key
 from ofa_profiler.networks.op import Op
-from ofa_profiler.spaces import get_space, space_names
 from ofa_profiler.tables.csv_file import parse_count, parse_spread_ms, parse_time_ms, read_json, read_text, shown
 from ofa_profiler.tables.row import OK, Row
-from ofa_profiler.tables.table import LatencyTable
 
 _FILE = re.compile(r"([1-9][0-9]{0,4})_lookup_table\.(?:yaml|yml|json)")
 
@@ -167,11 +165,15 @@ def _row(path: Path, resolution: int, key: str, entry: dict[str, str], line: int
 # --- writing --------------------------------------------------------------------------------------------
 
 
-def write_published(table: LatencyTable, folder: Path) -> None:
-    """Write one YAML file per resolution; see `LatencyTable.save_published`."""
+def write_published(name: str, rows: Iterable[Row], ops: Mapping[int, Iterable[Op]], folder: Path) -> None:
+    """Write the rows of the table `name`, one YAML file per resolution; see `LatencyTable.save_published`.
+
+    `ops` has the ops of the networks of each resolution that the table covers.
+    """
     if folder.is_dir() and any(_FILE.fullmatch(path.name) for path in folder.iterdir()):
         raise UsageError(f"cannot write {folder}: it already holds published tables")
-    texts = {resolution: _yaml_text(table, rows) for resolution, rows in _rows_by_resolution(table).items()}
+    found = _rows_by_resolution(name, rows, ops)
+    texts = {resolution: _yaml_text(name, entries) for resolution, entries in found.items()}
     written: list[Path] = []
     try:
         for resolution, text in texts.items():
@@ -184,35 +186,31 @@ def write_published(table: LatencyTable, folder: Path) -> None:
         raise
 
 
-def _rows_by_resolution(table: LatencyTable) -> dict[int, dict[str, Row]]:
+def _rows_by_resolution(name: str, rows: Iterable[Row], ops: Mapping[int, Iterable[Op]]) -> dict[int, dict[str, Row]]:
     files: dict[int, dict[str, Row]] = {}
-    for row in table.rows:
-        if row.resolution is not None:
-            files.setdefault(row.resolution, {})[row.op] = row
-    shared = {row.op for row in table.rows if row.resolution is None}
+    shared: dict[str, Row] = {}
+    for row in rows:
+        entries = shared if row.resolution is None else files.setdefault(row.resolution, {})
+        entries[row.op] = row
     placed = set()
-    for name in (name for name in table.spaces if shared and name in space_names()):
-        space = get_space(name)
-        for resolution in table.resolutions(space):
-            for op in space.unique_ops([resolution]):
-                found = table.find(op, resolution)
-                if found is not None and found.resolution is None:
-                    files.setdefault(resolution, {})[found.op] = found
-                    placed.add(found.op)
-    if shared - placed:
+    for resolution, needed in ops.items():
+        for op in needed:
+            entries = files.get(resolution, {})
+            if op.key in shared and op.key not in entries:
+                files.setdefault(resolution, {})[op.key] = shared[op.key]
+                placed.add(op.key)
+    if shared.keys() - placed:
         raise UsageError(
-            f"table {table.name} cannot be written as published tables: op {min(shared - placed)} belongs to no "
+            f"table {name} cannot be written as published tables: op {min(shared.keys() - placed)} belongs to no "
             "resolution of a known space that the table covers"
         )
     return files
 
 
-def _yaml_text(table: LatencyTable, rows: dict[str, Row]) -> str:
+def _yaml_text(name: str, rows: dict[str, Row]) -> str:
     entries = {}
     for key, row in rows.items():
         if row.mean_ms is None or row.std_ms is None:
-            raise UsageError(
-                f"table {table.name} cannot be written as published tables: op {key} lacks a mean or spread"
-            )
+            raise UsageError(f"table {name} cannot be written as published tables: op {key} lacks a mean or spread")
         entries[key] = {"count": row.samples, "mean": row.mean_ms, "std": row.std_ms}
     return yaml.safe_dump(entries)

@@ -95,9 +95,14 @@ class LatencyTable:
         Raises `UsageError` for a table that this format cannot hold (failed ops, resolutions that are not
         whole) and for a folder that already has published tables.
         """
-        from ofa_profiler.tables.ofa_files import write_published
+        from ofa_profiler.tables.ofa_files import write_published  # yaml is slow to import
 
-        write_published(self, Path(folder))
+        spaces = [get_space(name) for name in self.spaces if name in space_names()]
+        ops: dict[int, list[Op]] = {}
+        for space in spaces:
+            for resolution in self.resolutions(space):
+                ops.setdefault(resolution, []).extend(space.unique_ops([resolution]))
+        write_published(self.name, self.rows, ops, Path(folder))
 
     def to_frame(self) -> pd.DataFrame:
         """A pandas frame with a row per op. Raises `UsageError` where pandas is not installed."""
