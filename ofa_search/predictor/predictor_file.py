@@ -14,7 +14,7 @@ for people and scripts; it is never read back, so the two cannot contradict each
     offset        to be added for the accuracy on the test images, as a fraction
     tool_version  of this package
 
-The authors' file is a pickled state_dict, which is read without unpickling it.
+The authors' file is a pickled state_dict. `torch_file` reads it without running anything in it.
 """
 
 from __future__ import annotations

@@ -5,19 +5,18 @@ images that BatchNorm is recalibrated with or a table of its statistics, and in 
 JSON text that says what it is. `NAME.json` beside it is a copy of that text for people and scripts; it is
 never read back, so the two cannot contradict each other.
 
-The authors' files are pickles of a dict with a `state_dict`. They are read with torch's restricted
-unpickler, which builds tensors and plain containers and runs nothing.
+The authors' files are pickles of a dict with a `state_dict`; `torch_file` reads them without running anything in them.
 """
 
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import torch
 from safetensors.torch import load_file, save_file
@@ -36,6 +35,7 @@ from ofa_search.artifacts.supernet_file import (
     read_description,
     weights_path,
 )
+from ofa_search.artifacts.torch_file import Array, read_state_dict
 from ofa_search.supernet.bn_statistics import StatisticsTable
 from ofa_search.supernet.ofa_names import published_names, simplified
 from ofa_search.supernet.supernet import Supernet
@@ -73,12 +73,13 @@ def load_trained(path: str | Path, space: SearchSpace | str | None = None) -> Tr
         space = get_space(space)
     metadata: Mapping[str, Any] = {}
     calibration: Calibration | None = None
+    tensors: Mapping[str, Tensor | Array]
     if path.suffix == SUFFIX:
         description = read_description(path)
         check_space(path, description.space, space)
         space, metadata = description.space, description.json
-        tensors = _read_tensors(path)
-        calibration = _taken_calibration(path, tensors)
+        tensors = own = _read_tensors(path)
+        calibration = _taken_calibration(path, own)
         supernet = Supernet(space)
         names = {name: name for name in supernet.state_dict()}
     else:
@@ -157,33 +158,22 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise InputFileError(path, f"not a safetensors file, or cut short ({one_line(error)})") from error
 
 
-def _read_pickle(path: Path) -> dict[str, Tensor]:
-    try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise InputFileError(path, f"not a checkpoint of tensors only ({one_line(error)})") from error
-    except Exception as error:  # a damaged file makes the unpickler fail in any way it can
-        raise InputFileError(path, f"not a PyTorch checkpoint, or cut short ({one_line(error)})") from error
-    if isinstance(data, Mapping) and "state_dict" in data:
-        data = data["state_dict"]
-    if not isinstance(data, Mapping) or not data:
-        raise InputFileError(path, "holds no state_dict")
-    for name, tensor in data.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise InputFileError(path, f"its state_dict holds {name!r}, which is not a named tensor")
-    return {simplified(name): tensor for name, tensor in data.items() if not name.endswith("num_batches_tracked")}
+def _read_pickle(path: Path) -> dict[str, Array]:
+    arrays = read_state_dict(path)
+    return {simplified(name): array for name, array in arrays.items() if not name.endswith("num_batches_tracked")}
 
 
-def _fill(supernet: Supernet, path: Path, names: Mapping[str, str], tensors: Mapping[str, Tensor]) -> None:
+def _fill(supernet: Supernet, path: Path, names: Mapping[str, str], tensors: Mapping[str, Tensor | Array]) -> None:
     """Copy `tensors` into the supernet; `names` gives, for each of its own names, theirs."""
     where = f"is it a supernet of {supernet.space.name}?"
     own = supernet.state_dict()
     for name, theirs in names.items():
         if theirs not in tensors:
             raise InputFileError(path, f"{theirs!r} is missing; {where}")
-        tensor, shape = tensors[theirs], tuple(own[name].shape)
-        if tuple(tensor.shape) != shape:
-            raise InputFileError(path, f"{theirs!r} has shape {tuple(tensor.shape)}, not {shape}; {where}")
+        given, shape = tuple(tensors[theirs].shape), tuple(own[name].shape)
+        if given != shape:
+            raise InputFileError(path, f"{theirs!r} has shape {given}, not {shape}; {where}")
+        tensor = _as_tensor(tensors[theirs])
         if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
             raise InputFileError(path, f"{theirs!r} holds values that are not finite numbers")
         if name.endswith("running_var") and (tensor < 0).any():
@@ -194,4 +184,8 @@ def _fill(supernet: Supernet, path: Path, names: Mapping[str, str], tensors: Map
             raise InputFileError(path, f"{theirs!r} is not expected; {where}")
     with torch.no_grad():
         for name, theirs in names.items():
-            own[name].copy_(tensors[theirs])
+            own[name].copy_(_as_tensor(tensors[theirs]))
+
+
+def _as_tensor(values: Tensor | Array) -> Tensor:
+    return values if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
