@@ -140,6 +140,8 @@ class SearchSpace(ABC):
             raise UsageError(next(codec.problems(architecture))) from None
 
     def _check_resolution(self, resolution: int | None) -> None:
+        if self.resolution_gene is None:
+            raise UsageError(f"space {self.name} has no choice of a resolution")
         if resolution not in self.valid_resolutions:
             known = _spell_range(self.valid_resolutions)
             raise UsageError(f"space {self.name} has no resolution {resolution}; it has {known}")

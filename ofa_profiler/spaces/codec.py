@@ -171,7 +171,8 @@ class _Part:
             return found
 
         if lists is not None:
-            blocks = range(1 + max((gene.block for gene in genes if gene.block is not None), default=-1))
+            depths = [gene.choices for gene in genes if gene.kind == DEPTH]
+            blocks = range(int(max(depths[0])) if depths else len({gene.block for gene in genes} - {None}))
             for kind, field in lists.items():
                 constant = (fixed or {}).get(kind)
                 known = constant is not None or any((kind, block) in open_genes for block in blocks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ class Gene:
 
     kind: str
     choices: tuple[float, ...]
+    _: KW_ONLY
     stem: bool = False
     stage: int | None = None
     block: int | None = None
@@ -54,5 +55,6 @@ def stage_genes(
     for block in range(max(depths)):
         switch_from = next(i for i, depth in enumerate(depths) if depth > block)
         for kind, choices in blocks.items():
-            genes.append(Gene(kind, tuple(choices), False, stage, block, switch, switch_from))
+            gene = Gene(kind, tuple(choices), stage=stage, block=block, switch=switch, switch_from=switch_from)
+            genes.append(gene)
     return genes

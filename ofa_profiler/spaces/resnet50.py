@@ -105,19 +105,15 @@ class ResNet50Space(SearchSpace):
 
     def _stage_slots(self) -> list[Slot]:
         slots = []
-        in_width = self.position("last_width_mult", stem=True)
+        at, in_width = self.position(RESOLUTION), self.position("last_width_mult", stem=True)
         for stage, depths in enumerate(self.stage_depths):
             depth, width = self.position(DEPTH, stage=stage), self.position("width_mult", stage=stage)
             for block in range(max(depths)):
                 # The first block is always there, and the only one that sees the width of the stage before.
                 before = depth if block else in_width
-                genes = (
-                    self.position(RESOLUTION),
-                    before,
-                    width,
-                    self.position("expand_ratio", stage=stage, block=block),
-                )
-                slots.append(Slot(f"stage{stage}_block{block}", genes, self._block_builder(stage, block)))
+                ratio = self.position("expand_ratio", stage=stage, block=block)
+                builder = self._block_builder(stage, block)
+                slots.append(Slot(f"stage{stage}_block{block}", (at, before, width, ratio), builder))
             in_width = width
         return slots
 
@@ -150,7 +146,7 @@ class ResNet50Space(SearchSpace):
 
     def _head_slots(self) -> tuple[Slot, ...]:
         last = len(self.stage_widths) - 1
-        width_gene = self.position("width_mult", stage=last)
+        at, width_gene = self.position(RESOLUTION), self.position("width_mult", stage=last)
 
         def pool(resolution: int, width_mult: float) -> Op:
             size, width = self._size(resolution, last + 1), self._stage_width(last, width_mult)
@@ -159,9 +155,7 @@ class ResNet50Space(SearchSpace):
         def classifier(width_mult: float) -> Op:
             return block_op("classifier", (1, 1, self._stage_width(last, width_mult)), (self.n_classes,))
 
-        return Slot("pool", (self.position(RESOLUTION), width_gene), pool), Slot(
-            "classifier", (width_gene,), classifier
-        )
+        return Slot("pool", (at, width_gene), pool), Slot("classifier", (width_gene,), classifier)
 
 
 OFA_RESNET50 = ResNet50Space(

@@ -46,7 +46,7 @@ class Correction(ABC):
         try:
             return cls(**fitted)
         except TypeError as error:
-            raise UsageError(f"'correction' is none of the method {cls.method!r}: {error}") from None
+            raise UsageError(f"'correction' of the method {cls.method!r} does not fit: {error}") from None
 
 
 _METHODS: Registry[type[Correction]] = Registry("correction method")
