@@ -33,6 +33,8 @@ class Kit:
                 "about": manifest["about"],
                 "models": {key: model["sha256"] for key, model in self.models.items()},
             }
+            if "ops" in manifest:  # a table is made of the results alone: they tell what each model is
+                self.run["ops"] = manifest["ops"]
             self.runtime = manifest["settings"]["runtime"]
             wheels = manifest.get("wheels")
             self.wheels = None if wheels is None else (wheels["for"], dict(wheels["files"]))

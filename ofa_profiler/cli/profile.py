@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ofa_profiler.base.units import format_duration_ms, parse_duration_ms
 from ofa_profiler.cli.options import Parser, add_device_options, device_options, positive_integer
-from ofa_profiler.cli.terminal import Show, listed, progress_bar, run_command, say
+from ofa_profiler.cli.terminal import Show, progress_bar, run_command, say
 from ofa_profiler.errors import OfaError, UsageError
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.protocol.target import Target
@@ -22,9 +22,9 @@ from ofa_profiler.spaces import SearchSpace, get_space, space_names
 if TYPE_CHECKING:
     from ofa_profiler.devices import Device
     from ofa_profiler.measuring.profile import Profile
-    from ofa_profiler.measuring.session import Progress
+    from ofa_profiler.measuring.progress import Progress
     from ofa_profiler.protocol.kit import KitWheels
-    from ofa_profiler.protocol.replay import Log
+    from ofa_profiler.protocol.replay import Replay
     from ofa_profiler.tables.table import LatencyTable
 
 PROG = "ofa-profile"
@@ -172,7 +172,7 @@ def _space(arguments: argparse.Namespace) -> SearchSpace:
 
 
 def _plan(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) -> int:
-    from ofa_profiler.measuring.profile import plan
+    from ofa_profiler.measuring.plan import plan
 
     planned = plan(space, settings)
     document = {
@@ -208,7 +208,7 @@ def _remove(arguments: argparse.Namespace) -> int:
 
 
 def _kit(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) -> int:
-    from ofa_profiler.measuring.profile import make_kit
+    from ofa_profiler.measuring.offline import make_kit
 
     wheels = None if arguments.wheels is None else _wheels(arguments.runtime, arguments.wheels)
     with progress_bar() as show:
@@ -292,7 +292,7 @@ def _report_all(arguments: argparse.Namespace, outcomes: Mapping[str, Profile | 
             "measuring_share": round(outcome.measuring_s / outcome.seconds, 4),
             "was_complete": outcome.was_complete,
         }
-        documents[spec] = _report(outcome.table, outcome.log, facts)
+        documents[spec] = _report(outcome.table, outcome.replay, facts)
     if arguments.json:
         (only, *others) = documents.values()
         print(json.dumps({"devices": documents} if others else only, indent=2))
@@ -308,32 +308,27 @@ def _show(show: Show, label: str, phase: str, progress: Progress) -> None:
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    from ofa_profiler.measuring.table_from_journal import import_results
+    from ofa_profiler.measuring.offline import import_results
 
     (name,) = arguments.name or [None]
-    table, log = import_results(arguments.results, arguments.out, name=name, fresh=arguments.fresh)
-    document = _report(table, log, {"measuring_seconds": round(log.measuring_s, 3)})
+    table, replay = import_results(arguments.results, arguments.out, name=name, fresh=arguments.fresh)
+    document = _report(table, replay, {"measuring_seconds": round(replay.measuring_s, 3)})
     if arguments.json:
         print(json.dumps(document, indent=2))
     return 0
 
 
-def _report(table: LatencyTable, log: Log, facts: dict[str, Any]) -> dict[str, Any]:
-    """Say how it went, in words on stderr -> the same as a JSON document."""
+def _report(table: LatencyTable, replay: Replay, facts: dict[str, Any]) -> dict[str, Any]:
+    """Print a summary on stderr -> the same as a JSON document."""
+    from ofa_profiler.verification.doubts import table_doubts
+
     assert table.path is not None
     failures = {row.op: row.error for row in table.rows if row.status != "ok"}
     ok, sampling, device = len(table.rows) - len(failures), table.metadata["sampling"], table.metadata["device"]
     if facts.get("was_complete"):
-        say("measured already, nothing had to be done; --fresh measures anew")
-    for note in device["uncontrolled"]:
-        say(f"note: {note}")
-    if failures:
-        first = next(iter(failures.values()))
-        say(f"warning: {len(failures)} ops failed and have no times: {listed(list(failures))} ({first})")
-    if sampling["cut_short"]:
-        say(f"note: the time limit cut {sampling['cut_short']} ops short; a longer --time-limit goes on from here")
-    if sampling["noisy"]:
-        say(f"note: {sampling['noisy']} ops stayed noisier than asked for, after all rounds; close other programs")
+        say("the table is up to date, nothing was measured; --fresh measures again")
+    for doubt in table_doubts(table):
+        say(str(doubt))
     took = f" in {format_duration_ms(facts['seconds'] * 1e3)}" if "seconds" in facts else ""
     say(f"{table.path}: {ok} ops{took} on {device['model'] or 'an unnamed device'}")
     return {
@@ -348,7 +343,7 @@ def _report(table: LatencyTable, log: Log, facts: dict[str, Any]) -> dict[str, A
         "failures": failures,
         "cut_short": sampling["cut_short"],
         "noisy": sampling["noisy"],
-        "visits": log.n_visits,
+        "visits": replay.n_visits,
         **facts,
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
@@ -100,9 +100,3 @@ def _lines() -> Show:
 def _words(left_s: float | None, words: str) -> str:
     left = f"about {format_duration_ms(max(left_s, 1) * 1e3)} left" if left_s is not None else ""
     return ", ".join(part for part in (left, words) if part)
-
-
-def listed(names: Sequence[str], most: int = 3) -> str:
-    """The first few of `names`, and how many more."""
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

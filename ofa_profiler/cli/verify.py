@@ -13,11 +13,12 @@ from ofa_profiler.base.files import write_text
 from ofa_profiler.cli.options import Parser, add_device_options, device_options, positive_integer, whole_number
 from ofa_profiler.cli.terminal import progress_bar, run_command, say
 from ofa_profiler.spaces import get_space, space_names
+from ofa_profiler.verification.doubts import verification_doubts
 from ofa_profiler.verification.plot import NOT_INSTALLED, can_plot, check_plot_path, plot_verification
 from ofa_profiler.verification.result import DEFAULT_SUBNETS, Verification
 
 if TYPE_CHECKING:
-    from ofa_profiler.measuring.session import Progress
+    from ofa_profiler.measuring.progress import Progress
     from ofa_profiler.tables.table import LatencyTable
 
 PROG = "ofa-verify"
@@ -74,7 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             check_plot_path(arguments.plot)
         from ofa_profiler.devices import open_device
         from ofa_profiler.tables.table import LatencyTable
-        from ofa_profiler.verification.verify import settings_of, store_validation, verify
+        from ofa_profiler.verification.conditions import settings_of
+        from ofa_profiler.verification.verify import store_validation, verify
 
         table = LatencyTable.load(arguments.lut)
         options = device_options(arguments, settings_of(table))
@@ -121,10 +123,8 @@ def _report(arguments: argparse.Namespace, table: LatencyTable, verification: Ve
         written.append(str(plot))
     else:
         say(f"note: {NOT_INSTALLED}")
-    for note in verification.device.get("uncontrolled") or []:
-        say(f"note: {note}")
-    for warning in verification.warnings:
-        say(f"warning: {warning}")
+    for doubt in verification_doubts(table, verification):
+        say(str(doubt))
     v = verification
     say(f"{table.name}: {len(v.usable)} networks of {min(v.measured_ms):.3g} to {max(v.measured_ms):.3g} ms")
     say(f"  predicted / measured   {v.ratio:.3f} (geometric mean)")

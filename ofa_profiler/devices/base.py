@@ -14,7 +14,9 @@ from types import TracebackType
 
 from ofa_profiler.base.retry import retry
 from ofa_profiler.errors import DeviceError, TransientDeviceError, TransientError, UsageError
-from ofa_profiler.protocol.replay import MAX_LINE, Garbled, Record, parse_record
+from ofa_profiler.protocol import records
+from ofa_profiler.protocol.lines import MAX_LINE, Garbled, parse_line
+from ofa_profiler.protocol.records import Record, read_record
 
 _MAX_STDERR = 300
 #: Other programs on the device may print this many bytes between two lines of the agent.
@@ -70,8 +72,8 @@ class Device(ABC):
     ) -> None:
         self.close()
 
-    def describe(self) -> Record:
-        """Return the properties of the device, without measuring: a record of type `device`."""
+    def describe(self) -> records.Device:
+        """Return the properties of the device, without measuring."""
         return retry(self._describe, self.waits_s, before_retry=self._report_retry)
 
     def _report_retry(self, error: TransientError, _progress: bool) -> None:
@@ -80,29 +82,29 @@ class Device(ABC):
     def _report(self, line: str) -> None:  # noqa: B027 (most devices have nobody to report to)
         """Show a line to the user."""
 
-    def _describe(self) -> Record:
+    def _describe(self) -> records.Device:
         with closing(self.start(None, ["--describe"])) as agent:
             record = _next_record(agent)
-            if record is None or record["type"] != "device":
+            if not isinstance(record, records.Device):
                 raise TransientDeviceError(f"device {self.spec}: {_early_end(agent)}")
             return record
 
     def measure_kit(self, kit: Path, seen: int) -> Generator[Record, None, None]:
         """Run the agent on a kit and yield its records as they come, without the first `seen` lines.
 
-        The last record has the type `end`. Raises `UsageError` for what this device cannot do, and
+        The last record is an `End`. Raises `UsageError` for what this device cannot do, and
         `TransientDeviceError` if the agent ends before that record.
         """
         with closing(self.start(kit, ["--seen", str(seen)])) as agent:
             ended = False
             while (record := _next_record(agent)) is not None:
-                if record["type"] == "fatal":
-                    transient = TransientDeviceError if record.get("transient") is True else DeviceError
-                    kind = UsageError if record.get("usage") is True else transient
-                    raise kind(f"device {self.spec}: {record.get('error')}")
-                if record["type"] == "alive":
+                if isinstance(record, records.Fatal):
+                    transient = TransientDeviceError if record.transient else DeviceError
+                    kind = UsageError if record.usage else transient
+                    raise kind(f"device {self.spec}: {record.error}")
+                if isinstance(record, records.Alive):
                     continue
-                ended = record["type"] == "end"
+                ended = isinstance(record, records.End)
                 yield record
             if not ended:
                 raise TransientDeviceError(f"device {self.spec}: {_early_end(agent)}")
@@ -117,7 +119,7 @@ def _next_record(agent: Agent) -> Record | None:
     skipped = 0
     while (line := agent.read_line(MAX_LINE)).endswith(b"\n") or len(line) >= MAX_LINE:
         try:
-            return parse_record(line)
+            return read_record(parse_line(line))
         except Garbled as error:  # noqa: PERF203 (speed does not matter here)
             skipped += len(line)
             if b'"type":' in line or skipped > _MAX_NOISE_BYTES:

@@ -15,11 +15,13 @@ import random
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ofa_profiler.devices.base import Agent, Device
 from ofa_profiler.protocol.journal import read_journal
 from ofa_profiler.protocol.kit import RESULTS_FILE
-from ofa_profiler.protocol.replay import Log, Record
+from ofa_profiler.protocol.records import Visit
+from ofa_profiler.protocol.replay import Replay
 from ofa_profiler.protocol.settings import Settings
 
 _NEVER = "1970-01-01T00:00:00+00:00"
@@ -45,34 +47,34 @@ class FakeDevice(Device):
     def start(self, kit: Path | None, arguments: Sequence[str]) -> Agent:  # noqa: ARG002
         return _Recording(self._measured(kit) if kit is not None else iter([self._device(_NEVER)]))
 
-    def _measured(self, kit: Path) -> Iterator[Record]:
+    def _measured(self, kit: Path) -> Iterator[dict[str, Any]]:
         """Yield the records that the results in the kit lack."""
-        log, _ = read_journal(kit / RESULTS_FILE)
-        settings = Settings.from_json(log.run["settings"])
+        replay, _ = read_journal(kit / RESULTS_FILE)
+        settings = replay.run.settings
         runtime = {"name": settings.target.runtime, "version": "fake", "provider": settings.provider or "fake"}
         yield {
-            **self._device(log.run["created"]),
+            **self._device(replay.run.created),
             "cores_used": list(range(settings.threads)),
             "governor": "performance",
             "runtime": runtime,
             "before": {"temperature_c": 40.0},
             "uncontrolled": [],
         }
-        while due := [key for key in log.visits if self._is_due(key, log, settings)]:
+        while due := [key for key in replay.visits if self._is_due(key, replay, settings)]:
             for key in due:
-                visit = self._visit(key, len(log.visits[key]), settings)
-                log.add(visit)
+                visit = self._visit(key, len(replay.visits[key]), settings)
+                replay.add(Visit.from_json(visit))
                 yield visit
         yield {
             "type": "end",
-            "time": log.run["created"],
+            "time": replay.run.created,
             "time_limit_s": settings.time_limit_s,
             "cut_short": [],
-            "noisy": [key for key in log.visits if self._half_width(len(log.visits[key])) > settings.target_half_width],
+            "noisy": [key for key, visits in replay.visits.items() if not self._is_tight(len(visits), settings)],
             "after": {"temperature_c": 40.0},
         }
 
-    def _device(self, time: str) -> Record:
+    def _device(self, time: str) -> dict[str, Any]:
         return {
             "type": "device",
             "time": time,
@@ -86,18 +88,21 @@ class FakeDevice(Device):
             "max_mhz": {str(core): 1000.0 for core in range(4)},
         }
 
-    def _is_due(self, key: str, log: Log, settings: Settings) -> bool:
-        rounds = len(log.visits[key])
+    def _is_due(self, key: str, replay: Replay, settings: Settings) -> bool:
+        rounds = len(replay.visits[key])
         if key in self.failing and rounds:
             return False
-        tight = self._half_width(rounds) <= settings.target_half_width
+        tight = self._is_tight(rounds, settings)
         return rounds < settings.min_rounds or (not tight and rounds < settings.max_rounds)
+
+    def _is_tight(self, rounds: int, settings: Settings) -> bool:
+        return self._half_width(rounds) <= settings.target_half_width
 
     def _half_width(self, rounds: int) -> float:
         return self.noise / math.sqrt(rounds) if rounds > 1 else math.inf
 
-    def _visit(self, key: str, number: int, settings: Settings) -> Record:
-        visit: Record = {"type": "visit", "key": key, "round": number}
+    def _visit(self, key: str, number: int, settings: Settings) -> dict[str, Any]:
+        visit: dict[str, Any] = {"type": "visit", "key": key, "round": number}
         if key in self.failing:
             return {**visit, "status": "failed", "cause": "exception", "error": "fails on purpose", "seconds": 0.001}
         generator, latency_ns = random.Random(f"{key}:{number}"), self.latency_ms(key) * 1e6
@@ -120,7 +125,7 @@ class FakeDevice(Device):
 class _Recording(Agent):
     """An agent whose output is made from records."""
 
-    def __init__(self, records: Iterator[Record]) -> None:
+    def __init__(self, records: Iterator[dict[str, Any]]) -> None:
         self._records = records
 
     def read_line(self, limit: int) -> bytes:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["LatencyTable", "Row"]
-
-#: From here on the spread of a row's samples is worth a warning.
-_HIGH_RELATIVE_STD = 0.3
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -277,41 +273,3 @@ class LatencyTable:
 
     def _refuse_metadata(self, problem: str) -> NoReturn:
         raise InputFileError(self.path.with_suffix(".json") if self.path else self.name, problem)
-
-    # --- doubts --------------------------------------------------------------------------------------
-
-    @cached_property
-    def warnings(self) -> list[str]:
-        """What makes its numbers doubtful, one line each. None of it keeps the table from being used."""
-        found = []
-        if self.path is not None and self.path.suffix == ".csv" and not self.metadata:
-            found.append(
-                f"{self.path}: there is no {self.path.stem}.json beside it, so device and settings are unknown"
-            )
-        failed = [row for row in self.rows if row.status == FAILED]
-        if failed:
-            found.append(f"table {self.name}: {_how_many(failed)} failed and will not be used")
-        unsteady = [row for row in self.rows if row.relative_std > _HIGH_RELATIVE_STD]
-        if unsteady:
-            found.append(
-                f"table {self.name}: the samples of {_how_many(unsteady)} spread by more than "
-                f"{_HIGH_RELATIVE_STD:.0%} of their mean; measure again on a quiet device"
-            )
-        copied = _copied(self.rows)
-        if copied:
-            found.append(f"table {self.name}: the times of {_how_many(copied)} equal another row's bit for bit")
-        return found
-
-
-def _how_many(rows: Sequence[Row]) -> str:
-    return f"{len(rows)} of its ops (for example {rows[0].op})" if len(rows) > 1 else f"its op {rows[0].op}"
-
-
-def _copied(rows: Sequence[Row]) -> list[Row]:
-    """Rows with the very times of another: two measurements never agree to the last bit."""
-
-    def times(row: Row) -> tuple[float | int | None, ...]:
-        return row.median_ms, row.mean_ms, row.std_ms, row.p10_ms, row.p90_ms, row.samples
-
-    counts = Counter(times(row) for row in rows if row.status == OK and row.std_ms)
-    return [row for row in rows if counts[times(row)] > 1]

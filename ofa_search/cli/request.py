@@ -16,6 +16,7 @@ from ofa_profiler.cli.terminal import say
 from ofa_profiler.errors import UsageError
 from ofa_profiler.spaces import SearchSpace, get_space, space_names
 from ofa_profiler.tables.table import LatencyTable
+from ofa_profiler.verification.doubts import table_doubts
 from ofa_search.artifacts.ofa_files import PUBLISHED
 from ofa_search.artifacts.shipped import shipped_predictor, shipped_supernet, ships
 from ofa_search.cli.named_file import named_file
@@ -125,8 +126,9 @@ def _tables(paths: Sequence[str]) -> list[LatencyTable]:
     for table, path in zip(tables, paths, strict=True):
         if names.count(table.name) > 1:
             raise UsageError(f"--lut {path}: two tables are called {table.name}; rename one of the files")
-        for warning in table.warnings:
-            say(f"warning: {warning}")
+        for doubt in table_doubts(table):
+            if not doubt.is_note:
+                say(str(doubt))
     return tables
 
 
@@ -202,7 +204,7 @@ def _device(arguments: argparse.Namespace, table: LatencyTable) -> Device | None
     if arguments.verify is None:
         return None
     from ofa_profiler.devices import open_device
-    from ofa_profiler.verification.verify import settings_of
+    from ofa_profiler.verification.conditions import settings_of
 
     settings = settings_of(table)  # says so if the table does not tell how to measure
     return open_device(arguments.verify, device_options(arguments, settings))

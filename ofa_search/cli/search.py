@@ -119,7 +119,7 @@ def _search(request: Request) -> int:
 
 
 def _verify(request: Request, device: Device, found: Sequence[Found]) -> list[Found]:
-    from ofa_profiler.verification.verify import other_device
+    from ofa_profiler.verification.doubts import other_device
     from ofa_search.results.measure import measure_networks
 
     table = request.tables[0]

@@ -10,10 +10,11 @@ from pathlib import Path
 from ofa_profiler.devices.base import Device
 from ofa_profiler.errors import DeviceError
 from ofa_profiler.export import network_model
-from ofa_profiler.measuring.session import Progress, measure
+from ofa_profiler.measuring.progress import Progress
+from ofa_profiler.measuring.session import measure
 from ofa_profiler.runtimes import get_runtime
 from ofa_profiler.tables.table import LatencyTable
-from ofa_profiler.verification.verify import settings_of
+from ofa_profiler.verification.conditions import settings_of
 from ofa_search.results.found import Found, export, file_stems
 
 

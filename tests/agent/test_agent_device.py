@@ -10,6 +10,7 @@ from support.kits import QUICK, bytes_model, make_kit, records, run_agent, stub_
 
 from device_agents.ofa_agent import cores, facts, heat, reading
 from ofa_profiler.protocol.journal import read_journal
+from ofa_profiler.protocol.records import Device
 
 JETSON = "# R35 (release), REVISION: 4.1, GCID: 33958178, BOARD: t186ref, EABI: aarch64, DATE: Tue Aug  1 19:57:35 2023"
 
@@ -129,4 +130,4 @@ def test_a_measurement_does_not_go_on_in_another_power_mode(tmp_path, tools):
     assert device["power_mode"] == "MAXN"
     log, _ = read_journal(kit / "results.jsonl")
     with pytest.raises(ValueError, match="another device or runtime than before \\(power_mode 'MAXN', now '10W'"):
-        log.add({**device, "power_mode": "10W"})
+        log.add(Device.from_json({**device, "power_mode": "10W"}))

@@ -123,7 +123,7 @@ def test_a_table_by_the_command_and_its_verification(tmp_path, capsys, monkeypat
     assert told == ["litert", ai_edge_litert.__version__, "XNNPACK", "fp32"]
 
     monkeypatch.setattr(
-        "ofa_profiler.verification.verify._SAMPLING", {"min_rounds": 2, "max_rounds": 2, "visit_s": 0.01}
+        "ofa_profiler.verification.conditions._SAMPLING", {"min_rounds": 2, "max_rounds": 2, "visit_s": 0.01}
     )
     kept = tmp_path / "models"
     verify = ["--lut", str(tmp_path / "t.csv"), "--device", "local", "--subnets", "3", "--keep-models", str(kept)]

@@ -22,7 +22,8 @@ from device_agents.ofa_agent.progress import Progress
 from device_agents.ofa_agent.reference import Reference
 from ofa_profiler.measuring.table_from_journal import table_metadata
 from ofa_profiler.protocol.journal import read_journal
-from ofa_profiler.protocol.replay import Log
+from ofa_profiler.protocol.records import Run, read_record
+from ofa_profiler.protocol.replay import Replay
 from ofa_profiler.protocol.settings import Settings
 
 SETTINGS = Settings(min_rounds=3, max_rounds=6, visit_s=0.1, time_limit_s=None, target_half_width=0.02)
@@ -67,7 +68,7 @@ def costs(count: int) -> dict[str, int]:
     return {f"op {i}": 100_000 * (i + 2) for i in range(count)}
 
 
-def simulate(device: Device, settings: Settings, ops: dict[str, int], lines: list[bytes]) -> Log:
+def simulate(device: Device, settings: Settings, ops: dict[str, int], lines: list[bytes]) -> Replay:
     """Run the agent's supervisor on the device, from where `lines` end, until all is measured or `stop_after`."""
 
     class Worker:
@@ -111,15 +112,15 @@ def simulate(device: Device, settings: Settings, ops: dict[str, int], lines: lis
     with contextlib.suppress(HostGone):
         supervisor.Supervisor(kit, host, results, visiting.Visitor(host, Worker), device).run()
     lines[:] = [json.dumps(record).encode() for record in before]
-    log = Log()
-    for record in before:
-        log.add(record)
-    return log
+    replay = Replay(Run.from_json(before[0]))
+    for record in before[1:]:
+        replay.add(read_record(record))
+    return replay
 
 
 @pytest.fixture
 def run_on(monkeypatch):
-    def run(device: Device, count: int = 120, lines: list[bytes] | None = None, **changes: Any) -> Log:
+    def run(device: Device, count: int = 120, lines: list[bytes] | None = None, **changes: Any) -> Replay:
         monkeypatch.setattr(supervisor, "time", device)
         monkeypatch.setattr(visiting, "time", device)
         return simulate(device, replace(SETTINGS, **changes), costs(count), [] if lines is None else lines)
@@ -127,7 +128,7 @@ def run_on(monkeypatch):
     return run
 
 
-def errors(log: Log, count: int = 120) -> list[float]:
+def errors(log: Replay, count: int = 120) -> list[float]:
     """How far the table would be off, for each op."""
     truth = costs(count)
     return [abs(log.measurement(key).median_ms * 1e6 / cost - 1) for key, cost in truth.items()]
@@ -135,8 +136,8 @@ def errors(log: Log, count: int = 120) -> list[float]:
 
 def test_a_steady_device_is_visited_once(run_on):
     log = run_on(Device(lambda now: 1.0))
-    assert log.end["repeated"] == log.n_repeated == 0
-    assert log.end["drifted"] == log.n_drifted == 0
+    assert log.end.json["repeated"] == log.n_repeated == 0
+    assert log.end.json["drifted"] == log.n_drifted == 0
     assert log.n_visits == 3 * 120
     assert log.n_references == 5 + 1 + 1  # the first ones, after 20 of 36 s, at the end
     assert max(errors(log)) < 1e-6
@@ -155,7 +156,7 @@ def test_what_was_measured_while_it_was_slow_is_measured_again(run_on, slowdown,
     assert log.n_drifted == 0
     assert max(errors(log)) < 1e-6
     assert all(len(visits) >= 3 for visits in log.visits.values())
-    slow = [visit for visits in log.visits.values() for visit in visits if visit["samples_ns"][0] % 100_000]
+    slow = [visit for visits in log.visits.values() for visit in visits if visit.samples_ns[0] % 100_000]
     # What is slow between two looks that were not is all that can stay.
     assert len(slow) <= 5.0 / 0.1
     assert log.n_visits - log.n_repeated == sum(map(len, log.visits.values()))
@@ -192,7 +193,7 @@ def test_a_device_that_never_settles_comes_to_an_end(run_on, speed):
     assert all(len(visits) >= 3 for visits in log.visits.values())
     interval = 5.0 / 0.1 + 1
     assert log.n_repeated <= 3 * 120 + interval
-    assert (log.end["repeated"], log.end["drifted"]) == (log.n_repeated, log.n_drifted)
+    assert (log.end.json["repeated"], log.end.json["drifted"]) == (log.n_repeated, log.n_drifted)
 
 
 def test_drift_that_lasts_is_said(run_on):

@@ -26,6 +26,7 @@ from ofa_profiler.errors import UsageError
 from ofa_profiler.measuring.naming import check_name, default_name, slug
 from ofa_profiler.protocol.journal import read_journal
 from ofa_profiler.protocol.kit import run_record
+from ofa_profiler.protocol.records import Device
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.protocol.target import Target
 
@@ -144,7 +145,7 @@ def test_a_finished_table_is_left_alone(profiled, tmp_path):
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     done = run("--device", "local", "--out", str(tmp_path / "out"), *SHORT, "--json")
     assert done.returncode == 0
-    assert "measured already" in done.stderr
+    assert "up to date" in done.stderr
     assert json.loads(done.stdout)["was_complete"] is True
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
@@ -211,10 +212,10 @@ def test_interrupted_and_run_again_it_goes_on(tmp_path, number, code):
     done = run(*command)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "table.jsonl").read_bytes().startswith(kept)
-    log, _ = read_journal(tmp_path / "table.jsonl")
-    assert len(log.devices) == 3
-    for key, visits in log.visits.items():
-        assert [visit["round"] for visit in visits] == list(range(len(visits))), key
+    replay, _ = read_journal(tmp_path / "table.jsonl")
+    assert len(replay.devices) == 3
+    for key, visits in replay.visits.items():
+        assert [visit.round for visit in visits] == list(range(len(visits))), key
         assert visits
     assert len(LatencyTable.load(tmp_path / "table.csv").rows) == N_OPS
 
@@ -412,10 +413,14 @@ def test_help_and_version(capsys, option):
 # --- names ---------------------------------------------------------------------------------------------
 
 
+def device(model: str) -> Device:
+    return Device.from_json({"type": "device", "time": "2026-01-01", "model": model})
+
+
 @given(st.text(max_size=200), st.text(max_size=30))
 def test_any_device_gives_a_safe_name(model, provider):
     run_line = run_record([], Settings(provider=provider, threads=4), {"spaces": ["cifar-mbv3"]})
-    name = default_name({"model": model}, run_line)
+    name = default_name(device(model), run_line)
     assert check_name(name) == name
     assert Path(name).name == name
     assert name.isascii()
@@ -427,7 +432,7 @@ def test_names_say_what_differs_from_the_default():
     def name(precision: str = "fp32", runtime: str = "onnxruntime", batch: int = 1, **settings: Any) -> str:
         settings["target"] = Target(runtime, precision, batch)
         about = {"spaces": ["cifar-mbv3"]}
-        return default_name({"model": "Raspberry Pi 5 Model B"}, run_record([], Settings(**settings), about))
+        return default_name(device("Raspberry Pi 5 Model B"), run_record([], Settings(**settings), about))
 
     assert name() == "raspberry-pi-5-model-b-cifar-mbv3"
     assert name(provider="CPUExecutionProvider") == name()

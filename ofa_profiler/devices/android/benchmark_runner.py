@@ -30,7 +30,8 @@ from ofa_profiler.devices.remote.shell import Shell, one_line
 from ofa_profiler.errors import DeviceError, InputFileError, TransientDeviceError, UsageError
 from ofa_profiler.protocol.journal import read_journal
 from ofa_profiler.protocol.kit import RESULTS_FILE
-from ofa_profiler.protocol.replay import Log, Record
+from ofa_profiler.protocol.records import Device, End, Record, Visit
+from ofa_profiler.protocol.replay import Replay
 from ofa_profiler.protocol.settings import Settings
 
 #: Whichever delegate the program takes by itself: XNNPACK, in all but old ones.
@@ -67,7 +68,7 @@ class BenchmarkRunner:
         Raises `DeviceError`, or its transient kind; `InputFileError` if the program cannot be read; `UsageError`
         for a kit of another runtime or with a delegate that the program has not.
         """
-        log, _ = read_journal(self.kit / RESULTS_FILE)
+        replay, _ = read_journal(self.kit / RESULTS_FILE)
         manifest = json.loads((self.kit / "manifest.json").read_text("utf-8"))
         settings = Settings.from_json(manifest["settings"])
         check_settings(settings.target.runtime, settings.provider)
@@ -75,15 +76,14 @@ class BenchmarkRunner:
         program = self._bring(models)
         facts = read_facts(self.shell)
         cores = self.cores or fastest_cores(facts, settings.threads)
-        device = _device(facts, cores, program, settings, self.state)
-        log.add(device)
+        device = Device.from_json(_device(facts, cores, program, settings, self.state))
+        replay.add(device)
         yield device
-        for key in _due(log, settings):
-            record = self._visit(program, models[key], log, settings, cores)
-            log.add(record)
-            yield record
-        end = _end(log, settings, phone_state(read_facts(self.shell), cores))
-        yield end
+        for key in _due(replay, settings):
+            visit = Visit.from_json(self._visit(program, models[key], replay, settings, cores))
+            replay.add(visit)
+            yield visit
+        yield End.from_json(_end(replay, settings, phone_state(read_facts(self.shell), cores)))
 
     def _bring(self, models: Mapping[str, Any]) -> str:
         """Make sure that program and models are there, whole -> the program's name there."""
@@ -112,10 +112,12 @@ class BenchmarkRunner:
     def _folder(self) -> str:
         return f"{self.root}/benchmark_model"
 
-    def _visit(self, program: str, entry: Any, log: Log, settings: Settings, cores: tuple[int, ...] | None) -> Record:
-        key, before = entry["key"], log.visits[entry["key"]]
+    def _visit(
+        self, program: str, entry: Any, replay: Replay, settings: Settings, cores: tuple[int, ...] | None
+    ) -> dict[str, Any]:
+        key, before = entry["key"], replay.visits[entry["key"]]
         delegate = None if settings.provider == _DEFAULT else settings.provider
-        record: Record = {"type": "visit", "key": key, "round": len(before), "status": "ok"}
+        record: dict[str, Any] = {"type": "visit", "key": key, "round": len(before), "status": "ok"}
         runs = _runs(before, settings)
         words = [f"{self._folder}/{program}"]
         words += arguments(f"{self._folder}/{entry['file']}", runs=runs, threads=settings.threads, delegate=delegate)
@@ -124,7 +126,7 @@ class BenchmarkRunner:
         begin = time.monotonic()
         try:
             timing = self._timing(words, settings.op_timeout_s, runs, delegate)
-            record.update(_seen(timing, [visit["samples_ns"][0] for visit in before]))
+            record.update(_seen(timing, [visit.samples_ns[0] for visit in before]))
         except TimeoutError:
             record.update(status="failed", cause="timeout", error=f"no answer within {settings.op_timeout_s:g} s")
         except ValueError as error:
@@ -176,7 +178,7 @@ def check_settings(runtime: str, provider: str | None) -> None:
 
 def _device(
     facts: Mapping[str, str], cores: tuple[int, ...] | None, program: str, settings: Settings, state: Mapping[str, bool]
-) -> Record:
+) -> dict[str, Any]:
     """A record of type `device`, as the agent writes it."""
     governor = facts.get(f"governor.{cores[0]}") if cores else None
     before = phone_state(facts, cores)
@@ -197,39 +199,39 @@ def _device(
     }
 
 
-def _due(log: Log, settings: Settings) -> Iterator[str]:
+def _due(replay: Replay, settings: Settings) -> Iterator[str]:
     """Keys to be visited: in rounds, shuffled anew in each, until all are known well enough or time is up."""
-    while wanting := [key for key, visits in log.visits.items() if _wants_visit(visits, settings)]:
-        rounds = min(len(log.visits[key]) for key in wanting)
-        batch = [key for key in wanting if len(log.visits[key]) == rounds]
+    while wanting := [key for key, visits in replay.visits.items() if _wants_visit(visits, settings)]:
+        rounds = min(len(replay.visits[key]) for key in wanting)
+        batch = [key for key in wanting if len(replay.visits[key]) == rounds]
         random.Random(f"{settings.seed}:{rounds}").shuffle(batch)
         for key in batch:
-            used_s = sum(visit["seconds"] for visits in log.visits.values() for visit in visits)
+            used_s = sum(visit.seconds for visits in replay.visits.values() for visit in visits)
             if rounds and settings.time_limit_s is not None and used_s >= settings.time_limit_s:
                 return
             yield key
 
 
-def _is_tight(visits: list[Record], settings: Settings) -> bool:
-    width = visits[-1].get("half_width") if visits else None
+def _is_tight(visits: list[Visit], settings: Settings) -> bool:
+    width = visits[-1].half_width if visits else None
     return width is not None and width <= settings.target_half_width
 
 
-def _wants_visit(visits: list[Record], settings: Settings) -> bool:
-    if len(visits) >= settings.max_rounds or (visits and visits[-1]["status"] != "ok"):
+def _wants_visit(visits: list[Visit], settings: Settings) -> bool:
+    if len(visits) >= settings.max_rounds or (visits and not visits[-1].ok):
         return False
     return len(visits) < settings.min_rounds or not _is_tight(visits, settings)
 
 
-def _runs(before: list[Record], settings: Settings) -> int:
+def _runs(before: list[Visit], settings: Settings) -> int:
     """How many runs fill the time of a visit, as far as their time is known."""
     if not before:
         return settings.min_visit_samples
-    runs = int(settings.visit_s * 1e9 / before[-1]["samples_ns"][0])
+    runs = int(settings.visit_s * 1e9 / before[-1].samples_ns[0])
     return max(settings.min_visit_samples, min(settings.max_visit_samples, runs))
 
 
-def _seen(timing: Timing, samples_before: list[int]) -> Record:
+def _seen(timing: Timing, samples_before: list[int]) -> dict[str, Any]:
     sample = max(1, round(timing.typical_us * 1e3))
     return {
         "samples_ns": [sample],
@@ -251,15 +253,15 @@ def half_width(medians: Sequence[int]) -> float | None:
     return spread * _T_975[min(len(medians) - 1, len(_T_975)) - 1] / statistics.mean(medians)
 
 
-def _end(log: Log, settings: Settings, after: Record) -> Record:
-    visited = {key: visits for key, visits in log.visits.items() if not visits or visits[-1]["status"] == "ok"}
+def _end(replay: Replay, settings: Settings, after: dict[str, Any]) -> dict[str, Any]:
+    visited = {key: visits for key, visits in replay.visits.items() if not visits or visits[-1].ok}
     unsure = [key for key, visits in visited.items() if not _is_tight(visits, settings)]
     return {
         "type": "end",
         "time": now(),
         "time_limit_s": settings.time_limit_s,
-        "cut_short": [key for key in unsure if _wants_visit(log.visits[key], settings)],
-        "noisy": [key for key in unsure if not _wants_visit(log.visits[key], settings)],
+        "cut_short": [key for key in unsure if _wants_visit(replay.visits[key], settings)],
+        "noisy": [key for key in unsure if not _wants_visit(replay.visits[key], settings)],
         "after": after,
     }
 

@@ -17,7 +17,8 @@ from ofa_profiler.devices.base import Agent
 from ofa_profiler.devices.options import DeviceOptions
 from ofa_profiler.devices.remote.device import Connection, RemoteDevice
 from ofa_profiler.devices.remote.shell import Shell
-from ofa_profiler.protocol.replay import Record
+from ofa_profiler.protocol import records
+from ofa_profiler.protocol.records import Record
 
 #: The only folder of a phone where its shell user may write and run programs.
 ROOT = "/data/local/tmp/ofa-profiler"
@@ -62,7 +63,7 @@ class AdbDevice(RemoteDevice):
             super().__enter__()
         return self
 
-    def describe(self) -> Record:
+    def describe(self) -> records.Device:
         if self.options.benchmark_model is None:
             return super().describe()
         with contextlib.closing(self.connect()) as shell:
@@ -79,7 +80,7 @@ class AdbDevice(RemoteDevice):
             AndroidState(shell, self.root) as state,
         ):
             for record in BenchmarkRunner(shell, self.root, program, kit, cores, state.settings).records():
-                if record["type"] == "visit":
+                if isinstance(record, records.Visit):
                     self._link_errors.forget()
                 yield record
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
+from typing import Any
 
 from ofa_profiler.devices.remote.shell import Shell, one_line
-from ofa_profiler.protocol.replay import Record
+from ofa_profiler.protocol.records import Device
 
 #: Prints one `name=value` per line; without a value if it cannot be read.
 _DESCRIBE = """\
@@ -28,9 +29,9 @@ true
 _LONGEST_WORD = 200
 
 
-def describe_phone(shell: Shell) -> Record:
-    """Return a record of type `device`, with the properties that do not change."""
-    return phone_identity(read_facts(shell))
+def describe_phone(shell: Shell) -> Device:
+    """Return the properties of a phone that do not change."""
+    return Device.from_json(phone_identity(read_facts(shell)))
 
 
 def read_facts(shell: Shell) -> dict[str, str]:
@@ -60,7 +61,7 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 10
 
 
-def phone_state(facts: Mapping[str, str], cores: tuple[int, ...] | None) -> Record:
+def phone_state(facts: Mapping[str, str], cores: tuple[int, ...] | None) -> dict[str, Any]:
     """Return the properties that change during a measurement: the clocks of `cores`, and the temperature."""
     clocks = _per_core(facts, "khz")
     heat = [int(value) for name, value in facts.items() if name.startswith("heat.") and _is_number(value)]
@@ -71,7 +72,7 @@ def phone_state(facts: Mapping[str, str], cores: tuple[int, ...] | None) -> Reco
     }
 
 
-def phone_identity(facts: Mapping[str, str]) -> Record:
+def phone_identity(facts: Mapping[str, str]) -> dict[str, Any]:
     """Return the part of a `device` record that does not change."""
     memory, clocks = facts.get("memory_kb", ""), _per_core(facts, "max_khz")
     release = facts.get("ro.build.version.release")

@@ -27,7 +27,7 @@ from ofa_profiler.devices.remote.sync import PIECE_BYTES, FileSet, Store
 from ofa_profiler.devices.remote.wheels import Board, Wheels, find_wheels
 from ofa_profiler.errors import DeviceError, TransientError, UploadInterrupted
 from ofa_profiler.protocol.kit import AGENT_FILE, RESULTS_FILE, agent_files
-from ofa_profiler.protocol.replay import Record
+from ofa_profiler.protocol.records import Record, Visit
 from ofa_profiler.runtimes import get_runtime
 
 T = TypeVar("T")
@@ -101,7 +101,7 @@ class RemoteDevice(Device):
     def measure_kit(self, kit: Path, seen: int) -> Generator[Record, None, None]:
         with self._link_errors.classified(), contextlib.closing(super().measure_kit(kit, seen)) as records:
             for record in records:
-                if record["type"] == "visit":
+                if isinstance(record, Visit):
                     self._link_errors.forget()
                 yield record
 

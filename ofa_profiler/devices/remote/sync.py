@@ -21,7 +21,7 @@ import device_agents
 from ofa_profiler.devices.remote.shell import Shell, one_line
 from ofa_profiler.devices.remote.wheels import Wheels
 from ofa_profiler.errors import DeviceError, TransientDeviceError, UploadInterrupted
-from ofa_profiler.protocol.replay import Record, parse_record
+from ofa_profiler.protocol.lines import parse_line
 
 #: The exit code for damaged data, after which another attempt may succeed (`EX_TEMPFAIL` of sysexits.h).
 _DAMAGED = 75
@@ -69,7 +69,7 @@ class Store:
     #: which can be as much as both ends buffer.
     batch_bytes: float = math.inf
 
-    def prepare(self) -> Record:
+    def prepare(self) -> dict[str, Any]:
         """Create the folder, and return what the device says about its Python."""
         return self._ask({"do": "prepare"})
 
@@ -130,14 +130,16 @@ class Store:
         if answer.get("again") is True:
             raise TransientDeviceError(f"{self.shell.spec}: another host uploads the same files at the same time")
 
-    def _send_batch(self, contents: Mapping[str, _Content], request: Mapping[str, Any], remaining: int) -> Record:
+    def _send_batch(
+        self, contents: Mapping[str, _Content], request: Mapping[str, Any], remaining: int
+    ) -> dict[str, Any]:
         files = {path: _sha256(content) for path, content in contents.items()}
         try:
             return self._ask({"do": "receive", "files": files, **request}, _packed(contents))
         except TransientDeviceError as error:
             raise UploadInterrupted(str(error), remaining) from error
 
-    def _ask(self, request: Mapping[str, Any], data: Iterable[bytes] = ()) -> Record:
+    def _ask(self, request: Mapping[str, Any], data: Iterable[bytes] = ()) -> dict[str, Any]:
         source = (Path(device_agents.__path__[0]) / "store.py").read_bytes()
         words = json.dumps({**request, "root": self.root}).encode()
         stream = ChunkReader(chain([source, _sha256(words).encode(), b" ", words, b"\n"], data))
@@ -257,14 +259,14 @@ def _sha256(content: _Content) -> str:
     return hashlib.sha256(_bytes(content)).hexdigest()
 
 
-def _record(line: bytes) -> Record:
+def _record(line: bytes) -> dict[str, Any]:
     try:
-        return parse_record(line)
+        return parse_line(line)
     except ValueError:
         return {}
 
 
-def _listed(answer: Record, name: str, known: Mapping[str, Any]) -> list[str]:
+def _listed(answer: Mapping[str, Any], name: str, known: Mapping[str, Any]) -> list[str]:
     """Return the entries of a list in an answer that are in `known`."""
     listed = answer.get(name)
     if not isinstance(listed, list):

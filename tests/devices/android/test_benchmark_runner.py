@@ -22,7 +22,8 @@ from ofa_profiler.devices.android.device import ROOT, AdbDevice
 from ofa_profiler.devices.android.facts import fastest_cores
 from ofa_profiler.errors import InputFileError
 from ofa_profiler.export import Model
-from ofa_profiler.measuring.session import Progress, measure
+from ofa_profiler.measuring.progress import Progress
+from ofa_profiler.measuring.session import measure
 from ofa_profiler.protocol.target import Target
 
 #: A model is what the program does: `time N` takes N microseconds, others are misbehaviours.
@@ -96,7 +97,7 @@ def test_models_are_measured_and_failures_stay_alone(phone: Phone, program: Path
         state.append(phone.text("data/local/fixed_performance_mode"))
 
     with AdbDevice(phone.spec, DeviceOptions(benchmark_model=program)) as device:
-        assert device.describe()["model"] == "Pixel Sim"
+        assert device.describe().model == "Pixel Sim"
         results = measure(device, models, SETTINGS, journal=journal, progress=watch)
 
     assert results["fast"].median_ms == 0.011

@@ -26,7 +26,8 @@ from ofa_profiler.devices.android.device import ROOT, AdbDevice
 from ofa_profiler.devices.android.install_python import install_python
 from ofa_profiler.devices.android.python_bundle import Bundle, read_bundle
 from ofa_profiler.errors import DeviceError, TransientDeviceError, UploadInterrupted
-from ofa_profiler.measuring.session import Progress, measure
+from ofa_profiler.measuring.progress import Progress
+from ofa_profiler.measuring.session import measure
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +98,7 @@ def test_damage_is_repaired(phone: Phone, bundle: Bundle, name: str) -> None:
     path = phone.root / ROOT[1:] / bundle.name / name
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with AdbDevice(phone.spec, DeviceOptions()) as device:
-        assert device.describe()["model"] == "Pixel Sim"
+        assert device.describe().model == "Pixel Sim"
     with tarfile.open(bundle.path) as archive:
         original = archive.extractfile(name)
         assert original is not None
@@ -114,7 +115,7 @@ def test_a_push_that_is_cut_many_times_goes_on_where_it_was(phone: Phone, bundle
     device = AdbDevice(f"adb:127.0.0.1:{proxy.port}", DeviceOptions(tell=told.append))
     device.root = f"{ROOT}/cut"
     with contextlib.closing(proxy), device:
-        assert device.describe()["model"] == "Pixel Sim"
+        assert device.describe().model == "Pixel Sim"
         assert proxy.accepted > bundle.path.stat().st_size // (proxy.life + (1 << 17)) >= 6
         assert proxy.passed < bundle.path.stat().st_size + 8 * (1 << 20)
     assert len([line for line in told if "MB remain" in line]) >= 4

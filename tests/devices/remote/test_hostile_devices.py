@@ -20,7 +20,8 @@ from support.sshd import Me, Sshd
 
 from ofa_profiler.devices import open_device
 from ofa_profiler.errors import DeviceError
-from ofa_profiler.measuring.session import Progress, measure
+from ofa_profiler.measuring.progress import Progress
+from ofa_profiler.measuring.session import measure
 
 # --- what a device may do wrong -----------------------------------------------------------------------
 

@@ -15,7 +15,8 @@ from support import sshd
 
 from ofa_profiler.devices import DeviceOptions, open_device
 from ofa_profiler.export import export_ops
-from ofa_profiler.measuring.session import Progress, measure
+from ofa_profiler.measuring.progress import Progress
+from ofa_profiler.measuring.session import measure
 from ofa_profiler.protocol.journal import read_journal
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.protocol.target import Target
@@ -76,10 +77,10 @@ def test_a_board_is_provisioned_measured_and_rebooted(board, tmp_path, monkeypat
         measured = measure(
             device, models, replace(SETTINGS, target=Target(runtime)), journal=journal, progress=progress
         )
-    assert described["machine"] == "aarch64"
-    assert described["model"].startswith("Raspberry Pi")
+    assert described.machine == "aarch64"
+    assert described.model.startswith("Raspberry Pi")
     assert all(m.ok and len(m.rounds_ms) == 2 for m in measured.values())
     assert rebooted
     log, _ = read_journal(journal)
     assert len(log.devices) == 2
-    assert log.devices[0]["runtime"]["name"] == runtime
+    assert log.devices[0].runtime.name == runtime
