@@ -93,7 +93,8 @@ def test_a_strange_python_is_one_clear_line(ssh_server, me, store, script, words
         ('{"type":"visit","key":"op 1","round":0,"status":"ok","seconds":NaN}', "NaN"),
         ("hello", "ended before it was finished"),
         ("[" * 100_000, "deeply|not JSON"),
-        ('{"type":"visit","key":"else","round":0}', "no such model"),
+        ('{"type":"visit","key":"op 1","round":0,"status":"failed","error":"no"}', "seconds"),
+        ('{"type":"visit","key":"else","round":0,"status":"failed","error":"no","seconds":1}', "no such model"),
         ('{"type":"visit","key":"op 1","round":0,"status":"ok","seconds":1,"samples_ns":[0],"warmup_ns":1}', "no time"),
     ],
 )
