@@ -320,11 +320,11 @@ def test_it_pauses_while_the_device_is_hot(run_on):
     device = Device(lambda now: 1.0, hot=lambda now: 10 <= now < 40)
     log = run_on(device)
     assert 30 <= device.waited_s <= 35
-    assert log.end["measured_hot"] is None
+    assert log.end.measured_hot is None
 
 
 def test_a_device_that_stays_hot_is_measured_hot(run_on):
     device = Device(lambda now: 1.0, hot=lambda now: now >= 10)
     log = run_on(device)
     assert device.waited_s == supervisor.COOL_DOWN_S
-    assert log.end["measured_hot"] == "it is hot"
+    assert log.end.measured_hot == "it is hot"
