@@ -19,7 +19,7 @@ def slug(text: str) -> str:
 def default_name(device: Device, run: Run) -> str:
     """Device and space, then the settings that are not the default: `raspberry-pi-5-cifar-mbv3-t4`."""
     settings, default = run.settings, Settings()
-    parts = [device.model or device.soc or "device", *map(str, run.about.get("spaces") or [])]
+    parts = [device.model or device.soc or "device", *run.spaces]
     parts += [
         value
         for value in (settings.target.runtime, settings.target.precision)

@@ -37,4 +37,4 @@ def request(
     ops = space.unique_ops()
     models = export_ops(ops, settings.target, cache_dir=cache_dir, progress=exported)
     about = {"spaces": [space.name], "resolutions": list(space.resolutions)}
-    return Request(tuple(models), run_record(models, settings, about))
+    return Request(tuple(models), run_record(models, settings, about, ops))

@@ -75,8 +75,9 @@ def table_rows(replay: Replay, source: Path) -> tuple[Row, ...]:
     if replay.unvisited or not replay.devices:
         counts = f"{len(replay.unvisited)} of {len(replay.visits)}"
         raise InputFileError(source, f"{counts} ops are not measured yet: run the agent again, it resumes")
-    measured = replay.measurements()
-    return tuple(_row(op, measured[op.key], replay.run.settings.target) for op in _ops(replay.run, source))
+    run, measured = replay.run, replay.measurements()
+    ops = run.ops if run.ops is not None else _ops_of_spaces(run, source)
+    return tuple(_row(op, measured[op.key], run.settings.target) for op in ops)
 
 
 def _row(op: Op, measured: Measurement, target: Target) -> Row:
@@ -87,16 +88,16 @@ def _row(op: Op, measured: Measurement, target: Target) -> Row:
     return replace(row, extra={"rounds": str(len(measured.rounds_ms)), "half_width": width})
 
 
-def _ops(run: Run, source: Path) -> tuple[Op, ...]:
-    """The ops that a journal names by its spaces alone, as journals of version 0.1 do."""
+def _ops_of_spaces(run: Run, source: Path) -> tuple[Op, ...]:
+    """The ops of a journal that names its spaces alone, as version 0.1 wrote it."""
     try:
-        spaces, resolutions = run.about["spaces"], run.about["resolutions"]
-        unique = {op.key: op for name in spaces for op in get_space(name).unique_ops(resolutions)}
+        resolutions = run.about["resolutions"]
+        unique = {op.key: op for name in run.spaces for op in get_space(name).unique_ops(resolutions)}
     except (KeyError, TypeError, UsageError) as error:
         raise InputFileError(source, f"it does not tell which ops were measured ({error})", row=1) from None
     if unique.keys() != run.models.keys():
         differing = sorted(unique.keys() ^ run.models.keys())
-        raise InputFileError(source, f"its ops are not those of {', '.join(spaces)}: {differing[0]:.200}")
+        raise InputFileError(source, f"its ops are not those of {', '.join(run.spaces)}: {differing[0]:.200}")
     return tuple(unique.values())
 
 
@@ -117,7 +118,7 @@ def table_metadata(replay: Replay) -> dict[str, Any]:
         "precision": settings.target.precision,
         "threads": settings.threads,
         "batch": settings.target.batch,
-        "spaces": run.about.get("spaces"),
+        "spaces": list(run.spaces),
         "resolutions": run.about.get("resolutions"),
         # A board whose clock was never set may report 1970.
         "date": max(run.created, replay.devices[-1].time),

@@ -25,8 +25,9 @@ import device_agents
 from ofa_profiler.base.files import write_bytes, write_text
 from ofa_profiler.base.version import __version__
 from ofa_profiler.errors import UsageError
+from ofa_profiler.networks.op import Op
 from ofa_profiler.networks.tensors import TensorSpec
-from ofa_profiler.protocol.records import FORMAT, JsonObject, Run
+from ofa_profiler.protocol.records import FORMAT, Run
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.runtimes import runtimes
 
@@ -84,9 +85,9 @@ def run_record(
     models: Iterable[ModelFile],
     settings: Settings,
     about: Mapping[str, Any],
-    ops: Iterable[JsonObject] | None = None,
+    ops: Iterable[Op] | None = None,
 ) -> Run:
-    """The first line of a new journal. `about` is kept as it is; `ops` describes each of the models, in their order."""
+    """The first line of a new journal. `about` is kept as it is; `ops` are those of the models, in the same order."""
     run = {
         "type": "run",
         "format": FORMAT,
@@ -96,7 +97,7 @@ def run_record(
         "about": {"tool_version": __version__, **about},
         "models": {model.key: model.sha256 for model in models},
     }
-    return Run.from_json(run if ops is None else {**run, "ops": list(ops)})
+    return Run.from_json(run if ops is None else {**run, "ops": [op.to_json() for op in ops]})
 
 
 @dataclass(frozen=True)

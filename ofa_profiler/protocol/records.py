@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ofa_profiler.errors import UsageError
+from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol.settings import Settings
 
 #: Version of the first line. A change that older readers would misread gets the next number.
@@ -41,8 +42,13 @@ class Run(Kept):
     #: What a table says about its origin: `spaces`, `resolutions`, `tool_version`.
     about: JsonObject
     models: Mapping[str, str]
-    #: The description of each model's op; None in journals of whole networks and of earlier versions.
-    ops: tuple[JsonObject, ...] | None
+    #: The op of each model, in the same order; None in journals of whole networks and of earlier versions.
+    ops: tuple[Op, ...] | None
+
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        """The names of the search spaces that the models come from, if they come from any."""
+        return tuple(self.about.get("spaces") or ())
 
     @staticmethod
     def from_json(data: JsonObject) -> Run:
@@ -58,6 +64,9 @@ class Run(Kept):
             settings = Settings.from_json(data.get("settings"))
         except UsageError as error:
             raise ValueError(error) from None
+        spaces = data["about"].get("spaces")
+        if spaces is not None and not (isinstance(spaces, list) and all(isinstance(name, str) for name in spaces)):
+            raise ValueError("'spaces' in 'about' must be a list of names")
         models = data["models"]
         if not all(isinstance(sha256, str) for sha256 in models.values()):
             raise ValueError("'models' must give the SHA-256 of each model")
@@ -68,15 +77,16 @@ class Run(Kept):
         return Run.from_json({**self.json, "settings": settings.to_json()})
 
 
-def _ops(run: JsonObject) -> tuple[JsonObject, ...] | None:
-    ops = run.get("ops")
-    if ops is None:
+def _ops(run: JsonObject) -> tuple[Op, ...] | None:
+    data = run.get("ops")
+    if data is None:
         return None
-    if not isinstance(ops, list) or not all(isinstance(op, dict) for op in ops):
+    if not isinstance(data, list):
         raise ValueError("'ops' must be a list of ops")
-    if [op.get("key") for op in ops] != list(run["models"]):
-        raise ValueError("'ops' must describe each of the models, in their order")
-    return tuple(ops)
+    ops = tuple(map(Op.from_json, data))
+    if [op.key for op in ops] != list(run["models"]):
+        raise ValueError("'ops' must describe each of the models, in the same order")
+    return ops
 
 
 @dataclass(frozen=True)

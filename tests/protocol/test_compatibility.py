@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from device_agents.ofa_agent.kit import Kit
+from device_agents.ofa_agent.results import Results
 from ofa_profiler import Architecture, LatencyTable, get_space
 from ofa_profiler.measuring.offline import import_results
 from ofa_profiler.measuring.table_from_journal import derive_table
@@ -68,9 +70,21 @@ def test_a_table_is_kept_with_its_validation(tmp_path: Path) -> None:
 def test_the_results_of_a_kit_become_a_table(tmp_path: Path) -> None:
     table, replay = import_results(OLD / "kit-results.jsonl", tmp_path, name="kit")
     assert table.resolutions(SPACE) == (24,)
-    assert table.metadata["runtime"] == replay.run.settings.runtime == "litert"
+    assert table.metadata["runtime"] == replay.run.settings.target.runtime == "litert"
     manifest = json.loads((OLD / "kit-manifest.json").read_text())
     assert replay.run.models == {model["key"]: model["sha256"] for model in manifest["models"]}
+
+
+@pytest.mark.parametrize("name", ["kit", "interrupted-kit"])
+def test_the_agent_reads_an_old_manifest_and_its_results(name: str, tmp_path: Path) -> None:
+    shutil.copy(OLD / f"{name}-manifest.json", tmp_path / "manifest.json")
+    shutil.copy(OLD / f"{name}-results.jsonl", tmp_path / "results.jsonl")
+    kit = Kit(str(tmp_path))
+    assert all(len(model["inputs"]) == 1 for model in kit.models.values())
+    lines: list[bytes] = []
+    results = Results(str(tmp_path / "results.jsonl"), kit.run, 0, lines.append)
+    assert len(results.measured) > 140
+    assert b"".join(lines) == (tmp_path / "results.jsonl").read_bytes()
 
 
 @pytest.mark.parametrize("name", JOURNALS)

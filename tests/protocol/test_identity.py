@@ -11,6 +11,7 @@ from support.records import DEVICE, REQUEST, RUN
 from ofa_profiler.protocol.identity import HARDWARE, DeviceIdentity, difference, request_difference
 from ofa_profiler.protocol.records import Device, Run
 from ofa_profiler.protocol.replay import Replay
+from ofa_profiler.protocol.target import Target
 
 BOARD = {
     **DEVICE,
@@ -87,6 +88,6 @@ def test_requests() -> None:
     assert request_difference(REQUEST, Run.from_json({**RUN, "created": "later"})) == ""
     newer = {**RUN, "about": {**RUN["about"], "tool_version": "9"}}
     assert request_difference(REQUEST, Run.from_json(newer)) == ""
-    other = REQUEST.with_settings(replace(REQUEST.settings, batch=2))
+    other = REQUEST.with_settings(replace(REQUEST.settings, target=Target(batch=2)))
     assert request_difference(REQUEST, other) == "batch 1, now 2"
     assert request_difference(REQUEST, Run.from_json({**RUN, "models": {"a": "00"}})) == "other models"
