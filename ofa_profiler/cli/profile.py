@@ -1,18 +1,19 @@
-"""`ofa-profile`: a device becomes a latency table."""
+"""`ofa-profile`: measure a device and write its latency table."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ofa_profiler.base.units import format_duration_ms, parse_duration_ms
 from ofa_profiler.cli.options import Parser, add_device_options, device_options, positive_integer
+from ofa_profiler.cli.report import report_outcomes, report_table
 from ofa_profiler.cli.terminal import Show, progress_bar, run_command, say
 from ofa_profiler.errors import OfaError, UsageError
 from ofa_profiler.protocol.settings import Settings
@@ -24,14 +25,12 @@ if TYPE_CHECKING:
     from ofa_profiler.measuring.profile import Profile
     from ofa_profiler.measuring.progress import Progress
     from ofa_profiler.protocol.kit import KitWheels
-    from ofa_profiler.protocol.replay import Replay
-    from ofa_profiler.tables.table import LatencyTable
 
 PROG = "ofa-profile"
 
 _DESCRIPTION = """\
 Measure every op of a search space on a device and write the latency table NAME.csv, with NAME.json
-(who, how, when) and NAME.jsonl (every sample) beside it. Interrupted, run it again: it goes on.
+(device, settings, date) and NAME.jsonl (every sample) beside it. If interrupted, run it again: it resumes.
 """
 
 _EXAMPLES = """\
@@ -42,7 +41,7 @@ examples:
   ofa-profile --device ssh:pi@raspberrypi.local --out latency_tables
   ofa-profile --device adb:192.168.1.20:5555 --out latency_tables      a phone; --device adb: lists those attached
   ofa-profile --kit board-kit --space cifar-mbv3        for a board that cannot be reached
-  ofa-profile --import results.jsonl --out latency_tables    ... and what its agent wrote
+  ofa-profile --import results.jsonl --out latency_tables    make a table of the results of a kit
 
 exit codes: 0 done, 2 bad usage or bad input, 4 the device or all ops failed, 130 interrupted
 """
@@ -61,20 +60,20 @@ def _parser() -> Parser:
     what.add_argument(
         "--wheels",
         metavar="PYTHON",
-        help="with --kit: and the runtime for the Python of a board that lacks it, like aarch64-cp311 (Python 3.11)",
+        help="with --kit: add the runtime for the Python of a board that lacks it, like aarch64-cp311 (Python 3.11)",
     )
     what.add_argument(
-        "--import", dest="results", metavar="RESULTS.jsonl", type=Path, help="make a table of what an agent wrote"
+        "--import", dest="results", metavar="RESULTS.jsonl", type=Path, help="make a table of the results of a kit"
     )
     what.add_argument(
-        "--remove-from-device", action="store_true", help="take everything of ours off --device (phones), and stop"
+        "--remove-from-device", action="store_true", help="remove everything that was installed on --device, and stop"
     )
     what.add_argument("--out", metavar="DIR", type=Path, help="folder for the table")
     what.add_argument(
         "--name", metavar="NAME", action="append", help="name of the table (default: device and space), per device"
     )
-    what.add_argument("--fresh", action="store_true", help="measure anew, even if there is a table of this name")
-    what.add_argument("--plan", action="store_true", help="say what would be measured, and stop")
+    what.add_argument("--fresh", action="store_true", help="measure again, even if there is a table of this name")
+    what.add_argument("--plan", action="store_true", help="print what would be measured, and stop")
     what.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     how = parser.add_argument_group("how")
     how.add_argument(
@@ -88,7 +87,7 @@ def _parser() -> Parser:
         "--precision", metavar="P", default="fp32", help="number format of the models (default: %(default)s)"
     )
     how.add_argument(
-        "--provider", metavar="EP", help="of onnxruntime, like CUDAExecutionProvider; of litert, CPU or XNNPACK"
+        "--provider", metavar="EP", help="for onnxruntime, like CUDAExecutionProvider; for litert, CPU or XNNPACK"
     )
     how.add_argument("--threads", metavar="N", type=positive_integer, default=1, help="threads and cores (default: 1)")
     how.add_argument("--batch", metavar="N", type=positive_integer, default=1, help="images per inference (default: 1)")
@@ -106,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parser().parse_args(argv)
         _check(arguments)
         if arguments.device and arguments.out:
-            kept = "interrupted; what was measured is kept, run the same command again to go on"
+            kept = "interrupted; measured samples are kept, run the same command again to resume"
         return _dispatch(arguments)
 
     return run_command(PROG, command, interrupted=lambda: kept)
@@ -115,26 +114,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _check(arguments: argparse.Namespace) -> None:
     given = [option for option in ("device", "kit", "results") if getattr(arguments, option) is not None]
     if len(given) > 1:
-        raise UsageError("give one of --device, --kit and --import, not several")
+        raise UsageError("give one of --device, --kit and --import, not several of them")
     if not given and not arguments.plan:
-        raise UsageError("what to measure? give --device local, or --kit DIR, or --import RESULTS.jsonl")
+        raise UsageError("nothing to measure: give --device local, --kit DIR or --import RESULTS.jsonl")
     if arguments.device:
         from ofa_profiler.devices import open_device
 
         for spec in arguments.device:
-            open_device(spec)  # says what is wrong with it, before anything else is
+            open_device(spec)  # raises for a wrong one, before anything else is done
         if len(set(arguments.device)) < len(arguments.device):
             raise UsageError("the same --device is given twice")
     tables = len(arguments.device or [""])
     if arguments.name is not None and (len(arguments.name) != tables or len(set(arguments.name)) != tables):
         raise UsageError(f"give --name once per table: {len(arguments.name)} names for {tables}, or some are the same")
     if arguments.wheels is not None and arguments.kit is None:
-        raise UsageError("--wheels goes with --kit; other boards get what they lack by themselves")
+        raise UsageError("--wheels needs --kit; without a kit, the runtime is installed automatically")
     if arguments.remove_from_device and not arguments.device:
-        raise UsageError("remove from which device? give --device DEVICE")
+        raise UsageError("--remove-from-device needs --device DEVICE")
     stops_early = arguments.plan or arguments.remove_from_device
     if arguments.out is None and (arguments.results or (arguments.device and not stops_early)):
-        raise UsageError("where to? give --out DIR, the folder for the table")
+        raise UsageError("--out is missing: give --out DIR, the folder for the table")
 
 
 def _dispatch(arguments: argparse.Namespace) -> int:
@@ -251,7 +250,7 @@ def _profile(arguments: argparse.Namespace, space: SearchSpace, settings: Settin
             if len(jobs) > 1:  # once for all
                 export_ops(space.unique_ops(), settings.target)
             outcomes.update(run_all({spec: partial(job, show) for spec, job in jobs.items()}))
-    return _report_all(arguments, {spec: outcomes[spec] for spec in specs})
+    return report_outcomes(PROG, {spec: outcomes[spec] for spec in specs}, as_json=arguments.json)
 
 
 def _profile_one(
@@ -274,31 +273,6 @@ def _profile_one(
     return profile(device, space, settings, arguments.out, name=name, fresh=arguments.fresh, progress=progress)
 
 
-def _report_all(arguments: argparse.Namespace, outcomes: Mapping[str, Profile | OfaError]) -> int:
-    """The result of one device as that of the command; those of several under their names."""
-    errors = [outcome for outcome in outcomes.values() if isinstance(outcome, OfaError)]
-    if len(outcomes) == 1 and errors:
-        raise errors[0]
-    documents: dict[str, Any] = {}
-    for spec, outcome in outcomes.items():
-        if isinstance(outcome, OfaError):
-            say(f"{PROG}: {' '.join(str(outcome).split())}")
-            documents[spec] = {"error": str(outcome), "exit_code": outcome.exit_code}
-            continue
-        facts = {
-            "seconds": round(outcome.seconds, 3),
-            "export_seconds": round(outcome.export_s, 3),
-            "measuring_seconds": round(outcome.measuring_s, 3),
-            "measuring_share": round(outcome.measuring_s / outcome.seconds, 4),
-            "was_complete": outcome.was_complete,
-        }
-        documents[spec] = _report(outcome.table, outcome.replay, facts)
-    if arguments.json:
-        (only, *others) = documents.values()
-        print(json.dumps({"devices": documents} if others else only, indent=2))
-    return errors[0].exit_code if errors else 0
-
-
 def _show(show: Show, label: str, phase: str, progress: Progress) -> None:
     words = [f"{progress.visits} visits"] if progress.visits else []
     words += [f"{progress.failed} failed"] if progress.failed else []
@@ -312,40 +286,10 @@ def _import(arguments: argparse.Namespace) -> int:
 
     (name,) = arguments.name or [None]
     table, replay = import_results(arguments.results, arguments.out, name=name, fresh=arguments.fresh)
-    document = _report(table, replay, {"measuring_seconds": round(replay.measuring_s, 3)})
+    document = report_table(table, replay, {"measuring_seconds": round(replay.measuring_s, 3)})
     if arguments.json:
         print(json.dumps(document, indent=2))
     return 0
-
-
-def _report(table: LatencyTable, replay: Replay, facts: dict[str, Any]) -> dict[str, Any]:
-    """Print a summary on stderr -> the same as a JSON document."""
-    from ofa_profiler.verification.doubts import table_doubts
-
-    assert table.path is not None
-    failures = {row.op: row.error for row in table.rows if row.status != "ok"}
-    ok, sampling, device = len(table.rows) - len(failures), table.metadata["sampling"], table.metadata["device"]
-    if facts.get("was_complete"):
-        say("the table is up to date, nothing was measured; --fresh measures again")
-    for doubt in table_doubts(table):
-        say(str(doubt))
-    took = f" in {format_duration_ms(facts['seconds'] * 1e3)}" if "seconds" in facts else ""
-    say(f"{table.path}: {ok} ops{took} on {device['model'] or 'an unnamed device'}")
-    return {
-        "name": table.name,
-        "table": str(table.path),
-        "metadata": str(table.path.with_suffix(".json")),
-        "journal": str(table.path.with_suffix(".jsonl")),
-        "spaces": list(table.spaces),
-        "ops": len(table.rows),
-        "ok": ok,
-        "failed": len(failures),
-        "failures": failures,
-        "cut_short": sampling["cut_short"],
-        "noisy": sampling["noisy"],
-        "visits": replay.n_visits,
-        **facts,
-    }
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`ofa-verify`: what a latency table predicts, against whole networks measured on the device."""
+"""`ofa-verify`: compare what a latency table predicts with whole networks measured on the device."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 PROG = "ofa-verify"
 
 _DESCRIPTION = """\
-Draw random networks that spread over the latencies of a table's search space, measure them whole on the
-device, run as the table's ops were, and compare with what the table predicts. The summary goes into the
+Draw random networks that spread over the latencies of a table's search space, measure them on the device
+with the settings of the table, and compare with what the table predicts. The summary is written into the
 table's JSON (`validation`), the numbers into NAME-verify.json and a plot into NAME-verify.png beside it.
-Interrupted, run it again: it goes on.
+If interrupted, run it again: it resumes.
 """
 
 _EXAMPLES = """\
@@ -43,7 +43,7 @@ exit codes: 0 done, 2 bad usage or bad input, 4 the device or most networks fail
 def _parser() -> Parser:
     parser = Parser(PROG, _DESCRIPTION, _EXAMPLES)
     parser.add_argument("--lut", metavar="CSV", type=Path, required=True, help="the latency table")
-    parser.add_argument("--device", metavar="DEVICE", required=True, help="where to measure, as in ofa-profile")
+    parser.add_argument("--device", metavar="DEVICE", required=True, help="the device to measure on, as in ofa-profile")
     parser.add_argument(
         "--subnets",
         metavar="N",
@@ -51,13 +51,13 @@ def _parser() -> Parser:
         default=DEFAULT_SUBNETS,
         help="number of networks (default: %(default)s)",
     )
-    parser.add_argument("--seed", metavar="S", type=whole_number, default=0, help="of the draw (default: %(default)s)")
+    parser.add_argument("--seed", metavar="S", type=whole_number, default=0, help="seed of the draw (default: 0)")
     parser.add_argument(
         "--space", metavar="NAME", help=f"for a table of several spaces, the one to verify: {', '.join(space_names())}"
     )
     parser.add_argument("--keep-models", metavar="DIR", type=Path, help="keep the measured models in DIR")
-    parser.add_argument("--plot", metavar="PATH", type=Path, help="where to plot (default: NAME-verify.png)")
-    parser.add_argument("--fresh", action="store_true", help="measure anew what an interrupted run has measured")
+    parser.add_argument("--plot", metavar="PATH", type=Path, help="file of the plot (default: NAME-verify.png)")
+    parser.add_argument("--fresh", action="store_true", help="discard what an interrupted run has measured")
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     add_device_options(parser)
     return parser
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = device_options(arguments, settings_of(table))
         journal = _beside(table, ".jsonl")
         with open_device(arguments.device, options) as device, progress_bar() as show:
-            kept = "interrupted; what was measured is kept, run the same command again to go on"
+            kept = "interrupted; measured samples are kept, run the same command again to resume"
             verification = verify(
                 table,
                 device,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -19,6 +19,7 @@ from ofa_profiler.spaces import SearchSpace, get_space, space_names
 from ofa_profiler.spaces.costs import Cost
 from ofa_profiler.tables.corrections import Correction, Sum, read_correction
 from ofa_profiler.tables.csv_file import read_csv, read_metadata, save_files
+from ofa_profiler.tables.doubts import Doubt, metadata_doubts, row_doubts
 from ofa_profiler.tables.frame import rows_of_frame, rows_to_frame
 from ofa_profiler.tables.row import FAILED, OK, Row
 from ofa_profiler.tables.summary import facts, facts_html, facts_text
@@ -273,3 +274,20 @@ class LatencyTable:
 
     def _refuse_metadata(self, problem: str) -> NoReturn:
         raise InputFileError(self.path.with_suffix(".json") if self.path else self.name, problem)
+
+    # --- doubts --------------------------------------------------------------------------------------
+
+    @cached_property
+    def doubts(self) -> tuple[Doubt, ...]:
+        """Why its numbers may be wrong, notes first. None of it prevents the use of the table."""
+        found = [*metadata_doubts(self.metadata), *row_doubts(self.rows)]
+        named = [replace(doubt, text=f"table {self.name}: {doubt.text}") for doubt in found]
+        if self.path is not None and self.path.suffix == ".csv" and not self.metadata:
+            beside = f"there is no {self.path.stem}.json beside it, so device and settings are unknown"
+            named.append(Doubt(f"{self.path}: {beside}"))
+        return tuple(named)
+
+    @property
+    def warnings(self) -> list[str]:
+        """The doubts that are more than notes, one line each."""
+        return [doubt.text for doubt in self.doubts if not doubt.is_note]

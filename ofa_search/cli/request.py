@@ -16,7 +16,6 @@ from ofa_profiler.cli.terminal import say
 from ofa_profiler.errors import UsageError
 from ofa_profiler.spaces import SearchSpace, get_space, space_names
 from ofa_profiler.tables.table import LatencyTable
-from ofa_profiler.verification.doubts import table_doubts
 from ofa_search.artifacts.ofa_files import PUBLISHED
 from ofa_search.artifacts.shipped import shipped_predictor, shipped_supernet, ships
 from ofa_search.cli.named_file import named_file
@@ -126,9 +125,8 @@ def _tables(paths: Sequence[str]) -> list[LatencyTable]:
     for table, path in zip(tables, paths, strict=True):
         if names.count(table.name) > 1:
             raise UsageError(f"--lut {path}: two tables are called {table.name}; rename one of the files")
-        for doubt in table_doubts(table):
-            if not doubt.is_note:
-                say(str(doubt))
+        for warning in table.warnings:
+            say(f"warning: {warning}")
     return tables
 
 

@@ -116,7 +116,7 @@ def test_it_shows_the_commands_and_sums_up(runs: tuple[Path, list[tuple[int, str
 def test_a_second_time_nothing_is_measured_again_but_the_network(runs: tuple[Path, list[tuple[int, str]]]) -> None:
     code, output = runs[1][2]
     assert code == 0, output
-    assert "measured already" in output
+    assert "the table is up to date" in output
     assert "has been checked against 3 whole networks already" in output
 
 

@@ -19,7 +19,6 @@ from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.networks.blocks import block_op
 from ofa_profiler.tables.ofa_files import parse_op
 from ofa_profiler.tables.table import Row
-from ofa_profiler.verification.doubts import table_doubts
 
 SPACE = get_space("ofa-mbv3-w1.2")
 KEY = "expanded_conv-input:112x112x24-output:56x56x32-expand:144-kernel:3-stride:2-idskip:0-se:0-hs:0"
@@ -94,7 +93,7 @@ def test_loads(note10):
     assert table.spaces == ("ofa-mbv3-w1.2",)
     assert table.resolutions(SPACE) == tuple(range(160, 225, 4))
     assert table.statistic == "mean_ms"
-    assert table_doubts(table) == ()
+    assert table.warnings == []
     assert {(row.batch, row.precision, row.median_ms, row.status) for row in table.rows} == {(None, "", None, "ok")}
     assert LatencyTable.load(f"{note10}/../note10/.").name == "note10"
 

@@ -19,7 +19,6 @@ from ofa_profiler import LatencyTable, get_space
 from ofa_profiler.errors import InfeasibleError, InputFileError, UsageError
 from ofa_profiler.networks.op import Op
 from ofa_profiler.tables.table import Row
-from ofa_profiler.verification.doubts import table_doubts
 
 SPACE = get_space("cifar-mbv3")
 #: The contract: this order, further columns after.
@@ -134,7 +133,7 @@ def test_a_failed_row(tmp_path):
     costs = table.cost(SPACE).evaluate(SPACE.encode(architectures(200)))
     assert np.isinf(costs).tolist() == [FAILED_OP in SPACE.ops(a) for a in architectures(200)]
     assert table.cost(SPACE).maximum()[0] <= TABLE.cost(SPACE).maximum()[0]
-    assert any("failed and will not be used" in doubt.text for doubt in table_doubts(table))
+    assert any("failed and will not be used" in warning for warning in table.warnings)
 
     everything = table
     for op in SPACE.unique_ops():
@@ -359,13 +358,13 @@ def test_what_spreadsheets_do_is_read(tmp_path):
 def test_without_json(tmp_path):
     path = tmp_path / "board.csv"
     make_table(threads=2).save(path)
-    assert table_doubts(LatencyTable.load(path)) == ()
+    assert LatencyTable.load(path).warnings == []
     (tmp_path / "board.json").unlink()
     table = LatencyTable.load(path)
     assert table.metadata == {}
     assert table.spaces == ("cifar-mbv3",)
-    (doubt,) = table_doubts(table)
-    assert "there is no board.json" in doubt.text
+    assert len(table.warnings) == 1
+    assert "there is no board.json" in table.warnings[0]
     np.testing.assert_array_equal(table.predict_ms(architectures(20)), TABLE.predict_ms(architectures(20)))
 
 
@@ -469,7 +468,22 @@ def test_name_of_the_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-# --- what is refused ------------------------------------------------------------------------------------
+# --- doubts ---------------------------------------------------------------------------------------------
+
+
+def test_warnings():
+    noisy = Row.from_op(SPACE.unique_ops()[0], batch=1, precision="fp32", samples_ms=[1.0, 1.0, 9.0])
+    table = LatencyTable("board", (noisy, *TABLE.rows[1:]))
+    assert len(table.warnings) == 1
+    assert "spread by more than 30%" in table.warnings[0]
+    assert noisy.op in table.warnings[0]
+    first, second = TABLE.rows[:2]
+    copied = replace(second, **{n: getattr(first, n) for n in COLUMNS if n.endswith("_ms")})
+    table = LatencyTable("board", (first, copied, *TABLE.rows[2:]))
+    assert len(table.warnings) == 1
+    assert "2 of its ops" in table.warnings[0]
+    assert "bit for bit" in table.warnings[0]
+    assert TABLE.warnings == []
 
 
 def test_refuses_rows_that_do_not_belong_together():

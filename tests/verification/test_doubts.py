@@ -1,16 +1,16 @@
-"""Doubts: everything that says that the numbers of a table or of a verification may be wrong."""
+"""Doubts: everything that says that the figures of a verification may be wrong."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ofa_profiler import get_space
 from ofa_profiler.protocol.records import Device, End
+from ofa_profiler.tables.doubts import Doubt
 from ofa_profiler.tables.table import LatencyTable, Row
-from ofa_profiler.verification.doubts import Doubt, other_device, table_doubts, verification_doubts
+from ofa_profiler.verification.doubts import other_device, verification_doubts
 from ofa_profiler.verification.result import Subnet, Verification
 
 SPACE = get_space("cifar-mbv3").with_resolutions([24])
@@ -20,56 +20,8 @@ ROWS = tuple(
 )
 
 
-def table_of(*rows: Row, **metadata: Any) -> LatencyTable:
-    return LatencyTable("board", (*rows, *ROWS[len(rows) :]), metadata)
-
-
-# --- tables ----------------------------------------------------------------------------------------------
-
-
-def test_a_good_table() -> None:
-    assert table_doubts(table_of()) == ()
-
-
-def test_unsteady_samples() -> None:
-    noisy = Row.from_op(SPACE.unique_ops()[0], batch=1, precision="fp32", samples_ms=[1.0, 1.0, 9.0])
-    (doubt,) = table_doubts(table_of(noisy))
-    assert "spread by more than 30%" in doubt.text
-    assert noisy.op in doubt.text
-
-
-def test_copied_times() -> None:
-    first = Row.from_op(SPACE.unique_ops()[0], batch=1, precision="fp32", samples_ms=[1.0, 1.1])
-    times = {name: getattr(first, name) for name in ("median_ms", "mean_ms", "std_ms", "p10_ms", "p90_ms", "samples")}
-    (doubt,) = table_doubts(table_of(first, replace(ROWS[1], **times)))
-    assert "2 of its ops" in doubt.text
-    assert "bit for bit" in doubt.text
-
-
-def test_failed_ops() -> None:
-    failed = [Row.failed(op, batch=1, precision="fp32", error="out of memory") for op in SPACE.unique_ops()[:2]]
-    (doubt,) = table_doubts(table_of(*failed))
-    assert str(doubt).startswith("warning: table board: 2 of its ops")
-    assert doubt.text.endswith("out of memory")
-
-
-def test_notes_of_the_measurement() -> None:
-    table = table_of(
-        device={"uncontrolled": ["no temperature can be read"]}, sampling={"cut_short": 3, "noisy": 5, "visits": 9}
-    )
-    assert [str(doubt) for doubt in table_doubts(table)] == [
-        "note: table board: no temperature can be read",
-        "note: table board: the time limit cut 3 ops short; a longer --time-limit continues them",
-        "note: table board: 5 ops are noisier than requested after all rounds; close other programs",
-    ]
-
-
-@pytest.mark.parametrize("metadata", [{"device": 3, "sampling": []}, {"device": {"uncontrolled": 3}}, {"device": {}}])
-def test_metadata_that_say_nothing(metadata: dict[str, Any]) -> None:
-    assert table_doubts(table_of(**metadata)) == ()
-
-
-# --- verifications ---------------------------------------------------------------------------------------
+def table_of(**metadata: Any) -> LatencyTable:
+    return LatencyTable("board", ROWS, metadata)
 
 
 def verification_of(noise: float, before: Any, after: Any, **device: Any) -> Verification:
