@@ -21,7 +21,8 @@ from ofa_profiler.devices.android.install_python import install_python
 from ofa_profiler.devices.registry import register_device_kind
 from ofa_profiler.errors import UsageError
 from ofa_profiler.export import Model
-from ofa_profiler.measuring.session import Progress, measure
+from ofa_profiler.measuring.progress import Progress
+from ofa_profiler.measuring.session import measure
 from ofa_profiler.protocol.journal import read_journal
 
 SETTINGS = replace(QUICK, min_rounds=3, max_rounds=3)
@@ -91,9 +92,8 @@ def case(request: pytest.FixtureRequest) -> Case:
 def test_it_describes_itself(case):
     with case.open() as device:
         described = device.describe()
-    assert described["type"] == "device"
-    assert isinstance(described["machine"], str)
-    assert isinstance(described["time"], str)
+    assert described.machine
+    assert described.time
 
 
 def test_all_models_are_measured_and_a_failure_stays_alone(case, tmp_path):
@@ -109,7 +109,7 @@ def test_all_models_are_measured_and_a_failure_stays_alone(case, tmp_path):
     assert (seen[-1].done, seen[-1].failed) == (4, 1)
     log, _ = read_journal(journal)
     assert log.end is not None
-    assert log.devices[0]["runtime"]["name"] == "onnxruntime"
+    assert log.devices[0].runtime.name == "onnxruntime"
 
 
 def test_an_interrupted_measurement_is_resumed_without_a_repetition(case, tmp_path):

@@ -162,7 +162,7 @@ def test_what_names_no_python_is_refused(tag: str, tmp_path: Path, capsys: pytes
 
 def test_wheels_go_with_a_kit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--device", "local", "--out", str(tmp_path), "--wheels", HERE]) == 2
-    assert "--wheels goes with --kit" in capsys.readouterr().err
+    assert "--wheels needs --kit" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
