@@ -14,8 +14,9 @@ from pathlib import Path
 
 from ofa_profiler.base.plugins import load_plugins
 from ofa_profiler.devices import Device, DeviceOptions, open_device
-from ofa_profiler.measuring.profile import Observer, Profile
+from ofa_profiler.measuring.profile import Profile
 from ofa_profiler.measuring.profile import profile as profile_device
+from ofa_profiler.measuring.request import Observer
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.protocol.target import Target
 from ofa_profiler.spaces import SearchSpace, get_space

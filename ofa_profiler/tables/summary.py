@@ -10,6 +10,8 @@ from ofa_profiler.tables.row import FAILED, Row
 
 Facts = Sequence[tuple[str, str]]
 
+_SETTINGS = ("precision", "threads", "batch")
+
 
 def facts(rows: Sequence[Row], spaces: Sequence[str], metadata: Mapping[str, Any]) -> Facts:
     """Label and value of what is worth knowing at a glance."""
@@ -22,8 +24,7 @@ def facts(rows: Sequence[Row], spaces: Sequence[str], metadata: Mapping[str, Any
     runtime = [metadata.get("runtime"), metadata.get("runtime_version")]
     if metadata.get("runtime"):
         found.append(("runtime", " ".join(str(part) for part in runtime if part)))
-        settings = [metadata.get("precision"), f"{metadata.get('threads')} threads", f"batch {metadata.get('batch')}"]
-        found.append(("settings", ", ".join(str(part) for part in settings if part)))
+        found.append(("precision, threads, batch", ", ".join(str(metadata.get(n)) for n in _SETTINGS)))
     if metadata.get("date"):
         found.append(("date", str(metadata["date"])))
     found.append(("validation", _validation(metadata.get("validation"))))

@@ -299,7 +299,7 @@ def test_a_table_that_does_not_say_how_it_was_measured(table: LatencyTable, caps
     json_path.write_text(json.dumps({**metadata, "runtime": "tensorrt"}))
     code, _, err = run(capsys, "--lut", table.path, "--device", "local")
     assert (code, len(err.splitlines())) == (2, 1)
-    assert "'tensorrt' is not supported" in err
+    assert "unknown runtime 'tensorrt'" in err
     json_path.unlink()
     code, _, err = run(capsys, "--lut", table.path, "--device", "local")
     assert (code, len(err.splitlines())) == (2, 1)
