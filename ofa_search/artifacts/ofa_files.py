@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ofa_profiler.base.fetch import Content, FetchError, Progress, fetch, problem_of
 from ofa_profiler.errors import InputFileError, UsageError
-from ofa_search.artifacts.download import Content, FetchError, Progress, fetch, problem_of
 
 #: Base addresses, apart by spaces, to be used instead of the known ones: for `BASE/FILE`.
 MIRROR_VARIABLE = "OFA_MIRROR"

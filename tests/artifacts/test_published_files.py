@@ -17,11 +17,11 @@ from support.mirror import Mirror, git_digest, nobody, serving
 
 from ofa_profiler import LatencyTable, get_space
 from ofa_profiler.base.cache_dir import default_cache_dir
+from ofa_profiler.base.fetch import Content, fetch
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.tables.table import Row
 from ofa_search import AccuracyPredictor
 from ofa_search.artifacts import ofa_files as published_files
-from ofa_search.artifacts.download import Content, fetch
 from ofa_search.artifacts.ofa_files import PUBLISHED, PublishedFile, cache_path, find
 
 DATA = b"\x80\x02" + np.random.default_rng(0).bytes(300_000)
@@ -33,7 +33,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of our own, and no way out: what is not mirrored here is not to be had."""
     monkeypatch.setenv("OFA_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("OFA_MIRROR", nobody().removesuffix("/file"))
-    monkeypatch.setattr(published_files, "fetch", partial(fetch, pauses_s=(0, 0.01, 0.01)))
+    monkeypatch.setattr(published_files, "fetch", partial(fetch, waits_s=(0.01, 0.01)))
     return tmp_path / "cache" / "published"
 
 
