@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from ofa_profiler.base.files import locked
+from ofa_profiler.base.locks import locked
 from ofa_profiler.base.retry import retry
 from ofa_profiler.base.version import __version__
 from ofa_profiler.errors import OfaError, TransientError, UsageError

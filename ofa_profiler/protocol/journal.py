@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from ofa_profiler.base.files import try_lock
+from ofa_profiler.base.locks import try_lock
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.protocol.identity import request_difference
 from ofa_profiler.protocol.lines import parse_line

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from support.records import DEVICE, END, REQUEST, RUN, SETTINGS, failed, look, visit, write
 
 import ofa_profiler.protocol.journal
-from ofa_profiler.base.files import try_lock
+from ofa_profiler.base.locks import try_lock
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.protocol.journal import Journal, read_journal
 from ofa_profiler.protocol.lines import parse_line
