@@ -7,7 +7,7 @@ journal is continued, and a device that was lost is tried again.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from ofa_profiler.base.retry import retry
 from ofa_profiler.devices.base import Device
 from ofa_profiler.errors import DeviceError, TransientError
 from ofa_profiler.measuring.progress import Progress, estimate
+from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol.journal import Journal
 from ofa_profiler.protocol.kit import ModelFile, run_record, write_kit
 from ofa_profiler.protocol.measurement import Measurement
@@ -35,16 +36,17 @@ def measure(
     *,
     journal: Path | None = None,
     about: Mapping[str, Any] | None = None,
+    ops: Iterable[Op] | None = None,
     progress: Observer | None = None,
 ) -> dict[str, Measurement]:
     """Measure `models` on `device` -> a measurement per key, in the order of `models`.
 
-    The file `journal` is continued if it exists. Without one, the samples are in the result only. `about` is kept in
-    the journal's first line. A model that fails is a `Measurement` with status `failed`. Raises `DeviceError` when
-    the device, its transport or the agent fails, `UsageError` for a journal of another request and for what the
-    device cannot do.
+    The file `journal` is continued if it exists. Without one, the samples are in the result only. `about` and `ops`,
+    the ops of the models, are kept in the journal's first line. A model that fails is a `Measurement` with status
+    `failed`. Raises `DeviceError` when the device, its transport or the agent fails, `UsageError` for a journal of
+    another request and for what the device cannot do.
     """
-    with Journal(journal, run_record(models, settings, about or {})) as open_journal:
+    with Journal(journal, run_record(models, settings, about or {}, ops)) as open_journal:
         measure_into(open_journal, device, models, settings, progress)
         return open_journal.replay.measurements()
 

@@ -10,78 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from support.embedding import IDS, OFFSET, embedding_onnx, embedding_tflite
 from support.kits import QUICK, SHAPE, bytes_model, conv_model, make_kit, run_agent, visits
 
 from device_agents.ofa_agent.inputs import arrays, descriptions, values
-from ofa_profiler.export.tflite_file import _File
 from ofa_profiler.protocol.target import Target
-
-WORDS, WIDTH, LENGTH = 10, 8, 4
-IDS = {"name": "ids", "shape": [1, LENGTH], "range": [0, WORDS]}
-OFFSET = {"name": "offset", "dtype": "float32", "shape": [1, LENGTH, WIDTH]}
-
-
-def embedding_onnx() -> bytes:
-    """`table[ids] + offset`, with ids of 64 bits."""
-    table = numpy_helper.from_array(np.ones((WORDS, WIDTH), np.float32), "table")
-    inputs = [
-        helper.make_tensor_value_info("ids", TensorProto.INT64, IDS["shape"]),
-        helper.make_tensor_value_info("offset", TensorProto.FLOAT, OFFSET["shape"]),
-    ]
-    output = helper.make_tensor_value_info("output", TensorProto.FLOAT, OFFSET["shape"])
-    nodes = [
-        helper.make_node("Gather", ["table", "ids"], ["rows"]),
-        helper.make_node("Add", ["rows", "offset"], ["output"]),
-    ]
-    graph = helper.make_graph(nodes, "embedding", inputs, [output], [table])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return bytes(model.SerializeToString())
-
-
-def embedding_tflite() -> bytes:
-    """The same with ids of 32 bits."""
-    import flatbuffers
-    import tflite
-
-    file = _File(tflite, flatbuffers.Builder(1 << 16))
-    buffers = [file.table("Buffer"), file.buffer(np.ones((WORDS, WIDTH), np.float32))]
-    wide = (1, LENGTH, WIDTH)
-    tensors = [
-        file.tensor("ids", (1, LENGTH), "INT32", 0),
-        file.tensor("offset", wide, "FLOAT32", 0),
-        file.tensor("table", (WORDS, WIDTH), "FLOAT32", 1),
-        file.tensor("rows", wide, "FLOAT32", 0),
-        file.tensor("output", wide, "FLOAT32", 0),
-    ]
-
-    def operator(code: int, kind: str, inputs: list[int], output: int) -> int:
-        return file.table(
-            "Operator",
-            OpcodeIndex=code,
-            Inputs=file.integers(inputs),
-            Outputs=file.integers([output]),
-            BuiltinOptionsType=getattr(tflite.BuiltinOptions, kind),
-            BuiltinOptions=file.table(kind),
-        )
-
-    graph = file.table(
-        "SubGraph",
-        Tensors=file.offsets(tensors),
-        Inputs=file.integers([0, 1]),
-        Outputs=file.integers([4]),
-        Operators=file.offsets([operator(0, "GatherOptions", [2, 0], 3), operator(1, "AddOptions", [3, 1], 4)]),
-    )
-    model = file.table(
-        "Model",
-        Version=3,
-        OperatorCodes=file.offsets([file.operator_code("GATHER"), file.operator_code("ADD")]),
-        Subgraphs=file.offsets([graph]),
-        Buffers=file.offsets(buffers),
-    )
-    file.builder.Finish(model, file_identifier=b"TFL3")
-    return bytes(file.builder.Output())
-
 
 RUNTIMES = [("onnxruntime", embedding_onnx, "int64"), ("litert", embedding_tflite, "int32")]
 
