@@ -19,7 +19,7 @@ from .visiting import Visitor
 from .wheels import use_wheels
 from .workers import CAN_FORK, ForkedWorker, SpawnedWorker
 
-FAREWELL_S = 3.0  # a program of --worker-command may have to set back the state of the machine that it reaches
+FAREWELL_S = 30.0  # a program of --worker-command may have to restore the state of the machine that it reaches
 
 
 def core_list(text):

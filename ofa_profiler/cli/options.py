@@ -98,7 +98,7 @@ def device_options(arguments: argparse.Namespace, settings: Settings | None = No
 
 
 def _check_benchmark_model(program: Path, settings: Settings | None) -> None:
-    from ofa_profiler.devices.android.benchmark_runner import check_settings
+    from ofa_profiler.devices.android.benchmark_model import check_settings
 
     if settings is not None:
         check_settings(settings.target.runtime, settings.provider)

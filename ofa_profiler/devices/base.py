@@ -84,7 +84,10 @@ class Device(ABC):
 
     def _describe(self) -> records.Device:
         with closing(self.start(None, ["--describe"])) as agent:
-            record = _next_record(agent)
+            while isinstance(record := _next_record(agent), records.Alive | records.Waiting):
+                pass
+            if isinstance(record, records.Fatal):
+                raise self._error(record)
             if not isinstance(record, records.Device):
                 raise TransientDeviceError(f"device {self.spec}: {_early_end(agent)}")
             return record
@@ -99,15 +102,18 @@ class Device(ABC):
             ended = False
             while (record := _next_record(agent)) is not None:
                 if isinstance(record, records.Fatal):
-                    transient = TransientDeviceError if record.transient else DeviceError
-                    kind = UsageError if record.usage else transient
-                    raise kind(f"device {self.spec}: {record.error}")
+                    raise self._error(record)
                 if isinstance(record, records.Alive):
                     continue
                 ended = isinstance(record, records.End)
                 yield record
             if not ended:
                 raise TransientDeviceError(f"device {self.spec}: {_early_end(agent)}")
+
+    def _error(self, record: records.Fatal) -> DeviceError | UsageError:
+        transient = TransientDeviceError if record.transient else DeviceError
+        kind = UsageError if record.usage else transient
+        return kind(f"device {self.spec}: {record.error}")
 
 
 def _next_record(agent: Agent) -> Record | None:

@@ -66,6 +66,10 @@ def _open_ssh(spec: str, options: DeviceOptions) -> Device:
 
 
 def _open_adb(spec: str, options: DeviceOptions) -> Device:
+    if options.benchmark_model is not None:
+        from ofa_profiler.devices.android.benchmark_device import BenchmarkDevice
+
+        return BenchmarkDevice(spec, options.benchmark_model, options)
     from ofa_profiler.devices.android.device import AdbDevice
 
     return AdbDevice(spec, options)

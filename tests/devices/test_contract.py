@@ -16,7 +16,7 @@ from support.sshd import free_port, spec_of
 
 from ofa_profiler.devices import Device, DeviceKind, DeviceOptions, FakeDevice, device_kinds, open_device
 from ofa_profiler.devices import registry as device_registry
-from ofa_profiler.devices.android.device import ROOT
+from ofa_profiler.devices.android import ROOT
 from ofa_profiler.devices.android.install_python import install_python
 from ofa_profiler.devices.registry import register_device_kind
 from ofa_profiler.errors import UsageError

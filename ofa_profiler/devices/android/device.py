@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ofa_profiler.devices.adb.connect import open_bridge, phone_of
 from ofa_profiler.devices.adb.shell import AdbShell
-from ofa_profiler.devices.android.benchmark_runner import BenchmarkRunner
-from ofa_profiler.devices.android.facts import describe_phone
+from ofa_profiler.devices.android import ROOT
 from ofa_profiler.devices.android.install_python import install_python
 from ofa_profiler.devices.android.python_bundle import get_bundle
-from ofa_profiler.devices.android.state import AndroidState, restore_state
+from ofa_profiler.devices.android.state import AndroidState, remove_from_phone
 from ofa_profiler.devices.base import Agent
 from ofa_profiler.devices.options import DeviceOptions
 from ofa_profiler.devices.remote.device import Connection, RemoteDevice
 from ofa_profiler.devices.remote.shell import Shell
-from ofa_profiler.protocol import records
-from ofa_profiler.protocol.records import Record
-
-#: The only folder of a phone where its shell user may write and run programs.
-ROOT = "/data/local/tmp/ofa-profiler"
 
 
 class AdbDevice(RemoteDevice):
@@ -47,8 +41,7 @@ class AdbDevice(RemoteDevice):
 
     def remove(self) -> str:
         with contextlib.closing(self.connect()) as shell:
-            restore_state(shell, self.root)  # the folder contains the original state
-            return self._remove(shell, self.root)
+            return remove_from_phone(shell, self.root)
 
     def close(self) -> None:
         state, self._state = self._state, None
@@ -57,32 +50,6 @@ class AdbDevice(RemoteDevice):
                 state.__exit__()
         finally:
             super().close()
-
-    def __enter__(self) -> AdbDevice:
-        if self.options.benchmark_model is None:
-            super().__enter__()
-        return self
-
-    def describe(self) -> records.Device:
-        if self.options.benchmark_model is None:
-            return super().describe()
-        with contextlib.closing(self.connect()) as shell:
-            return describe_phone(shell)
-
-    def measure_kit(self, kit: Path, seen: int) -> Generator[Record, None, None]:
-        program, cores = self.options.benchmark_model, self.options.cores
-        if program is None:
-            yield from super().measure_kit(kit, seen)
-            return
-        with (
-            self._link_errors.classified(),
-            contextlib.closing(self.connect()) as shell,
-            AndroidState(shell, self.root) as state,
-        ):
-            for record in BenchmarkRunner(shell, self.root, program, kit, cores, state.settings).records():
-                if isinstance(record, records.Visit):
-                    self._link_errors.forget()
-                yield record
 
     def agent_arguments(self) -> list[str]:
         held = self._state is not None and self._state.settings.get("fixed_performance_mode")

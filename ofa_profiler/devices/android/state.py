@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 
 from ofa_profiler.devices.remote.heartbeat import Heartbeat
-from ofa_profiler.devices.remote.shell import Running, Shell, one_line
+from ofa_profiler.devices.remote.shell import Running, Shell, one_line, remove_folder
 from ofa_profiler.errors import DeviceError, TransientDeviceError
 
 #: Arguments: the file, a name for this run, and the seconds to wait for a heartbeat. The file names the run that must
@@ -104,3 +104,9 @@ class AndroidState:
 def restore_state(shell: Shell, root: str) -> None:
     """Restore the original state that an interrupted run has left in its file. Raises `DeviceError`."""
     shell.run(["sh", "-c", _RESTORE, "sh", f"{root}/{_FILE}"])
+
+
+def remove_from_phone(shell: Shell, root: str) -> str:
+    """Remove the folder `root` from the phone, and return its path. Raises `DeviceError`."""
+    restore_state(shell, root)  # the folder contains the original state
+    return remove_folder(shell, root)

@@ -22,7 +22,7 @@ from ofa_profiler.base.retry import LinkErrors, retry
 from ofa_profiler.devices.base import Agent, Device
 from ofa_profiler.devices.options import DeviceOptions
 from ofa_profiler.devices.remote.heartbeat import Heartbeat
-from ofa_profiler.devices.remote.shell import Running, Shell, one_line
+from ofa_profiler.devices.remote.shell import Running, Shell, one_line, remove_folder
 from ofa_profiler.devices.remote.sync import PIECE_BYTES, FileSet, Store
 from ofa_profiler.devices.remote.wheels import Board, Wheels, find_wheels
 from ofa_profiler.errors import DeviceError, TransientError, UploadInterrupted
@@ -113,15 +113,9 @@ class RemoteDevice(Device):
     def remove(self) -> str:
         try:
             connection = self._connected()
-            return self._remove(connection.shell, connection.board.root)
+            return remove_folder(connection.shell, connection.board.root)
         finally:
             self.close()
-
-    def _remove(self, shell: Shell, root: str) -> str:
-        done = shell.run(["rm", "-rf", root])
-        if done.exit_code != 0:
-            raise DeviceError(f"{self.spec}: cannot remove {root}: {one_line(done.stderr)}")
-        return root
 
     def _report(self, line: str) -> None:
         if self.options.tell is not None:

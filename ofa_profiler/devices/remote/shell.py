@@ -242,6 +242,14 @@ class _Input(io.RawIOBase):
         return len(data)
 
 
+def remove_folder(shell: Shell, folder: str) -> str:
+    """Remove a folder from the device, and return its path. Raises `DeviceError`."""
+    done = shell.run(["rm", "-rf", folder])
+    if done.exit_code != 0:
+        raise DeviceError(f"{shell.spec}: cannot remove {folder}: {one_line(done.stderr)}")
+    return folder
+
+
 def one_line(text: str) -> str:
     """Return the end of a text from a device as one line of printable characters."""
     printable = "".join(character if character.isprintable() else " " for character in text[-_MAX_MESSAGE:])

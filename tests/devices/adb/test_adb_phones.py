@@ -22,8 +22,9 @@ from ofa_profiler.devices.adb.connect import attached_phones, list_phones
 from ofa_profiler.devices.adb.keys import load_signer, public_key_text
 from ofa_profiler.devices.adb.server import find_server
 from ofa_profiler.devices.adb.shell import AdbShell
+from ofa_profiler.devices.android import ROOT
 from ofa_profiler.devices.android import state as android_state
-from ofa_profiler.devices.android.device import ROOT, AdbDevice
+from ofa_profiler.devices.android.device import AdbDevice
 from ofa_profiler.devices.android.state import AndroidState, restore_state
 from ofa_profiler.errors import DeviceError, TransientDeviceError, UsageError
 

@@ -21,8 +21,9 @@ from support.sshd import free_port
 
 from ofa_profiler.devices import DeviceOptions
 from ofa_profiler.devices.adb.shell import AdbShell
+from ofa_profiler.devices.android import ROOT
 from ofa_profiler.devices.android import install_python as phone_python
-from ofa_profiler.devices.android.device import ROOT, AdbDevice
+from ofa_profiler.devices.android.device import AdbDevice
 from ofa_profiler.devices.android.install_python import install_python
 from ofa_profiler.devices.android.python_bundle import Bundle, read_bundle
 from ofa_profiler.errors import DeviceError, TransientDeviceError, UploadInterrupted
