@@ -121,7 +121,7 @@ def small_disk(ssh_server: Sshd, store: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_while_models_are_sent(ssh_server, me, small_disk, models, tmp_path):
-    big = [bytes_model(tmp_path / "big", f"big{i}", os.urandom(700_000)) for i in range(4)]
+    big = [bytes_model(tmp_path / "big", f"big{i}", os.urandom(650_000)) for i in range(4)]
     with quick(f"ssh:127.0.0.1:{ssh_server.port}") as device:
         with pytest.raises(DeviceError, match=r"the disk is full: 3 MB are needed in .*, \d MB are free"):
             measure(device, big, QUICK)
