@@ -277,5 +277,5 @@ def test_a_phone_that_is_not_there_is_a_transient_answer(tmp_path: Path, monkeyp
         answer = next(line for line in map(json.loads, process.stdout) if "alive" not in line)
         process.stdin.close()
         assert process.wait(60) == 0
-    assert answer["fatal"].startswith("nothing listens there")
+    assert answer["fatal"].startswith("connection refused")
     assert (answer["usage"], answer["transient"]) == (False, True)
