@@ -4,7 +4,7 @@ It follows from the genes of a space; `networks/architecture.py` says which fiel
 with a new kind of choice needs no new codec. Attention heads per block, for example, need
 
     heads: tuple[int, ...] = ()                   in `Stage`
-    "heads": Field("heads", _integer)             in `BLOCK_FIELDS`
+    "heads": Field("heads", integer=True)         in `BLOCK_FIELDS`
     Gene("heads", (3, 6, 12), stage=0, block=1)   among the genes of the space, for every block
 
 and the width of a whole network a number in `Architecture`, its entry in `NETWORK_FIELDS`, and one gene. JSON, genomes,
