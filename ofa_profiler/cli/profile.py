@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 PROG = "ofa-profile"
 
 _DESCRIPTION = """\
-Measure every op of a search space on a device and write the latency table NAME.csv, with NAME.json
-(device, settings, date) and NAME.jsonl (every sample) beside it. If interrupted, run it again: it resumes.
+Measure every op of a search space on a device. Write the latency table NAME.csv, its description NAME.json
+(device, settings, date) and its journal NAME.jsonl (every sample). After an interruption, run the same command
+again: it resumes.
 """
 
 _EXAMPLES = """\
@@ -39,65 +40,77 @@ examples:
   ofa-profile --device local --out latency_tables --space ofa-mbv3-w1.2 --resolution 160,192,224
   ofa-profile --device local --space ofa-mbv3-w1.2 --plan
   ofa-profile --device ssh:pi@raspberrypi.local --out latency_tables
-  ofa-profile --device adb:192.168.1.20:5555 --out latency_tables      a phone; --device adb: lists those attached
-  ofa-profile --kit board-kit --space cifar-mbv3        for a board that cannot be reached
-  ofa-profile --import results.jsonl --out latency_tables    make a table of the results of a kit
+  ofa-profile --device adb:192.168.1.20:5555 --out latency_tables      a phone; --device adb: lists the phones
+  ofa-profile --kit board-kit --space cifar-mbv3        for a board without a connection
+  ofa-profile --import results.jsonl --out latency_tables    make a table of the results from that board
 
-exit codes: 0 done, 2 bad usage or bad input, 4 the device or all ops failed, 130 interrupted
+exit codes: 0 done, 2 bad usage or bad input, 4 the device or all ops failed, 130 or 143 interrupted
 """
 
 
 def _parser() -> Parser:
     parser = Parser(PROG, _DESCRIPTION, _EXAMPLES)
-    what = parser.add_argument_group("what to do (one of the first three)")
+    what = parser.add_argument_group("what to do (--device, --kit or --import)")
     what.add_argument(
         "--device",
         metavar="DEVICE",
         action="append",
-        help="measure local (this machine), ssh:[user@]host[:port] or adb:SERIAL; several at the same time if repeated",
+        help="device to measure: local (this machine), ssh:[user@]host[:port] or adb:SERIAL; repeat it to measure "
+        "several devices at the same time",
     )
-    what.add_argument("--kit", metavar="DIR", type=Path, help="write models, settings and agent for a board to DIR")
+    what.add_argument(
+        "--kit", metavar="DIR", type=Path, help="write a kit for a board to DIR: models, settings and agent"
+    )
     what.add_argument(
         "--wheels",
         metavar="PYTHON",
-        help="with --kit: add the runtime for the Python of a board that lacks it, like aarch64-cp311 (Python 3.11)",
+        help="with --kit: add the runtime for the board's Python, for example aarch64-cp311 (Python 3.11)",
     )
     what.add_argument(
-        "--import", dest="results", metavar="RESULTS.jsonl", type=Path, help="make a table of the results of a kit"
+        "--import", dest="results", metavar="RESULTS.jsonl", type=Path, help="make a table from the results of an agent"
     )
     what.add_argument(
-        "--remove-from-device", action="store_true", help="remove everything that was installed on --device, and stop"
+        "--remove-from-device", action="store_true", help="remove all files of ofa-profiler from --device, then stop"
     )
     what.add_argument("--out", metavar="DIR", type=Path, help="folder for the table")
     what.add_argument(
         "--name", metavar="NAME", action="append", help="name of the table (default: device and space), per device"
     )
-    what.add_argument("--fresh", action="store_true", help="measure again, even if there is a table of this name")
-    what.add_argument("--plan", action="store_true", help="print what would be measured, and stop")
+    what.add_argument("--fresh", action="store_true", help="discard an existing table of this name and measure again")
+    what.add_argument("--plan", action="store_true", help="show what would be measured, then stop")
     what.add_argument("--json", action="store_true", help="print one JSON document on stdout")
-    how = parser.add_argument_group("how")
+    how = parser.add_argument_group("settings")
     how.add_argument(
         "--space", metavar="NAME", default="cifar-mbv3", help=f"{', '.join(space_names())} (default: %(default)s)"
     )
-    how.add_argument("--resolution", metavar="R[,R...]", help="input sizes in pixels (default: those of the space)")
+    how.add_argument(
+        "--resolution", metavar="R[,R...]", help="input resolutions in pixels (default: those of the space)"
+    )
     how.add_argument(
         "--runtime", metavar="NAME", default="onnxruntime", help="onnxruntime or litert (default: %(default)s)"
     )
+    how.add_argument("--precision", metavar="P", default="fp32", help="precision of the models (default: %(default)s)")
     how.add_argument(
-        "--precision", metavar="P", default="fp32", help="number format of the models (default: %(default)s)"
+        "--provider",
+        metavar="EP",
+        help="execution provider: of onnxruntime, for example CUDAExecutionProvider; of litert, CPU or XNNPACK",
     )
     how.add_argument(
-        "--provider", metavar="EP", help="for onnxruntime, like CUDAExecutionProvider; for litert, CPU or XNNPACK"
+        "--threads", metavar="N", type=positive_integer, default=1, help="number of threads, and of cores (default: 1)"
     )
-    how.add_argument("--threads", metavar="N", type=positive_integer, default=1, help="threads and cores (default: 1)")
     how.add_argument("--batch", metavar="N", type=positive_integer, default=1, help="images per inference (default: 1)")
-    how.add_argument("--time-limit", metavar="T", default="10m", help="stop refining after T (default: %(default)s)")
+    how.add_argument(
+        "--time-limit",
+        metavar="T",
+        default="10m",
+        help="time for all measurements; the first round always completes (default: %(default)s)",
+    )
     add_device_options(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and give its exit code (DESIGN.md lists them)."""
+    """Run the command and give its exit code (`docs/contracts.md` lists them)."""
     kept = "interrupted"
 
     def command() -> int:
@@ -105,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parser().parse_args(argv)
         _check(arguments)
         if arguments.device and arguments.out:
-            kept = "interrupted; measured samples are kept, run the same command again to resume"
+            kept = "interrupted; the results so far are kept; run the same command again to resume"
         return _dispatch(arguments)
 
     return run_command(PROG, command, interrupted=lambda: kept)
@@ -114,26 +127,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _check(arguments: argparse.Namespace) -> None:
     given = [option for option in ("device", "kit", "results") if getattr(arguments, option) is not None]
     if len(given) > 1:
-        raise UsageError("give one of --device, --kit and --import, not several of them")
+        raise UsageError("--device, --kit and --import exclude each other: give one of them")
     if not given and not arguments.plan:
-        raise UsageError("nothing to measure: give --device local, --kit DIR or --import RESULTS.jsonl")
+        raise UsageError("nothing to do: give --device DEVICE, --kit DIR or --import RESULTS.jsonl")
     if arguments.device:
         from ofa_profiler.devices import open_device
 
         for spec in arguments.device:
-            open_device(spec)  # raises for a wrong one, before anything else is done
+            open_device(spec)  # reports a wrong name before any other work
         if len(set(arguments.device)) < len(arguments.device):
             raise UsageError("the same --device is given twice")
     tables = len(arguments.device or [""])
     if arguments.name is not None and (len(arguments.name) != tables or len(set(arguments.name)) != tables):
-        raise UsageError(f"give --name once per table: {len(arguments.name)} names for {tables}, or some are the same")
+        raise UsageError(
+            f"{len(arguments.name)} --name for {tables} tables, or two equal names: give one --name per table"
+        )
     if arguments.wheels is not None and arguments.kit is None:
-        raise UsageError("--wheels needs --kit; without a kit, the runtime is installed automatically")
+        raise UsageError("--wheels needs --kit; devices reached over ssh and adb get the runtime automatically")
     if arguments.remove_from_device and not arguments.device:
         raise UsageError("--remove-from-device needs --device DEVICE")
     stops_early = arguments.plan or arguments.remove_from_device
     if arguments.out is None and (arguments.results or (arguments.device and not stops_early)):
-        raise UsageError("--out is missing: give --out DIR, the folder for the table")
+        raise UsageError("no folder for the table: give --out DIR")
 
 
 def _dispatch(arguments: argparse.Namespace) -> int:
@@ -189,7 +204,7 @@ def _plan(arguments: argparse.Namespace, space: SearchSpace, settings: Settings)
     low, high = (format_duration_ms(seconds * 1e3) for seconds in (planned.min_seconds, planned.max_seconds))
     say(
         f"{len(planned.ops)} ops of {space.name} at {', '.join(map(str, space.resolutions))}; "
-        f"{planned.models_to_export} models to export; {low} to {high} of measuring; nothing was done"
+        f"{planned.models_to_export} models to export; {low} to {high} of measuring; nothing was measured"
     )
     return 0
 
@@ -216,7 +231,7 @@ def _kit(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) 
         )
     if arguments.json:
         print(json.dumps({"kit": str(arguments.kit), "models": count, "space": space.name}, indent=2))
-    say(f"{arguments.kit}: {count} models. Copy it to the board and run there: python3 agent.py --kit .")
+    say(f"{arguments.kit}: {count} models. Copy the folder to the board and run there: python3 agent.py --kit .")
     return 0
 
 
@@ -225,12 +240,12 @@ def _wheels(runtime: str, tag: str) -> KitWheels:
     from ofa_profiler.protocol.kit import KitWheels
 
     board = Board.from_tag(tag)
-    remedy = f"leave --wheels out and install it there, or name the board's C library, like {board.tag}-glibc2.36"
+    remedy = f"install the runtime on the board and omit --wheels, or name its C library: {board.tag}-glibc2.36"
     return KitWheels(board.tag, find_wheels(runtime, board, tell=say, remedy=remedy).paths)
 
 
 def _profile(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) -> int:
-    """One table per device, all at the same time; one device that fails does not stop the others."""
+    """Measure all devices at the same time, one table each; a device that fails does not stop the others."""
     from ofa_profiler.base.parallel import run_all
     from ofa_profiler.devices import open_device
     from ofa_profiler.export import export_ops
@@ -247,7 +262,7 @@ def _profile(arguments: argparse.Namespace, space: SearchSpace, settings: Settin
             else:
                 jobs[spec] = partial(_profile_one, arguments, space, settings, device, name)
         with progress_bar() as show:
-            if len(jobs) > 1:  # once for all
+            if len(jobs) > 1:  # once, for all devices
                 export_ops(space.unique_ops(), settings.target)
             outcomes.update(run_all({spec: partial(job, show) for spec, job in jobs.items()}))
     return report_outcomes(PROG, {spec: outcomes[spec] for spec in specs}, as_json=arguments.json)

@@ -1,4 +1,4 @@
-"""`ofa-verify`: compare what a latency table predicts with whole networks measured on the device."""
+"""`ofa-verify`: compare the predictions of a latency table with measurements of whole networks."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
 PROG = "ofa-verify"
 
 _DESCRIPTION = """\
-Draw random networks that spread over the latencies of a table's search space, measure them on the device
-with the settings of the table, and compare with what the table predicts. The summary is written into the
-table's JSON (`validation`), the numbers into NAME-verify.json and a plot into NAME-verify.png beside it.
-If interrupted, run it again: it resumes.
+Draw random networks over the latency range of the table's search space. Measure them on the device with the
+settings of the table, and compare with the predictions of the table. The summary goes to `validation` in the
+table's JSON, the numbers to NAME-verify.json, the plot to NAME-verify.png. After an interruption, run the same
+command again: it resumes.
 """
 
 _EXAMPLES = """\
 examples:
   ofa-verify --lut latency_tables/NAME.csv --device local
   ofa-verify --lut latency_tables/NAME.csv --device local --subnets 100 --seed 1 --json > verify.json
-  ofa-verify --lut latency_tables/NAME.csv --device local --keep-models models    the measured model files
+  ofa-verify --lut latency_tables/NAME.csv --device local --keep-models models    keep the model files
 
-exit codes: 0 done, 2 bad usage or bad input, 4 the device or most networks failed, 130 interrupted
+exit codes: 0 done, 2 bad usage or bad input, 4 the device or most networks failed, 130 or 143 interrupted
 """
 
 
 def _parser() -> Parser:
     parser = Parser(PROG, _DESCRIPTION, _EXAMPLES)
     parser.add_argument("--lut", metavar="CSV", type=Path, required=True, help="the latency table")
-    parser.add_argument("--device", metavar="DEVICE", required=True, help="the device to measure on, as in ofa-profile")
+    parser.add_argument("--device", metavar="DEVICE", required=True, help="device to measure on, as in ofa-profile")
     parser.add_argument(
         "--subnets",
         metavar="N",
@@ -51,20 +51,22 @@ def _parser() -> Parser:
         default=DEFAULT_SUBNETS,
         help="number of networks (default: %(default)s)",
     )
-    parser.add_argument("--seed", metavar="S", type=whole_number, default=0, help="seed of the draw (default: 0)")
     parser.add_argument(
-        "--space", metavar="NAME", help=f"for a table of several spaces, the one to verify: {', '.join(space_names())}"
+        "--seed", metavar="S", type=whole_number, default=0, help="random seed of the networks (default: %(default)s)"
     )
-    parser.add_argument("--keep-models", metavar="DIR", type=Path, help="keep the measured models in DIR")
-    parser.add_argument("--plot", metavar="PATH", type=Path, help="file of the plot (default: NAME-verify.png)")
-    parser.add_argument("--fresh", action="store_true", help="discard what an interrupted run has measured")
+    parser.add_argument(
+        "--space", metavar="NAME", help=f"the space to verify, if the table has several: {', '.join(space_names())}"
+    )
+    parser.add_argument("--keep-models", metavar="DIR", type=Path, help="write the measured models to DIR")
+    parser.add_argument("--plot", metavar="PATH", type=Path, help="file for the plot (default: NAME-verify.png)")
+    parser.add_argument("--fresh", action="store_true", help="discard the results of an interrupted run")
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     add_device_options(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and give its exit code (DESIGN.md lists them)."""
+    """Run the command and give its exit code (`docs/contracts.md` lists them)."""
     kept = "interrupted"
 
     def command() -> int:
@@ -82,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = device_options(arguments, settings_of(table))
         journal = _beside(table, ".jsonl")
         with open_device(arguments.device, options) as device, progress_bar() as show:
-            kept = "interrupted; measured samples are kept, run the same command again to resume"
+            kept = "interrupted; the results so far are kept; run the same command again to resume"
             verification = verify(
                 table,
                 device,
@@ -112,7 +114,7 @@ def _show(show: Callable[[str, int, int, float | None, str], None], phase: str, 
 
 
 def _report(arguments: argparse.Namespace, table: LatencyTable, verification: Verification, *, stored: bool) -> None:
-    """Words on stderr, numbers and plot beside the table, the JSON document on stdout if asked for."""
+    """Write numbers and plot beside the table, a summary to stderr and, with `--json`, the document to stdout."""
     document = json.dumps(verification.to_json(), indent=2, allow_nan=False)
     numbers = _beside(table, ".json")
     write_text(numbers, document + "\n")
@@ -131,7 +133,10 @@ def _report(arguments: argparse.Namespace, table: LatencyTable, verification: Ve
     say(f"  mean error             {v.mape:.1%}, noise of the measurement {v.noise:.1%}")
     say(f"  within 5%, within 10%  {v.within_5pct:.0%}, {v.within_10pct:.0%}")
     say(f"  rank correlation       {v.spearman:.3f} (Spearman)")
-    say(f"written: {', '.join(written)}" + ("" if stored else "; the table keeps no validation by another device"))
+    say(
+        f"written: {', '.join(written)}"
+        + ("" if stored else "; not added to the table: it was measured on another device")
+    )
     if arguments.json:
         print(document)
 

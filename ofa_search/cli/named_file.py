@@ -1,4 +1,4 @@
-"""`NAME|PATH` on the command line: what is published is fetched by its name, with progress on stderr."""
+"""`NAME|PATH` on the command line: download a published file by its name, with progress on stderr."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from ofa_search.artifacts.ofa_files import find
 
 
 def named_file(kind: str, name: str) -> Path:
-    """The file that `--supernet NAME|PATH` or `--predictor NAME|PATH` means. Raises as `find` does."""
+    """The file for `--supernet NAME|PATH` or `--predictor NAME|PATH`. Raises the errors of `find`."""
     with ExitStack() as stack:
         show: Show | None = None
 
         def progress(done: int, total: int | None, server: str) -> None:
             nonlocal show
             if show is None:
-                say(f"fetching the {kind} {name} from {server}, once")
+                say(f"downloading the {kind} {name} from {server} (once)")
                 show = stack.enter_context(progress_bar())
-            show("fetch", done >> 10, (total or done) >> 10, None, f"KiB from {server}")
+            show("download", done >> 10, (total or done) >> 10, None, f"KiB from {server}")
 
-        return find(kind, name, progress=progress, waiting=lambda: say(f"another process is fetching {name}: waiting"))
+        return find(
+            kind, name, progress=progress, waiting=lambda: say(f"another process is downloading {name}: waiting")
+        )

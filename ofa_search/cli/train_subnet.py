@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 HELP = "train the network of one architecture"
 DESCRIPTION = """\
-Fine-tune the network that a search has found, cut out of its supernet, or train it alone from scratch.
-DIR gets the models subnet.onnx and subnet.tflite, subnet.json, which says what they are worth, the log
-training.csv and a plot of it. Interrupted, even killed, the same command goes on where it was.
+Fine-tune the network of one architecture, cut out of its supernet, or train it from scratch.
+DIR gets the models subnet.onnx and subnet.tflite, subnet.json with their accuracy, the log training.csv
+and its plot. After an interruption, even by kill -9, run the same command again: it resumes.
 
-Images of other classes than the supernet's are fine: the network gets a new classifier for them.
+If the images have other classes than the supernet, the network gets a new classifier.
 """
 EXAMPLES = """\
 examples:
@@ -41,7 +41,7 @@ examples:
 """
 NAME = "subnet"
 _EPOCHS, _EPOCHS_FROM_SCRATCH = 5.0, 20.0
-#: Weights that are good already want small steps: a quarter of the rate that weights from scratch learn with.
+#: Trained weights need small steps: about a quarter of the learning rate from scratch.
 _FINE_TUNING_RATE = {"adamw": 1e-3, "sgd": 1e-2}
 
 
@@ -49,12 +49,18 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     group = parser.add_argument_group("network")
     group.add_argument(
-        "--architecture", metavar="JSON", type=Path, required=True, help="architecture file, or the search.json of one"
+        "--architecture",
+        metavar="JSON",
+        type=Path,
+        required=True,
+        help="architecture file, or a search.json with one result",
     )
-    group.add_argument("--supernet", metavar="NAME|FILE", help="supernet to cut the network out of, as in ofa-search")
-    group.add_argument("--from-scratch", action="store_true", help="begin with random weights instead")
+    group.add_argument("--supernet", metavar="NAME|FILE", help="supernet to cut the network from, as in ofa-search")
+    group.add_argument("--from-scratch", action="store_true", help="start from random weights")
     group.add_argument(
-        "--distill", action="store_true", help="learn from the supernet's largest network too, not from labels alone"
+        "--distill",
+        action="store_true",
+        help="distillation: learn from labels and from the largest network of the supernet",
     )
     common.add_data_arguments(parser)
     common.add_training_arguments(
@@ -65,11 +71,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Train, tell, and give the exit code."""
+    """Train and report -> the exit code."""
     if arguments.from_scratch == (arguments.supernet is not None):
-        raise UsageError("one of --supernet NAME|FILE and --from-scratch says which weights to begin with")
+        raise UsageError("no initial weights: give one of --supernet NAME|FILE and --from-scratch")
     if arguments.distill and arguments.from_scratch:
-        raise UsageError("--distill needs a --supernet to learn from")
+        raise UsageError("--distill needs --supernet")
     architecture = read_architecture(arguments.architecture)
     supernet = _supernet_file(arguments.supernet) if arguments.supernet is not None else None
     common.prepare_process(arguments)
@@ -94,7 +100,8 @@ def read_architecture(path: Path) -> Architecture:
     if isinstance(data, dict) and isinstance(data.get("results"), list):
         if len(data["results"]) != 1 or not isinstance(data["results"][0], dict):
             raise InputFileError(
-                path, f"holds {len(data['results'])} networks; give the file of one architecture, beside it"
+                path,
+                f"holds {len(data['results'])} networks; give the JSON file of one architecture from the same folder",
             )
         data = data["results"][0]
     if isinstance(data, dict) and "architecture" in data:
@@ -118,7 +125,7 @@ def _train(
         space = space.with_classes(len(data.training.classes))
         trained = _load(supernet, architecture, data, distill=arguments.distill)
         if world.leads and trained is not None and _other_classes(trained, data):
-            say(f"the supernet knows other classes: the network begins with a new classifier for {space.n_classes}")
+            say(f"the supernet has other classes: the network gets a new classifier for {space.n_classes} classes")
         start = _start(supernet, arguments.seed, space, architecture, trained, data)
         options = common.training_options(
             arguments,
@@ -141,7 +148,7 @@ def _train(
 
 
 def _supernet_file(name: str) -> Path:
-    """A supernet that ships, a published one, or a file. Raises `UsageError`."""
+    """An included supernet, a published one, or a file. Raises `UsageError`."""
     from ofa_search.artifacts.shipped import shipped_supernet
     from ofa_search.artifacts.supernet_file import weights_path
     from ofa_search.cli.named_file import named_file
@@ -156,7 +163,7 @@ def _load(path: Path | None, architecture: Architecture, data: Data, *, distill:
 
     trained = load_trained(path, architecture.space)
     if distill and _other_classes(trained, data):
-        raise UsageError(f"--distill: {path} knows other classes than those of {data.training.name}")
+        raise UsageError(f"--distill: {path} has other classes than {data.training.name}")
     return trained
 
 
@@ -183,11 +190,11 @@ def _start(
     return from_supernet(space, architecture, trained.supernet, digest, seed, new_classes=new_classes)
 
 
-# --- what comes of it --------------------------------------------------------------------------------
+# --- the result --------------------------------------------------------------------------------------
 
 
 def _write(out: Path, trainer: SubnetTrainer, network: Any, data: Data, description: dict[str, Any]) -> dict[str, Any]:
-    """Measure the network, write models and summary, and give the latter."""
+    """Measure the network, write models and summary -> the summary."""
     from ofa_profiler.export import export_network
     from ofa_profiler.networks.torch_modules import to_weights
     from ofa_search.evaluation.subnets import accuracy

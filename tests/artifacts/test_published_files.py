@@ -184,7 +184,7 @@ def test_ofa_search_fetches_the_predictor(board: Path, shared_dir: Path, monkeyp
         done = search(board, "--predictor", "ofa-mbv3-w1.2", "--engine", "random")
     assert done.returncode == 0, done.stderr
     assert '"predicted_accuracy": 0.' in done.stdout
-    assert "fetching the predictor ofa-mbv3-w1.2 from 127.0.0.1" in done.stderr
+    assert "downloading the predictor ofa-mbv3-w1.2 from 127.0.0.1" in done.stderr
     assert mirror.sent == len(data)
 
 

@@ -367,7 +367,7 @@ def test_a_plan_does_nothing(tmp_path, capsys):
     assert main([*SPACE, "--plan"]) == 0
     captured = capsys.readouterr()
     assert captured.out.splitlines() == said["ops"]
-    assert "nothing was done" in captured.err
+    assert "nothing was measured" in captured.err
 
 
 @pytest.mark.parametrize(
@@ -376,7 +376,7 @@ def test_a_plan_does_nothing(tmp_path, capsys):
         ([], "--device"),
         (["--device", "local"], "--out"),
         (["--import", "x.jsonl"], "--out"),
-        (["--device", "local", "--kit", "x", "--out", "OUT"], "not several"),
+        (["--device", "local", "--kit", "x", "--out", "OUT"], "exclude each other"),
         (["--device", "toaster", "--out", "OUT"], "unknown device 'toaster'"),
         (["--device", "local", "--out", "OUT", "--space", "x"], "unknown search space 'x'"),
         (["--device", "local", "--out", "OUT", "--runtime", "tensorrt"], "runtime 'tensorrt'"),

@@ -146,7 +146,7 @@ def test_without_wheels_for_the_board_there_is_no_kit(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     words = ["--kit", str(tmp_path / "kit"), "--resolution", "24", "--wheels", "aarch64-cp39"]
     assert cli.main(words) == 4
-    assert "leave --wheels out and install it there" in capsys.readouterr().err
+    assert "install the runtime on the board and omit --wheels" in capsys.readouterr().err
     assert not (tmp_path / "kit").exists()
 
 

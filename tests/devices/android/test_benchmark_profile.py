@@ -118,7 +118,7 @@ def test_killed_on_the_way_it_goes_on(phone: Phone, program: Path, tmp_path: Pat
     [
         (["--runtime", "onnxruntime"], "--benchmark-model runs TFLite models: it goes with --runtime litert"),
         (["--provider", "TPU"], "benchmark_model has no delegate 'TPU'; --provider takes GPU, NNAPI, XNNPACK"),
-        (["--benchmark-model", "none"], "none: there is no such program"),
+        (["--benchmark-model", "none"], "none: no such file"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_done(
