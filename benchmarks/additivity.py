@@ -1,12 +1,12 @@
-"""Why the sum of isolated ops is not the network: `python benchmarks/additivity.py SPACE [NETWORKS]`.
+"""The error of the sum of isolated ops, and its causes: `python benchmarks/additivity.py SPACE [NETWORKS]`.
 
-Random networks of SPACE (default: 24), spread over its range of MACs, and all of their ops are run by
-onnxruntime on one thread, as `ofa-profile` and `ofa-verify` do it, interleaved over rounds. Times are CPU
-times of that thread: they leave out what other programs on the machine take from it.
+Draws random networks of SPACE (default: 24), spread over its range of MACs. onnxruntime runs them and all their ops
+on one thread, interleaved over rounds, as in `ofa-profile` and `ofa-verify`. Times are CPU times of that thread, so
+other programs on the machine do not count.
 
-Three tables: how far the sum is off for several ways of measuring an op; where the time goes, kernel by
-kernel, in a network and in its ops; and what fits on top of the sum leave, each network predicted by a fit
-of the others. `docs/accuracy.md` tells what follows from them.
+Prints three tables: the error of the sum for several ways to measure an op; the time per kernel, in a network and in
+its ops; the error of fits on top of the sum, each network predicted by a fit to the others. `docs/accuracy.md`
+explains the results.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How long the export of a space's ops takes, cold and from the cache, and how much a kit of them weighs.
+"""The time to export the ops of a space, cold and from the cache, and the size of a kit.
 
     python benchmarks/export.py [--runtime litert] [--space ofa-mbv3-w1.2] [--resolution 160,176,192,208,224]
 
