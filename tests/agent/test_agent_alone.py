@@ -13,7 +13,6 @@ import pytest
 from support.kits import QUICK, bytes_model, make_kit, records, run_agent, stub_runtime, visits
 
 from ofa_profiler.protocol.target import Target
-from ofa_profiler.runtimes import Runtime, register_runtime, runtimes
 
 WRONG = "raise SystemExit('a file that lies around was imported')\n"
 NAMES = ("queue", "ofa_agent", "statistics", "zipfile", "argparse")
@@ -90,13 +89,10 @@ class Runtime:
 
 
 @pytest.mark.parametrize("how", [[], ["--no-fork"]], ids=["forked", "spawned"])
-def test_a_runtime_is_one_more_file(tmp_path, how, monkeypatch):
+def test_a_runtime_is_one_more_file(tmp_path, how):
     models = [bytes_model(tmp_path, "a", b"run"), bytes_model(tmp_path, "b", b"other")]
-    worker = tmp_path / "worker.py"
-    worker.write_text(RUNTIME)
-    monkeypatch.setattr("ofa_profiler.runtimes._RUNTIMES", dict(runtimes()))
-    register_runtime(Runtime("their-own", ".onnx", "their.own:Exporter", (("their-own",),), "CPU", worker))
     kit = make_kit(tmp_path / "kit", models, replace(QUICK, target=Target("their-own")))
+    (kit / "ofa_agent" / "runtimes" / "their-own.py").write_text(RUNTIME)
     done = run_agent(kit, *how)
     assert done.returncode == 0, done.stderr
     (device,) = (record for record in records(done.stdout) if record["type"] == "device")
