@@ -1,12 +1,12 @@
-"""Why the sum of isolated ops is not the network: `python benchmarks/additivity.py SPACE [NETWORKS]`.
+"""The error of the sum of isolated ops, and its causes: `python benchmarks/additivity.py SPACE [NETWORKS]`.
 
-Random networks of SPACE (default: 24), spread over its range of MACs, and all of their ops are run by
-onnxruntime on one thread, as `ofa-profile` and `ofa-verify` do it, interleaved over rounds. Times are CPU
-times of that thread: they leave out what other programs on the machine take from it.
+Draws random networks of SPACE (default: 24), spread over its range of MACs. onnxruntime runs them and all their ops
+on one thread, interleaved over rounds, as in `ofa-profile` and `ofa-verify`. Times are CPU times of that thread, so
+other programs on the machine do not count.
 
-Three tables: how far the sum is off for several ways of measuring an op; where the time goes, kernel by
-kernel, in a network and in its ops; and what fits on top of the sum leave, each network predicted by a fit
-of the others. `docs/accuracy.md` tells what follows from them.
+Prints three tables: the error of the sum for several ways to measure an op; the time per kernel, in a network and in
+its ops; the error of fits on top of the sum, each network predicted by a fit to the others. `docs/accuracy.md`
+explains the results.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from device_agents import agent
+from device_agents.ofa_agent import cores, inputs, runtimes
 from ofa_profiler import get_space
 from ofa_profiler.export import get_exporter
+from ofa_profiler.networks.blocks import Layout, as_graph
+from ofa_profiler.networks.made_up_weights import repeating_weights
 from ofa_profiler.networks.op import Op
-from ofa_profiler.networks.parameters import Layout, layout_of, repeating_weights
+from ofa_profiler.protocol.target import Target
 from ofa_profiler.spaces.costs import AdditiveCost
 from ofa_profiler.spaces.sampling import draw_spread
 from ofa_profiler.verification import agreement
@@ -45,31 +47,29 @@ BOOKS = {
     "ReorderOutput": "layout reorders",
 }
 
-_exporter = get_exporter("onnxruntime", "fp32")
-_runtime = agent.OnnxRuntime({"provider": None, "threads": 1}, True)
+_target = Target()
+_exporter = get_exporter(_target)
+_runtime = runtimes.find("onnxruntime")({"provider": None, "threads": 1}, True)
 _evictor = np.zeros(EVICTED_BYTES // 8)
 
 
 def build(layout: Layout) -> bytes:
     """The ONNX model of a network or an op, as it is profiled."""
-    return _exporter.build(
-        layout, repeating_weights(layout), batch=1, precision="fp32", output_name="output", metadata={}
-    )
+    return _exporter.build(as_graph(layout), repeating_weights(layout), _target, outputs=["output"], metadata={})
 
 
 class Model:
     """A model and its CPU times in ms: run again and again (`warm`), or after its caches were emptied (`cold`)."""
 
     def __init__(self, data: bytes, input_shape: Sequence[int]) -> None:
-        self.run = _runtime.load(data, list(input_shape))
+        self.run = _runtime.load(data, inputs.descriptions({"input_shape": list(input_shape)}))
         self.warm: list[list[float]] = []
         self.cold: list[list[float]] = []
 
     @staticmethod
     def of(network: Op | Layout) -> Model:
         """An op or a network."""
-        layout = layout_of(network)
-        return Model(build(layout), _exporter.input_shape(layout, 1))
+        return Model(build(network), _exporter.inputs(as_graph(network), 1)[0].shape)
 
     @staticmethod
     def empty() -> Model:
@@ -110,9 +110,9 @@ def profiled_us(layout: Layout) -> Counter[str]:
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = str(Path(folder) / "profile")
         session = _runtime.ort.InferenceSession(build(layout), options, providers=["CPUExecutionProvider"])
-        inputs = {"input": _runtime.random_input("tensor(float)", _exporter.input_shape(layout, 1))}
+        values = inputs.values(np, "float32", _exporter.inputs(as_graph(layout), 1)[0].shape, inputs.DEFAULT_RANGE, 0)
         for _ in range(40):
-            session.run(None, inputs)
+            session.run(None, {"input": values})
         events = json.loads(Path(session.end_profiling()).read_text())
     kernels: dict[tuple[str, str], list[int]] = {}
     for event in events:
@@ -152,7 +152,7 @@ def main() -> None:
     """Measure and print."""
     space = get_space(sys.argv[1])
     count = int(sys.argv[2]) if len(sys.argv) > 2 else 24
-    agent.pin(agent.fastest_cores(agent.allowed_cores(), 1))
+    cores.pin(cores.fastest_cores(cores.allowed_cores(), 1))
     cost = AdditiveCost.from_ops(space, lambda op: op.macs)
     layouts = [space.layout(a) for a in draw_spread(space, cost, count, np.random.default_rng(0))[0]]
     ops = {op.key: Model.of(op) for op in dict.fromkeys(op for layout in layouts for _, op in layout)}
@@ -199,7 +199,7 @@ def report_ways(
 def report_books(layouts: Sequence[Layout]) -> None:
     """Where the time goes, kernel by kernel."""
     chosen = [layouts[i] for i in np.linspace(0, len(layouts) - 1, PROFILED_NETWORKS).astype(int)]
-    alone = {op.key: profiled_us(layout_of(op)) for op in dict.fromkeys(op for layout in chosen for _, op in layout)}
+    alone = {op.key: profiled_us(op) for op in dict.fromkeys(op for layout in chosen for _, op in layout)}
     within: Counter[str] = Counter()
     isolated: Counter[str] = Counter()
     for layout in chosen:

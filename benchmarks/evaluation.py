@@ -1,15 +1,15 @@
-"""How fast a subnet is evaluated on the CPU: `python benchmarks/evaluation.py [SPACE [IMAGES]]`.
+"""The speed of evaluating a subnet on the CPU: `python benchmarks/evaluation.py [SPACE [IMAGES]]`.
 
-Milliseconds of CPU time per image, on one thread, to find the classes of IMAGES (default: 500) made-up
-images with the smallest, a middle and the largest subnet of SPACE (default: cifar-mbv3), three ways:
+Milliseconds of CPU time per image, on one thread, to classify IMAGES (default: 500) made-up images with the smallest,
+a middle and the largest subnet of SPACE (default: cifar-mbv3), in three ways:
 
     torch         the subnet as a torch module in channels-last format
     folded        the same with BatchNorm folded into the convolutions
-    onnxruntime   exported and run by onnxruntime, as `Evaluator` does it; export and loading included
+    onnxruntime   exported and run by onnxruntime, as in `Evaluator`; export and loading included
 
-and `recalibrate`, what BatchNorm statistics take per calibration image. The ways take turns, so what else
-the machine does falls on all alike; numbers are medians over the rounds, `x torch` of the ratios within a
-round. `agree` is the share of images for which all ways find the same class.
+and `recalibrate`, the time of BatchNorm statistics per calibration image. The ways take turns, so other load on the
+machine affects all of them. Numbers are medians over the rounds; `x torch` is the median of the ratios within a round.
+`agree` is the share of images with the same class in all ways.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ofa_profiler import Architecture, get_space
-from ofa_profiler.networks.parameters import random_weights
+from ofa_profiler.networks.made_up_weights import random_weights
 from ofa_profiler.networks.torch_modules import ConvModule, StaticNetwork, load_weights
 from ofa_profiler.spaces import SearchSpace
 from ofa_search.evaluation.subnets import ONNX_BATCH, onnx_classes, representatives, torch_classes

@@ -1,4 +1,4 @@
-"""How long the export of a space's ops takes, cold and from the cache, and how much a kit of them weighs.
+"""The time to export the ops of a space, cold and from the cache, and the size of a kit.
 
     python benchmarks/export.py [--runtime litert] [--space ofa-mbv3-w1.2] [--resolution 160,176,192,208,224]
 
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ofa_profiler import get_space
 from ofa_profiler.export import Model, export_ops
+from ofa_profiler.protocol.target import Target
 
 COLD_LIMIT_S = 60
 
@@ -22,7 +23,7 @@ COLD_LIMIT_S = 60
 def timed_export(ops, runtime: str, cache_dir: Path) -> tuple[list[Model], float]:
     """The models and the seconds that they took."""
     start = time.perf_counter()
-    models = export_ops(ops, runtime=runtime, cache_dir=cache_dir)
+    models = export_ops(ops, target=Target(runtime), cache_dir=cache_dir)
     return models, time.perf_counter() - start
 
 

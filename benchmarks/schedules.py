@@ -1,18 +1,16 @@
-"""Which way of training is best at equal cost.
+"""Compare the training schedules at equal cost.
 
     python benchmarks/schedules.py --data TRAIN.parquet --test-data TEST.parquet --out DIR
 
-Trains cifar-mbv3 by every schedule that ships, and its smallest, middle and largest subnet alone from scratch. Each
-of these trainings costs the same: COST multiply-accumulates in passes through networks (`--cost`, in 10^12), where a
-step forward and backward counts three times a pass forward. So the networks alone have, together, three times what a
-supernet has. The optimizer is the same for all (SGD), and no option is tuned for a row.
+Trains cifar-mbv3 with every included schedule, and its smallest, middle and largest subnet from scratch. Each training
+has the same cost: `--cost`, in 10^12 multiply-accumulates, where a step forward and backward counts three times a
+forward pass. So the three networks together cost three times as much as one supernet. The optimizer is the same for
+all (SGD), and no option is tuned for a row.
 
-`--only NAME...` makes some of them and leaves the rest: at a third of the cost, the three networks alone have together
-what a supernet had.
+`--only NAME...` selects trainings: at a third of the cost, the three networks together cost as much as one supernet.
 
-`--jobs` trainings run at the same time, in a process of one thread each. The table is in GitHub's Markdown: top-1 on
-the test images, epochs, and minutes by the clock. Every training is resumable: interrupted, the same command goes on
-where it was.
+`--jobs` trainings run at the same time, each in a process with one thread. The table is in GitHub's Markdown: top-1 on
+the test images, epochs, and minutes of wall time. After an interruption, run the same command again: it resumes.
 """
 
 from __future__ import annotations
@@ -101,9 +99,9 @@ def main() -> None:
     parser.add_argument("--data", required=True, metavar="PATH")
     parser.add_argument("--test-data", required=True, metavar="PATH")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR")
-    parser.add_argument("--cost", type=float, default=80.0, metavar="N", help="10^12 multiply-accumulates per training")
+    parser.add_argument("--cost", type=float, default=80.0, metavar="N", help="10^12 multiply-accumulates each")
     names = [*schedule_names(), *REPRESENTATIVES]
-    parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"of {', '.join(names)}")
+    parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"trainings: {', '.join(names)}")
     parser.add_argument("--images", type=int, default=45_000, metavar="N", help="training images (default: CIFAR-10's)")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="trainings at the same time (default: 2)")
     parser.add_argument("--device", default="cpu")

@@ -1,9 +1,9 @@
-"""How good and how fast is a search, and how many architectures a second does a predictor score?
+"""The quality and speed of a search, and the speed of a predictor in architectures per second.
 
     python benchmarks/search.py --lut note10/ --predictor acc_predictor.pth [--budget 25ms] [--seeds 20]
 
-Prints per seed what the engine found, then the spread over the seeds, and the speed of the predictor on
-genomes (what engines use) and on architecture objects (what `predict` takes), on one core.
+Prints the result of the engine for each seed, the spread over the seeds, and the speed of the predictor on genomes
+(used by engines) and on architecture objects (used by `predict`), on one core.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""How fast tables are read and costs evaluated: `python benchmarks/tables.py [TABLE]`.
+"""The speed of reading tables and evaluating costs: `python benchmarks/tables.py [TABLE]`.
 
-TABLE is a CSV or a folder of published tables; without one, a table with made-up times is used.
+TABLE is a CSV or a folder of published tables; the default is a table with made-up times.
 """
 
 from __future__ import annotations

@@ -1,17 +1,16 @@
-"""How fast a subnet trains on the CPU: `python benchmarks/train_step.py [SPACE [RESOLUTION [BATCH [THREADS]]]]`.
+"""The speed of training a subnet on the CPU: `python benchmarks/train_step.py [SPACE [RESOLUTION [BATCH [THREADS]]]]`.
 
-Images per second through forward and backward pass of the largest, a middle and the smallest subnet of SPACE
-(default: cifar-mbv3 at 32 pixels, batches of 64, as many threads as torch takes), four ways:
+Images per second, forward and backward, of the largest, a middle and the smallest subnet of SPACE (default:
+cifar-mbv3 at 32 pixels, batches of 64, the default threads of torch), in four ways:
 
-    ofa            the elastic layers of PyPI's `ofa`, as its code runs them (left out where it is not installed)
+    ofa            the elastic layers of PyPI's `ofa`, as its code runs them (omitted if it is not installed)
     naive          our network in torch's default format (NCHW), with torch's own depthwise convolution
-    channels-last  our network as it would be with that format alone
-    ours           the format, `depthwise_conv2d` and `keep_freed_memory`, as training runs it
+    channels-last  our network with that format alone
+    ours           that format, `depthwise_conv2d` and `keep_freed_memory`, as in training
 
-Each way has a process of its own. They take turns in an order that is shuffled every round, one step each, so
-what else the machine does falls on all alike. Two tables: by the clock, and by the CPU time of the processes,
-which leaves out what other programs take. Numbers are medians over the rounds; `x naive` and `x ofa` are
-medians of the ratios within a round.
+Each way has its own process. They take turns, one step each, in a new random order each round, so other load on the
+machine affects all of them. Prints two tables: wall time, and CPU time of the processes, which excludes other
+programs. Numbers are medians over the rounds; `x naive` and `x ofa` are medians of the ratios within a round.
 """
 
 from __future__ import annotations

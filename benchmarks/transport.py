@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""What ssh costs: the share of a table's wall time in which the device is measuring, on loopback.
+"""The cost of ssh: the share of a table's wall time in which the device measures, on loopback.
 
     python benchmarks/transport.py [--space cifar-mbv3] [--resolution 24]
 
-Starts an OpenSSH server of its own (Debian: apt-get install openssh-server) and profiles this machine
-through it with the `ofa-profile` command: first with nothing on the device, so that the runtime and all
-models travel, then again. The last line is the same table without a transport. Ops are exported before.
+Starts its own OpenSSH server (Debian: apt-get install openssh-server) and profiles this machine through it with the
+`ofa-profile` command: first with an empty device, so that the runtime and all models are sent, then again. The last
+line is the same table without a transport. The ops are exported before.
 
-Measuring is running models, warm-up included. Visits are that, and what the agent does for it: reading and loading a
-model, taking in its times. What is left is the host, the transport, the start of programs, and waiting for a device
-that has drifted.
+"Measuring" is running models, warm-up included. "Visits" also include the agent's work for them: reading and loading
+a model, recording its times. The remaining time is the host, the transport, program starts, and waiting for a device
+that drifts.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ from support.sshd import Me, Sshd  # the same server that the tests start
 
 def main() -> int:
     """Run the benchmark and print its figures."""
-    parser = argparse.ArgumentParser(description="The share of a table's wall time that is measuring, through ssh.")
+    parser = argparse.ArgumentParser(
+        description="The share of a table's wall time in which the device measures, over ssh."
+    )
     parser.add_argument("--space", default="cifar-mbv3")
     parser.add_argument("--resolution", default="24,28,32")
     arguments = parser.parse_args()

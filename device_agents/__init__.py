@@ -1,1 +1,1 @@
-"""Scripts that run on the device: one file each, standard library and the runtime only, Python 3.7+."""
+"""What runs on the device: the agent, and the script that keeps its files there. Nothing of ours is imported."""

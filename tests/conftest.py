@@ -16,7 +16,7 @@ from support.sshd import Me, Sshd
 
 from ofa_profiler.devices.android.python_bundle import Bundle, get_bundle
 from ofa_profiler.errors import DeviceError
-from ofa_profiler.verification import verify
+from ofa_profiler.verification import conditions
 
 # Before any test file imports the runtime.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -54,7 +54,7 @@ def exact_numbers() -> Iterator[None]:
 @pytest.fixture
 def without_drift(monkeypatch: pytest.MonkeyPatch) -> None:
     """`ofa-verify` does not look for drift, so that a test need not wait until this machine is steady."""
-    monkeypatch.setitem(verify._SAMPLING, "reference_every_s", None)
+    monkeypatch.setitem(conditions._SAMPLING, "reference_every_s", None)
 
 
 @pytest.fixture(scope="session")

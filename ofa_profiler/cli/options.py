@@ -1,4 +1,4 @@
-"""Options that the commands share, refused in one line."""
+"""Options that the commands share; errors are one line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, and no page of usage before it."""
+    """An argument parser that reports an error in one line, without the usage text."""
 
     def __init__(self, prog: str, description: str, epilog: str) -> None:
         super().__init__(
@@ -49,37 +49,37 @@ def whole_number(text: str) -> int:
 
 
 def add_device_options(parser: argparse.ArgumentParser) -> None:
-    """The options about how a device is reached and used; `device_options` reads them."""
-    group = parser.add_argument_group("reaching the device")
+    """Add the options for reaching and using a device; `device_options` reads them."""
+    group = parser.add_argument_group("device")
     group.add_argument(
         "--accept-host-key",
         metavar="SHA256:...",
-        help="trust this host key from now on (the refusal shows it; compare it on the device)",
+        help="trust this host key from now on (the error message shows it; compare it with the device)",
     )
     group.add_argument(
         "--runtime-on-board",
         metavar="HOW",
         choices=("push", "system"),
         default="push",
-        help="push brings the runtime to the board, system uses what is installed there (default: %(default)s)",
+        help="push copies the runtime to the board, system uses the installed one (default: %(default)s)",
     )
-    group.add_argument("--cores", metavar="N[,N...]", type=_cores, help="measure on these cores (default: fastest)")
+    group.add_argument("--cores", metavar="N[,N...]", type=_cores, help="cores to measure on (default: the fastest)")
     group.add_argument(
         "--phone-bundle",
         metavar="FILE",
         type=Path,
-        help="the Python for phones, as a file from another machine's cache (default: fetched once)",
+        help="Python for phones, a file from the cache of another machine (default: download it once)",
     )
     group.add_argument(
         "--benchmark-model",
         metavar="FILE",
         type=Path,
-        help="measure TFLite models with this program of Google's, not with Python (phones)",
+        help="phones: measure TFLite models with Google's benchmark_model instead of Python",
     )
 
 
 def device_options(arguments: argparse.Namespace, settings: Settings | None = None) -> DeviceOptions:
-    """What was asked of the device, which is to measure with `settings`, if given. Raises `UsageError`."""
+    """The device options, checked against `settings` if given. Raises `UsageError`."""
     from ofa_profiler.devices.options import DeviceOptions
 
     if arguments.benchmark_model is not None:
@@ -98,12 +98,12 @@ def device_options(arguments: argparse.Namespace, settings: Settings | None = No
 
 
 def _check_benchmark_model(program: Path, settings: Settings | None) -> None:
-    from ofa_profiler.devices.android.benchmark_runner import check_settings
+    from ofa_profiler.devices.android.benchmark_model import check_settings
 
     if settings is not None:
-        check_settings(settings.runtime, settings.provider)
+        check_settings(settings.target.runtime, settings.provider)
     if not program.is_file():
-        raise InputFileError(program, "there is no such program")
+        raise InputFileError(program, "no such file")
 
 
 def _cores(text: str) -> tuple[int, ...]:

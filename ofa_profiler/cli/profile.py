@@ -1,36 +1,37 @@
-"""`ofa-profile`: a device becomes a latency table."""
+"""`ofa-profile`: measure a device and write its latency table."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ofa_profiler.base.units import format_duration_ms, parse_duration_ms
 from ofa_profiler.cli.options import Parser, add_device_options, device_options, positive_integer
-from ofa_profiler.cli.terminal import Show, listed, progress_bar, run_command, say
+from ofa_profiler.cli.report import report_outcomes, report_table
+from ofa_profiler.cli.terminal import Show, progress_bar, run_command, say
 from ofa_profiler.errors import OfaError, UsageError
 from ofa_profiler.protocol.settings import Settings
+from ofa_profiler.protocol.target import Target
 from ofa_profiler.spaces import SearchSpace, get_space, space_names
 
 if TYPE_CHECKING:
     from ofa_profiler.devices import Device
     from ofa_profiler.measuring.profile import Profile
-    from ofa_profiler.measuring.session import Progress
+    from ofa_profiler.measuring.progress import Progress
     from ofa_profiler.protocol.kit import KitWheels
-    from ofa_profiler.protocol.replay import Log
-    from ofa_profiler.tables.table import LatencyTable
 
 PROG = "ofa-profile"
 
 _DESCRIPTION = """\
-Measure every op of a search space on a device and write the latency table NAME.csv, with NAME.json
-(who, how, when) and NAME.jsonl (every sample) beside it. Interrupted, run it again: it goes on.
+Measure every op of a search space on a device. Write the latency table NAME.csv, its description NAME.json
+(device, settings, date) and its journal NAME.jsonl (every sample). After an interruption, run the same command
+again: it resumes.
 """
 
 _EXAMPLES = """\
@@ -39,65 +40,77 @@ examples:
   ofa-profile --device local --out latency_tables --space ofa-mbv3-w1.2 --resolution 160,192,224
   ofa-profile --device local --space ofa-mbv3-w1.2 --plan
   ofa-profile --device ssh:pi@raspberrypi.local --out latency_tables
-  ofa-profile --device adb:192.168.1.20:5555 --out latency_tables      a phone; --device adb: lists those attached
-  ofa-profile --kit board-kit --space cifar-mbv3        for a board that cannot be reached
-  ofa-profile --import results.jsonl --out latency_tables    ... and what its agent wrote
+  ofa-profile --device adb:192.168.1.20:5555 --out latency_tables      a phone; --device adb: lists the phones
+  ofa-profile --kit board-kit --space cifar-mbv3        for a board without a connection
+  ofa-profile --import results.jsonl --out latency_tables    make a table of the results from that board
 
-exit codes: 0 done, 2 bad usage or bad input, 4 the device or all ops failed, 130 interrupted
+exit codes: 0 done, 2 bad usage or bad input, 4 the device or all ops failed, 130 or 143 interrupted
 """
 
 
 def _parser() -> Parser:
     parser = Parser(PROG, _DESCRIPTION, _EXAMPLES)
-    what = parser.add_argument_group("what to do (one of the first three)")
+    what = parser.add_argument_group("what to do (--device, --kit or --import)")
     what.add_argument(
         "--device",
         metavar="DEVICE",
         action="append",
-        help="measure local (this machine), ssh:[user@]host[:port] or adb:SERIAL; several at the same time if repeated",
+        help="device to measure: local (this machine), ssh:[user@]host[:port] or adb:SERIAL; repeat it to measure "
+        "several devices at the same time",
     )
-    what.add_argument("--kit", metavar="DIR", type=Path, help="write models, settings and agent for a board to DIR")
+    what.add_argument(
+        "--kit", metavar="DIR", type=Path, help="write a kit for a board to DIR: models, settings and agent"
+    )
     what.add_argument(
         "--wheels",
         metavar="PYTHON",
-        help="with --kit: and the runtime for the Python of a board that lacks it, like aarch64-cp311 (Python 3.11)",
+        help="with --kit: add the runtime for the board's Python, for example aarch64-cp311 (Python 3.11)",
     )
     what.add_argument(
-        "--import", dest="results", metavar="RESULTS.jsonl", type=Path, help="make a table of what an agent wrote"
+        "--import", dest="results", metavar="RESULTS.jsonl", type=Path, help="make a table from the results of an agent"
     )
     what.add_argument(
-        "--remove-from-device", action="store_true", help="take everything of ours off --device (phones), and stop"
+        "--remove-from-device", action="store_true", help="remove all files of ofa-profiler from --device, then stop"
     )
     what.add_argument("--out", metavar="DIR", type=Path, help="folder for the table")
     what.add_argument(
         "--name", metavar="NAME", action="append", help="name of the table (default: device and space), per device"
     )
-    what.add_argument("--fresh", action="store_true", help="measure anew, even if there is a table of this name")
-    what.add_argument("--plan", action="store_true", help="say what would be measured, and stop")
+    what.add_argument("--fresh", action="store_true", help="discard an existing table of this name and measure again")
+    what.add_argument("--plan", action="store_true", help="show what would be measured, then stop")
     what.add_argument("--json", action="store_true", help="print one JSON document on stdout")
-    how = parser.add_argument_group("how")
+    how = parser.add_argument_group("settings")
     how.add_argument(
         "--space", metavar="NAME", default="cifar-mbv3", help=f"{', '.join(space_names())} (default: %(default)s)"
     )
-    how.add_argument("--resolution", metavar="R[,R...]", help="input sizes in pixels (default: those of the space)")
+    how.add_argument(
+        "--resolution", metavar="R[,R...]", help="input resolutions in pixels (default: those of the space)"
+    )
     how.add_argument(
         "--runtime", metavar="NAME", default="onnxruntime", help="onnxruntime or litert (default: %(default)s)"
     )
+    how.add_argument("--precision", metavar="P", default="fp32", help="precision of the models (default: %(default)s)")
     how.add_argument(
-        "--precision", metavar="P", default="fp32", help="number format of the models (default: %(default)s)"
+        "--provider",
+        metavar="EP",
+        help="execution provider: of onnxruntime, for example CUDAExecutionProvider; of litert, CPU or XNNPACK",
     )
     how.add_argument(
-        "--provider", metavar="EP", help="of onnxruntime, like CUDAExecutionProvider; of litert, CPU or XNNPACK"
+        "--threads", metavar="N", type=positive_integer, default=1, help="number of threads, and of cores (default: 1)"
     )
-    how.add_argument("--threads", metavar="N", type=positive_integer, default=1, help="threads and cores (default: 1)")
     how.add_argument("--batch", metavar="N", type=positive_integer, default=1, help="images per inference (default: 1)")
-    how.add_argument("--time-limit", metavar="T", default="10m", help="stop refining after T (default: %(default)s)")
+    how.add_argument(
+        "--time-limit",
+        metavar="T",
+        default="10m",
+        help="time for all measurements; the first round always completes (default: %(default)s)",
+    )
     add_device_options(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and give its exit code (DESIGN.md lists them)."""
+    """Run the command and give its exit code (`docs/contracts.md` lists them)."""
     kept = "interrupted"
 
     def command() -> int:
@@ -105,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parser().parse_args(argv)
         _check(arguments)
         if arguments.device and arguments.out:
-            kept = "interrupted; what was measured is kept, run the same command again to go on"
+            kept = "interrupted; the results so far are kept; run the same command again to resume"
         return _dispatch(arguments)
 
     return run_command(PROG, command, interrupted=lambda: kept)
@@ -114,26 +127,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _check(arguments: argparse.Namespace) -> None:
     given = [option for option in ("device", "kit", "results") if getattr(arguments, option) is not None]
     if len(given) > 1:
-        raise UsageError("give one of --device, --kit and --import, not several")
+        raise UsageError("--device, --kit and --import exclude each other: give one of them")
     if not given and not arguments.plan:
-        raise UsageError("what to measure? give --device local, or --kit DIR, or --import RESULTS.jsonl")
+        raise UsageError("nothing to do: give --device DEVICE, --kit DIR or --import RESULTS.jsonl")
     if arguments.device:
         from ofa_profiler.devices import open_device
 
         for spec in arguments.device:
-            open_device(spec)  # says what is wrong with it, before anything else is
+            open_device(spec)  # reports a wrong name before any other work
         if len(set(arguments.device)) < len(arguments.device):
             raise UsageError("the same --device is given twice")
     tables = len(arguments.device or [""])
     if arguments.name is not None and (len(arguments.name) != tables or len(set(arguments.name)) != tables):
-        raise UsageError(f"give --name once per table: {len(arguments.name)} names for {tables}, or some are the same")
+        raise UsageError(
+            f"{len(arguments.name)} --name for {tables} tables, or two equal names: give one --name per table"
+        )
     if arguments.wheels is not None and arguments.kit is None:
-        raise UsageError("--wheels goes with --kit; other boards get what they lack by themselves")
+        raise UsageError("--wheels needs --kit; devices reached over ssh and adb get the runtime automatically")
     if arguments.remove_from_device and not arguments.device:
-        raise UsageError("remove from which device? give --device DEVICE")
+        raise UsageError("--remove-from-device needs --device DEVICE")
     stops_early = arguments.plan or arguments.remove_from_device
     if arguments.out is None and (arguments.results or (arguments.device and not stops_early)):
-        raise UsageError("where to? give --out DIR, the folder for the table")
+        raise UsageError("no folder for the table: give --out DIR")
 
 
 def _dispatch(arguments: argparse.Namespace) -> int:
@@ -144,13 +159,12 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     from ofa_profiler.export import get_exporter
 
     space = _space(arguments)
-    get_exporter(arguments.runtime, arguments.precision)
+    target = Target(arguments.runtime, arguments.precision, arguments.batch)
+    get_exporter(target)
     settings = Settings(
-        runtime=arguments.runtime,
-        precision=arguments.precision,
+        target,
         provider=arguments.provider,
         threads=arguments.threads,
-        batch=arguments.batch,
         time_limit_s=parse_duration_ms(arguments.time_limit, "--time-limit") / 1e3,
     )
     if arguments.plan:
@@ -172,7 +186,7 @@ def _space(arguments: argparse.Namespace) -> SearchSpace:
 
 
 def _plan(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) -> int:
-    from ofa_profiler.measuring.profile import plan
+    from ofa_profiler.measuring.plan import plan
 
     planned = plan(space, settings)
     document = {
@@ -190,7 +204,7 @@ def _plan(arguments: argparse.Namespace, space: SearchSpace, settings: Settings)
     low, high = (format_duration_ms(seconds * 1e3) for seconds in (planned.min_seconds, planned.max_seconds))
     say(
         f"{len(planned.ops)} ops of {space.name} at {', '.join(map(str, space.resolutions))}; "
-        f"{planned.models_to_export} models to export; {low} to {high} of measuring; nothing was done"
+        f"{planned.models_to_export} models to export; {low} to {high} of measuring; nothing was measured"
     )
     return 0
 
@@ -208,7 +222,7 @@ def _remove(arguments: argparse.Namespace) -> int:
 
 
 def _kit(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) -> int:
-    from ofa_profiler.measuring.profile import make_kit
+    from ofa_profiler.measuring.offline import make_kit
 
     wheels = None if arguments.wheels is None else _wheels(arguments.runtime, arguments.wheels)
     with progress_bar() as show:
@@ -217,7 +231,7 @@ def _kit(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) 
         )
     if arguments.json:
         print(json.dumps({"kit": str(arguments.kit), "models": count, "space": space.name}, indent=2))
-    say(f"{arguments.kit}: {count} models. Copy it to the board and run there: python3 agent.py --kit .")
+    say(f"{arguments.kit}: {count} models. Copy the folder to the board and run there: python3 agent.py --kit .")
     return 0
 
 
@@ -226,12 +240,12 @@ def _wheels(runtime: str, tag: str) -> KitWheels:
     from ofa_profiler.protocol.kit import KitWheels
 
     board = Board.from_tag(tag)
-    instead = f"leave --wheels out and install it there, or name the board's C library, like {board.tag}-glibc2.36"
-    return KitWheels(board.tag, find_wheels(runtime, board, tell=say, instead=instead).paths)
+    remedy = f"install the runtime on the board and omit --wheels, or name its C library: {board.tag}-glibc2.36"
+    return KitWheels(board.tag, find_wheels(runtime, board, tell=say, remedy=remedy).paths)
 
 
 def _profile(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) -> int:
-    """One table per device, all at the same time; one device that fails does not stop the others."""
+    """Measure all devices at the same time, one table each; a device that fails does not stop the others."""
     from ofa_profiler.base.parallel import run_all
     from ofa_profiler.devices import open_device
     from ofa_profiler.export import export_ops
@@ -248,12 +262,10 @@ def _profile(arguments: argparse.Namespace, space: SearchSpace, settings: Settin
             else:
                 jobs[spec] = partial(_profile_one, arguments, space, settings, device, name)
         with progress_bar() as show:
-            if len(jobs) > 1:  # once for all
-                export_ops(
-                    space.unique_ops(), batch=settings.batch, precision=settings.precision, runtime=settings.runtime
-                )
+            if len(jobs) > 1:  # once, for all devices
+                export_ops(space.unique_ops(), settings.target)
             outcomes.update(run_all({spec: partial(job, show) for spec, job in jobs.items()}))
-    return _report_all(arguments, {spec: outcomes[spec] for spec in specs})
+    return report_outcomes(PROG, {spec: outcomes[spec] for spec in specs}, as_json=arguments.json)
 
 
 def _profile_one(
@@ -276,31 +288,6 @@ def _profile_one(
     return profile(device, space, settings, arguments.out, name=name, fresh=arguments.fresh, progress=progress)
 
 
-def _report_all(arguments: argparse.Namespace, outcomes: Mapping[str, Profile | OfaError]) -> int:
-    """The result of one device as that of the command; those of several under their names."""
-    errors = [outcome for outcome in outcomes.values() if isinstance(outcome, OfaError)]
-    if len(outcomes) == 1 and errors:
-        raise errors[0]
-    documents: dict[str, Any] = {}
-    for spec, outcome in outcomes.items():
-        if isinstance(outcome, OfaError):
-            say(f"{PROG}: {' '.join(str(outcome).split())}")
-            documents[spec] = {"error": str(outcome), "exit_code": outcome.exit_code}
-            continue
-        facts = {
-            "seconds": round(outcome.seconds, 3),
-            "export_seconds": round(outcome.export_s, 3),
-            "measuring_seconds": round(outcome.measuring_s, 3),
-            "measuring_share": round(outcome.measuring_s / outcome.seconds, 4),
-            "was_complete": outcome.was_complete,
-        }
-        documents[spec] = _report(outcome.table, outcome.log, facts)
-    if arguments.json:
-        (only, *others) = documents.values()
-        print(json.dumps({"devices": documents} if others else only, indent=2))
-    return errors[0].exit_code if errors else 0
-
-
 def _show(show: Show, label: str, phase: str, progress: Progress) -> None:
     words = [f"{progress.visits} visits"] if progress.visits else []
     words += [f"{progress.failed} failed"] if progress.failed else []
@@ -310,49 +297,14 @@ def _show(show: Show, label: str, phase: str, progress: Progress) -> None:
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    from ofa_profiler.measuring.table_from_journal import import_results
+    from ofa_profiler.measuring.offline import import_results
 
     (name,) = arguments.name or [None]
-    table, log = import_results(arguments.results, arguments.out, name=name, fresh=arguments.fresh)
-    document = _report(table, log, {"measuring_seconds": round(log.measuring_s, 3)})
+    table, replay = import_results(arguments.results, arguments.out, name=name, fresh=arguments.fresh)
+    document = report_table(table, replay, {"measuring_seconds": round(replay.measuring_s, 3)})
     if arguments.json:
         print(json.dumps(document, indent=2))
     return 0
-
-
-def _report(table: LatencyTable, log: Log, facts: dict[str, Any]) -> dict[str, Any]:
-    """Say how it went, in words on stderr -> the same as a JSON document."""
-    assert table.path is not None
-    failures = {row.op: row.error for row in table.rows if row.status != "ok"}
-    ok, sampling, device = len(table.rows) - len(failures), table.metadata["sampling"], table.metadata["device"]
-    if facts.get("was_complete"):
-        say("measured already, nothing had to be done; --fresh measures anew")
-    for note in device["uncontrolled"]:
-        say(f"note: {note}")
-    if failures:
-        first = next(iter(failures.values()))
-        say(f"warning: {len(failures)} ops failed and have no times: {listed(list(failures))} ({first})")
-    if sampling["cut_short"]:
-        say(f"note: the time limit cut {sampling['cut_short']} ops short; a longer --time-limit goes on from here")
-    if sampling["noisy"]:
-        say(f"note: {sampling['noisy']} ops stayed noisier than asked for, after all rounds; close other programs")
-    took = f" in {format_duration_ms(facts['seconds'] * 1e3)}" if "seconds" in facts else ""
-    say(f"{table.path}: {ok} ops{took} on {device['model'] or 'an unnamed device'}")
-    return {
-        "name": table.name,
-        "table": str(table.path),
-        "metadata": str(table.path.with_suffix(".json")),
-        "journal": str(table.path.with_suffix(".jsonl")),
-        "spaces": list(table.spaces),
-        "ops": len(table.rows),
-        "ok": ok,
-        "failed": len(failures),
-        "failures": failures,
-        "cut_short": sampling["cut_short"],
-        "noisy": sampling["noisy"],
-        "visits": log.n_visits,
-        **facts,
-    }
 
 
 if __name__ == "__main__":

@@ -1,19 +1,20 @@
-"""What a command has to do with its terminal and its process: exit codes, signals, lines and progress for people."""
+"""A command and its terminal: exit codes, signals, messages and progress on stderr."""
 
 from __future__ import annotations
 
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
+from ofa_profiler.base.plugins import load_plugins
 from ofa_profiler.base.units import format_duration_ms
 from ofa_profiler.errors import OfaError
 
-INTERRUPTED, TERMINATED = 130, 143  # as shells give for SIGINT and SIGTERM
+INTERRUPTED, TERMINATED = 130, 143  # what shells return for SIGINT and SIGTERM
 _EVERY_S = 15.0
 
 
@@ -24,9 +25,9 @@ class _Terminated(KeyboardInterrupt):
 def run_command(
     name: str, command: Callable[[], int], *, interrupted: Callable[[], str] = lambda: "interrupted"
 ) -> int:
-    """Run `command` -> its exit code, or that of its error, which is told in one line on stderr.
+    """Run `command` -> its exit code, or that of its error, which is printed as one line on stderr.
 
-    `interrupted` gives the words for Ctrl-C and SIGTERM: what is kept, and how to go on.
+    `interrupted` gives the message for Ctrl-C and SIGTERM: what is kept, and how to resume.
     """
 
     def terminate(_number: int, _frame: FrameType | None) -> NoReturn:
@@ -34,6 +35,7 @@ def run_command(
 
     signal.signal(signal.SIGTERM, terminate)
     try:
+        load_plugins()
         return command()
     except OfaError as error:
         say(f"{name}: {' '.join(str(error).split())}")
@@ -42,23 +44,23 @@ def run_command(
         say(f"{name}: {interrupted()}")
         return TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has left; the interpreter would complain about it
+        sys.stderr.close()  # the reader of our output has closed the pipe; keep the interpreter from reporting it
         return 1
 
 
 def say(line: str) -> None:
-    """A line for people, on stderr. What a device said may stand in it: terminals obey control characters."""
+    """Print a line to stderr, without control characters: a device may have sent part of it."""
     line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
     print(line, file=sys.stderr, flush=True)
 
 
-#: `show(phase, done, total, left_s, words)`: `left_s` is an estimate or None, `words` say more.
+#: `show(phase, done, total, left_s, words)`: `left_s` is an estimate or None, `words` add details.
 Show = Callable[[str, int, int, float | None, str], None]
 
 
 @contextmanager
 def progress_bar() -> Iterator[Show]:
-    """A progress bar on stderr with an estimate of the time left; a line now and then where there is no terminal."""
+    """A progress bar on stderr with the estimated time left; without a terminal, a line every 15 s."""
     if not sys.stderr.isatty():
         yield _lines()
         return
@@ -98,9 +100,3 @@ def _lines() -> Show:
 def _words(left_s: float | None, words: str) -> str:
     left = f"about {format_duration_ms(max(left_s, 1) * 1e3)} left" if left_s is not None else ""
     return ", ".join(part for part in (left, words) if part)
-
-
-def listed(names: Sequence[str], most: int = 3) -> str:
-    """The first few of `names`, and how many more."""
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

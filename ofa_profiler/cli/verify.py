@@ -1,4 +1,4 @@
-"""`ofa-verify`: what a latency table predicts, against whole networks measured on the device."""
+"""`ofa-verify`: compare the predictions of a latency table with measurements of whole networks."""
 
 from __future__ import annotations
 
@@ -13,36 +13,37 @@ from ofa_profiler.base.files import write_text
 from ofa_profiler.cli.options import Parser, add_device_options, device_options, positive_integer, whole_number
 from ofa_profiler.cli.terminal import progress_bar, run_command, say
 from ofa_profiler.spaces import get_space, space_names
+from ofa_profiler.verification.doubts import verification_doubts
 from ofa_profiler.verification.plot import NOT_INSTALLED, can_plot, check_plot_path, plot_verification
 from ofa_profiler.verification.result import DEFAULT_SUBNETS, Verification
 
 if TYPE_CHECKING:
-    from ofa_profiler.measuring.session import Progress
+    from ofa_profiler.measuring.progress import Progress
     from ofa_profiler.tables.table import LatencyTable
 
 PROG = "ofa-verify"
 
 _DESCRIPTION = """\
-Draw random networks that spread over the latencies of a table's search space, measure them whole on the
-device, run as the table's ops were, and compare with what the table predicts. The summary goes into the
-table's JSON (`validation`), the numbers into NAME-verify.json and a plot into NAME-verify.png beside it.
-Interrupted, run it again: it goes on.
+Draw random networks over the latency range of the table's search space. Measure them on the device with the
+settings of the table, and compare with the predictions of the table. The summary goes to `validation` in the
+table's JSON, the numbers to NAME-verify.json, the plot to NAME-verify.png. After an interruption, run the same
+command again: it resumes.
 """
 
 _EXAMPLES = """\
 examples:
   ofa-verify --lut latency_tables/NAME.csv --device local
   ofa-verify --lut latency_tables/NAME.csv --device local --subnets 100 --seed 1 --json > verify.json
-  ofa-verify --lut latency_tables/NAME.csv --device local --keep-models models    the measured model files
+  ofa-verify --lut latency_tables/NAME.csv --device local --keep-models models    keep the model files
 
-exit codes: 0 done, 2 bad usage or bad input, 4 the device or most networks failed, 130 interrupted
+exit codes: 0 done, 2 bad usage or bad input, 4 the device or most networks failed, 130 or 143 interrupted
 """
 
 
 def _parser() -> Parser:
     parser = Parser(PROG, _DESCRIPTION, _EXAMPLES)
     parser.add_argument("--lut", metavar="CSV", type=Path, required=True, help="the latency table")
-    parser.add_argument("--device", metavar="DEVICE", required=True, help="where to measure, as in ofa-profile")
+    parser.add_argument("--device", metavar="DEVICE", required=True, help="device to measure on, as in ofa-profile")
     parser.add_argument(
         "--subnets",
         metavar="N",
@@ -50,20 +51,22 @@ def _parser() -> Parser:
         default=DEFAULT_SUBNETS,
         help="number of networks (default: %(default)s)",
     )
-    parser.add_argument("--seed", metavar="S", type=whole_number, default=0, help="of the draw (default: %(default)s)")
     parser.add_argument(
-        "--space", metavar="NAME", help=f"for a table of several spaces, the one to verify: {', '.join(space_names())}"
+        "--seed", metavar="S", type=whole_number, default=0, help="random seed of the networks (default: %(default)s)"
     )
-    parser.add_argument("--keep-models", metavar="DIR", type=Path, help="keep the measured models in DIR")
-    parser.add_argument("--plot", metavar="PATH", type=Path, help="where to plot (default: NAME-verify.png)")
-    parser.add_argument("--fresh", action="store_true", help="measure anew what an interrupted run has measured")
+    parser.add_argument(
+        "--space", metavar="NAME", help=f"the space to verify, if the table has several: {', '.join(space_names())}"
+    )
+    parser.add_argument("--keep-models", metavar="DIR", type=Path, help="write the measured models to DIR")
+    parser.add_argument("--plot", metavar="PATH", type=Path, help="file for the plot (default: NAME-verify.png)")
+    parser.add_argument("--fresh", action="store_true", help="discard the results of an interrupted run")
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     add_device_options(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and give its exit code (DESIGN.md lists them)."""
+    """Run the command and give its exit code (`docs/contracts.md` lists them)."""
     kept = "interrupted"
 
     def command() -> int:
@@ -74,13 +77,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             check_plot_path(arguments.plot)
         from ofa_profiler.devices import open_device
         from ofa_profiler.tables.table import LatencyTable
-        from ofa_profiler.verification.verify import settings_of, store_validation, verify
+        from ofa_profiler.verification.conditions import settings_of
+        from ofa_profiler.verification.verify import store_validation, verify
 
         table = LatencyTable.load(arguments.lut)
         options = device_options(arguments, settings_of(table))
         journal = _beside(table, ".jsonl")
         with open_device(arguments.device, options) as device, progress_bar() as show:
-            kept = "interrupted; what was measured is kept, run the same command again to go on"
+            kept = "interrupted; the results so far are kept; run the same command again to resume"
             verification = verify(
                 table,
                 device,
@@ -110,7 +114,7 @@ def _show(show: Callable[[str, int, int, float | None, str], None], phase: str, 
 
 
 def _report(arguments: argparse.Namespace, table: LatencyTable, verification: Verification, *, stored: bool) -> None:
-    """Words on stderr, numbers and plot beside the table, the JSON document on stdout if asked for."""
+    """Write numbers and plot beside the table, a summary to stderr and, with `--json`, the document to stdout."""
     document = json.dumps(verification.to_json(), indent=2, allow_nan=False)
     numbers = _beside(table, ".json")
     write_text(numbers, document + "\n")
@@ -121,17 +125,18 @@ def _report(arguments: argparse.Namespace, table: LatencyTable, verification: Ve
         written.append(str(plot))
     else:
         say(f"note: {NOT_INSTALLED}")
-    for note in verification.device.get("uncontrolled") or []:
-        say(f"note: {note}")
-    for warning in verification.warnings:
-        say(f"warning: {warning}")
+    for doubt in verification_doubts(table, verification):
+        say(str(doubt))
     v = verification
     say(f"{table.name}: {len(v.usable)} networks of {min(v.measured_ms):.3g} to {max(v.measured_ms):.3g} ms")
     say(f"  predicted / measured   {v.ratio:.3f} (geometric mean)")
     say(f"  mean error             {v.mape:.1%}, noise of the measurement {v.noise:.1%}")
     say(f"  within 5%, within 10%  {v.within_5pct:.0%}, {v.within_10pct:.0%}")
     say(f"  rank correlation       {v.spearman:.3f} (Spearman)")
-    say(f"written: {', '.join(written)}" + ("" if stored else "; the table keeps no validation by another device"))
+    say(
+        f"written: {', '.join(written)}"
+        + ("" if stored else "; not added to the table: it was measured on another device")
+    )
     if arguments.json:
         print(document)
 

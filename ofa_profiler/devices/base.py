@@ -1,66 +1,68 @@
 """What a device is: something that takes a kit and runs the agent on it.
 
-A transport moves files and starts processes. What the lines of an agent mean is decided here, once for
-all transports; nothing that a device says is trusted.
+A subclass moves files and starts processes. This module interprets the output of the agent, once for all subclasses,
+and trusts nothing that a device sends.
 """
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
 
-from ofa_profiler.errors import DeviceError, TransientDeviceError, UsageError
-from ofa_profiler.protocol.replay import MAX_LINE, Garbled, Record, parse_record
+from ofa_profiler.base.retry import retry
+from ofa_profiler.errors import DeviceError, TransientDeviceError, TransientError, UsageError
+from ofa_profiler.protocol import records
+from ofa_profiler.protocol.lines import MAX_LINE, Garbled, parse_line
+from ofa_profiler.protocol.records import Record, read_record
 
-T = TypeVar("T")
-
-_LAST_WORDS = 300
-#: So many bytes between two lines of an agent may be those of others.
-_MOST_NOISE = 1 << 20
+_MAX_STDERR = 300
+#: Other programs on the device may print this many bytes between two lines of the agent.
+_MAX_NOISE_BYTES = 1 << 20
 
 
 class Agent(ABC):
-    """An agent that runs somewhere. It ends when its stdin does, so a host that dies takes it along."""
+    """A running agent. It ends when its stdin ends, so it does not outlive its host."""
 
     @abstractmethod
     def read_line(self, limit: int) -> bytes:
-        """The next line of its stdout, at most `limit` bytes of it; empty at the end."""
+        """Return the next line of its stdout, at most `limit` bytes of it; empty at the end."""
 
     @abstractmethod
     def finish(self) -> tuple[str, str]:
-        """Wait for its end -> how it ended, in words, and the end of its stderr."""
+        """Wait for its end. Return how it ended, in words, and the end of its stderr."""
 
     @abstractmethod
     def close(self) -> None:
-        """End it, if it still runs, and wait until it has."""
+        """End the agent if it still runs, and wait until it has ended."""
 
 
 class Device(ABC):
-    """A context manager. Every method raises `DeviceError`, or its transient kind, when the device fails."""
+    """A device that can be measured. Use it in a `with`.
 
-    #: As in `--device`.
+    Every method raises `DeviceError` when the device fails, or `TransientDeviceError` when another attempt may succeed.
+    """
+
+    #: The name of the device, as in `--device`.
     spec: str
-    #: How long to wait before each further try when one after another has come to nothing.
+    #: Pauses between attempts after transient errors. All of them without progress: the device is given up.
     waits_s: Sequence[float] = (1, 2)
 
     @abstractmethod
     def start(self, kit: Path | None, arguments: Sequence[str]) -> Agent:
-        """Bring the folder `kit` (if any) to the device and start the agent there with `arguments`.
+        """Copy the folder `kit` (if any) to the device and start the agent there with `arguments`.
 
-        The transport adds `--kit` with the folder's place on the device, and `--attached`.
+        The subclass adds `--kit` with the place of the folder on the device, and `--attached`.
         """
 
     def close(self) -> None:  # noqa: B027 (a device that holds nothing open has nothing to close)
-        """Let go of the device."""
+        """Close the connection to the device."""
 
     def remove(self) -> str:
-        """Take everything off the device that was brought there -> the folder. Raises `UsageError` if nothing is."""
-        raise UsageError(f"device {self.spec}: nothing is brought there, so there is nothing to remove")
+        """Remove the folder of ofa-profiler from the device, and return its path. Raises `UsageError` without one."""
+        raise UsageError(f"device {self.spec}: ofa-profiler keeps no files there, so there is nothing to remove")
 
     def __enter__(self) -> Device:
         return self
@@ -70,71 +72,70 @@ class Device(ABC):
     ) -> None:
         self.close()
 
-    def describe(self) -> Record:
-        """What the device says about itself, without measuring: a record of type `device`."""
-        return self._patiently(self._describe, self.waits_s)
+    def describe(self) -> records.Device:
+        """Return the properties of the device, without measuring."""
+        return retry(self._describe, self.waits_s, before_retry=self._report_retry)
 
-    def _patiently(self, act: Callable[[], T], waits_s: Sequence[float]) -> T:
-        """Do what a second try may cure, with `waits_s` before each further one."""
-        for wait_s in waits_s:
-            try:
-                return act()
-            except TransientDeviceError as error:  # noqa: PERF203 (it is the point)
-                self._say(f"{error}; trying again")
-                time.sleep(wait_s)
-        return act()
+    def _report_retry(self, error: TransientError, _progress: bool) -> None:
+        self._report(f"{error}; trying again")
 
-    def _say(self, line: str) -> None:  # noqa: B027 (most have nobody to tell)
-        """Tell people."""
+    def _report(self, line: str) -> None:  # noqa: B027 (most devices have nobody to report to)
+        """Show a line to the user."""
 
-    def _describe(self) -> Record:
+    def _describe(self) -> records.Device:
         with closing(self.start(None, ["--describe"])) as agent:
-            record = _next_record(agent)
-            if record is None or record["type"] != "device":
-                raise TransientDeviceError(f"{self.spec}: {_why_it_ended(agent)}")
+            while isinstance(record := _next_record(agent), records.Alive | records.Waiting):
+                pass
+            if isinstance(record, records.Fatal):
+                raise self._error(record)
+            if not isinstance(record, records.Device):
+                raise TransientDeviceError(f"device {self.spec}: {_early_end(agent)}")
             return record
 
     def measure_kit(self, kit: Path, seen: int) -> Generator[Record, None, None]:
-        """Run the agent on a kit and give its records as they come, without the first `seen` lines.
+        """Run the agent on a kit and yield its records as they come, without the first `seen` lines.
 
-        The last record is of type `end`; whatever else happens is an error: `UsageError` for what this
-        device cannot do, `TransientDeviceError` when the agent is gone before its end.
+        The last record is an `End`. Raises `UsageError` for what this device cannot do, and
+        `TransientDeviceError` if the agent ends before that record.
         """
         with closing(self.start(kit, ["--seen", str(seen)])) as agent:
             ended = False
             while (record := _next_record(agent)) is not None:
-                if record["type"] == "fatal":
-                    transient = TransientDeviceError if record.get("transient") is True else DeviceError
-                    kind = UsageError if record.get("usage") is True else transient
-                    raise kind(f"device {self.spec}: {record.get('error')}")
-                if record["type"] == "alive":
+                if isinstance(record, records.Fatal):
+                    raise self._error(record)
+                if isinstance(record, records.Alive):
                     continue
-                ended = record["type"] == "end"
+                ended = isinstance(record, records.End)
                 yield record
             if not ended:
-                raise TransientDeviceError(f"device {self.spec}: {_why_it_ended(agent)}")
+                raise TransientDeviceError(f"device {self.spec}: {_early_end(agent)}")
+
+    def _error(self, record: records.Fatal) -> DeviceError | UsageError:
+        transient = TransientDeviceError if record.transient else DeviceError
+        kind = UsageError if record.usage else transient
+        return kind(f"device {self.spec}: {record.error}")
 
 
 def _next_record(agent: Agent) -> Record | None:
-    """The next record of an agent; None at the end of its output (a line without an end was cut off).
+    """Return the next record of an agent; None at the end of its output. A last line without a line end is dropped.
 
-    Login scripts leave programs behind that print now and then. Their lines are skipped. One that has a record
-    in it as well may have cost us that; the device still has it, so it comes again with the next try.
+    Login scripts may leave programs behind that print now and then. Their lines are skipped. If such output is mixed
+    into a record, the record is lost here; the device still has it and sends it with the next attempt.
     """
     skipped = 0
     while (line := agent.read_line(MAX_LINE)).endswith(b"\n") or len(line) >= MAX_LINE:
         try:
-            return parse_record(line)
-        except Garbled as error:  # noqa: PERF203 (and neither is this fast)
+            return read_record(parse_line(line))
+        except Garbled as error:  # noqa: PERF203 (speed does not matter here)
             skipped += len(line)
-            if b'"type":' in line or skipped > _MOST_NOISE:
-                raise TransientDeviceError(f"the agent wrote a line that cannot be read: {error}") from None
+            if b'"type":' in line or skipped > _MAX_NOISE_BYTES:
+                raise TransientDeviceError(f"a line of the agent cannot be read: {error}") from None
         except ValueError as error:
-            raise DeviceError(f"the agent wrote a line that cannot be read: {error}") from None
+            raise DeviceError(f"a line of the agent cannot be read: {error}") from None
     return None
 
 
-def _why_it_ended(agent: Agent) -> str:
-    ended, words = agent.finish()
-    words = " ".join(words.split())[-_LAST_WORDS:]
-    return f"the agent stopped before it was done ({ended})" + (f": {words}" if words else "")
+def _early_end(agent: Agent) -> str:
+    ended, stderr = agent.finish()
+    stderr = " ".join(stderr.split())[-_MAX_STDERR:]
+    return f"the agent ended before it was finished ({ended})" + (f": {stderr}" if stderr else "")

@@ -1,9 +1,10 @@
-"""This machine, measured through the same agent file that a board runs, as a process of its own."""
+"""This machine. The agent runs in its own process, the same agent as on a board."""
 
 from __future__ import annotations
 
 import contextlib
 import getpass
+import hashlib
 import os
 import re
 import signal
@@ -32,27 +33,44 @@ class LocalDevice(Device):
         self._cores = options.cores
 
     def start(self, kit: Path | None, arguments: Sequence[str]) -> Agent:
-        command = [sys.executable, str(kit / AGENT_FILE if kit else agent_source()), *arguments]
-        if kit is not None:
-            # One lock for all kits: whoever measures on this machine does so alone.
-            command += ["--kit", str(kit), "--attached", "--lock", str(_lock_file())]
-            if self._cores:
-                command += ["--cores", ",".join(map(str, self._cores))]
-        try:
-            return LocalAgent(command)
-        except OSError as error:
-            raise DeviceError(f"cannot start the agent: {error}") from error
+        return start_agent(kit, arguments, self._cores)
 
 
-def _lock_file() -> Path:
+def start_agent(
+    kit: Path | None,
+    arguments: Sequence[str],
+    cores: Sequence[int] | None,
+    *,
+    lock_for: str = "",
+    patience_s: float = _PATIENCE_S,
+) -> LocalAgent:
+    """Start an agent in a process on this machine. Raises `DeviceError`.
+
+    There is one lock for all kits, so that only one measurement runs on a machine at a time. An agent that measures
+    another machine names that in `lock_for`.
+    """
+    command = [sys.executable, str(kit / AGENT_FILE if kit else agent_source()), *arguments]
+    if kit is not None:
+        command += ["--kit", str(kit), "--attached", "--lock", str(_lock_file(lock_for))]
+        if cores:
+            command += ["--cores", ",".join(map(str, cores))]
+    try:
+        return LocalAgent(command, patience_s)
+    except OSError as error:
+        raise DeviceError(f"cannot start the agent: {error}") from error
+
+
+def _lock_file(machine: str = "") -> Path:
     user = re.sub(r"\W", "_", getpass.getuser()) if os.name == "nt" else str(os.getuid())
-    return Path(tempfile.gettempdir()) / f"ofa-profiler-{user}.lock"
+    name = f"-{hashlib.sha256(machine.encode()).hexdigest()[:16]}" if machine else ""
+    return Path(tempfile.gettempdir()) / f"ofa-profiler-{user}{name}.lock"
 
 
 class LocalAgent(Agent):
-    """A child process in a session of its own: Ctrl-C in the terminal is for the host to handle."""
+    """A child process in its own session, so that only the host receives Ctrl-C of the terminal."""
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], patience_s: float = _PATIENCE_S) -> None:
+        self._patience_s = patience_s
         self._words: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed in close)
         self._process = subprocess.Popen(
             command,
@@ -65,7 +83,7 @@ class LocalAgent(Agent):
 
     @property
     def pid(self) -> int:
-        """Process id of the agent's supervisor."""
+        """The process id of the agent's supervisor."""
         return self._process.pid
 
     def read_line(self, limit: int) -> bytes:
@@ -88,7 +106,7 @@ class LocalAgent(Agent):
                 with contextlib.suppress(OSError):
                     pipe.close()
         try:
-            self._process.wait(_PATIENCE_S)  # the end of its stdin ends it
+            self._process.wait(self._patience_s)  # the agent ends when its stdin does
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

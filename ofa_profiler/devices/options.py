@@ -1,4 +1,4 @@
-"""What can be asked of a device beside its name. Each transport takes what concerns it."""
+"""The options of a device beside its name. Every kind of device uses those that concern it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pathlib import Path
 class DeviceOptions:
     """The options of `--device`."""
 
-    #: Fingerprint of a host key to be trusted from now on, as `ssh-keygen -lf` prints it: `SHA256:...`.
+    #: The fingerprint of a host key to trust from now on, as `ssh-keygen -lf` prints it: `SHA256:...`.
     accept_host_key: str | None = None
-    #: `push` brings the runtime to the device; `system` uses what is installed there.
+    #: `push` installs the runtime on the device; `system` uses the one that is installed there.
     runtime_on_board: str = "push"
-    #: Cores to measure on; None for the fastest ones.
+    #: The cores to measure on; None for the fastest ones.
     cores: tuple[int, ...] | None = None
-    #: A Python for phones that was built elsewhere (`phone_bundle.py`).
+    #: A Python for phones that was built on another machine (`android/python_bundle.py`).
     phone_bundle: Path | None = None
-    #: Google's benchmark program for the phone, used instead of Python and a runtime.
+    #: Google's benchmark program for phones, to be used instead of Python and a runtime.
     benchmark_model: Path | None = None
-    #: Takes lines for people: what somebody has to do, or why it takes a while.
+    #: Receives lines for the user: what to do, or why it takes a while.
     tell: Callable[[str], None] | None = None
-    #: Asks the user a question and gives the answer, which is not shown; None where nobody can be asked.
+    #: Asks the user a question and returns the answer, which is not shown; None without a user.
     ask_password: Callable[[str], str] | None = field(default=None, compare=False, repr=False)

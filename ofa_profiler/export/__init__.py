@@ -1,128 +1,121 @@
 """From ops and networks to the model files that a runtime runs.
 
-    models = export_ops(space.unique_ops([160, 224]))
+    models = export_ops(space.unique_ops([160, 224]), Target("litert"))
     export_network(space, architecture, weights, "net.onnx", metadata={"weights": "trained"})
 
-Models take `input` (batch, channels, height, width; TFLite: batch, height, width, channels), normalised as
-the space's `preprocessing` says. An op's gives `output`, a network's `logits` (batch, classes).
+Models take `input` (batch, channels, height, width; TFLite: batch, height, width, channels), normalised as the space's
+`preprocessing` says. An op's model gives `output`, a network's `logits` (batch, classes).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
+from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 
 from ofa_profiler.base import files
 from ofa_profiler.base.cache_dir import default_cache_dir, identity
-from ofa_profiler.errors import UsageError
-from ofa_profiler.export.base import INPUT_NAME, LOGITS_NAME, OP_OUTPUT_NAME, Exporter, Model
+from ofa_profiler.export.base import LOGITS_NAME, OP_OUTPUT_NAME, Exporter, Model
 from ofa_profiler.export.model_cache import ModelCache
-from ofa_profiler.export.onnx import OnnxExporter
-from ofa_profiler.export.tflite import TfliteExporter
 from ofa_profiler.networks.architecture import Architecture
+from ofa_profiler.networks.blocks import as_graph
+from ofa_profiler.networks.graph import INPUT, Graph
+from ofa_profiler.networks.made_up_weights import repeating_weights
 from ofa_profiler.networks.op import Op
-from ofa_profiler.networks.parameters import Weights, check_weights, layout_of, parameter_shapes, repeating_weights
+from ofa_profiler.networks.parameters import Weights, check_weights
+from ofa_profiler.protocol.target import DEFAULT_TARGET, Target
+from ofa_profiler.runtimes import get_runtime
 from ofa_profiler.spaces import SearchSpace
 
 __all__ = [
-    "INPUT_NAME",
+    "INPUT",
     "LOGITS_NAME",
     "OP_OUTPUT_NAME",
     "Exporter",
     "Model",
     "Weights",
     "count_exported",
-    "default_cache_dir",
     "export_network",
     "export_ops",
-    "exporters",
     "get_exporter",
+    "network_model",
 ]
 
-_EXPORTERS: dict[str, Exporter] = {exporter.runtime: exporter for exporter in (OnnxExporter(), TfliteExporter())}
+
+@lru_cache(maxsize=64)
+def _exporter(runtime: str) -> Exporter:
+    module, _, name = get_runtime(runtime).exporter.partition(":")
+    exporter: Exporter = getattr(import_module(module), name)()
+    return exporter
 
 
-def exporters() -> Mapping[str, Exporter]:
-    """Every exporter by the name of its runtime; `.precisions` says what it can do."""
-    return dict(_EXPORTERS)
-
-
-def get_exporter(runtime: str, precision: str) -> Exporter:
-    """The exporter for `runtime`. Raises `UsageError` with what is supported."""
-    if runtime not in _EXPORTERS:
-        raise UsageError(f"runtime {runtime!r} is not supported; supported are {', '.join(_EXPORTERS)}")
-    exporter = _EXPORTERS[runtime]
-    if precision not in exporter.precisions:
-        supported = ", ".join(exporter.precisions)
-        raise UsageError(f"precision {precision!r} is not supported with {runtime}; supported are {supported}")
+def get_exporter(target: Target) -> Exporter:
+    """The exporter for a target. Raises `UsageError` with what is supported."""
+    exporter = _exporter(target.runtime)
+    exporter.check(target)
     return exporter
 
 
 def export_ops(
     ops: Iterable[Op],
+    target: Target = DEFAULT_TARGET,
     *,
-    batch: int = 1,
-    precision: str = "fp32",
-    runtime: str = "onnxruntime",
     cache_dir: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Model]:
-    """One model per op, in order, from the cache where it is there already (`cache.py` says how it is kept).
+    """One model per op, in order, from the cache where it is there already (`model_cache.py` says how it is kept).
 
-    The weights are made up for timing (`weights.repeating_weights`). The same op gives the same bytes in
-    every process. `progress` is called with the number of models done and to do.
+    The weights are made up for timing (`made_up_weights.repeating_weights`). The same op gives the same bytes in every
+    process. `progress` is called with the number of models done and to do.
     """
-    exporter = get_exporter(runtime, precision)
-    if batch < 1:
-        raise UsageError(f"batch {batch} is not a positive number")
-    cache = ModelCache((cache_dir or default_cache_dir()) / "models")
+    exporter = get_exporter(target)
+    cache = _cache(cache_dir)
     ops = list(ops)
     models = []
     for op in ops:
-        models.append(_export_op(exporter, op, batch, precision, cache))
+        models.append(_export_op(exporter, op, target, cache))
         if progress is not None:
             progress(len(models), len(ops))
     return models
 
 
-def count_exported(
-    ops: Iterable[Op],
-    *,
-    batch: int = 1,
-    precision: str = "fp32",
-    runtime: str = "onnxruntime",
-    cache_dir: Path | None = None,
-) -> int:
+def count_exported(ops: Iterable[Op], target: Target, *, cache_dir: Path | None = None) -> int:
     """How many of these models `export_ops` would find in the cache."""
-    exporter = get_exporter(runtime, precision)
-    cache = ModelCache((cache_dir or default_cache_dir()) / "models")
-    return sum(cache.has(_identity(exporter, op, batch, precision), exporter.suffix) for op in ops)
+    exporter, suffix, cache = get_exporter(target), get_runtime(target.runtime).suffix, _cache(cache_dir)
+    return sum(cache.has(_identity(exporter, op, target), suffix) for op in ops)
 
 
-def _identity(exporter: Exporter, op: Op, batch: int, precision: str) -> str:
+def _cache(folder: Path | None) -> ModelCache:
+    return ModelCache((folder or default_cache_dir()) / "models")
+
+
+def _identity(exporter: Exporter, op: Op, target: Target) -> str:
     return identity(
         {
-            "runtime": exporter.runtime,
+            "runtime": target.runtime,
             "version": exporter.version,
-            "precision": precision,
-            "batch": batch,
-            "op": asdict(op),
+            "precision": target.precision,
+            "batch": target.batch,
+            "op": op.to_json(),
         }
     )
 
 
-def _export_op(exporter: Exporter, op: Op, batch: int, precision: str, cache: ModelCache) -> Model:
-    layout = layout_of(op)
-
+def _export_op(exporter: Exporter, op: Op, target: Target, cache: ModelCache) -> Model:
     def build() -> bytes:
-        weights = repeating_weights(op)
         return exporter.build(
-            layout, weights, batch=batch, precision=precision, output_name=OP_OUTPUT_NAME, metadata={"op": op.key}
+            op.graph, repeating_weights(op), target, outputs=_output_names(op.graph), metadata={"op": op.key}
         )
 
-    path, sha256 = cache.get(_identity(exporter, op, batch, precision), exporter.suffix, build)
-    return Model(op.key, path, sha256, exporter.input_shape(layout, batch))
+    path, sha256 = cache.get(_identity(exporter, op, target), get_runtime(target.runtime).suffix, build)
+    return Model(op.key, path, sha256, exporter.inputs(op.graph, target.batch))
+
+
+def _output_names(graph: Graph) -> list[str]:
+    if len(graph.outputs) == 1:
+        return [OP_OUTPUT_NAME]
+    return [f"{OP_OUTPUT_NAME}{i}" for i in range(len(graph.outputs))]
 
 
 def export_network(
@@ -130,21 +123,31 @@ def export_network(
     architecture: Architecture,
     weights: Weights,
     path: str | Path,
+    target: Target = DEFAULT_TARGET,
     *,
-    batch: int = 1,
     metadata: Mapping[str, str],
-    precision: str = "fp32",
-    runtime: str = "onnxruntime",
 ) -> Path:
     """Write the network of `architecture` with these weights to `path`, whole or not at all.
 
-    `metadata` goes into the model as it is, sorted by name: what the user of the file must know (the
-    architecture, whether the weights are trained, preprocessing, labels). Raises `UsageError` for weights
-    of another network and when the file cannot be written.
+    `metadata` goes into the model as it is, sorted by name: what the user of the file must know (the architecture,
+    whether the weights are trained, preprocessing, labels). Raises `UsageError` for weights of another network and
+    when the file cannot be written.
     """
-    exporter = get_exporter(runtime, precision)
-    layout = space.layout(architecture)
-    check_weights(parameter_shapes(layout), weights)
-    data = exporter.build(layout, weights, batch=batch, precision=precision, output_name=LOGITS_NAME, metadata=metadata)
+    exporter = get_exporter(target)
+    graph = as_graph(space.layout(architecture))
+    check_weights(graph.parameter_shapes, weights)
+    data = exporter.build(graph, weights, target, outputs=[LOGITS_NAME], metadata=metadata)
     files.write_bytes(path, data)
     return Path(path)
+
+
+def network_model(
+    space: SearchSpace,
+    architecture: Architecture,
+    key: str,
+    path: Path,
+    target: Target = DEFAULT_TARGET,
+) -> Model:
+    """The model that `export_network` has written to `path`, to be measured under the name `key`."""
+    graph = as_graph(space.layout(architecture))
+    return Model.from_file(key, path, get_exporter(target).inputs(graph, target.batch))

@@ -4,65 +4,77 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ofa_profiler.networks.op import Shape
-from ofa_profiler.networks.parameters import Layout, Weights
+from ofa_profiler.errors import UsageError
+from ofa_profiler.networks.graph import Graph
+from ofa_profiler.networks.parameters import Weights
+from ofa_profiler.networks.tensors import Shape, TensorSpec
+from ofa_profiler.protocol.target import Target
 
-#: Names of the input of every model, and of the output of an op's and of a network's.
-INPUT_NAME = "input"
+#: Names of the output of an op's model and of a network's.
 OP_OUTPUT_NAME = "output"
 LOGITS_NAME = "logits"
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model file, ready to be run: `key` is an op's key or a network's name, `input_shape` includes the batch."""
+    """A model file, ready to be run.
+
+    `key` is an op's key or a network's name. `inputs` are those of the file: their shapes include the batch and have
+    the runtime's order of axes.
+    """
 
     key: str
     path: Path
     sha256: str
-    input_shape: Shape
+    inputs: tuple[TensorSpec, ...]
 
     @staticmethod
-    def from_file(key: str, path: Path, input_shape: Shape) -> Model:
+    def from_file(key: str, path: Path, inputs: Sequence[TensorSpec]) -> Model:
         """The model in an existing file."""
-        return Model(key, path, hashlib.sha256(path.read_bytes()).hexdigest(), input_shape)
+        return Model(key, path, hashlib.sha256(path.read_bytes()).hexdigest(), tuple(inputs))
 
 
 class Exporter(ABC):
-    """Builds models for one runtime. One layer that it does not know makes it refuse the whole model."""
+    """Builds models in one file format. One layer that it does not know makes it refuse the whole model."""
 
-    #: The name of the runtime, as in `--runtime`.
-    runtime: str
+    #: For messages.
+    format: str
     precisions: tuple[str, ...]
-    suffix: str
     #: To be raised whenever the same op would give other bytes: cached models are then built anew.
     version: int
 
     @abstractmethod
     def build(
         self,
-        layout: Layout,
+        graph: Graph,
         weights: Weights,
+        target: Target,
         *,
-        batch: int,
-        precision: str,
-        output_name: str,
+        outputs: Sequence[str],
         metadata: Mapping[str, str],
     ) -> bytes:
-        """The model of a network, or of an op as a network of one slot; the same bytes for the same arguments.
+        """The model of a network, or of one op; the same bytes for the same arguments. `outputs` names its outputs.
 
-        The weights have been checked against the layout. Raises `UsageError` for what the runtime cannot do.
+        The weights have been checked against the graph. Raises `UsageError` for what the format cannot hold.
         """
 
-    def input_shape(self, layout: Layout, batch: int) -> Shape:
-        """The shape of the model's input, in the order of the runtime (here: batch, channels, height, width)."""
-        return nchw(layout[0][1].input_shape, batch)
+    def check(self, target: Target) -> None:
+        """Raise `UsageError` for a precision that this exporter cannot write."""
+        if target.precision not in self.precisions:
+            supported = ", ".join(self.precisions)
+            raise UsageError(
+                f"precision {target.precision!r} is not supported with {target.runtime}; supported are {supported}"
+            )
+
+    def inputs(self, graph: Graph, batch: int) -> tuple[TensorSpec, ...]:
+        """The inputs of the model file, in the order of axes of the runtime (here: batch, channels, height, width)."""
+        return tuple(tensor._replace(shape=nchw(tensor.shape, batch)) for tensor in graph.inputs)
 
 
 def nchw(shape: Shape, batch: int) -> Shape:
-    """(height, width, channels) -> (batch, channels, height, width); (features,) -> (batch, features)."""
-    return (batch, shape[-1], *shape[:-1])
+    """With the batch, and with the channels of a map in front: (H, W, C) -> (N, C, H, W), (T, C) -> (N, T, C)."""
+    return (batch, shape[-1], *shape[:-1]) if len(shape) == 3 else (batch, *shape)

@@ -11,27 +11,35 @@ from typing import Any
 
 import numpy as np
 
-from ofa_profiler.networks.op import Shape
 from ofa_profiler.networks.parameters import Array
+from ofa_profiler.networks.tensors import Shape
 
-#: Operator -> the table of its options.
+#: Operator -> the table of its options; those that are not here have none.
 _OPTIONS = {
     "ADD": "AddOptions",
     "AVERAGE_POOL_2D": "Pool2DOptions",
+    "BATCH_MATMUL": "BatchMatMulOptions",
     "CONV_2D": "Conv2DOptions",
     "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
     "FULLY_CONNECTED": "FullyConnectedOptions",
+    "GELU": "GeluOptions",
     "HARD_SWISH": "HardSwishOptions",
     "MAX_POOL_2D": "Pool2DOptions",
     "MEAN": "ReducerOptions",
     "MIRROR_PAD": "MirrorPadOptions",
     "MUL": "MulOptions",
     "PAD": "PadOptions",
+    "RESHAPE": "ReshapeOptions",
+    "SOFTMAX": "SoftmaxOptions",
+    "SUB": "SubOptions",
+    "TRANSPOSE": "TransposeOptions",
 }
 #: The schema's own, of every file since 2017.
 _SCHEMA_VERSION, _FILE_IDENTIFIER = 3, b"TFL3"
 #: Kernels read weights in vectors of 16 bytes, right from the file.
 _ALIGNMENT = 16
+#: Operators from this code on stand in a second field, and in the first one this code in their place.
+_PLACEHOLDER = 127
 _TYPES = {"float32": "FLOAT32", "int32": "INT32"}
 
 
@@ -143,15 +151,15 @@ class _File:
     def operator_code(self, name: str) -> int:
         code = getattr(self.schema.BuiltinOperator, name)
         # Old runtimes read the first, new ones the larger of both.
-        return self.table("OperatorCode", DeprecatedBuiltinCode=code, BuiltinCode=code, Version=1)
+        return self.table("OperatorCode", DeprecatedBuiltinCode=min(code, _PLACEHOLDER), BuiltinCode=code, Version=1)
 
     def operator(self, node: Node, code: int, number: Mapping[str, int]) -> int:
-        kind = _OPTIONS[node.operator]
-        return self.table(
-            "Operator",
-            OpcodeIndex=code,
-            Inputs=self.integers([number[name] for name in node.inputs]),
-            Outputs=self.integers([number[node.output]]),
-            BuiltinOptionsType=getattr(self.schema.BuiltinOptions, kind),
-            BuiltinOptions=self.table(kind, **node.options),
-        )
+        fields = {
+            "OpcodeIndex": code,
+            "Inputs": self.integers([number[name] for name in node.inputs]),
+            "Outputs": self.integers([number[node.output]]),
+        }
+        if kind := _OPTIONS.get(node.operator):
+            fields["BuiltinOptionsType"] = getattr(self.schema.BuiltinOptions, kind)
+            fields["BuiltinOptions"] = self.table(kind, **node.options)
+        return self.table("Operator", **fields)

@@ -1,4 +1,4 @@
-"""How a table is called that was given no name."""
+"""The name of a table: a default from its contents, and a check of one that the user gives."""
 
 from __future__ import annotations
 
@@ -6,32 +6,34 @@ import re
 import unicodedata
 
 from ofa_profiler.errors import UsageError
-from ofa_profiler.protocol.replay import Record
+from ofa_profiler.protocol.records import Device, Run
 from ofa_profiler.protocol.settings import Settings
 
 
 def slug(text: str) -> str:
-    """A safe file name that people recognise: `'Intel(R) Core(TM) i5'` -> `'intel-core-i5'`."""
+    """A safe and readable file name: `'Intel(R) Core(TM) i5'` -> `'intel-core-i5'`."""
     plain = unicodedata.normalize("NFKD", re.sub(r"\((r|tm|c)\)", " ", text, flags=re.IGNORECASE))
     return re.sub(r"[^a-z0-9.]+", "-", plain.encode("ascii", "ignore").decode().lower()).strip("-.")[:60].strip("-.")
 
 
-def default_name(device: Record, run: Record) -> str:
-    """Device and space, then of the settings what is not the default: `raspberry-pi-5-cifar-mbv3-t4`."""
-    settings, default = Settings.from_json(run["settings"]), Settings()
-    parts = [str(device.get("model") or device.get("soc") or "device"), *map(str, run["about"].get("spaces") or [])]
+def default_name(device: Device, run: Run) -> str:
+    """Device and space, then the settings that are not the default: `raspberry-pi-5-cifar-mbv3-t4`."""
+    settings, default = run.settings, Settings()
+    parts = [device.model or device.soc or "device", *run.spaces]
     parts += [
-        value for value in (settings.runtime, settings.precision) if value not in (default.runtime, default.precision)
+        value
+        for value in (settings.target.runtime, settings.target.precision)
+        if value not in (default.target.runtime, default.target.precision)
     ]
     if settings.provider not in (None, "CPUExecutionProvider"):
         parts.append(str(settings.provider).removesuffix("ExecutionProvider"))
     parts += [f"t{settings.threads}"] * (settings.threads != default.threads)
-    parts += [f"b{settings.batch}"] * (settings.batch != default.batch)
+    parts += [f"b{settings.target.batch}"] * (settings.target.batch != default.target.batch)
     return "-".join(filter(None, map(slug, parts))) or "device"
 
 
 def check_name(name: str) -> str:
-    """`name` if it is fit for `NAME.csv`, which must lie in `--out`. Raises `UsageError`."""
+    """`name`, if `NAME.csv` is a file directly in `--out`. Raises `UsageError`."""
     if not re.fullmatch(r"[\w][\w.+ -]{0,199}", name):
         raise UsageError(f"--name {name!r} is not a plain file name (letters, digits, . _ - + and spaces inside)")
     return name

@@ -1,38 +1,54 @@
-"""Ops and networks as plain torch modules, built from the same layers that are profiled and exported.
+"""Ops and networks as torch modules.
 
-Parameter names are those of `weights.py`, so a state_dict is what the exporters take.
+The names of their parameters are those of `parameters.py`, so a state_dict is what the exporters take.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ofa_profiler.errors import UsageError
-from ofa_profiler.networks.op import AvgPool, Conv, GlobalPool, Layer, Linear, MaxPool, Op, SqueezeExcite
-from ofa_profiler.networks.parameters import COUNTER_SUFFIX, Array, Layout, Weights, check_weights
+from ofa_profiler.networks.blocks import Layout
+from ofa_profiler.networks.graph import Graph, Node
+from ofa_profiler.networks.layers import (
+    Add,
+    AvgPool,
+    Conv,
+    Gelu,
+    GlobalPool,
+    Layer,
+    LayerNorm,
+    LayerTable,
+    Linear,
+    MaxPool,
+    SelfAttention,
+    SqueezeExcite,
+)
+from ofa_profiler.networks.layers.activations import get_activation
+from ofa_profiler.networks.op import Op
+from ofa_profiler.networks.parameters import COUNTER_SUFFIX, Array, Weights, check_weights
 
-#: The module of each activation that a layer may name. ReLU in place: nothing else reads what comes before it.
-ACTIVATIONS: dict[str | None, Callable[[], nn.Module]] = {
-    None: nn.Identity,
-    "": nn.Identity,
-    "relu": partial(nn.ReLU, inplace=True),
-    "relu6": nn.ReLU6,
-    "h_swish": nn.Hardswish,
-}
+#: Layer type -> the module of a layer. Maps are (N, C, H, W), sequences (N, length, C).
+TORCH_LAYERS: LayerTable[Callable[[Any], nn.Module]] = LayerTable("torch")
 
 
+def activation_module(name: str) -> nn.Module:
+    """The module of an activation. ReLU works in place: nothing else reads what comes before it."""
+    kind = getattr(nn, get_activation(name).torch)
+    module: nn.Module = kind(inplace=True) if kind is nn.ReLU else kind()
+    return module
+
+
+@TORCH_LAYERS.register(Conv)
 class ConvModule(nn.Sequential):
     """A `Conv` layer: (N, in, H, W) -> (N, out, ceil(H / stride), ceil(W / stride))."""
 
     def __init__(self, layer: Conv) -> None:
-        if layer.activation not in ACTIVATIONS:
-            raise UsageError(f"no torch module for the activation {layer.activation!r}")
         conv = nn.Conv2d(
             layer.in_channels,
             layer.out_channels,
@@ -44,7 +60,7 @@ class ConvModule(nn.Sequential):
         )
         # Momentum is torch's own default, and that of the published networks.
         norm = nn.BatchNorm2d(layer.out_channels, eps=layer.epsilon) if layer.batch_norm else nn.Identity()
-        super().__init__(OrderedDict(conv=conv, bn=norm, activation=ACTIVATIONS[layer.activation]()))
+        super().__init__(OrderedDict(conv=conv, bn=norm, activation=activation_module(layer.activation)))
 
 
 def spatial_mean(x: Tensor) -> Tensor:
@@ -57,6 +73,7 @@ def spatial_mean(x: Tensor) -> Tensor:
     return (x.sum(3, keepdim=True) / width).sum(2, keepdim=True) / height
 
 
+@TORCH_LAYERS.register(SqueezeExcite)
 class SqueezeExciteModule(nn.Module):
     """A `SqueezeExcite` layer: (N, C, H, W) -> the same."""
 
@@ -69,62 +86,114 @@ class SqueezeExciteModule(nn.Module):
         return x * nn.functional.hardsigmoid(self.expand(nn.functional.relu(self.reduce(spatial_mean(x)))))
 
 
+@TORCH_LAYERS.register(MaxPool)
+def _max_pool(_layer: MaxPool) -> nn.Module:
+    return nn.MaxPool2d(3, stride=2, padding=1)
+
+
+@TORCH_LAYERS.register(AvgPool)
+def _avg_pool(_layer: AvgPool) -> nn.Module:
+    return nn.AvgPool2d(2, ceil_mode=True)
+
+
+@TORCH_LAYERS.register(GlobalPool)
 class GlobalPoolModule(nn.Module):
     """A `GlobalPool` layer: (N, C, H, W) -> (N, C, 1, 1)."""
+
+    def __init__(self, _layer: GlobalPool) -> None:
+        super().__init__()
 
     def forward(self, x: Tensor) -> Tensor:
         return spatial_mean(x)
 
 
+@TORCH_LAYERS.register(Linear)
 class LinearModule(nn.Linear):
     """A `Linear` layer: (N, in, 1, 1) -> (N, out)."""
+
+    def __init__(self, layer: Linear) -> None:
+        super().__init__(layer.in_features, layer.out_features)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name in nn.Linear
         return super().forward(input.flatten(1))
 
 
+@TORCH_LAYERS.register(Add)
+class AddModule(nn.Module):
+    """An `Add` layer: two tensors of the same shape -> the same."""
+
+    def __init__(self, layer: Add) -> None:
+        super().__init__()
+        self.activation = activation_module(layer.activation)
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        y: Tensor = self.activation(first + second)
+        return y
+
+
+@TORCH_LAYERS.register(LayerNorm)
+def _layer_norm(layer: LayerNorm) -> nn.Module:
+    return nn.LayerNorm(layer.channels, eps=layer.epsilon)
+
+
+@TORCH_LAYERS.register(Gelu)
+def _gelu(_layer: Gelu) -> nn.Module:
+    return nn.GELU()
+
+
+@TORCH_LAYERS.register(SelfAttention)
+class SelfAttentionModule(nn.Module):
+    """A `SelfAttention` layer: (N, length, C) -> the same."""
+
+    def __init__(self, layer: SelfAttention) -> None:
+        super().__init__()
+        self.heads = layer.heads
+        self.qkv = nn.Linear(layer.channels, 3 * layer.channels)
+        self.out = nn.Linear(layer.channels, layer.channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, channels = x.shape
+        parts = self.qkv(x).reshape(batch, length, 3, self.heads, channels // self.heads)
+        queries, keys, values = parts.permute(2, 0, 3, 1, 4)  # each (N, heads, length, channels / heads)
+        attended = nn.functional.scaled_dot_product_attention(queries, keys, values)
+        y: Tensor = self.out(attended.transpose(1, 2).reshape(batch, length, channels))
+        return y
+
+
 def layer_module(layer: Layer) -> nn.Module:
     """The torch module of one layer."""
-    match layer:
-        case Conv():
-            return ConvModule(layer)
-        case SqueezeExcite():
-            return SqueezeExciteModule(layer)
-        case MaxPool():
-            return nn.MaxPool2d(3, stride=2, padding=1)
-        case AvgPool():
-            return nn.AvgPool2d(2, ceil_mode=True)
-        case GlobalPool():
-            return GlobalPoolModule()
-        case Linear():
-            return LinearModule(layer.in_features, layer.out_features)
-    raise TypeError(f"no torch module for the layer {layer!r}")
+    return TORCH_LAYERS[type(layer)](layer)
 
 
-def run_op(op: Op, x: Tensor, run_layer: Callable[[Layer, Tensor], Tensor]) -> Tensor:
-    """Run an op on (N, C, H, W): how its layers are put together. `run_layer` runs one of them."""
-    y = x
-    for layer in op.layers:
-        y = run_layer(layer, y)
-    if op.shortcut is not None:
-        for layer in op.shortcut:
-            x = run_layer(layer, x)
-        y = x + y
-    result: Tensor = ACTIVATIONS[op.final_activation]()(y)
-    return result
+def run_graph(graph: Graph, x: Tensor, run_node: Callable[..., Tensor]) -> Tensor:
+    """The output of a graph with one input and one output; `run_node(node, *tensors)` runs a node."""
+    (output,) = graph.run({graph.inputs[0].name: x}, run_node)
+    return output
 
 
-class OpModule(nn.Module):
+class GraphModule(nn.Module):
+    """A graph with one input and one output, one child per node."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__()
+        self._graph = graph
+        for node in graph.nodes:
+            self.add_module(node.name, layer_module(node.layer))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return run_graph(self._graph, x, self._run_node)
+
+    def _run_node(self, node: Node, *tensors: Tensor) -> Tensor:
+        y: Tensor = self._modules[node.name](*tensors)  # type: ignore[misc]
+        return y
+
+
+class OpModule(GraphModule):
     """One op: (N, C, H, W) of `op.input_shape` -> the same of `op.output_shape`."""
 
     def __init__(self, op: Op) -> None:
-        super().__init__()
+        super().__init__(op.graph)
         self.op = op
-        for layer in op.all_layers:
-            self.add_module(layer.name, layer_module(layer))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return run_op(self.op, x, lambda layer, y: self._modules[layer.name](y))  # type: ignore[misc]
 
 
 class StaticNetwork(nn.Sequential):

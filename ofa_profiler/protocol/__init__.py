@@ -1,1 +1,1 @@
-"""What host and agent say to each other: settings, kits, records and the journal that they make up."""
+"""What host and agent exchange: settings, kits, records, and the journal that the records make up."""

@@ -1,7 +1,7 @@
-"""The journal: JSON lines, appended and synced as they come, from which everything else is derived.
+"""The journal: JSON lines, appended and synced one by one, from which everything else is derived.
 
-The first line says what was asked for; what the lines mean is in `log.py`. A last line torn by a kill or
-a full disk is dropped; anything else that is wrong is an error with file and row.
+The first line describes the request (`Run`); `replay.py` gives the lines their meaning. A last line that a kill or a
+full disk cut off is dropped. Anything else that is wrong is an error with file and row.
 """
 
 from __future__ import annotations
@@ -14,68 +14,61 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from ofa_profiler.base.files import try_lock
+from ofa_profiler.base.locks import try_lock
 from ofa_profiler.errors import InputFileError, UsageError
-from ofa_profiler.protocol.replay import Log, Record, first_difference, parse_record
-from ofa_profiler.protocol.settings import Settings
+from ofa_profiler.protocol.identity import request_difference
+from ofa_profiler.protocol.lines import parse_line
+from ofa_profiler.protocol.records import Kept, Record, Run, read_record
+from ofa_profiler.protocol.replay import Replay
 
 
-def request_difference(one: Record, other: Record) -> str:
-    """In what two `run` records ask for different things; empty if they do not.
-
-    The time limit does not count: with a longer one, a run that was cut short goes on.
-    """
-    every = [Settings.from_json(run["settings"]).to_json() for run in (one, other)]
-    settings = [{k: v for k, v in run.items() if k != "time_limit_s"} for run in every]
-    if difference := first_difference(*settings):
-        return difference
-    about = [{k: v for k, v in run["about"].items() if k != "tool_version"} for run in (one, other)]
-    if difference := first_difference(*about):
-        return difference
-    return "other models" if one["models"] != other["models"] else ""
-
-
-def read_journal(path: Path) -> tuple[Log, bytes]:
-    """A journal and its whole lines, as they are. Raises `InputFileError` with the row that is wrong."""
+def read_journal(path: Path) -> tuple[Replay, bytes]:
+    """A journal, and its whole lines as they are. Raises `InputFileError` with the row that is wrong."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise InputFileError(path, error.strerror or str(error)) from error
     data = data[: data.rfind(b"\n") + 1]
-    log = Log()
+    replay: Replay | None = None
     for row, line in enumerate(data.splitlines(keepends=True), start=1):
         try:
-            log.add(parse_record(line))
+            record = read_record(parse_line(line))
+            if replay is not None:
+                replay.add(record)
+            elif isinstance(record, Run):
+                replay = Replay(record)
+            else:
+                raise ValueError("the first line must be of type 'run'")
         except ValueError as error:  # noqa: PERF203 (the row is part of the message)
             raise InputFileError(path, f"not a line of a journal: {error}", row=row) from None
-    if not log.run:
+    if replay is None:
         raise InputFileError(path, "holds no results")
-    return log, data
+    return replay, data
 
 
 class Journal:
-    """A journal that is being written; with the path None it is kept in memory only.
+    """A journal that is being written; with the path None it is in memory only.
 
     An existing file is continued if it answers the same request, and refused (`UsageError`) if not;
-    `fresh` forgets it.
+    `fresh` discards it.
     """
 
-    def __init__(self, path: Path | None, run: Record, *, fresh: bool = False) -> None:
+    def __init__(self, path: Path | None, run: Run, *, fresh: bool = False) -> None:
         self.path = path
-        self.log = Log()
+        self.replay = Replay(run)
         self._file: BinaryIO | None = None
         self._lines: list[bytes] = []
         if path is not None:
             self._open(path, run, fresh)
-        if not self.log.run:
-            self.append(run)
+        if not self._lines:
+            self._write(run)
 
-    def _open(self, path: Path, run: Record, fresh: bool) -> None:
+    def _open(self, path: Path, run: Run, fresh: bool) -> None:
         self._file = file = _open_locked(path)
         try:
             if not fresh and b"\n" in path.read_bytes():
-                self.log, data = read_journal(path)
-                if difference := request_difference(self.log.run, run):
+                self.replay, data = read_journal(path)
+                if difference := request_difference(self.replay.run, run):
                     raise UsageError(
                         f"{path} was measured with other settings ({difference}); use another --name, or --fresh"
                     )
@@ -91,10 +84,13 @@ class Journal:
         return self._lines
 
     def append(self, record: Record) -> None:
-        """Check a record and keep it, down to the disk. Raises `ValueError` for a wrong one."""
-        if not self.log.add(record):
-            return
-        line = json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        """Take a record in and sync it to the disk, if it is `Kept`. Raises `ValueError` for one that does not fit."""
+        self.replay.add(record)
+        if isinstance(record, Kept):
+            self._write(record)
+
+    def _write(self, record: Kept) -> None:
+        line = json.dumps(record.to_json(), separators=(",", ":"), allow_nan=False).encode() + b"\n"
         self._lines.append(line)
         if self._file is None:
             return
@@ -113,20 +109,20 @@ class Journal:
     ) -> None:
         if self._file is None or self.path is None:
             return
-        # No measurement was begun, so there is none to continue. It goes before its lock does, or what goes is
-        # that of a run which has just taken the lock; Windows cannot do this, and the other run keeps it open there.
-        goes = error is not None and not self.log.devices
-        if goes and sys.platform != "win32":
+        # Nothing was measured, so nothing can be continued: the file is removed, before its lock is released. Later,
+        # it could be the file of another run. Windows cannot remove an open file; there the other run keeps it open.
+        is_void = error is not None and not self.replay.devices
+        if is_void and sys.platform != "win32":
             self.path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # every line was synced, or its failure told, when it was written
+        with contextlib.suppress(OSError):  # every line was synced, or its failure reported, when it was written
             self._file.close()
-        if goes and sys.platform == "win32":
+        if is_void and sys.platform == "win32":
             with contextlib.suppress(OSError):
                 self.path.unlink(missing_ok=True)
 
 
 def _open_locked(path: Path) -> BinaryIO:
-    """The file at `path`, made if need be, and ours alone: two runs must not write one journal."""
+    """The file at `path`, created if missing and locked: two runs must not write one journal."""
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -136,7 +132,7 @@ def _open_locked(path: Path) -> BinaryIO:
         try:
             if not try_lock(file.fileno()):
                 raise UsageError(f"{path} is being written by another ofa-profile; wait for it or use another --name")
-            # Its last holder may have removed it since we opened it; what is written there is lost.
+            # Its last holder may have removed it since it was opened; what is written to that file is lost.
             with contextlib.suppress(OSError):
                 if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                     return file

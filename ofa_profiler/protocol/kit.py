@@ -1,11 +1,12 @@
-"""The kit: a folder with all that a device needs to measure, and nothing of this package.
+"""The kit: a folder with everything that a device needs to measure. Nothing in it needs this package.
 
-manifest.json    what to measure and how: settings, and for every model its file, SHA-256 and input
+manifest.json    what to measure and how: settings, the description of every op, each model's file, SHA-256 and input
 models/          the models, named by their hashes
-wheels/          the runtime for a board that lacks it, if that was asked for; the agent unpacks it beside
-agent.py         `python3 agent.py --kit .` measures; needs Python 3.7 and the runtime
+wheels/          the runtime for a board that lacks it, if requested; the agent unpacks it beside this folder
+agent.py         `python3 agent.py --kit .` measures; it needs Python 3.7 and the runtime
+ofa_agent/       the code of the agent
 results.jsonl    what the agent has measured so far; `ofa-profile --import` makes a table of it
-README.md        these lines for whoever finds the folder on a board
+README.md        instructions for whoever finds the folder on a board
 """
 
 from __future__ import annotations
@@ -24,8 +25,11 @@ import device_agents
 from ofa_profiler.base.files import write_bytes, write_text
 from ofa_profiler.base.version import __version__
 from ofa_profiler.errors import UsageError
-from ofa_profiler.protocol.replay import FORMAT, Record
+from ofa_profiler.networks.op import Op
+from ofa_profiler.networks.tensors import TensorSpec
+from ofa_profiler.protocol.records import FORMAT, Run
 from ofa_profiler.protocol.settings import Settings
+from ofa_profiler.runtimes import runtimes
 
 AGENT_FILE = "agent.py"
 RESULTS_FILE = "results.jsonl"
@@ -37,19 +41,15 @@ It needs {needs}, and no connection to anything.
 
     python3 agent.py --kit .
 
-measures the {count} models of this folder and writes `results.jsonl`. Interrupted, start it again and it
-goes on. Close other programs first. Then copy `results.jsonl` to where ofa-profiler is installed:
+measures the {count} models of this folder and writes `results.jsonl`. Close other programs before. If it
+is interrupted, start it again: it resumes. Then copy `results.jsonl` to a computer with ofa-profiler:
 
     ofa-profile --import results.jsonl --out latency_tables
 """
 
 
-#: How the package of a runtime is called, where that is another name.
-_PACKAGES = {"litert": "ai-edge-litert"}
-
-
 class ModelFile(Protocol):
-    """What a kit needs to know of a model; `ofa_profiler.export.Model` is one."""
+    """What a kit needs to know about a model; `ofa_profiler.export.Model` is one."""
 
     @property
     def key(self) -> str: ...
@@ -58,25 +58,46 @@ class ModelFile(Protocol):
     @property
     def sha256(self) -> str: ...
     @property
-    def input_shape(self) -> tuple[int, ...]: ...
+    def inputs(self) -> tuple[TensorSpec, ...]: ...
 
 
 def agent_source() -> Path:
-    """The agent script in this package."""
+    """The script that starts the agent. The folder `ofa_agent` beside it has its code."""
     return Path(device_agents.__path__[0]) / AGENT_FILE
 
 
-def run_record(models: Iterable[ModelFile], settings: Settings, about: Mapping[str, Any]) -> Record:
-    """The first line of a journal: what is asked for. `about` is kept as it is (spaces, resolutions)."""
-    return {
+def agent_files() -> dict[str, bytes]:
+    """Everything that the agent consists of, by its path in the folder of the agent.
+
+    A runtime of another package is one more file among those of ours. Raises `UsageError` if it cannot be read.
+    """
+    script = agent_source()
+    code = sorted((script.parent / "ofa_agent").rglob("*.py"))
+    files = {path.relative_to(script.parent).as_posix(): path for path in [script, *code]}
+    files |= {f"ofa_agent/runtimes/{name}.py": runtime.worker for name, runtime in runtimes().items()}
+    try:
+        return {name: path.read_bytes() for name, path in files.items()}
+    except OSError as error:
+        raise UsageError(f"cannot read a file of the agent: {error}") from error
+
+
+def run_record(
+    models: Iterable[ModelFile],
+    settings: Settings,
+    about: Mapping[str, Any],
+    ops: Iterable[Op] | None = None,
+) -> Run:
+    """The first line of a new journal. `about` is kept as it is; `ops` are those of the models, in the same order."""
+    run = {
         "type": "run",
         "format": FORMAT,
-        # To the microsecond: on a device, what was asked for and when names the folder of its results.
+        # In microseconds: on a device, the folder of the results is named by the request and its time.
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds"),
         "settings": settings.to_json(),
         "about": {"tool_version": __version__, **about},
         "models": {model.key: model.sha256 for model in models},
     }
+    return Run.from_json(run if ops is None else {**run, "ops": [op.to_json() for op in ops]})
 
 
 @dataclass(frozen=True)
@@ -90,24 +111,32 @@ class KitWheels:
 def write_kit(
     folder: Path,
     models: Iterable[ModelFile],
-    run: Record,
+    run: Run,
     results: bytes = b"",
     wheels: KitWheels | None = None,
 ) -> None:
-    """Fill `folder` for the request `run`; `results` are lines that the agent goes on from.
+    """Fill `folder` for the request `run`. `results` are the lines of a journal that the agent continues.
 
-    The manifest comes last, so a folder that has one is whole. Raises `UsageError` if it cannot be written.
+    The manifest is written last, so a folder with a manifest is complete. Raises `UsageError` if it cannot be written.
     """
     entries = []
     for model in models:
         name = f"{model.sha256}{model.path.suffix}"
-        entries.append({"key": model.key, "file": name, "sha256": model.sha256, "input_shape": list(model.input_shape)})
+        entries.append(
+            {
+                "key": model.key,
+                "file": name,
+                "sha256": model.sha256,
+                "inputs": [tensor.to_json() for tensor in model.inputs],
+            }
+        )
         _place(model.path, folder / "models" / name)
-    write_bytes(folder / AGENT_FILE, agent_source().read_bytes())
+    for name, content in agent_files().items():
+        write_bytes(folder / name, content)
     write_text(folder / "README.md", _README.format(needs=_needs(run, wheels), count=len(entries)))
     if results:
         write_bytes(folder / RESULTS_FILE, results)
-    manifest = {name: run[name] for name in ("format", "created", "settings", "about")}
+    manifest = {name: value for name, value in run.to_json().items() if name not in ("type", "models")}
     if wheels is not None:
         for path in wheels.paths:
             _place(path, folder / "wheels" / path.name)
@@ -116,16 +145,17 @@ def write_kit(
     write_text(folder / "manifest.json", json.dumps({**manifest, "models": entries}, indent=1) + "\n")
 
 
-def _needs(run: Record, wheels: KitWheels | None) -> str:
+def _needs(run: Run, wheels: KitWheels | None) -> str:
     if wheels is not None:
         machine, _, python = wheels.tag.rpartition("-cp")
         return f"Python {python[0]}.{python[1:]} on {machine} (the runtime is in `wheels/`)"
-    runtime = run["settings"]["runtime"]
-    return f"Python 3.7 or newer and the package `{_PACKAGES.get(runtime, runtime)}`"
+    name = run.settings.target.runtime
+    runtime = runtimes().get(name)
+    return f"Python 3.7 or newer and the package `{runtime.packages[0][0] if runtime else name}`"
 
 
 def _place(source: Path, target: Path) -> None:
-    """A hard link costs nothing; a copy where the file system cannot link."""
+    """As a hard link, which costs nothing, or as a copy if the file system has no links."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists():

@@ -1,4 +1,4 @@
-"""What was seen of one model: every sample, and what is computed from them."""
+"""The samples of one model, and the statistics computed from them."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Measurement:
-    """All samples of one model. `rounds_ms` holds the samples of each visit, in ms, first round first.
+    """All samples of one model. `rounds_ms` holds the samples of each visit, in ms, the first round first.
 
-    `status` is `ok` or `failed`; a failed one has no samples and an `error`. The statistics are those
-    of all samples together; they must not be asked of a failed measurement.
+    `status` is `ok` or `failed`. A failed measurement has an `error`, no samples and no statistics. The statistics
+    are those of all samples together.
     """
 
     key: str
     rounds_ms: tuple[tuple[float, ...], ...]
     status: str = "ok"
     error: str | None = None
-    #: Half of the 95% confidence interval of the median, as a fraction of it (the agent says how).
+    #: Half of the 95% confidence interval of the median, as a fraction of it, as the agent computes it.
     half_width: float | None = None
 
     @property
     def ok(self) -> bool:
-        """Whether there are times."""
+        """Whether there are samples."""
         return self.status == "ok"
 
     @cached_property

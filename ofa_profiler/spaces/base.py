@@ -1,12 +1,12 @@
 """What a search space is: genes, slots, and everything that follows from these two.
 
-A **gene** is one open choice (a kernel size, a depth, the resolution). A **slot** is one place in the
-network; it depends on a few genes only and yields an op, or none when the block is not active.
-Whatever is a sum over ops (latency, MACs, parameters) is therefore a sum of small tables, one per
-slot, which `costs.py` evaluates for thousands of architectures at once and minimises exactly.
+A **gene** is one open choice (a kernel size, a depth, the resolution). A **slot** is one place in the network; it
+depends on a few genes only and yields an op, or none when the block is not active. Whatever is a sum over ops
+(latency, MACs, parameters) is therefore a sum of small tables, one per slot, which `costs.py` evaluates for thousands
+of architectures at once and minimises exactly.
 
-A **genome** is a row of gene indices. Genes that say nothing (of a block that is not active) are 0 in
-a canonical genome, so equal architectures have equal genomes.
+A **genome** is a row of gene indices. Genes without effect (of a block that is not active) are 0 in a canonical
+genome, so equal architectures have equal genomes. `codec.py` turns architectures into genomes and back.
 """
 
 from __future__ import annotations
@@ -24,18 +24,8 @@ from numpy.typing import NDArray
 from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.networks.op import Op
-
-Genomes = NDArray[np.int8]
-
-
-@dataclass(frozen=True)
-class Gene:
-    """One choice. It matters only while gene `switch` has at least the index `switch_from`."""
-
-    name: str
-    choices: tuple[float, ...]
-    switch: int | None = None
-    switch_from: int = 0
+from ofa_profiler.spaces.codec import Codec
+from ofa_profiler.spaces.genes import RESOLUTION, Gene, Genomes
 
 
 @dataclass(frozen=True)
@@ -47,36 +37,9 @@ class Slot:
     build: Callable[..., Op | None]
 
 
-def indices_of(*choices: Sequence[float]) -> dict[tuple[float, ...], bytes]:
-    """For genes with these choices: their values -> their indices, a byte each."""
-    indices = product(*(range(len(values)) for values in choices))
-    return dict(zip(product(*choices), map(bytes, indices), strict=True))
-
-
-class StageCode(dict[tuple[tuple[int, ...], tuple[float, ...], "float | None"], bytes]):
-    """A stage's (kernel_sizes, expand_ratios, width_mult) -> the indices of its genes; `KeyError` for one that
-    the space does not have.
-
-    `first` takes (depth, width_mult), `blocks` a block's (kernel_size, expand_ratio), `missing` the depth, for
-    the blocks that are not there. Stages are remembered: there are some thousand, and architectures come by
-    the ten thousand.
-    """
-
-    def __init__(self, first: Mapping[Any, bytes], blocks: Mapping[Any, bytes], missing: Mapping[int, bytes]) -> None:
-        self.first, self.blocks, self.missing = first, blocks, missing
-
-    def __missing__(self, stage: tuple[tuple[int, ...], tuple[float, ...], float | None]) -> bytes:
-        kernel_sizes, expand_ratios, width_mult = stage
-        depth = len(kernel_sizes)
-        blocks = map(self.blocks.__getitem__, zip(kernel_sizes, expand_ratios, strict=True))
-        indices = b"".join((self.first[depth, width_mult], *blocks, self.missing[depth]))
-        self[stage] = indices
-        return indices
-
-
 @dataclass(frozen=True)
 class Preprocessing:
-    """What an image goes through before it is an input: scaled to `range`, then (x - mean) / std."""
+    """What is done to an image before it is an input: it is scaled to `range`, then (x - mean) / std."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -85,41 +48,32 @@ class Preprocessing:
 
 
 class SearchSpace(ABC):
-    """A family of networks. Instances are immutable and shared."""
+    """A family of networks. A space is a frozen dataclass: its data, its genes and its slots."""
 
     name: str
+    #: What its ops have in common with those of other spaces, for example `mobilenetv3`.
+    family: str
     n_classes: int
     preprocessing: Preprocessing
-    #: The resolutions that `sample` and the search draw from.
-    resolutions: tuple[int, ...]
+    #: The resolutions that `sample` and the search draw from; none in a space without a gene of this kind.
+    resolutions: tuple[int, ...] = ()
     #: Every resolution that the supernet is trained for: all that `with_resolutions` takes.
-    valid_resolutions: tuple[int, ...]
+    valid_resolutions: tuple[int, ...] = ()
 
     @cached_property
     @abstractmethod
     def genes(self) -> tuple[Gene, ...]:
-        """All open choices. Gene 0 is the resolution; a gene comes after its switch."""
+        """All open choices. A gene comes after its switch. The choices of a resolution are `resolutions`."""
 
     @cached_property
     @abstractmethod
     def slots(self) -> tuple[Slot, ...]:
         """All places of the network, in the order in which they run."""
 
-    @abstractmethod
-    def validate(self, architecture: Architecture) -> None:
-        """Raise `UsageError` unless `architecture` is a point of this space (at any resolution)."""
-
-    @cached_property
-    @abstractmethod
-    def codes(self) -> tuple[Mapping[Any, bytes], tuple[StageCode, ...]]:
-        """How architectures are written as genomes: what comes before the stages, and each stage.
-
-        The first takes (space, resolution, stem).
-        """
-
-    @abstractmethod
-    def from_values(self, values: Sequence[float]) -> Architecture:
-        """The architecture that these gene values (inactive ones included) stand for."""
+    @property
+    def fixed(self) -> Mapping[str, float]:
+        """Kinds of choices that are no genes here, and the value that they have in every block."""
+        return {}
 
     def with_resolutions(self, resolutions: Sequence[int]) -> SearchSpace:
         """The same space, drawing from other resolutions. Raises `UsageError` for impossible ones."""
@@ -129,6 +83,13 @@ class SearchSpace(ABC):
             self._check_resolution(resolution)
         return self._replaced(resolutions=tuple(sorted(set(resolutions))))
 
+    def at(self, resolution: int | None) -> SearchSpace:
+        """The same space at one resolution; at None it is itself, where it has no choice of a resolution."""
+        if resolution is None and self.resolution_gene is None:
+            return self
+        self._check_resolution(resolution)
+        return self._replaced(resolutions=(resolution,))
+
     def with_classes(self, n_classes: int) -> SearchSpace:
         """The same space with a classifier for `n_classes` classes."""
         return self._replaced(n_classes=n_classes)
@@ -137,62 +98,79 @@ class SearchSpace(ABC):
         assert is_dataclass(self), "every space is a frozen dataclass"
         return replace(self, **changes)
 
-    # --- what is allowed, for `validate` ---------------------------------------------------------
-
-    def _check_name(self, architecture: Architecture) -> None:
-        if architecture.space != self.name:
-            raise UsageError(f"an architecture of space {architecture.space} was given where {self.name} is in use")
-
-    def _check_resolution(self, resolution: int) -> None:
-        if resolution not in self.valid_resolutions:
-            raise UsageError(
-                f"space {self.name} has no resolution {resolution}; it has {_spell_range(self.valid_resolutions)}"
-            )
-
-    def _check_stages(self, architecture: Architecture, depths: Sequence[tuple[int, ...]]) -> None:
-        """The number of stages, and of each its depth and the lengths of its lists."""
-        if len(architecture.stages) != len(depths):
-            raise UsageError(f"space {self.name} has {len(depths)} stages, the architecture {len(architecture.stages)}")
-        for i, (stage, allowed) in enumerate(zip(architecture.stages, depths, strict=True)):
-            check_choices(f"stage {i}: depth", [stage.depth], allowed)
-            if len(stage.expand_ratios) != stage.depth:
-                raise UsageError(f"stage {i}: {stage.depth} kernel sizes but {len(stage.expand_ratios)} expand ratios")
-
-    # --- genomes ---------------------------------------------------------------------------------
+    # --- genes -----------------------------------------------------------------------------------
 
     @cached_property
-    def _at_all_resolutions(self) -> SearchSpace:
-        return self.with_resolutions(self.valid_resolutions)
+    def resolution_gene(self) -> int | None:
+        """The position of the resolution among the genes; None for a space without this choice."""
+        return next((i for i, gene in enumerate(self.genes) if gene.kind == RESOLUTION), None)
 
     @cached_property
     def n_choices(self) -> NDArray[np.int64]:
         """Number of choices of each gene, (G,)."""
         return np.array([len(gene.choices) for gene in self.genes])
 
+    def position(self, kind: str, *, stem: bool = False, stage: int | None = None, block: int | None = None) -> int:
+        """The position of a gene, for `Slot.genes`. Raises `KeyError` if this place has no gene of this kind."""
+        return self._positions[kind, stem, stage, block]
+
+    @cached_property
+    def _positions(self) -> dict[tuple[str, bool, int | None, int | None], int]:
+        return {(gene.kind, gene.stem, gene.stage, gene.block): i for i, gene in enumerate(self.genes)}
+
+    # --- architectures ---------------------------------------------------------------------------
+
+    @cached_property
+    def codec(self) -> Codec:
+        """Between architectures and genomes."""
+        return Codec(self.name, self.genes, self.fixed)
+
+    @cached_property
+    def _at_all_resolutions(self) -> SearchSpace:
+        return self if self.resolution_gene is None else self.with_resolutions(self.valid_resolutions)
+
+    def validate(self, architecture: Architecture) -> None:
+        """Raise `UsageError` unless `architecture` is a point of this space (at any resolution)."""
+        codec = self._at_all_resolutions.codec
+        try:
+            codec.encode([architecture])
+        except (KeyError, ValueError):
+            if architecture.space == self.name and self.resolution_gene is not None:
+                self._check_resolution(architecture.resolution)
+            raise UsageError(next(codec.problems(architecture))) from None
+
+    def _check_resolution(self, resolution: int | None) -> None:
+        if self.resolution_gene is None:
+            raise UsageError(f"space {self.name} has no choice of a resolution")
+        if resolution not in self.valid_resolutions:
+            known = _spell_range(self.valid_resolutions)
+            raise UsageError(f"space {self.name} has no resolution {resolution}; it has {known}")
+
     def encode(self, architectures: Iterable[Architecture]) -> Genomes:
         """Architectures -> canonical genomes (N, G). Raises `UsageError` for one of another space."""
         architectures = list(architectures)
-        first, stages = self.codes
-        pieces: list[bytes] = []
         try:
-            for architecture in architectures:
-                pieces.append(first[architecture.space, architecture.resolution, architecture.stem])
-                for stage, code in zip(architecture.stages, stages, strict=True):
-                    pieces.append(code[stage.kernel_sizes, stage.expand_ratios, stage.width_mult])
+            return self.codec.encode(architectures)
         except (KeyError, ValueError):
-            self.validate(architecture)  # says what is wrong, if it is not the resolution
-            raise UsageError(
-                f"resolution {architecture.resolution} is not among {list(self.resolutions)}, "
-                "the resolutions in use here"
-            ) from None
-        return np.frombuffer(bytearray().join(pieces), dtype=np.int8).reshape(len(architectures), len(self.genes))
+            for architecture in architectures:
+                self.validate(architecture)
+                if self.resolution_gene is not None and architecture.resolution not in self.resolutions:
+                    raise UsageError(
+                        f"resolution {architecture.resolution} is not among {list(self.resolutions)}, "
+                        "the resolutions in use here"
+                    ) from None
+            raise
 
     def decode(self, genomes: Genomes) -> list[Architecture]:
         """Genomes (N, G) -> architectures."""
-        return [self.from_values([gene.choices[i] for gene, i in zip(self.genes, row, strict=True)]) for row in genomes]
+        return self.codec.decode(genomes)
+
+    def from_values(self, values: Sequence[float]) -> Architecture:
+        """The architecture that values of all genes (those without effect included) stand for."""
+        return self.codec.from_values(values)
 
     def canonical(self, genomes: Genomes) -> Genomes:
-        """A copy of (N, G) with the genes that say nothing set to 0."""
+        """A copy of (N, G) in which the genes without effect are 0."""
         genomes = genomes.copy()
         for i, gene in enumerate(self.genes):
             if gene.switch is not None:
@@ -250,13 +228,6 @@ class SearchSpace(ABC):
     def params(self, architecture: Architecture) -> int:
         """Trainable parameters of the network; see `Op.params`."""
         return sum(op.params for op in self.ops(architecture))
-
-
-def check_choices(what: str, values: Sequence[float | None], allowed: Sequence[float]) -> None:
-    """Raise `UsageError` for the first of `values` that is not allowed."""
-    for value in values:
-        if value not in allowed:
-            raise UsageError(f"{what} {value} is not one of {list(allowed)}")
 
 
 def _spell_range(values: tuple[int, ...]) -> str:

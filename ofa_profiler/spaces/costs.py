@@ -1,13 +1,14 @@
-"""Whatever is a sum over ops, over a whole search space: latency, MACs, parameters.
+"""What networks cost, over a whole search space: latency, MACs, parameters.
 
-A slot of a space depends on a few genes, so its share of the sum is a small dense array over the
-choices of these genes. All slots together give the value of any genome by lookups, for a million
-genomes a second and more, and the exact minimum and maximum over the whole space by eliminating one
-gene after the other (min-sum; Dechter, "Bucket elimination", 1999), without any search.
+`Cost` is what a search needs. `AdditiveCost` is a sum over ops. A slot of a space depends on a few genes, so its share
+of the sum is a small dense array over the choices of these genes. All slots together give the value of any genome by
+lookups, for a million genomes a second and more, and the exact minimum and maximum over the whole space by eliminating
+one gene after the other (min-sum; Dechter, "Bucket elimination", 1999), without any search.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 
 from ofa_profiler.errors import InfeasibleError
 from ofa_profiler.networks.op import Op
-from ofa_profiler.spaces.base import Genomes, SearchSpace
+from ofa_profiler.spaces.base import SearchSpace
+from ofa_profiler.spaces.genes import Genomes
 
 #: Arrays are merged while the result has at most this many entries: fewer lookups per genome, and
 #: all of them together still stay in the cache of a core.
@@ -35,8 +37,35 @@ class Part(NamedTuple):
     values: NDArray[np.float64]
 
 
+class Cost(ABC):
+    """A number for every network of `space`. A network that cannot be used costs infinity."""
+
+    space: SearchSpace
+
+    @abstractmethod
+    def evaluate(self, genomes: Genomes) -> NDArray[np.float64]:
+        """Genomes (N, G) -> their costs (N,)."""
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether `minimum` and `maximum` are known. A search finds low costs without them, but proves nothing."""
+        return False
+
+    def minimum(self, fixed: Mapping[int, int] | None = None) -> tuple[float, NDArray[np.int8]]:
+        """The lowest cost of the whole space, and a canonical genome (G,) that has it. Exact.
+
+        `fixed` holds genes (by position) to an index of their choices. Raises `InfeasibleError` when no architecture
+        can be used, `NotImplementedError` unless `is_exact`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no exact minimum")
+
+    def maximum(self, fixed: Mapping[int, int] | None = None) -> tuple[float, NDArray[np.int8]]:
+        """As `minimum`, the highest cost among the architectures that have a finite one."""
+        raise NotImplementedError(f"{type(self).__name__} has no exact maximum")
+
+
 @dataclass(frozen=True, eq=False)
-class AdditiveCost:
+class AdditiveCost(Cost):
     """`constant` plus one part per slot of `space`. An op that cannot be used costs infinity."""
 
     space: SearchSpace
@@ -49,23 +78,35 @@ class AdditiveCost:
         return AdditiveCost.from_ops_by_resolution(space, lambda _, op: value(op))
 
     @staticmethod
-    def from_ops_by_resolution(space: SearchSpace, value: Callable[[int, Op], float]) -> AdditiveCost:
-        """As `from_ops`, for a `value(resolution, op)` that also depends on the network's resolution."""
+    def from_ops_by_resolution(space: SearchSpace, value: Callable[[int | None, Op], float]) -> AdditiveCost:
+        """As `from_ops`, for a `value(resolution, op)` that also depends on the network's resolution.
+
+        That is None in a space that has no choice of a resolution.
+        """
         parts = []
+        resolution = space.resolution_gene
         for slot in space.slots:
-            given = 0 if 0 in slot.genes else 1  # gene 0 is the resolution
-            genes = (0,) * given + slot.genes
+            # The resolution comes first, unless the slot depends on it anyway.
+            extra = () if resolution is None or resolution in slot.genes else (resolution,)
+            genes = extra + slot.genes
             choices = [space.genes[g].choices for g in genes]
             values = np.zeros([len(c) for c in choices])
             for index in np.ndindex(*values.shape):
                 chosen = [c[i] for c, i in zip(choices, index, strict=True)]
-                op = slot.build(*chosen[given:])
+                op = slot.build(*chosen[len(extra) :])
                 if op is not None:
-                    values[index] = value(chosen[genes.index(0)], op)
+                    values[index] = value(None if resolution is None else int(chosen[genes.index(resolution)]), op)
             if np.isnan(values).any() or np.isneginf(values).any():
                 raise ValueError(f"slot {slot.name}: the value of an op is NaN or minus infinity")
             parts.append(Part(genes, values))
         return AdditiveCost(space, tuple(parts))
+
+    @staticmethod
+    def weighted(costs: Sequence[AdditiveCost], weights: Sequence[float]) -> AdditiveCost:
+        """The sum of costs of one space, each times its weight (above zero)."""
+        scaled = [cost.affine(float(weight), 0.0) for cost, weight in zip(costs, weights, strict=True)]
+        parts = tuple(part for cost in scaled for part in cost.parts)
+        return AdditiveCost(costs[0].space, parts, sum(cost.constant for cost in scaled))
 
     def affine(self, scale: float, offset: float) -> AdditiveCost:
         """`scale` (above zero) times this cost, plus `offset`."""
@@ -91,7 +132,6 @@ class AdditiveCost:
         return weights, offsets, np.concatenate([part.values.ravel() for part in merged])
 
     def evaluate(self, genomes: Genomes) -> NDArray[np.float64]:
-        """Genomes (N, G) -> their costs (N,)."""
         weights, offsets, values = self._lookup
         if genomes.ndim != 2 or genomes.shape[1] != len(weights):
             raise ValueError(f"genomes must have the shape (N, {len(weights)}), not {genomes.shape}")
@@ -104,16 +144,14 @@ class AdditiveCost:
 
     # --- the whole space -----------------------------------------------------------------------------
 
-    def minimum(self, fixed: Mapping[int, int] | None = None) -> tuple[float, NDArray[np.int8]]:
-        """The lowest cost of the whole space, and a canonical genome (G,) that has it. Exact.
+    @property
+    def is_exact(self) -> bool:
+        return True
 
-        `fixed` holds genes (by position) to an index of their choices, `{0: 2}` for example to the
-        third resolution. Raises `InfeasibleError` when every architecture needs an unusable op.
-        """
+    def minimum(self, fixed: Mapping[int, int] | None = None) -> tuple[float, NDArray[np.int8]]:
         return self._lowest(self.parts, fixed or {})
 
     def maximum(self, fixed: Mapping[int, int] | None = None) -> tuple[float, NDArray[np.int8]]:
-        """As `minimum`, the highest cost among the architectures that have a finite one."""
         negated = [Part(part.genes, np.where(np.isinf(part.values), np.inf, -part.values)) for part in self.parts]
         return self._lowest(negated, fixed or {})
 

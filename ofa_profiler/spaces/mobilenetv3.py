@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ofa_profiler.networks.op import Op, make_divisible
+from ofa_profiler.networks.blocks import block_op, make_divisible
+from ofa_profiler.networks.op import Op
 from ofa_profiler.spaces.base import Preprocessing, Slot
+from ofa_profiler.spaces.genes import RESOLUTION
 from ofa_profiler.spaces.mobilenet import IMAGENET, MobileNetSpace
 
 CIFAR10 = Preprocessing(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
@@ -36,21 +38,22 @@ class MobileNetV3Space(MobileNetSpace):
 
         def final_expand(resolution: int) -> Op:
             size = self._final_size(resolution)
-            return Op("final_expand", (size, size, width), (size, size, expanded), activation="h_swish")
+            return block_op("final_expand", (size, size, width), (size, size, expanded), activation="h_swish")
 
         def pool(resolution: int) -> Op:
             size = self._final_size(resolution)
-            return Op("pool", (size, size, expanded), (1, 1, expanded))
+            return block_op("pool", (size, size, expanded), (1, 1, expanded))
 
         def feature_mix() -> Op:
-            return Op("feature_mix", (1, 1, expanded), (1, 1, mixed), activation="h_swish")
+            return block_op("feature_mix", (1, 1, expanded), (1, 1, mixed), activation="h_swish")
 
         def classifier() -> Op:
-            return Op("classifier", (1, 1, mixed), (self.n_classes,))
+            return block_op("classifier", (1, 1, mixed), (self.n_classes,))
 
+        resolution = (self.position(RESOLUTION),)
         return (
-            Slot("final_expand", (0,), final_expand),
-            Slot("pool", (0,), pool),
+            Slot("final_expand", resolution, final_expand),
+            Slot("pool", resolution, pool),
             Slot("feature_mix", (), feature_mix),
             Slot("classifier", (), classifier),
         )

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ofa_profiler.networks.op import Op, make_divisible
+from ofa_profiler.networks.blocks import PROXYLESS, block_op, make_divisible
+from ofa_profiler.networks.op import Op
 from ofa_profiler.spaces.base import Slot
+from ofa_profiler.spaces.genes import RESOLUTION
 from ofa_profiler.spaces.mobilenet import IMAGENET, MobileNetSpace
 
 
@@ -16,6 +18,7 @@ class ProxylessSpace(MobileNetSpace):
     """Six stages; the head is one convolution and the classifier, which pools."""
 
     feature_mix_width: int
+    family: str = PROXYLESS
     stem_activation: str = "relu6"
     first_activation: str = "relu6"
     stage_activations: tuple[str, ...] = ("relu6",) * 6
@@ -29,13 +32,16 @@ class ProxylessSpace(MobileNetSpace):
         # belongs to the classifier.
         def feature_mix(resolution: int) -> Op:
             size = self._final_size(resolution)
-            return Op("final_expand", (size, size, width), (size, size, mixed), activation="relu6")
+            return block_op(
+                "final_expand", (size, size, width), (size, size, mixed), family=self.family, activation="relu6"
+            )
 
         def classifier(resolution: int) -> Op:
             size = self._final_size(resolution)
-            return Op("classifier", (size, size, mixed), (self.n_classes,))
+            return block_op("classifier", (size, size, mixed), (self.n_classes,))
 
-        return Slot("feature_mix", (0,), feature_mix), Slot("classifier", (0,), classifier)
+        resolution = (self.position(RESOLUTION),)
+        return Slot("feature_mix", resolution, feature_mix), Slot("classifier", resolution, classifier)
 
 
 def _published(name: str, width_mult: float) -> ProxylessSpace:

@@ -7,28 +7,15 @@ arXiv 1812.01187), of which the second is a residual block that may be left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
-from ofa_profiler.errors import UsageError
-from ofa_profiler.networks.architecture import Architecture, Stage, Stem
-from ofa_profiler.networks.op import Op, make_divisible
-from ofa_profiler.spaces.base import (
-    Gene,
-    Preprocessing,
-    SearchSpace,
-    Slot,
-    StageCode,
-    check_choices,
-    indices_of,
-    strided,
-)
+from ofa_profiler.networks.blocks import block_op, make_divisible
+from ofa_profiler.networks.op import Op
+from ofa_profiler.spaces.base import Preprocessing, SearchSpace, Slot, strided
+from ofa_profiler.spaces.genes import DEPTH, RESOLUTION, Gene, stage_genes
 from ofa_profiler.spaces.mobilenet import IMAGENET
-
-#: Genes before those of the stages: resolution, depth and the two widths of the stem.
-_STEM_DEPTH, _STEM_WIDTH, _LAST_STEM_WIDTH, _FIRST_STAGE = 1, 2, 3, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +27,7 @@ class ResNet50Space(SearchSpace):
     preprocessing: Preprocessing
     resolutions: tuple[int, ...]
     valid_resolutions: tuple[int, ...]
+    family: str = "resnet"
     stem_width: int = 64
     stem_depths: tuple[int, ...] = (2, 3)
     stage_widths: tuple[int, ...] = (256, 512, 1024, 2048)
@@ -49,52 +37,22 @@ class ResNet50Space(SearchSpace):
     width_mults: tuple[float, ...] = (0.65, 0.8, 1.0)
     kernel_size: int = 3
 
-    # --- genes: resolution, stem, then per stage its depth, its width and per block its expand ratio ------
-
-    @cached_property
-    def _depth_genes(self) -> tuple[int, ...]:
-        """Position of each stage's depth among the genes; its width and its blocks follow."""
-        positions = [_FIRST_STAGE]
-        for depths in self.stage_depths[:-1]:
-            positions.append(positions[-1] + 2 + max(depths))
-        return tuple(positions)
-
     @cached_property
     def genes(self) -> tuple[Gene, ...]:
         genes = [
-            Gene("resolution", self.resolutions),
-            Gene("stem.depth", self.stem_depths),
-            Gene("stem.width_mult", self.width_mults),
-            Gene("stem.last_width_mult", self.width_mults),
+            Gene(RESOLUTION, self.resolutions),
+            Gene(DEPTH, self.stem_depths, stem=True),
+            Gene("width_mult", self.width_mults, stem=True),
+            Gene("last_width_mult", self.width_mults, stem=True),
         ]
-        for stage, (switch, depths) in enumerate(zip(self._depth_genes, self.stage_depths, strict=True)):
-            genes += [Gene(f"stage{stage}.depth", depths), Gene(f"stage{stage}.width_mult", self.width_mults)]
-            for block in range(max(depths)):
-                switch_from = next(i for i, depth in enumerate(depths) if depth > block)
-                genes.append(Gene(f"stage{stage}.block{block}.expand_ratio", self.expand_ratios, switch, switch_from))
+        whole, blocks = {"width_mult": self.width_mults}, {"expand_ratio": self.expand_ratios}
+        for stage, depths in enumerate(self.stage_depths):
+            genes += stage_genes(stage, len(genes), depths, blocks, whole)
         return tuple(genes)
 
-    @cached_property
-    def codes(self) -> tuple[Mapping[Any, bytes], tuple[StageCode, ...]]:
-        stems = indices_of(self.resolutions, self.stem_depths, self.width_mults, self.width_mults)
-        first = {(self.name, r, Stem(int(depth), (a, b))): indices for (r, depth, a, b), indices in stems.items()}
-        blocks = {(self.kernel_size, ratio): bytes([i]) for i, ratio in enumerate(self.expand_ratios)}
-        stages = (
-            StageCode(
-                indices_of(depths, self.width_mults), blocks, {depth: bytes(max(depths) - depth) for depth in depths}
-            )
-            for depths in self.stage_depths
-        )
-        return first, tuple(stages)
-
-    def from_values(self, values: Sequence[float]) -> Architecture:
-        stages = []
-        for position in self._depth_genes:
-            depth, width_mult = int(values[position]), values[position + 1]
-            expand_ratios = tuple(values[position + 2 : position + 2 + depth])
-            stages.append(Stage((self.kernel_size,) * depth, expand_ratios, width_mult))
-        stem = Stem(int(values[_STEM_DEPTH]), (values[_STEM_WIDTH], values[_LAST_STEM_WIDTH]))
-        return Architecture(self.name, int(values[0]), tuple(stages), stem)
+    @property
+    def fixed(self) -> Mapping[str, float]:
+        return {"kernel_size": self.kernel_size}
 
     # --- slots ---------------------------------------------------------------------------------------
 
@@ -119,7 +77,7 @@ class ResNet50Space(SearchSpace):
             size = strided(resolution, 2)
             in_size = resolution if stride == 2 else size
             shapes = (in_size, in_size, inputs), (size, size, outputs)
-            return Op("conv", *shapes, kernel_size=3, stride=stride, skip=skip, activation="relu")
+            return block_op("conv", *shapes, kernel_size=3, stride=stride, skip=skip, activation="relu")
 
         def first(resolution: int, width_mult: float) -> Op:
             return conv(resolution, 3, self._stem_widths(width_mult)[0], stride=2)
@@ -134,26 +92,29 @@ class ResNet50Space(SearchSpace):
         def max_pool(resolution: int, last_width_mult: float) -> Op:
             width = self._stem_widths(last_width_mult)[1]
             before, after = strided(resolution, 2), self._size(resolution, 0)
-            return Op("max_pool", (before, before, width), (after, after, width), kernel_size=3, stride=2)
+            return block_op("max_pool", (before, before, width), (after, after, width), kernel_size=3, stride=2)
 
+        at = self.position(RESOLUTION)
+        depth, width, last_width = (self.position(kind, stem=True) for kind in (DEPTH, "width_mult", "last_width_mult"))
         return [
-            Slot("stem0", (0, _STEM_WIDTH), first),
-            Slot("stem1", (0, _STEM_DEPTH, _STEM_WIDTH), residual),
-            Slot("stem2", (0, _STEM_WIDTH, _LAST_STEM_WIDTH), last),
-            Slot("max_pool", (0, _LAST_STEM_WIDTH), max_pool),
+            Slot("stem0", (at, width), first),
+            Slot("stem1", (at, depth, width), residual),
+            Slot("stem2", (at, width, last_width), last),
+            Slot("max_pool", (at, last_width), max_pool),
         ]
 
     def _stage_slots(self) -> list[Slot]:
         slots = []
-        in_width_gene = _LAST_STEM_WIDTH
-        for stage, (depth_gene, depths) in enumerate(zip(self._depth_genes, self.stage_depths, strict=True)):
-            width_gene = depth_gene + 1
+        at, in_width = self.position(RESOLUTION), self.position("last_width_mult", stem=True)
+        for stage, depths in enumerate(self.stage_depths):
+            depth, width = self.position(DEPTH, stage=stage), self.position("width_mult", stage=stage)
             for block in range(max(depths)):
                 # The first block is always there, and the only one that sees the width of the stage before.
-                before = depth_gene if block else in_width_gene
-                genes = (0, before, width_gene, width_gene + 1 + block)
-                slots.append(Slot(f"stage{stage}_block{block}", genes, self._block_builder(stage, block)))
-            in_width_gene = width_gene
+                before = depth if block else in_width
+                ratio = self.position("expand_ratio", stage=stage, block=block)
+                builder = self._block_builder(stage, block)
+                slots.append(Slot(f"stage{stage}_block{block}", (at, before, width, ratio), builder))
+            in_width = width
         return slots
 
     def _block_builder(self, stage: int, block: int) -> Callable[..., Op | None]:
@@ -162,7 +123,7 @@ class ResNet50Space(SearchSpace):
         def build(resolution: int, width: int, in_width: int, expand_ratio: float) -> Op:
             out_size = self._size(resolution, stage + 1)
             in_size = out_size if block else self._size(resolution, stage)
-            return Op(
+            return block_op(
                 "bottleneck",
                 (in_size, in_size, in_width),
                 (out_size, out_size, width),
@@ -185,31 +146,16 @@ class ResNet50Space(SearchSpace):
 
     def _head_slots(self) -> tuple[Slot, ...]:
         last = len(self.stage_widths) - 1
-        width_gene = self._depth_genes[-1] + 1
+        at, width_gene = self.position(RESOLUTION), self.position("width_mult", stage=last)
 
         def pool(resolution: int, width_mult: float) -> Op:
             size, width = self._size(resolution, last + 1), self._stage_width(last, width_mult)
-            return Op("pool", (size, size, width), (1, 1, width))
+            return block_op("pool", (size, size, width), (1, 1, width))
 
         def classifier(width_mult: float) -> Op:
-            return Op("classifier", (1, 1, self._stage_width(last, width_mult)), (self.n_classes,))
+            return block_op("classifier", (1, 1, self._stage_width(last, width_mult)), (self.n_classes,))
 
-        return Slot("pool", (0, width_gene), pool), Slot("classifier", (width_gene,), classifier)
-
-    # --- what is allowed -------------------------------------------------------------------------------
-
-    def validate(self, architecture: Architecture) -> None:
-        self._check_name(architecture)
-        self._check_resolution(architecture.resolution)
-        if architecture.stem is None:
-            raise UsageError(f"space {self.name} needs the architecture's 'stem'")
-        check_choices("stem: depth", [architecture.stem.depth], self.stem_depths)
-        check_choices("stem: width", architecture.stem.width_mults, self.width_mults)
-        self._check_stages(architecture, self.stage_depths)
-        for i, stage in enumerate(architecture.stages):
-            check_choices(f"stage {i}: kernel size", stage.kernel_sizes, (self.kernel_size,))
-            check_choices(f"stage {i}: expand ratio", stage.expand_ratios, self.expand_ratios)
-            check_choices(f"stage {i}: width", [stage.width_mult], self.width_mults)
+        return Slot("pool", (at, width_gene), pool), Slot("classifier", (width_gene,), classifier)
 
 
 OFA_RESNET50 = ResNet50Space(

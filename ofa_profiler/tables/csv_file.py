@@ -18,7 +18,8 @@ from typing import Any, NoReturn
 
 from ofa_profiler.base.files import replacing
 from ofa_profiler.errors import InputFileError, UsageError
-from ofa_profiler.networks.op import ACTIVATIONS, KEY_PREFIX, Shape
+from ofa_profiler.networks.tensors import Shape
+from ofa_profiler.tables.op_columns import op_of, op_values, other_attributes, parse_attributes
 from ofa_profiler.tables.row import FAILED, OK, Row
 
 #: Version of the CSV and JSON. A change that old readers would misread gets the next number.
@@ -84,6 +85,12 @@ def _shape(text: str) -> Shape:
     return tuple(map(int, text.split("x")))
 
 
+def _named(text: str) -> str:
+    if not text:
+        raise ValueError("is empty")
+    return text
+
+
 def _one_of(*allowed: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in allowed:
@@ -99,15 +106,15 @@ def _optional(parse: Callable[[str], Any]) -> Callable[[str], Any]:
 
 _COLUMNS: dict[str, Callable[[str], Any]] = {
     "op": str,
-    "kind": _one_of(*KEY_PREFIX),
-    "input_shape": _shape,
-    "output_shape": _shape,
-    "kernel_size": _integer,
-    "mid_channels": _integer,
-    "stride": _integer,
-    "skip": _flag,
-    "se": _flag,
-    "activation": _one_of(*ACTIVATIONS),
+    "kind": _named,
+    "input_shape": _optional(_shape),
+    "output_shape": _optional(_shape),
+    "kernel_size": _optional(_integer),
+    "mid_channels": _optional(_integer),
+    "stride": _optional(_integer),
+    "skip": _optional(_flag),
+    "se": _optional(_flag),
+    "activation": str,
     "batch": _optional(_integer),
     "precision": str,
     "median_ms": _optional(parse_time_ms),
@@ -118,7 +125,13 @@ _COLUMNS: dict[str, Callable[[str], Any]] = {
     "samples": _integer,
     "status": _one_of(OK, FAILED),
 }
-_OPTIONAL_COLUMNS: dict[str, Callable[[str], Any]] = {"error": str, "resolution": _optional(_integer)}
+_OPTIONAL_COLUMNS: dict[str, Callable[[str], Any]] = {
+    "error": str,
+    "resolution": _optional(_integer),
+    "attributes": _optional(parse_attributes),
+}
+#: Those that describe the op.
+_OP_COLUMNS = (*list(_COLUMNS)[:10], "attributes")
 _TIMES = ("median_ms", "mean_ms", "std_ms", "p10_ms", "p90_ms")
 
 
@@ -138,10 +151,13 @@ def _format(value: Any) -> str:
 def csv_text(rows: Sequence[Row]) -> str:
     """The table as CSV. Columns that are empty throughout are left out where they are optional."""
     columns = [*_COLUMNS, "error", *(["resolution"] if any(row.resolution for row in rows) else [])]
+    attributes = [other_attributes(row.description) for row in rows]
+    columns += ["attributes"] * any(attributes)
     extra = list(dict.fromkeys(name for row in rows for name in row.extra))
     lines = [_csv_line([*columns, *extra])]
-    for row in rows:
-        ours = (_format(getattr(row, name)) for name in columns)
+    for row, more in zip(rows, attributes, strict=True):
+        values = {**op_values(row.description), "attributes": more}
+        ours = (_format(values[name] if name in values else getattr(row, name)) for name in columns)
         lines.append(_csv_line([*ours, *(row.extra.get(name, "") for name in extra)]))
     return "".join(lines)
 
@@ -170,7 +186,12 @@ def read_text(path: Path) -> str:
 
 def read_csv(path: Path) -> tuple[Row, ...]:
     """The rows of a latency table. Raises `InputFileError` that names the row and the column."""
-    lines = _csv_lines(path, read_text(path))
+    return parse_csv(read_text(path), path)
+
+
+def parse_csv(text: str, path: Path | str) -> tuple[Row, ...]:
+    """The rows of a table in this text; `path` names its source in messages. Raises as `read_csv` does."""
+    lines = _csv_lines(path, text)
     first, header = next(lines, (1, []))
     if not header:
         raise InputFileError(path, "is empty, not a latency table")
@@ -184,7 +205,7 @@ def read_csv(path: Path) -> tuple[Row, ...]:
     return tuple(_row(path, line, header, cells) for line, cells in lines)
 
 
-def _csv_lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+def _csv_lines(path: Path | str, text: str) -> Iterator[tuple[int, list[str]]]:
     """(line number, cells) of every line that is not blank."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     while True:
@@ -199,7 +220,7 @@ def _csv_lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
             yield line, [cell.strip() for cell in cells]
 
 
-def _row(path: Path, line: int, header: Sequence[str], cells: Sequence[str]) -> Row:
+def _row(path: Path | str, line: int, header: Sequence[str], cells: Sequence[str]) -> Row:
     if len(cells) != len(header):
         raise InputFileError(path, f"has {len(cells)} cells where the first line names {len(header)}", row=line)
     values: dict[str, Any] = {}
@@ -213,27 +234,32 @@ def _row(path: Path, line: int, header: Sequence[str], cells: Sequence[str]) -> 
             values[name] = 0 if name == "samples" and not cell else parse(cell)
         except ValueError as error:
             raise InputFileError(path, f"column {name}: {error}", row=line) from None
-    row = Row(**values, extra=extra, line=line)
+    try:
+        op = op_of(values)
+    except ValueError as error:
+        raise InputFileError(path, str(error), row=line) from None
+    if op.key != values["op"]:
+        raise InputFileError(path, _contradiction(values["op"], op.key), row=line)
+    row = Row(description=op, **{k: v for k, v in values.items() if k not in _OP_COLUMNS}, extra=extra, line=line)
     _check(path, row)
     return row
 
 
-def _check(path: Path, row: Row) -> None:
+def _contradiction(key: str, described: str) -> str:
+    differences = [
+        f"{said} in the key, {meant} in the columns"
+        for said, meant in zip(key.split("-"), described.split("-"), strict=False)
+        if said != meant
+    ]
+    return f"column op: {shown(key)} contradicts its own columns ({differences[0] if differences else described})"
+
+
+def _check(path: Path | str, row: Row) -> None:
     """What one row must hold beyond well-formed cells."""
 
     def refuse(problem: str) -> NoReturn:
         raise InputFileError(path, problem, row=row.line)
 
-    described = row.to_op().key
-    if described != row.op:
-        differences = [
-            f"{said} in the key, {meant} in the columns"
-            for said, meant in zip(row.op.split("-"), described.split("-"), strict=False)
-            if said != meant
-        ]
-        refuse(
-            f"column op: {shown(row.op)} contradicts its own columns ({differences[0] if differences else described})"
-        )
     times = [name for name in _TIMES if getattr(row, name) is not None]
     if row.status == FAILED and times:
         refuse(f"column {times[0]}: a failed row has no times")

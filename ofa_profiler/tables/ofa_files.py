@@ -8,7 +8,7 @@ was measured once for each; its row belongs to its file's resolution (`Row.resol
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,72 +16,24 @@ import yaml
 
 from ofa_profiler.base.files import write_text
 from ofa_profiler.errors import InputFileError, UsageError
-from ofa_profiler.networks.op import KEY_PREFIX, Op, Shape
-from ofa_profiler.spaces import get_space, space_names
+from ofa_profiler.networks.blocks import MOBILENETV3, PROXYLESS, block_op
+from ofa_profiler.networks.ofa_keys import is_proxyless, parse_key
+from ofa_profiler.networks.op import Op
 from ofa_profiler.tables.csv_file import parse_count, parse_spread_ms, parse_time_ms, read_json, read_text, shown
-from ofa_profiler.tables.row import OK, Row, op_columns
-from ofa_profiler.tables.table import LatencyTable
+from ofa_profiler.tables.row import OK, Row
 
 _FILE = re.compile(r"([1-9][0-9]{0,4})_lookup_table\.(?:yaml|yml|json)")
 
-_SIZE = r"[1-9][0-9]{0,8}"
-_KIND = {prefix: kind for kind, prefix in KEY_PREFIX.items()}
-_KEY = re.compile(
-    rf"(?P<prefix>{'|'.join(_KIND)})"
-    rf"-input:(?P<input>{_SIZE}x{_SIZE}x{_SIZE})-output:(?P<output>{_SIZE}x{_SIZE}x{_SIZE}|{_SIZE})"
-    rf"(?:-expand:(?P<expand>{_SIZE}))?"
-    rf"(?P<spatial>-kernel:(?P<kernel>{_SIZE})-stride:(?P<stride>{_SIZE})-idskip:(?P<skip>[01]))?"
-    r"(?P<flags>-se:(?P<se>[01])-hs:(?P<hs>[01]))?"
-)
 
-
-# --- keys -----------------------------------------------------------------------------------------------
-
-
-def parse_key(key: str, *, proxyless: bool = False) -> Op:
-    """The op that a published key names; `parse_key(op.key).key == op.key`. Raises `ValueError`.
-
-    What a key leaves out is that of MobileNetV3 (a 3 x 3 stem, hard-swish in stem and head), or with
-    `proxyless` that of ProxylessNAS, whose keys look the same but for those of the blocks.
-    """
-    match = _KEY.fullmatch(key)
-    if match is not None:
-        kind = _KIND[match["prefix"]]
-        op = Op(kind, _shape(match["input"]), _shape(match["output"]), **_fields(kind, match, proxyless))
+def parse_op(key: str, *, family: str = MOBILENETV3) -> Op:
+    """The op that a published key names, in a table of that family. Raises `ValueError` for what is no key."""
+    fields = parse_key(key, family=family)
+    if fields is not None:
+        op = block_op(**fields)
         # An op whose key is another one lacks a part, or has one that its kind has not.
-        if op.key == key and (kind == "classifier") == (len(op.output_shape) == 1):
+        if op.key == key:
             return op
     raise ValueError(f"{shown(key)} is not the key of an op")
-
-
-def _fields(kind: str, match: re.Match[str], proxyless: bool) -> dict[str, Any]:
-    """What the key says about the op beside its shapes, and what goes without saying."""
-    inputs, outputs = _shape(match["input"]), _shape(match["output"])
-    fields: dict[str, Any] = {}
-    if match["expand"]:
-        ratio = kind == "mbconv" and not match["flags"]
-        fields["mid_channels"] = int(match["expand"]) * (inputs[-1] if ratio else 1)
-    if match["spatial"]:
-        fields |= {"kernel_size": int(match["kernel"]), "stride": int(match["stride"]), "skip": match["skip"] == "1"}
-    match kind:
-        case "mbconv" if match["flags"]:
-            fields |= {"se": match["se"] == "1", "activation": "h_swish" if match["hs"] == "1" else "relu"}
-        case "mbconv":
-            fields["activation"] = "relu6"
-        case "stem":
-            fields |= {"kernel_size": 3, "stride": -(-inputs[0] // outputs[0])}
-            fields["activation"] = "relu6" if proxyless else "h_swish"
-        case "final_expand" | "feature_mix":
-            fields["activation"] = "relu6" if proxyless else "h_swish"
-        case "conv" | "bottleneck":
-            fields["activation"] = "relu"
-        case "max_pool":
-            fields |= {"kernel_size": 3, "stride": 2}
-    return fields
-
-
-def _shape(text: str) -> Shape:
-    return tuple(map(int, text.split("x")))
 
 
 # --- reading --------------------------------------------------------------------------------------------
@@ -92,13 +44,13 @@ def read_published(folder: Path) -> tuple[Row, ...]:
     rows: list[Row] = []
     for resolution, path in sorted(_lookup_files(folder).items()):
         entries = list(_json_entries(path) if path.suffix == ".json" else _yaml_entries(path))
-        proxyless = any(key.startswith(KEY_PREFIX["mbconv"]) and "-se:" not in key for key, _, _ in entries)
+        family = PROXYLESS if any(is_proxyless(key) for key, _, _ in entries) else MOBILENETV3
         seen: dict[str, int | None] = {}
         for key, entry, line in entries:
             if key in seen:
                 raise InputFileError(path, f"{shown(key)} is listed twice, first in row {seen[key]}", row=line)
             seen[key] = line
-            rows.append(_row(path, resolution, key, entry, line, proxyless))
+            rows.append(_row(path, resolution, key, entry, line, family))
         if not seen:
             raise InputFileError(path, "holds no op")
     return tuple(rows)
@@ -181,10 +133,10 @@ def _json_entries(path: Path) -> Iterator[Entry]:
         yield key, {name: repr(value) for name, value in entry.items()}, None
 
 
-def _row(path: Path, resolution: int, key: str, entry: dict[str, str], line: int | None, proxyless: bool) -> Row:
+def _row(path: Path, resolution: int, key: str, entry: dict[str, str], line: int | None, family: str) -> Row:
     values: dict[str, Any] = {}
     try:
-        op = parse_key(key, proxyless=proxyless)
+        op = parse_op(key, family=family)
         for name, parse in (("count", parse_count), ("mean", parse_time_ms), ("std", parse_spread_ms)):
             if name not in entry:
                 raise ValueError(f"{key}: lacks {name!r}")
@@ -195,7 +147,7 @@ def _row(path: Path, resolution: int, key: str, entry: dict[str, str], line: int
     except ValueError as error:
         raise InputFileError(path, str(error), row=line) from None
     return Row(
-        **op_columns(op),
+        description=op,
         batch=None,
         precision="",
         median_ms=None,
@@ -213,11 +165,15 @@ def _row(path: Path, resolution: int, key: str, entry: dict[str, str], line: int
 # --- writing --------------------------------------------------------------------------------------------
 
 
-def write_published(table: LatencyTable, folder: Path) -> None:
-    """Write one YAML file per resolution; see `LatencyTable.save_published`."""
+def write_published(name: str, rows: Iterable[Row], ops: Mapping[int, Iterable[Op]], folder: Path) -> None:
+    """Write the rows of the table `name`, one YAML file per resolution; see `LatencyTable.save_published`.
+
+    `ops` has the ops of the networks of each resolution that the table covers.
+    """
     if folder.is_dir() and any(_FILE.fullmatch(path.name) for path in folder.iterdir()):
         raise UsageError(f"cannot write {folder}: it already holds published tables")
-    texts = {resolution: _yaml_text(table, rows) for resolution, rows in _rows_by_resolution(table).items()}
+    found = _rows_by_resolution(name, rows, ops)
+    texts = {resolution: _yaml_text(name, entries) for resolution, entries in found.items()}
     written: list[Path] = []
     try:
         for resolution, text in texts.items():
@@ -230,35 +186,31 @@ def write_published(table: LatencyTable, folder: Path) -> None:
         raise
 
 
-def _rows_by_resolution(table: LatencyTable) -> dict[int, dict[str, Row]]:
+def _rows_by_resolution(name: str, rows: Iterable[Row], ops: Mapping[int, Iterable[Op]]) -> dict[int, dict[str, Row]]:
     files: dict[int, dict[str, Row]] = {}
-    for row in table.rows:
-        if row.resolution is not None:
-            files.setdefault(row.resolution, {})[row.op] = row
-    shared = {row.op for row in table.rows if row.resolution is None}
+    shared: dict[str, Row] = {}
+    for row in rows:
+        entries = shared if row.resolution is None else files.setdefault(row.resolution, {})
+        entries[row.op] = row
     placed = set()
-    for name in (name for name in table.spaces if shared and name in space_names()):
-        space = get_space(name)
-        for resolution in table.resolutions(space):
-            for op in space.unique_ops([resolution]):
-                found = table.find(op, resolution)
-                if found is not None and found.resolution is None:
-                    files.setdefault(resolution, {})[found.op] = found
-                    placed.add(found.op)
-    if shared - placed:
+    for resolution, needed in ops.items():
+        for op in needed:
+            entries = files.get(resolution, {})
+            if op.key in shared and op.key not in entries:
+                files.setdefault(resolution, {})[op.key] = shared[op.key]
+                placed.add(op.key)
+    if shared.keys() - placed:
         raise UsageError(
-            f"table {table.name} cannot be written as published tables: op {min(shared - placed)} belongs to no "
+            f"table {name} cannot be written as published tables: op {min(shared.keys() - placed)} belongs to no "
             "resolution of a known space that the table covers"
         )
     return files
 
 
-def _yaml_text(table: LatencyTable, rows: dict[str, Row]) -> str:
+def _yaml_text(name: str, rows: dict[str, Row]) -> str:
     entries = {}
     for key, row in rows.items():
         if row.mean_ms is None or row.std_ms is None:
-            raise UsageError(
-                f"table {table.name} cannot be written as published tables: op {key} lacks a mean or spread"
-            )
+            raise UsageError(f"table {name} cannot be written as published tables: op {key} lacks a mean or spread")
         entries[key] = {"count": row.samples, "mean": row.mean_ms, "std": row.std_ms}
     return yaml.safe_dump(entries)

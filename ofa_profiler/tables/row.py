@@ -1,18 +1,14 @@
-"""One row of a latency table: an op, the times that were measured for it, and how that ended.
-
-The fields are the columns of the CSV, in its order, under the same names.
-"""
+"""One row of a latency table: an op, the times that were measured for it, and the status of the measurement."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa_profiler.networks.op import Op, Shape
+from ofa_profiler.networks.op import Op
 
 #: `status` of a row.
 OK, FAILED = "ok", "failed"
@@ -22,20 +18,10 @@ OK, FAILED = "ok", "failed"
 class Row:
     """One measured op. Times are milliseconds; None where there is none (see `status`).
 
-    `op` is the key of the published tables. Shapes are height x width x channels. `batch` and
-    `precision` are None and "" where a table does not tell (the published ones).
+    `batch` and `precision` are None and "" where a table does not tell (the published ones).
     """
 
-    op: str
-    kind: str
-    input_shape: Shape
-    output_shape: Shape
-    kernel_size: int
-    mid_channels: int
-    stride: int
-    skip: bool
-    se: bool
-    activation: str
+    description: Op
     batch: int | None
     precision: str
     median_ms: float | None
@@ -63,7 +49,7 @@ class Row:
             raise ValueError(f"{op.key}: samples must be at least one time above zero, all finite")
         p10, median, p90 = (float(p) for p in np.percentile(samples, (10, 50, 90)))
         return Row(
-            **op_columns(op),
+            description=op,
             batch=batch,
             precision=precision,
             median_ms=median,
@@ -79,7 +65,7 @@ class Row:
     def failed(op: Op, *, batch: int, precision: str, error: str) -> Row:
         """A row that says that the op could not be measured, and why."""
         return Row(
-            **op_columns(op),
+            description=op,
             batch=batch,
             precision=precision,
             median_ms=None,
@@ -92,9 +78,14 @@ class Row:
             error=_one_line(error),
         )
 
+    @property
+    def op(self) -> str:
+        """The key of its op."""
+        return self.description.key
+
     def to_op(self) -> Op:
-        """The op that the columns describe."""
-        return Op(**{f.name: getattr(self, f.name) for f in fields(Op)})
+        """Its op."""
+        return self.description
 
     @property
     def relative_std(self) -> float:
@@ -105,8 +96,3 @@ class Row:
 def _one_line(text: str) -> str:
     """What a device said, fit for a cell: on one line, printable, not endless."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:500]
-
-
-def op_columns(op: Op) -> dict[str, Any]:
-    """The columns of a row that describe its op."""
-    return {"op": op.key, **{f.name: getattr(op, f.name) for f in fields(op)}}

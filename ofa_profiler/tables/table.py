@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,18 +16,21 @@ from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.networks.op import Op
 from ofa_profiler.spaces import SearchSpace, get_space, space_names
-from ofa_profiler.spaces.costs import AdditiveCost
-from ofa_profiler.tables.corrections import Correction
+from ofa_profiler.spaces.costs import Cost
+from ofa_profiler.tables.corrections import Correction, Sum, read_correction
 from ofa_profiler.tables.csv_file import read_csv, read_metadata, save_files
+from ofa_profiler.tables.doubts import Doubt, metadata_doubts, row_doubts
+from ofa_profiler.tables.frame import rows_of_frame, rows_to_frame
 from ofa_profiler.tables.row import FAILED, OK, Row
+from ofa_profiler.tables.summary import facts, facts_html, facts_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["LatencyTable", "Row"]
 
-#: From here on the spread of a row's samples is worth a warning.
-_HIGH_RELATIVE_STD = 0.3
 
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LatencyTable:
     """The rows of one device, runtime, precision, number of threads and batch.
 
@@ -44,7 +46,7 @@ class LatencyTable:
     rows: tuple[Row, ...]
     metadata: Mapping[str, Any] = field(default_factory=dict)
     path: Path | None = None
-    _costs: dict[SearchSpace, tuple[AdditiveCost, dict[int, list[str]]]] = field(
+    _costs: dict[SearchSpace, tuple[Cost, dict[int | None, list[str]]]] = field(
         default_factory=dict, init=False, repr=False
     )
 
@@ -90,9 +92,29 @@ class LatencyTable:
         Raises `UsageError` for a table that this format cannot hold (failed ops, resolutions that are not
         whole) and for a folder that already has published tables.
         """
-        from ofa_profiler.tables.ofa_files import write_published
+        from ofa_profiler.tables.ofa_files import write_published  # yaml is slow to import
 
-        write_published(self, Path(folder))
+        spaces = [get_space(name) for name in self.spaces if name in space_names()]
+        ops: dict[int, list[Op]] = {}
+        for space in spaces:
+            for resolution in self.resolutions(space):
+                ops.setdefault(resolution, []).extend(space.unique_ops([resolution]))
+        write_published(self.name, self.rows, ops, Path(folder))
+
+    def to_frame(self) -> pd.DataFrame:
+        """A pandas frame with a row per op. Raises `UsageError` where pandas is not installed."""
+        return rows_to_frame(self.rows, self.name, self.metadata)
+
+    @staticmethod
+    def from_frame(frame: pd.DataFrame) -> LatencyTable:
+        """The table in a frame with the columns of `to_frame`. Raises `InputFileError` with what is wrong."""
+        return LatencyTable(*rows_of_frame(frame))
+
+    def __repr__(self) -> str:
+        return facts_text(f"LatencyTable {self.name}", facts(self.rows, self.spaces, self.metadata))
+
+    def _repr_html_(self) -> str:
+        return facts_html(f"latency table {self.name}", facts(self.rows, self.spaces, self.metadata))
 
     # --- what it covers ------------------------------------------------------------------------------
 
@@ -100,7 +122,7 @@ class LatencyTable:
     def correction(self) -> Correction:
         """How isolated ops become whole networks here."""
         try:
-            return Correction.from_json(self.metadata.get("correction", Correction().to_json()))
+            return read_correction(self.metadata.get("correction", Sum().to_json()))
         except UsageError as error:
             self._refuse_metadata(str(error))
 
@@ -110,13 +132,17 @@ class LatencyTable:
         named = self.metadata.get("spaces")
         if named:
             return tuple(named)
-        return tuple(name for name in space_names() if self.resolutions(get_space(name)))
+        return tuple(name for name in space_names() if self.covers(get_space(name)))
+
+    def covers(self, space: SearchSpace) -> bool:
+        """Whether every op of `space`, at one resolution at least, has a row, failed or not."""
+        return self._covers(space, None) if space.resolution_gene is None else bool(self.resolutions(space))
 
     def resolutions(self, space: SearchSpace) -> tuple[int, ...]:
         """The resolutions of the networks of `space` for which every op has a row, failed or not."""
         return tuple(r for r in space.valid_resolutions if self._covers(space.with_resolutions([r]), r))
 
-    def _covers(self, space: SearchSpace, resolution: int) -> bool:
+    def _covers(self, space: SearchSpace, resolution: int | None) -> bool:
         return all(self.find(op, resolution) for slot in space.slots for op in space.slot_ops(slot))
 
     # --- milliseconds --------------------------------------------------------------------------------
@@ -155,11 +181,11 @@ class LatencyTable:
         """
         architectures = list(architectures)
         predicted = np.empty(len(architectures))
-        groups: dict[tuple[str, int], list[int]] = {}
+        groups: dict[tuple[str, int | None], list[int]] = {}
         for i, architecture in enumerate(architectures):
             groups.setdefault((architecture.space, architecture.resolution), []).append(i)
         for (name, resolution), members in groups.items():
-            space = get_space(name).with_resolutions([resolution])
+            space = get_space(name).at(resolution)
             predicted[members] = self._cost(space)[0].evaluate(space.encode(architectures[i] for i in members))
         for architecture, milliseconds in zip(architectures, predicted, strict=True):
             if np.isinf(milliseconds):
@@ -167,7 +193,7 @@ class LatencyTable:
                     self.latency_ms(op, architecture.resolution)  # says what is wrong with it
         return predicted
 
-    def cost(self, space: SearchSpace) -> AdditiveCost:
+    def cost(self, space: SearchSpace) -> Cost:
         """Milliseconds of every network of `space` at `space.resolutions`; an op that failed costs infinity.
 
         Raises `UsageError` when the table lacks ops of it: restrict it to `resolutions(space)` before.
@@ -175,27 +201,28 @@ class LatencyTable:
         cost, missing = self._cost(space)
         if missing:
             resolution, keys = next(iter(missing.items()))
-            ops = space.unique_ops([resolution])
+            ops = space.at(resolution).unique_ops()
+            where = "" if resolution is None else f" at resolution {resolution}"
             raise UsageError(
-                f"table {self.name} does not cover {space.name} at resolution {resolution}: it lacks "
+                f"table {self.name} does not cover {space.name}{where}: it lacks "
                 f"{len(keys)} of {len(ops)} ops, for example {keys[0]}; it covers {self._coverage()}"
             )
         return cost
 
-    def _cost(self, space: SearchSpace) -> tuple[AdditiveCost, dict[int, list[str]]]:
+    def _cost(self, space: SearchSpace) -> tuple[Cost, dict[int | None, list[str]]]:
         """The cost with infinity for ops that failed or are not in the table; the latter's keys by resolution."""
         if space not in self._costs:
-            missing: dict[int, dict[str, None]] = {}
+            missing: dict[int | None, dict[str, None]] = {}
 
-            def op_ms(resolution: int, op: Op) -> float:
+            def op_ms(resolution: int | None, op: Op) -> float:
                 row = self.find(op, resolution)
                 if row is None:
                     missing.setdefault(resolution, {})[op.key] = None
                 if row is None or row.status == FAILED:
                     return np.inf
-                return self.correction.op_ms(op, self._time_ms(row))
+                return self._time_ms(row)
 
-            cost = AdditiveCost.from_ops_by_resolution(space, op_ms).affine(1.0, self.correction.constant_ms)
+            cost = self.correction.cost(space, op_ms)
             self._costs[space] = cost, {resolution: list(keys) for resolution, keys in missing.items()}
         return self._costs[space]
 
@@ -208,6 +235,8 @@ class LatencyTable:
                 covered.append(f"{name} at {len(resolutions)} resolutions from {resolutions[0]} to {resolutions[-1]}")
             elif resolutions:
                 covered.append(f"{name} at {', '.join(map(str, resolutions))}")
+            elif name in space_names() and self.covers(get_space(name)):
+                covered.append(name)
             else:
                 covered.append(f"parts of {name}")
         return "; ".join(covered) or "no known space whole"
@@ -249,37 +278,16 @@ class LatencyTable:
     # --- doubts --------------------------------------------------------------------------------------
 
     @cached_property
-    def warnings(self) -> list[str]:
-        """What makes its numbers doubtful, one line each. None of it keeps the table from being used."""
-        found = []
+    def doubts(self) -> tuple[Doubt, ...]:
+        """Why its numbers may be wrong, notes first. None of it prevents the use of the table."""
+        found = [*metadata_doubts(self.metadata), *row_doubts(self.rows)]
+        named = [replace(doubt, text=f"table {self.name}: {doubt.text}") for doubt in found]
         if self.path is not None and self.path.suffix == ".csv" and not self.metadata:
-            found.append(
-                f"{self.path}: there is no {self.path.stem}.json beside it, so device and settings are unknown"
-            )
-        failed = [row for row in self.rows if row.status == FAILED]
-        if failed:
-            found.append(f"table {self.name}: {_how_many(failed)} failed and will not be used")
-        unsteady = [row for row in self.rows if row.relative_std > _HIGH_RELATIVE_STD]
-        if unsteady:
-            found.append(
-                f"table {self.name}: the samples of {_how_many(unsteady)} spread by more than "
-                f"{_HIGH_RELATIVE_STD:.0%} of their mean; measure again on a quiet device"
-            )
-        copied = _copied(self.rows)
-        if copied:
-            found.append(f"table {self.name}: the times of {_how_many(copied)} equal another row's bit for bit")
-        return found
+            beside = f"there is no {self.path.stem}.json beside it, so device and settings are unknown"
+            named.append(Doubt(f"{self.path}: {beside}"))
+        return tuple(named)
 
-
-def _how_many(rows: Sequence[Row]) -> str:
-    return f"{len(rows)} of its ops (for example {rows[0].op})" if len(rows) > 1 else f"its op {rows[0].op}"
-
-
-def _copied(rows: Sequence[Row]) -> list[Row]:
-    """Rows with the very times of another: two measurements never agree to the last bit."""
-
-    def times(row: Row) -> tuple[float | int | None, ...]:
-        return row.median_ms, row.mean_ms, row.std_ms, row.p10_ms, row.p90_ms, row.samples
-
-    counts = Counter(times(row) for row in rows if row.status == OK and row.std_ms)
-    return [row for row in rows if counts[times(row)] > 1]
+    @property
+    def warnings(self) -> list[str]:
+        """The doubts that are more than notes, one line each."""
+        return [doubt.text for doubt in self.doubts if not doubt.is_note]

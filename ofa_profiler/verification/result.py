@@ -1,9 +1,8 @@
-"""What a verification found: networks predicted and measured, and how well both agree."""
+"""The result of a verification: networks predicted and measured, and how well both agree."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from ofa_profiler.base.version import __version__
 from ofa_profiler.networks.architecture import Architecture
+from ofa_profiler.protocol.records import Device, End
 from ofa_profiler.verification import agreement
 
 DEFAULT_SUBNETS = 30
@@ -20,8 +20,9 @@ DEFAULT_SUBNETS = 30
 
 @dataclass(frozen=True)
 class Subnet:
-    """One network. `measured_ms` (None: it failed, see `error`) is the median over all rounds,
-    `even_ms` and `odd_ms` those over every other round (None with fewer than two rounds).
+    """One network. `measured_ms` is the median of all rounds, `even_ms` and `odd_ms` that of every other round.
+
+    `measured_ms` is None for a network that failed (see `error`), `even_ms` and `odd_ms` also if there is one round.
     """
 
     architecture: Architecture
@@ -33,7 +34,7 @@ class Subnet:
     error: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As in `ofa-verify --json`; a network that failed has no time, and says why."""
+        """As in `ofa-verify --json`; a network that failed has an `error` and no time."""
         data = {
             "architecture": self.architecture.to_json(),
             "predicted_ms": self.predicted_ms,
@@ -48,11 +49,11 @@ class Verification:
     """Networks predicted and measured, and how well both agree. Fractions are in [0, 1], NaN if unknown."""
 
     subnets: tuple[Subnet, ...]
-    device: Mapping[str, Any]
+    device: Device
+    #: How the measurement ended; the device afterwards.
+    end: End | None
     seed: int
     date: str
-    #: What makes the numbers doubtful, one line each.
-    warnings: tuple[str, ...] = ()
 
     @property
     def usable(self) -> tuple[Subnet, ...]:
@@ -96,7 +97,7 @@ class Verification:
 
     @property
     def noise(self) -> float:
-        """MAPE between the even and the odd rounds: what a perfect prediction could not beat."""
+        """MAPE between the even and the odd rounds; not even a perfect prediction has a smaller error."""
         pairs = [(s.even_ms, s.odd_ms) for s in self.usable if s.even_ms is not None and s.odd_ms is not None]
         return agreement.mape([even for even, _ in pairs], [odd for _, odd in pairs])
 

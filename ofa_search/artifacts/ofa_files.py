@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ofa_profiler.base.cache_dir import default_cache_dir
+from ofa_profiler.base.fetch import Content, FetchError, Progress, fetch, problem_of
 from ofa_profiler.errors import InputFileError, UsageError
-from ofa_search.artifacts.download import Content, FetchError, Progress, fetch, problem_of
 
 #: Base addresses to use instead of the known ones, separated by spaces: `BASE/FILE`.
 MIRROR_VARIABLE = "OFA_MIRROR"
@@ -107,7 +107,8 @@ def find(kind: str, name: str, *, progress: Progress | None = None, waiting: Cal
         return fetch(addresses, path, published.content, progress=progress, waiting=waiting)
     except FetchError as error:
         raise UsageError(
-            f"cannot download the {kind} {name} ({error}); download it from {published.addresses[0]} to {path} yourself"
+            f"cannot download the {kind} {name} ({error}); download it from {published.addresses[0]} yourself, "
+            f"and put it at {path}"
         ) from None
 
 

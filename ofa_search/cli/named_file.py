@@ -1,4 +1,4 @@
-"""`NAME|PATH` on the command line: published files are downloaded by name, with progress on stderr."""
+"""`NAME|PATH` on the command line: download a published file by its name, with progress on stderr."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ofa_profiler.cli.terminal import Show, progress_bar, say
 
 
 def named_file(kind: str, name: str) -> Path:
-    """The file for `--supernet NAME|PATH` or `--predictor NAME|PATH`. Raises as `find` does."""
+    """The file for `--supernet NAME|PATH` or `--predictor NAME|PATH`. Raises the errors of `find`."""
     from ofa_search.artifacts.ofa_files import find  # with urllib and ssl, which few searches need
 
     with ExitStack() as stack:
@@ -18,11 +18,10 @@ def named_file(kind: str, name: str) -> Path:
         def progress(done: int, total: int | None, server: str) -> None:
             nonlocal show
             if show is None:
-                say(f"downloading the {kind} {name} from {server}; it is kept in the cache")
+                say(f"downloading the {kind} {name} from {server} (once)")
                 show = stack.enter_context(progress_bar())
-            show("fetch", done >> 10, (total or done) >> 10, None, f"KiB from {server}")
+            show("download", done >> 10, (total or done) >> 10, None, f"KiB from {server}")
 
-        def waiting() -> None:
-            say(f"waiting for another process that downloads {name}")
-
-        return find(kind, name, progress=progress, waiting=waiting)
+        return find(
+            kind, name, progress=progress, waiting=lambda: say(f"another process is downloading {name}: waiting")
+        )

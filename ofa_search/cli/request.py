@@ -1,4 +1,4 @@
-"""The arguments of `ofa-search`, read and checked as far as possible without searching."""
+"""The request to `ofa-search`: its arguments, checked before the search."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _MAX_PARETO = 1000
 
 @dataclass(frozen=True)
 class Request:
-    """The checked arguments, with the files that they name."""
+    """The arguments of `ofa-search`, checked before the search."""
 
     space: SearchSpace
     tables: list[LatencyTable]
@@ -55,7 +55,7 @@ class Request:
 
 def read_request(arguments: argparse.Namespace) -> Request:
     """Raises `UsageError` and `InputFileError`."""
-    # Cheap checks first, then the files, the large ones last.
+    # Options first, then files, large files last.
     budgets_ms = _budgets_ms(arguments)
     max_macs = parse_count(arguments.max_macs, "--max-macs") if arguments.max_macs is not None else None
     max_params = parse_count(arguments.max_params, "--max-params") if arguments.max_params is not None else None
@@ -87,20 +87,20 @@ def _budgets_ms(arguments: argparse.Namespace) -> list[list[float]]:
     """A row per search, with a budget for each table."""
     tables, budgets = len(arguments.lut), [parse_duration_ms(text, "--budget") for text in arguments.budget]
     if not tables:
-        raise UsageError("--lut CSV, a latency table, and --budget, like 20ms, are needed")
+        raise UsageError("no latency table: give --lut CSV and --budget T, for example 20ms")
     if arguments.pareto is None:
         if tables != len(budgets):
             raise UsageError(
-                f"{tables} --lut but {len(budgets)} --budget: each table needs its budget, "
-                "like --lut phone.csv --budget 20ms"
+                f"{tables} --lut but {len(budgets)} --budget: give one --budget per table, "
+                "for example --lut phone.csv --budget 20ms"
             )
         return [budgets]
     if len(budgets) == tables:
-        say(f"warning: --pareto gives the budgets of the first table; --budget {arguments.budget[0]} is not used")
+        say(f"warning: --pareto sets the budgets of the first table; --budget {arguments.budget[0]} is ignored")
         budgets = budgets[1:]
     if tables != len(budgets) + 1:
         raise UsageError(
-            f"{tables} --lut but {len(budgets)} --budget beside --pareto: every table but the first needs one"
+            f"{tables} --lut but {len(budgets)} --budget with --pareto: give one --budget per table except the first"
         )
     return [[first, *budgets] for first in _pareto_ms(arguments.pareto)]
 
@@ -108,13 +108,13 @@ def _budgets_ms(arguments: argparse.Namespace) -> list[list[float]]:
 def _pareto_ms(text: str) -> list[float]:
     parts = text.split(":")
     if len(parts) != 3:
-        raise UsageError(f"--pareto {text!r} is not LOW:HIGH:N, like 15ms:40ms:6")
+        raise UsageError(f"--pareto {text!r} is not LOW:HIGH:N, for example 15ms:40ms:6")
     low, high = (parse_duration_ms(part, "--pareto") for part in parts[:2])
     if low >= high:
-        raise UsageError(f"--pareto {text!r}: the first budget must be below the second")
+        raise UsageError(f"--pareto {text!r}: LOW must be below HIGH")
     count = int(parts[2]) if parts[2].isascii() and parts[2].isdigit() and len(parts[2]) < 9 else 0
     if not 2 <= count <= _MAX_PARETO:
-        raise UsageError(f"--pareto {text!r}: the number of budgets must be a whole number from 2 to {_MAX_PARETO}")
+        raise UsageError(f"--pareto {text!r}: N must be a whole number from 2 to {_MAX_PARETO}")
     return [float(budget) for budget in np.linspace(low, high, count)]
 
 
@@ -123,26 +123,26 @@ def _tables(paths: Sequence[str]) -> list[LatencyTable]:
     names = [table.name for table in tables]
     for table, path in zip(tables, paths, strict=True):
         if names.count(table.name) > 1:
-            raise UsageError(f"--lut {path}: two tables are called {table.name}; rename one of the files")
+            raise UsageError(f"--lut {path}: two tables have the name {table.name}; rename one of the files")
         for warning in table.warnings:
             say(f"warning: {warning}")
     return tables
 
 
 def _common_space(tables: Sequence[LatencyTable]) -> SearchSpace:
-    """The only space that all tables cover."""
+    """The one space that all tables cover. Raises `UsageError` if there is none, or more than one."""
     common = [name for name in space_names() if all(name in table.spaces for table in tables)]
     if len(common) == 1:
         return get_space(common[0])
     names = ", ".join(table.name for table in tables)
     if common:
-        raise UsageError(f"{names}: made for the spaces {', '.join(common)}; name one with --space")
-    each = "; ".join(f"{table.name} is for {', '.join(table.spaces) or 'no known space'}" for table in tables)
+        raise UsageError(f"{names}: the tables cover the spaces {', '.join(common)}; choose one with --space")
+    each = "; ".join(f"{table.name} covers {', '.join(table.spaces) or 'no known space'}" for table in tables)
     raise UsageError(f"the tables have no search space in common: {each}")
 
 
 def _predictor(arguments: argparse.Namespace, space: SearchSpace) -> Path | None:
-    """The predictor's file; None if MACs are maximised."""
+    """The file of the predictor; None to maximise MACs."""
     if arguments.predictor == MACS:
         return None
     shipped = shipped_predictor(arguments.predictor or space.name)
@@ -153,11 +153,13 @@ def _predictor(arguments: argparse.Namespace, space: SearchSpace) -> Path | None
     from ofa_search.artifacts.ofa_files import PUBLISHED  # with urllib and ssl, which few searches need
 
     problem = (
-        f"no accuracy predictor for {space.name} comes with this version"
+        f"this version contains no accuracy predictor for {space.name}"
         if shipped is None
-        else f"the predictor that comes with this version is not for the supernet {arguments.supernet}"
+        else f"the included predictor is not for the supernet {arguments.supernet}"
     )
-    published = f", --predictor {space.name} to fetch the published one" if space.name in PUBLISHED["predictor"] else ""
+    published = (
+        f", --predictor {space.name} to download the published one" if space.name in PUBLISHED["predictor"] else ""
+    )
     raise UsageError(
         f"{problem}: give --predictor FILE{published}, or --predictor {MACS} to maximise MACs instead of accuracy"
     )
@@ -167,17 +169,17 @@ def _objective(predictor: Path | None, space: SearchSpace) -> Objective:
     if predictor is None:
         return Macs()
     loaded = AccuracyPredictor.load(predictor)
-    loaded.resolutions_of(space)  # refuses a predictor for another kind of network
+    loaded.resolutions_of(space)  # raises if it is for another kind of network
     if loaded.space != space.name:
         say(
-            f"warning: the predictor {loaded.name} learned the accuracies of {loaded.space}; it can rank networks "
-            f"of {space.name}, but their accuracies will differ"
+            f"warning: the predictor {loaded.name} was trained on {loaded.space}; it can rank networks of "
+            f"{space.name}, but their accuracies will differ"
         )
     return PredictedAccuracy(loaded)
 
 
 def _supernet(arguments: argparse.Namespace, space: SearchSpace) -> Path | None:
-    """The supernet's file; None if weights are made up."""
+    """The file of the supernet; None for untrained weights."""
     if arguments.supernet is None:
         return shipped_supernet(space.name)
     return shipped_supernet(arguments.supernet) or named_file("supernet", arguments.supernet)
@@ -186,15 +188,17 @@ def _supernet(arguments: argparse.Namespace, space: SearchSpace) -> Path | None:
 def _source(arguments: argparse.Namespace, space: SearchSpace, supernet: Path | None) -> WeightSource:
     calibration: Path | None = arguments.calibration
     if calibration is not None and supernet is None:
-        raise UsageError(f"--calibration needs a supernet, and none comes for {space.name}: give --supernet FILE")
+        raise UsageError(
+            f"--calibration needs a supernet, and this version contains none for {space.name}: give --supernet FILE"
+        )
     if calibration is not None and not calibration.exists():
         raise UsageError(f"--calibration {calibration}: no such file")
     needed = not arguments.no_export or arguments.verify is not None
     source = weight_source(space, supernet, arguments.seed, calibration=calibration, needed=needed)
     if needed and not source.calibrated:
         say(
-            f"warning: the file of {source.supernet} has no BatchNorm statistics for its subnets, so the models have "
-            "those of the whole supernet and are less accurate: give --calibration IMAGES (training images)"
+            f"warning: {source.supernet} has no BatchNorm statistics for its subnets, so the models use those of "
+            "the supernet and are less accurate: give --calibration IMAGES, some training images"
         )
     return source
 
@@ -203,7 +207,7 @@ def _device(arguments: argparse.Namespace, table: LatencyTable) -> Device | None
     if arguments.verify is None:
         return None
     from ofa_profiler.devices import open_device
-    from ofa_profiler.verification.verify import settings_of
+    from ofa_profiler.verification.conditions import settings_of
 
-    settings = settings_of(table)  # refuses a table without the settings of its measurement
+    settings = settings_of(table)  # raises if the table has no settings
     return open_device(arguments.verify, device_options(arguments, settings))

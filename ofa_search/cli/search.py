@@ -1,4 +1,4 @@
-"""`ofa-search`: a latency table becomes the best network under a budget."""
+"""`ofa-search`: find the best network under the budget of a latency table."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 PROG = "ofa-search"
 
 _DESCRIPTION = """\
-Find the architecture with the highest predicted accuracy that keeps the budget of a latency table
-(or of several: each --budget belongs to the --lut in the same place, and all must hold), and export it.
+Find the architecture with the highest predicted accuracy that meets the latency budget, and export it.
+With several tables, the first --budget belongs to the first --lut, and so on; all budgets must be met.
 """
 
 _EXAMPLES = """\
@@ -34,11 +34,11 @@ examples:
   ofa-search --lut latency_tables/pi.csv --budget 20ms
   ofa-search --lut note10/ --budget 25ms --predictor acc_predictor.pth --no-export --json
   ofa-search --lut phone.csv --budget 20ms --lut board.csv --budget 35ms --max-params 5M
-  ofa-search --lut pi.csv --pareto 15ms:40ms:6       one network for each of 6 budgets
+  ofa-search --lut pi.csv --pareto 15ms:40ms:6       6 budgets, one network each
   ofa-search --lut this.csv --budget 20ms --verify local
 
-exit codes: 0 done, 2 bad usage or bad input, 3 no architecture keeps the budget,
-4 the device failed, 5 measured again and over the budget
+exit codes: 0 done, 2 bad usage or bad input, 3 no architecture meets the budget, 4 the device failed,
+5 measured again and over the budget, 130 or 143 interrupted
 """
 
 
@@ -46,41 +46,51 @@ def _parser() -> Parser:
     parser = Parser(PROG, _DESCRIPTION, _EXAMPLES)
     limits = parser.add_argument_group("limits")
     limits.add_argument(
-        "--lut", metavar="CSV", action="append", default=[], help="latency table, or folder of published ones"
+        "--lut", metavar="CSV", action="append", default=[], help="latency table, or a folder of published tables"
     )
-    limits.add_argument("--budget", metavar="T", action="append", default=[], help="most time by that table, like 20ms")
-    limits.add_argument("--pareto", metavar="LOW:HIGH:N", help="instead of the first --budget: N of them, evenly")
-    limits.add_argument("--max-macs", metavar="N", help="most multiply-accumulates, like 300M")
-    limits.add_argument("--max-params", metavar="N", help="most parameters, like 5M")
-    what = parser.add_argument_group("what is searched")
-    what.add_argument("--space", metavar="NAME", help=f"{', '.join(space_names())} (default: that of the table)")
+    limits.add_argument(
+        "--budget", metavar="T", action="append", default=[], help="latency budget for that table, for example 20ms"
+    )
+    limits.add_argument("--pareto", metavar="LOW:HIGH:N", help="N evenly spaced budgets instead of the first --budget")
+    limits.add_argument("--max-macs", metavar="N", help="maximum number of multiply-accumulates, for example 300M")
+    limits.add_argument("--max-params", metavar="N", help="maximum number of parameters, for example 5M")
+    what = parser.add_argument_group("search")
+    what.add_argument("--space", metavar="NAME", help=f"{', '.join(space_names())} (default: the space of the table)")
     what.add_argument(
         "--predictor",
         metavar="NAME|PATH",
-        help=f"accuracy predictor, or {MACS} to maximise MACs instead (default: the one that comes with the package)",
+        help=f"accuracy predictor, or {MACS} to maximise MACs instead (default: the included one for the space)",
     )
     what.add_argument(
         "--supernet",
         metavar="NAME|PATH",
-        help="trained supernet (default: the one that comes with the package; if there is none, weights are made up)",
+        help="trained supernet (default: the included one for the space, else untrained weights)",
     )
     what.add_argument(
         "--calibration",
         metavar="IMAGES",
         type=Path,
-        help="training images for BatchNorm statistics; needs torch (default: what the supernet's file contains)",
+        help="training images for the BatchNorm statistics (default: those in the supernet's file)",
     )
     what.add_argument(
         "--engine", metavar="NAME", default=DEFAULT_ENGINE, help=f"{', '.join(engine_names())} (default: %(default)s)"
     )
-    what.add_argument("--seed", metavar="S", type=whole_number, default=0, help="same seed, same result (default: 0)")
+    what.add_argument(
+        "--seed",
+        metavar="S",
+        type=whole_number,
+        default=0,
+        help="random seed; equal seeds give equal results (default: 0)",
+    )
     then = parser.add_argument_group("output")
     then.add_argument("--out", metavar="DIR", type=Path, help=f"folder for the files (default: {DEFAULT_OUT})")
     then.add_argument(
-        "--no-export", action="store_true", help="write no model (and nothing at all unless --out is given)"
+        "--no-export", action="store_true", help="do not write models; without --out, write no files at all"
     )
     then.add_argument(
-        "--verify", metavar="DEVICE", help="measure it on the device of the first table, as in ofa-profile"
+        "--verify",
+        metavar="DEVICE",
+        help="measure the result on DEVICE (as in ofa-profile), with the settings of the first table",
     )
     then.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     add_device_options(parser)
@@ -88,7 +98,7 @@ def _parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code (docs/contracts.md lists them)."""
+    """Run the command and give its exit code (`docs/contracts.md` lists them)."""
     return run_command(PROG, lambda: _search(read_request(_parser().parse_args(argv))))
 
 
@@ -120,7 +130,7 @@ def _search(request: Request) -> int:
 
 
 def _verify(request: Request, device: Device, found: Sequence[Found]) -> list[Found]:
-    from ofa_profiler.verification.verify import other_device
+    from ofa_profiler.verification.doubts import other_device
     from ofa_search.results.measure import measure_networks
 
     table = request.tables[0]
@@ -143,10 +153,10 @@ def _check_budgets(found: Sequence[Found]) -> None:
         if measured > network.result.budget_ms[name]
     ]
     if over:
-        raise OverBudgetError(f"measured latency is over the budget: {', '.join(over)}")
+        raise OverBudgetError(f"over the budget when measured again: {', '.join(over)}")
 
 
-# --- the report --------------------------------------------------------------------------------------
+# --- words -------------------------------------------------------------------------------------------
 
 
 def _report(request: Request, found: Sequence[Found]) -> None:
@@ -155,7 +165,7 @@ def _report(request: Request, found: Sequence[Found]) -> None:
         return
     from rich.console import Console
 
-    # A file or a pipe has no width.
+    # A file has no width.
     Console(width=None if sys.stdout.isatty() else 120).print(results_table(found))
     total = document(found)
     say(f"{total['evaluations']} architectures scored in {total['search_seconds']:.2f} s ({total['engine']})")

@@ -1,4 +1,4 @@
-"""`ofa-train`: trains supernets, single networks and accuracy predictors."""
+"""`ofa-train`: train a supernet, a single network or an accuracy predictor."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from ofa_search.cli import train_predictor, train_subnet, train_supernet
 
 PROG = "ofa-train"
 
-_DESCRIPTION = "Train a supernet, or one network, from images, on a CPU, a GPU or several."
+_DESCRIPTION = "Train a supernet, a single network or an accuracy predictor, on a CPU, one GPU or several processes."
 _EXAMPLES = """\
 examples:
   ofa-train supernet --data cifar10/ --out out/supernet
   ofa-train subnet --supernet out/supernet/supernet.safetensors --architecture out/search/search.json \\
       --data cifar10/ --out out/network
-  ofa-train supernet --help                                  all options of one command
+  ofa-train supernet --help                                  the options of one command
   torchrun --nproc-per-node 2 -m ofa_search.train_cli supernet --data cifar10/ --out out/supernet
 
-exit codes: 0 done, 2 bad usage or bad input
+exit codes: 0 done, 2 bad usage or bad input, 130 or 143 interrupted
 """
 _COMMANDS = {"supernet": train_supernet, "subnet": train_subnet, "predictor": train_predictor}
-_RESUME = "interrupted: the same command resumes from the last saved step (saved every minute)"
-#: The other processes wait this long with an error, so that the first one reports it and torchrun ends all.
+_RESUME = "interrupted; run the same command again to resume from the last saved step (at most a minute back)"
+#: A process waits this long before it reports an error: the first process reports the same one, and torchrun
+#: ends all processes.
 _PATIENCE_S = 3.0
 
 
@@ -48,7 +49,7 @@ def _train(argv: Sequence[str] | None) -> int:
 
 
 def _following(command: Callable[[], int]) -> int:
-    """Run it in a process that does not lead. The first process reports what happens to all."""
+    """Run it in a process other than the first, which reports for all."""
     try:
         return command()
     except KeyboardInterrupt:
@@ -62,7 +63,7 @@ def _following(command: Callable[[], int]) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code (docs/contracts.md lists them)."""
+    """Run the command and give its exit code (`docs/contracts.md` lists them)."""
     leads = os.environ.get("RANK", "0") == "0"  # torchrun sets it
     return run_command(
         PROG, lambda: _train(argv) if leads else _following(lambda: _train(argv)), interrupted=lambda: _RESUME

@@ -1,4 +1,4 @@
-"""What the commands of `ofa-train` have in common: options, data, and messages."""
+"""What the commands of `ofa-train` share: options, data and messages."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from ofa_search.training.trainer import TrainingOptions
 
 PLOT = "training.png"
-#: The usual (learning rate, weight decay) of each optimizer.
+#: The default (learning rate, weight decay) of each optimizer.
 _USUAL = {"adamw": (4e-3, 0.05), "sgd": (0.05, 5e-4)}
 _MOST_HELD_OUT = 5000
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options for images, their cache and the folder for results."""
+    """Add the options for images, cache and results."""
     group = parser.add_argument_group("images and files")
     group.add_argument(
         "--data",
@@ -38,12 +38,12 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="training images: a parquet file, a folder of them, or a folder with one folder per class",
     )
-    group.add_argument("--test-data", metavar="PATH", type=Path, help="images to measure the result on")
+    group.add_argument("--test-data", metavar="PATH", type=Path, help="test images; used at the end only")
     group.add_argument(
         "--held-out",
         metavar="N",
         type=positive_integer,
-        help=f"training images held out to measure accuracy (default: a tenth of them, at most {_MOST_HELD_OUT})",
+        help=f"number of training images held out for validation (default: a tenth, at most {_MOST_HELD_OUT})",
     )
     group.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the results")
     group.add_argument(
@@ -52,32 +52,46 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_training_arguments(parser: argparse.ArgumentParser, *, epochs: str, learning_rate: str) -> None:
-    """Declare the options of the training; `epochs` and `learning_rate` name the defaults."""
+    """Add the options of training; `epochs` and `learning_rate` name the defaults."""
     group = parser.add_argument_group("training")
     group.add_argument(
-        "--epochs", metavar="X", type=positive_number, help=f"passes over the images (default: {epochs})"
+        "--epochs", metavar="X", type=positive_number, help=f"passes over the training images (default: {epochs})"
     )
     group.add_argument(
-        "--batch", metavar="N", type=positive_integer, default=128, help="images of a step, over all processes (128)"
+        "--batch",
+        metavar="N",
+        type=positive_integer,
+        default=128,
+        help="images per step, over all processes (default: 128)",
     )
     group.add_argument(
-        "--optimizer", metavar="NAME", choices=tuple(_USUAL), default="adamw", help="adamw (usual) or sgd"
+        "--optimizer", metavar="NAME", choices=tuple(_USUAL), default="adamw", help="adamw or sgd (default: adamw)"
     )
     group.add_argument(
-        "--learning-rate", metavar="X", type=positive_number, help=f"highest learning rate (default: {learning_rate})"
+        "--learning-rate", metavar="X", type=positive_number, help=f"peak learning rate (default: {learning_rate})"
     )
     decays = ", ".join(f"{decay:g} for {name}" for name, (_, decay) in _USUAL.items())
-    group.add_argument("--weight-decay", metavar="X", type=number_from_0, help=f"(default: {decays})")
+    group.add_argument("--weight-decay", metavar="X", type=number_from_0, help=f"weight decay (default: {decays})")
     group.add_argument(
-        "--label-smoothing", metavar="X", type=share, default=0.0, help="0 to below 1 (default: %(default)s)"
+        "--label-smoothing",
+        metavar="X",
+        type=share,
+        default=0.0,
+        help="label smoothing, at least 0 and below 1 (default: %(default)s)",
     )
-    group.add_argument("--seed", metavar="S", type=whole_number, default=0, help="same seed, same result (default: 0)")
-    group.add_argument("--fresh", action="store_true", help="start over, even if --out holds a training")
+    group.add_argument(
+        "--seed",
+        metavar="S",
+        type=whole_number,
+        default=0,
+        help="random seed; equal seeds give equal results (default: 0)",
+    )
+    group.add_argument("--fresh", action="store_true", help="discard an existing training in --out and start again")
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    machine.add_argument("--threads", metavar="N", type=positive_integer, help="threads of a process on a CPU")
-    machine.add_argument("--bf16", action="store_true", help="compute in bfloat16, where the hardware is fast at it")
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout at the end")
+    machine.add_argument("--threads", metavar="N", type=positive_integer, help="CPU threads per process")
+    machine.add_argument("--bf16", action="store_true", help="compute in bfloat16 (for GPUs; slower on CPUs)")
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
 
 
 # --- numbers -----------------------------------------------------------------------------------------
@@ -90,12 +104,12 @@ def positive_number(text: str) -> float:
 
 def number_from_0(text: str) -> float:
     """For `type=`: 0 or more."""
-    return _number(text, "from 0 up", lambda value: value >= 0)
+    return _number(text, "of at least 0", lambda value: value >= 0)
 
 
 def share(text: str) -> float:
     """For `type=`: 0 or more, below 1."""
-    return _number(text, "from 0 up and below 1", lambda value: 0 <= value < 1)
+    return _number(text, "of at least 0 and below 1", lambda value: 0 <= value < 1)
 
 
 def _number(text: str, what: str, allowed: Callable[[float], bool]) -> float:
@@ -114,7 +128,7 @@ def _number(text: str, what: str, allowed: Callable[[float], bool]) -> float:
 def training_options(
     arguments: argparse.Namespace, *, epochs: float, learning_rate: float | None = None
 ) -> TrainingOptions:
-    """The options, with `epochs` and `learning_rate` (or that of the optimizer) where the user gave none."""
+    """The options with defaults filled in: `epochs`, and `learning_rate` or that of the optimizer."""
     from ofa_search.training.trainer import TrainingOptions
 
     usual_rate, usual_decay = _USUAL[arguments.optimizer]
@@ -131,20 +145,20 @@ def training_options(
 
 
 def prepare_process(arguments: argparse.Namespace) -> None:
-    """Set up torch before anything is computed."""
+    """Set up torch for training."""
     import torch
 
     from ofa_search.training.memory import keep_freed_memory
 
     keep_freed_memory()
-    # Moments of weights that no longer change become denormal numbers, with which a CPU is a hundred times slower.
+    # Moments of weights that stop learning become denormal numbers, a hundred times slower on a CPU.
     torch.set_flush_denormal(True)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
 
 
 def load_data(arguments: argparse.Namespace, space: SearchSpace, world: World, show: Show) -> DataSplit:
-    """Training, held-out and test images. One process of each host decodes them, the others read its cache."""
+    """Training, held-out and test images. One process per host decodes them, the others read its cache."""
     from ofa_search.data.images import DataSplit, load_images
 
     def decoded(done: int, total: int) -> None:
@@ -159,7 +173,9 @@ def load_data(arguments: argparse.Namespace, space: SearchSpace, world: World, s
             test = load_images(arguments.test_data, resolution, split="test", cache=arguments.cache, tell=decoded)
             test = test.with_classes(images.classes)
     if arguments.held_out is None and len(images) < 20:
-        raise UsageError(f"{images.name}: {len(images)} images are too few to hold out a tenth; give --held-out N")
+        raise UsageError(
+            f"{images.name}: {len(images)} images are too few to hold some out; give --held-out N or more images"
+        )
     training, held_out = images.split(arguments.held_out or min(_MOST_HELD_OUT, len(images) // 10))
     return DataSplit(training, held_out, test)
 
@@ -180,7 +196,7 @@ def tell_training(show: Show, report: Report) -> None:
 
 
 def draw_log(out: Path, log: str, title: str) -> Path | None:
-    """Draw the log in `out`, if matplotlib is installed."""
+    """Plot the log in `out`, if matplotlib is installed."""
     if not can_plot():
         return None
     from ofa_search.training.log import plot_log
@@ -190,7 +206,7 @@ def draw_log(out: Path, log: str, title: str) -> Path | None:
 
 
 def report(arguments: argparse.Namespace, document: dict[str, Any], lines: list[str]) -> None:
-    """Print the JSON document on stdout with --json, else the lines on stderr."""
+    """Print the JSON document to stdout if requested, else the lines to stderr."""
     if arguments.json:
         print(json.dumps(document, indent=2, allow_nan=False), flush=True)
     else:

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 HELP = "fit an accuracy predictor to subnets of a supernet"
 DESCRIPTION = """\
-Draw architectures, measure their accuracy on training images that were held out, and fit a predictor to
-them. DIR gets predictor.safetensors, its errors in predictor.json, and the accuracies, samples-*.csv. If the
-command is interrupted or killed, the same command resumes; with more --samples it adds the missing ones.
+Draw architectures, measure their accuracy on held-out training images, and fit a predictor to them.
+DIR gets predictor.safetensors, predictor.json with its errors, and the accuracies in samples-*.csv.
+After an interruption, even by kill -9, run the same command again: it resumes. A larger --samples
+adds to the existing samples.
 """
 EXAMPLES = """\
 examples:
@@ -37,13 +38,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     files = parser.add_argument_group("images and files")
     files.add_argument(
-        "--supernet", metavar="FILE", type=Path, required=True, help="the file that ofa-train supernet has written"
+        "--supernet", metavar="FILE", type=Path, required=True, help="supernet file written by ofa-train supernet"
     )
+    files.add_argument("--data", metavar="PATH", type=Path, required=True, help="the training images of the supernet")
     files.add_argument(
-        "--data", metavar="PATH", type=Path, required=True, help="the images that the supernet was trained with"
-    )
-    files.add_argument(
-        "--test-data", metavar="PATH", type=Path, help="images for the offset of the accuracy, and nothing else"
+        "--test-data",
+        metavar="PATH",
+        type=Path,
+        help="test images; used for the offset between held-out and test accuracy only",
     )
     files.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the results")
     files.add_argument(
@@ -51,30 +53,36 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     samples = parser.add_argument_group("samples")
     samples.add_argument(
-        "--samples", metavar="N", type=positive_integer, default=_SAMPLES, help="architectures (default: %(default)s)"
+        "--samples",
+        metavar="N",
+        type=positive_integer,
+        default=_SAMPLES,
+        help="number of architectures (default: %(default)s)",
     )
     samples.add_argument(
         "--held-out-samples",
         metavar="N",
         type=positive_integer,
-        help="those of them on which the errors of the predictor are measured (default: a fifth)",
+        help="number of architectures held out to evaluate the predictor (default: a fifth)",
     )
     samples.add_argument(
         "--images",
         metavar="N",
         type=positive_integer,
-        help="images to measure on (default: all that were held out of the supernet's training)",
+        help="number of images to measure on (default: all images held out in the supernet's training)",
     )
-    samples.add_argument("--seed", metavar="S", type=whole_number, default=0, help="draws architectures (default: 0)")
-    samples.add_argument("--fresh", action="store_true", help="start over: ignore what --out holds")
+    samples.add_argument(
+        "--seed", metavar="S", type=whole_number, default=0, help="random seed of the architectures (default: 0)"
+    )
+    samples.add_argument("--fresh", action="store_true", help="discard existing samples in --out and start again")
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    machine.add_argument("--threads", metavar="N", type=positive_integer, help="threads of a process on a CPU")
-    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout at the end")
+    machine.add_argument("--threads", metavar="N", type=positive_integer, help="CPU threads per process")
+    parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
 
 
 def run(arguments: Namespace) -> int:
-    """Measure, fit, report, and return the exit code."""
+    """Measure, fit and report -> the exit code."""
     from ofa_search.evaluation.fit_predictor import PredictorOptions, train_predictor
     from ofa_search.evaluation.world import join_world
     from ofa_search.supernet.supernet import load_trained
@@ -99,7 +107,7 @@ def _data(arguments: Namespace, trained: TrainedSupernet, world: World, show: Sh
 
 
 def _timed(show: Show) -> Tell:
-    """Show the progress with the time left, estimated from the time of each phase so far."""
+    """Estimate the time left from the time that each phase has taken so far."""
     began: dict[str, tuple[float, int]] = {}
 
     def tell(phase: str, done: int, total: int) -> None:
@@ -125,10 +133,10 @@ def _report(arguments: Namespace, fitted: Fitted) -> None:
         "offset": predictor.offset if fitted.offset else None,
     }
     lines = [f"top-1 of {predictor.accuracy_of}"]
-    for what, one in (("", quality), ("that were drawn evenly ", fitted.even)):
+    for what, one in (("", quality), (" drawn evenly", fitted.even)):
         if one is not None:
             lines.append(
-                f"on {one.samples} architectures {what}not fitted to: RMSE {one.rmse:.2f} points, "
+                f"on {one.samples} held-out architectures{what}: RMSE {one.rmse:.2f} points, "
                 f"Kendall tau {one.kendall_tau:.3f}, Spearman {one.spearman:.3f}"
             )
     if fitted.offset is not None:

@@ -12,6 +12,8 @@ from ofa_profiler.base.files import write_text
 from ofa_profiler.cli.terminal import say
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.networks.architecture import Architecture
+from ofa_profiler.protocol.target import Target
+from ofa_profiler.runtimes import runtimes
 from ofa_profiler.spaces import SearchSpace, get_space
 from ofa_search.artifacts.shipped import shipped_supernet
 from ofa_search.cli import train_options as common
@@ -27,11 +29,11 @@ if TYPE_CHECKING:
 
 HELP = "train the network of one architecture"
 DESCRIPTION = """\
-Fine-tune the network that a search has found, cut out of its supernet, or train it alone from scratch.
-DIR gets the models subnet.onnx and subnet.tflite, their accuracy in subnet.json, the log training.csv and a
-plot of it. If the command is interrupted or killed, the same command resumes.
+Fine-tune the network of one architecture, cut out of its supernet, or train it from scratch.
+DIR gets the models subnet.onnx and subnet.tflite, subnet.json with their accuracy, the log training.csv
+and its plot. After an interruption, even by kill -9, run the same command again: it resumes.
 
-The images may have other classes than the supernet: the network then gets a new classifier.
+If the images have other classes than the supernet, the network gets a new classifier.
 """
 EXAMPLES = """\
 examples:
@@ -42,7 +44,7 @@ examples:
 """
 NAME = "subnet"
 _EPOCHS, _EPOCHS_FROM_SCRATCH = 5.0, 20.0
-#: Trained weights need smaller steps: about a quarter of the rate for training from scratch.
+#: Trained weights need small steps: about a quarter of the learning rate from scratch.
 _FINE_TUNING_RATE = {"adamw": 1e-3, "sgd": 1e-2}
 
 
@@ -50,12 +52,18 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     group = parser.add_argument_group("network")
     group.add_argument(
-        "--architecture", metavar="JSON", type=Path, required=True, help="architecture file, or the search.json of one"
+        "--architecture",
+        metavar="JSON",
+        type=Path,
+        required=True,
+        help="architecture file, or a search.json with one result",
     )
-    group.add_argument("--supernet", metavar="NAME|FILE", help="supernet to cut the network out of, as in ofa-search")
-    group.add_argument("--from-scratch", action="store_true", help="start with random weights instead")
+    group.add_argument("--supernet", metavar="NAME|FILE", help="supernet to cut the network from, as in ofa-search")
+    group.add_argument("--from-scratch", action="store_true", help="start from random weights")
     group.add_argument(
-        "--distill", action="store_true", help="learn from the supernet's largest network as well as from the labels"
+        "--distill",
+        action="store_true",
+        help="distillation: learn from labels and from the largest network of the supernet",
     )
     common.add_data_arguments(parser)
     common.add_training_arguments(
@@ -66,11 +74,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Train, report, and return the exit code."""
+    """Train and report -> the exit code."""
     if arguments.from_scratch == (arguments.supernet is not None):
-        raise UsageError("one of --supernet NAME|FILE and --from-scratch is needed: the weights to start with")
+        raise UsageError("no initial weights: give one of --supernet NAME|FILE and --from-scratch")
     if arguments.distill and arguments.from_scratch:
-        raise UsageError("--distill needs a --supernet, from which the network learns")
+        raise UsageError("--distill needs --supernet")
     architecture = read_architecture(arguments.architecture)
     supernet = _supernet_file(arguments.supernet) if arguments.supernet is not None else None
     common.prepare_process(arguments)
@@ -95,7 +103,8 @@ def read_architecture(path: Path) -> Architecture:
     if isinstance(data, dict) and isinstance(data.get("results"), list):
         if len(data["results"]) != 1 or not isinstance(data["results"][0], dict):
             raise InputFileError(
-                path, f"holds {len(data['results'])} networks; give the file of one architecture beside it"
+                path,
+                f"holds {len(data['results'])} networks; give the JSON file of one architecture from the same folder",
             )
         data = data["results"][0]
     if isinstance(data, dict) and "architecture" in data:
@@ -142,7 +151,7 @@ def _train(
 
 
 def _supernet_file(name: str) -> Path:
-    """A supernet of this package, a published one, or a file. Raises `UsageError`."""
+    """An included supernet, a published one, or a file. Raises `UsageError`."""
     return weights_path(shipped_supernet(name) or named_file("supernet", name))
 
 
@@ -180,14 +189,14 @@ def _start(
     return from_supernet(space, architecture, trained.supernet, digest, seed, new_classes=new_classes)
 
 
-# --- the result ---------------------------------------------------------------------------------------
+# --- the result --------------------------------------------------------------------------------------
 
 
 def _write(
     out: Path, trainer: SubnetTrainer, network: Any, data: DataSplit, description: dict[str, Any]
 ) -> dict[str, Any]:
-    """Measure the network, write the models and the summary, and return the summary."""
-    from ofa_profiler.export import export_network, exporters
+    """Measure the network, write models and summary -> the summary."""
+    from ofa_profiler.export import export_network
     from ofa_profiler.networks.torch_modules import to_weights
     from ofa_search.evaluation.subnets import accuracy
     from ofa_search.training.loop import LOG
@@ -203,10 +212,10 @@ def _write(
     card = ModelCard("ofa-train", architecture, TRAINED, measured, data.training.classes)
     weights = to_weights(network)
     files = {"log": out / LOG}
-    for runtime, exporter in exporters().items():
-        path = out / f"{NAME}{exporter.suffix}"
-        files[exporter.suffix.removeprefix(".")] = export_network(
-            space, architecture, weights, path, metadata=card.metadata(), runtime=runtime
+    for runtime in runtimes().values():
+        path = out / f"{NAME}{runtime.suffix}"
+        files[runtime.suffix.removeprefix(".")] = export_network(
+            space, architecture, weights, path, Target(runtime.name), metadata=card.metadata()
         )
     plot = common.draw_log(out, LOG, f"{space.name}, one network")
     document = {

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 HELP = "train a supernet from images"
 DESCRIPTION = """\
 Train a supernet: the weights of all networks of a search space at once. DIR gets supernet.safetensors, the
-log training.csv and a plot of it. If the command is interrupted or killed, the same command resumes.
+log training.csv and its plot. After an interruption, even by kill -9, run the same command again: it resumes.
 """
 EXAMPLES = """\
 examples:
@@ -26,7 +26,7 @@ examples:
   ofa-train supernet --data cifar10/ --out out/supernet --schedule my-schedule.yaml --epochs 30
   torchrun --nproc-per-node 4 -m ofa_search.train_cli supernet --data photos/ --out out/photos
 
-photos/ holds a folder per class, or train/ and test/ with such folders.
+photos/ contains one folder per class, or train/ and test/ with such folders.
 """
 
 
@@ -39,7 +39,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--schedule",
         metavar="NAME|FILE",
         default="deps",
-        help="cifar-cpu, deps, progressive, sandwich, or a YAML file like theirs (default: %(default)s)",
+        help="cifar-cpu, deps, progressive, sandwich, or a YAML file of the same format (default: %(default)s)",
     )
     common.add_data_arguments(parser)
     parser.add_argument(
@@ -48,13 +48,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         choices=("images", "table"),
         default="images",
         help="what the file contains for the BatchNorm statistics of subnets: some training images, or a table of "
-        "statistics where the images may not be published (default: %(default)s)",
+        "statistics if the images may not be distributed (default: %(default)s)",
     )
     common.add_training_arguments(parser, epochs="those of the schedule", learning_rate="0.004 for adamw, 0.05 for sgd")
 
 
 def run(arguments: Namespace) -> int:
-    """Train, report, and return the exit code."""
+    """Train and report -> the exit code."""
     from ofa_search.evaluation.world import join_world
     from ofa_search.training.schedule import load_schedule
 

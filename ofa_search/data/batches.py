@@ -17,10 +17,13 @@ from ofa_profiler.spaces.base import Preprocessing
 SMALL = 64
 
 
-def prepare(pixels: Tensor, resolution: int, preprocessing: Preprocessing) -> Tensor:
-    """Pixels (N, 3, S, S) uint8 -> input (N, 3, R, R): resized (bilinear, antialiased), scaled, normalised."""
+def prepare(pixels: Tensor, resolution: int | None, preprocessing: Preprocessing) -> Tensor:
+    """Pixels (N, 3, S, S) uint8 -> input (N, 3, R, R): resized (bilinear, antialiased), scaled, normalised.
+
+    Without a resolution, they keep their size.
+    """
     images = pixels.to(torch.float32)
-    if images.shape[-1] != resolution:
+    if resolution is not None and images.shape[-1] != resolution:
         size = (resolution, resolution)
         images = functional.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
     low, high = preprocessing.range

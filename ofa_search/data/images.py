@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ofa_profiler.base.cache_dir import default_cache_dir, identity
-from ofa_profiler.base.files import locked, replacing
+from ofa_profiler.base.files import replacing
+from ofa_profiler.base.locks import locked
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_search.data.batches import SMALL
 from ofa_search.data.sources import CIFAR10_CLASSES, Encoded, Source, open_source

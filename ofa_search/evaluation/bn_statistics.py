@@ -44,7 +44,9 @@ def _all_needed(space: SearchSpace) -> set[tuple[str, int]]:
     parts: set[tuple[str, int]] = set()
     for slot in space.slots:
         for resolution in space.resolutions:
-            choices = [(resolution,) if gene == 0 else space.genes[gene].choices for gene in slot.genes]
+            choices = [
+                (resolution,) if gene == space.resolution_gene else space.genes[gene].choices for gene in slot.genes
+            ]
             for values in product(*choices):
                 if (op := slot.build(*values)) is not None:
                     parts.update(needed(slot.name, op, resolution))

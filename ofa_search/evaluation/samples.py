@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from ofa_profiler.base.files import try_lock, write_text
+from ofa_profiler.base.files import write_text
+from ofa_profiler.base.locks import try_lock
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.spaces import Genomes, SearchSpace

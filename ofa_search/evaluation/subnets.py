@@ -13,10 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ofa_profiler.export import INPUT_NAME, LOGITS_NAME, get_exporter
+from ofa_profiler.export import INPUT, LOGITS_NAME, get_exporter
 from ofa_profiler.networks.architecture import Architecture
-from ofa_profiler.networks.parameters import Layout, Weights
+from ofa_profiler.networks.blocks import Layout, as_graph
+from ofa_profiler.networks.parameters import Weights
 from ofa_profiler.networks.torch_modules import StaticNetwork, load_weights, to_weights
+from ofa_profiler.protocol.target import Target
 from ofa_profiler.spaces import SearchSpace
 from ofa_search.data.batches import prepare
 from ofa_search.data.images import Images
@@ -138,16 +140,16 @@ class _Inputs:
         self.images, self.space, self.batch = images, space, batch
         pixels = sum(resolution**2 for resolution in space.resolutions)
         self._keeps = 4 * 3 * pixels * len(images) <= KEPT_BYTES
-        self._kept: dict[int, list[Tensor]] = {}
+        self._kept: dict[int | None, list[Tensor]] = {}
 
-    def at(self, resolution: int) -> Iterable[Tensor]:
+    def at(self, resolution: int | None) -> Iterable[Tensor]:
         if not self._keeps:
             return self._prepared(resolution)
         if resolution not in self._kept:
             self._kept[resolution] = list(self._prepared(resolution))
         return self._kept[resolution]
 
-    def _prepared(self, resolution: int) -> Iterator[Tensor]:
+    def _prepared(self, resolution: int | None) -> Iterator[Tensor]:
         for pixels, _ in self.images.batches(self.batch):
             inputs = prepare(pixels, resolution, self.space.preprocessing)
             yield inputs.contiguous(memory_format=torch.channels_last)
@@ -171,14 +173,8 @@ def onnx_classes(layout: Layout, weights: Weights, inputs: Iterable[Tensor]) -> 
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import
     import onnxruntime  # type: ignore[import-untyped]
 
-    model = get_exporter("onnxruntime", "fp32").build(
-        layout,
-        weights,
-        batch=ONNX_BATCH,
-        precision="fp32",
-        output_name=LOGITS_NAME,
-        metadata={},
-    )
+    target = Target("onnxruntime", batch=ONNX_BATCH)
+    model = get_exporter(target).build(as_graph(layout), weights, target, outputs=[LOGITS_NAME], metadata={})
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -186,6 +182,6 @@ def onnx_classes(layout: Layout, weights: Weights, inputs: Iterable[Tensor]) -> 
     for batch in inputs:
         images = np.zeros((ONNX_BATCH, *batch.shape[1:]), dtype=np.float32)
         images[: len(batch)] = batch.numpy()
-        (logits,) = session.run([LOGITS_NAME], {INPUT_NAME: images})
+        (logits,) = session.run([LOGITS_NAME], {INPUT: images})
         found.append(logits[: len(batch)].argmax(1))
     return torch.from_numpy(np.concatenate(found))

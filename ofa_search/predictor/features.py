@@ -1,4 +1,4 @@
-"""What a predictor sees of an architecture: one-hot features of its active choices."""
+"""The inputs of a predictor: one-hot features of the active choices of an architecture."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from numpy.typing import NDArray
 
 from ofa_profiler.errors import UsageError
 from ofa_profiler.spaces import Genomes, SearchSpace
+from ofa_profiler.spaces.genes import RESOLUTION
 
 
 @dataclass(frozen=True)
 class Features:
-    """One-hot, field by field: all blocks' choices of `fields[0]`, then of `fields[1]`, …, then the resolution.
+    """One-hot, kind by kind: all blocks' choices of `kinds[0]`, then of `kinds[1]`, …, then the resolution.
 
-    A block that is not active has all zeros, so depth needs no features of its own (Cai et al. 2020,
-    appendix A). `resolutions` are those of the last features, in order.
+    A block that is not active has all zeros, so depth needs no features of its own (Cai et al. 2020, appendix A).
+    `resolutions` are those of the last features, in order; none for spaces that have no such choice.
     """
 
-    fields: tuple[str, ...]
+    kinds: tuple[str, ...]
     resolutions: tuple[int, ...]
 
     @staticmethod
     def of(space: SearchSpace) -> Features:
         """Features of all choices of a space that draws from `space.resolutions`.
 
-        A field all of whose genes switch blocks on and off is left out: which blocks are there says it all.
+        A kind whose genes all switch blocks on and off is left out: the features of the blocks express it.
         """
         switches = {gene.switch for gene in space.genes}
-        kept = [gene.name for i, gene in enumerate(space.genes) if i not in switches][1:]
-        return Features(tuple(dict.fromkeys(name.rpartition(".")[2] for name in kept)), space.resolutions)
+        kept = [gene.kind for i, gene in enumerate(space.genes) if i not in switches and gene.kind != RESOLUTION]
+        return Features(tuple(dict.fromkeys(kept)), space.resolutions)
 
     def count(self, space: SearchSpace) -> int:
         """The number of features F of an architecture of `space`."""
@@ -43,13 +44,13 @@ class Features:
         return tuple(r for r in self.resolutions if r in space.valid_resolutions)
 
     def _genes(self, space: SearchSpace) -> list[int]:
-        return [i for field in self.fields for i, gene in enumerate(space.genes) if gene.name.endswith(f".{field}")]
+        return [i for kind in self.kinds for i, gene in enumerate(space.genes) if gene.kind == kind]
 
     def ones(self, space: SearchSpace, genomes: Genomes) -> NDArray[np.intp]:
-        """Where the ones are: genomes (N, G) -> feature numbers (N, blocks x fields + 1).
+        """Where the ones are: genomes (N, G) -> feature numbers (N, genes), then that of the resolution.
 
-        The number F stands for "no feature" (of a block that is not active). Raises `UsageError` when
-        `space` has a resolution that these features cannot express.
+        The number F means "no feature" (of a block that is not active). Raises `UsageError` when `space` has a
+        resolution that these features cannot express.
         """
         return _columns(self, space).ones(genomes)
 
@@ -62,15 +63,18 @@ class _Columns:
     switches: NDArray[np.intp]
     switch_from: NDArray[np.int8]
     first: NDArray[np.intp]  # the feature of each gene's choice 0; the others follow
+    resolution_gene: int | None
     resolution: NDArray[np.intp]  # the feature of each of the space's resolutions
     none: int
 
     def ones(self, genomes: Genomes) -> NDArray[np.intp]:
-        ones = np.empty((len(genomes), len(self.genes) + 1), dtype=np.intp)
-        np.add(genomes[:, self.genes], self.first, out=ones[:, :-1])
+        own = len(self.genes)
+        ones = np.empty((len(genomes), own + (self.resolution_gene is not None)), dtype=np.intp)
+        np.add(genomes[:, self.genes], self.first, out=ones[:, :own])
         inactive = genomes[:, self.switches] < self.switch_from
-        np.copyto(ones[:, :-1], self.none, where=inactive)
-        ones[:, -1] = self.resolution[genomes[:, 0]]
+        np.copyto(ones[:, :own], self.none, where=inactive)
+        if self.resolution_gene is not None:
+            ones[:, own] = self.resolution[genomes[:, self.resolution_gene]]
         return ones
 
 
@@ -81,10 +85,11 @@ def _columns(features: Features, space: SearchSpace) -> _Columns:
     first = np.cumsum([0, *sizes])
     return _Columns(
         genes=np.array(genes, dtype=np.intp),
-        # A gene without a switch is always active: any gene's index is at least 0.
+        # A gene without a switch is always active: the index of any gene is at least 0.
         switches=np.array([space.genes[g].switch or 0 for g in genes], dtype=np.intp),
         switch_from=np.array([space.genes[g].switch_from for g in genes], dtype=np.int8),
         first=first[:-1],
+        resolution_gene=space.resolution_gene,
         resolution=first[-1] + _positions(space.resolutions, features.resolutions),
         none=int(first[-1]) + len(features.resolutions),
     )

@@ -73,7 +73,8 @@ class AccuracyPredictor(PredictorData):
         """The resolutions of `space` that it can predict. Raises `UsageError` for a space of other blocks."""
         known, needed = self.layers[0].weight.shape[0], self.features.count(space)
         resolutions = self.features.resolutions_of(space)
-        if known != needed or not resolutions:
+        expressible = bool(resolutions) if space.resolution_gene is not None else not self.features.resolutions
+        if known != needed or not expressible:
             why = f"{needed} features, not {known}" if known != needed else "other resolutions"
             raise UsageError(f"the predictor {self.name} is for {self.space}; {space.name} has {why}")
         return resolutions
@@ -88,7 +89,8 @@ class AccuracyPredictor(PredictorData):
         for name in {architecture.space for architecture in architectures}:
             mine = np.array([architecture.space == name for architecture in architectures])
             chosen = architectures if mine.all() else [a for a in architectures if a.space == name]
-            space = _space(name, tuple(sorted({architecture.resolution for architecture in chosen})))
+            resolutions = {architecture.resolution for architecture in chosen}
+            space = _space(name, tuple(sorted(r for r in resolutions if r is not None)))
             accuracies[mine] = self.predict_genomes(space, space.encode(chosen))
         return accuracies
 
@@ -125,4 +127,5 @@ def _one_hot(ones: NDArray[np.intp], features: int, rows: int | None = None) -> 
 @lru_cache(maxsize=64)
 def _space(name: str, resolutions: tuple[int, ...]) -> SearchSpace:
     """One object per space and resolutions: its tables are made once."""
-    return get_space(name).with_resolutions(resolutions)
+    space = get_space(name)
+    return space.with_resolutions(resolutions) if resolutions else space

@@ -14,7 +14,7 @@ for people and scripts; it is never read back, so the two cannot contradict each
     offset        to be added for the accuracy on the test images, as a fraction
     tool_version  of this package
 
-The authors' file is a pickled state_dict, which is read without unpickling it.
+The authors' file is a pickled state_dict. `torch_file` reads it without running anything in it.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ import ofa_profiler
 from ofa_profiler.base.files import replacing, write_text
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.spaces import SearchSpace, get_space
+from ofa_profiler.spaces.genes import RESOLUTION
 from ofa_search.artifacts.torch_file import read_state_dict
 from ofa_search.predictor.features import Features
 from ofa_search.predictor.layers import Layer, PredictorData
@@ -68,7 +69,7 @@ def save_predictor(predictor: PredictorData, path: Path, metadata: Mapping[str, 
         "format": FORMAT,
         "space": predictor.space,
         "n_classes": predictor.n_classes,
-        "features": {"kinds": list(predictor.features.fields), "resolutions": list(predictor.features.resolutions)},
+        "features": {"kinds": list(predictor.features.kinds), "resolutions": list(predictor.features.resolutions)},
         "hidden": [len(layer.bias) for layer in predictor.layers[:-1]],
         "accuracy_of": predictor.accuracy_of,
         "metrics": predictor.metrics.to_json() if predictor.metrics is not None else None,
@@ -181,11 +182,11 @@ def _layers(path: Path, arrays: Mapping[str, Array]) -> tuple[Layer, ...]:
 
 def _features(data: Mapping[str, Any], space: SearchSpace) -> Features:
     kinds, resolutions = _expect(data, "kinds", list), _expect(data, "resolutions", list)
-    known = {gene.name.rpartition(".")[2] for gene in space.genes[1:]}
+    known = {gene.kind for gene in space.genes} - {RESOLUTION}
     if not all(isinstance(kind, str) and kind in known for kind in kinds) or len(set(kinds)) != len(kinds):
         raise UsageError(f"its features are of the kinds {_short(kinds)}; {space.name} has {', '.join(sorted(known))}")
     valid = space.valid_resolutions
-    if not resolutions or not all(type(r) is int and r in valid for r in resolutions):
+    if bool(resolutions) != bool(valid) or not all(type(r) is int and r in valid for r in resolutions):
         raise UsageError(f"its features are of the resolutions {_short(resolutions)}, which {space.name} has not")
     if sorted(set(resolutions)) != resolutions:
         raise UsageError(f"the resolutions of its features, {_short(resolutions)}, are not in ascending order")

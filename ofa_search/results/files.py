@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ofa_profiler.base.files import replacing, write_text
+from ofa_profiler.export import export_network
+from ofa_profiler.protocol.target import Target
+from ofa_profiler.runtimes import runtimes
 from ofa_search.results.found import Found, document
 
 SUMMARY = "search.json"
@@ -29,25 +31,24 @@ def write_networks(out: Path, found: Sequence[Found], *, models: bool = True) ->
             for suffix, runtime in _formats().items() if models else ():
                 kind = suffix.removeprefix(".")
                 paths[kind] = out / f"{stem}{suffix}"
-                export(network, files.enter_context(replacing(paths[kind])), runtime=runtime)
+                export(network, files.enter_context(replacing(paths[kind])), Target(runtime))
             written.append(replace(network, files=paths))
     return written
 
 
 def _formats() -> dict[str, str]:
     """The kinds of model file, as suffixes, and the runtime of each."""
-    from ofa_profiler.export import exporters  # onnx is slow to import
+    formats: dict[str, str] = {}
+    for runtime in runtimes().values():
+        formats.setdefault(runtime.suffix, runtime.name)
+    return formats
 
-    return {exporter.suffix: exporter.runtime for exporter in exporters().values()}
 
-
-def export(network: Found, path: Path, **how: Any) -> Path:
-    """Write the network as a model; `how` goes to `export_network` (batch, precision, runtime)."""
-    from ofa_profiler.export import export_network
-
+def export(network: Found, path: Path, target: Target) -> Path:
+    """Write the network as a model."""
     architecture, source = network.result.architecture, network.source
     weights, metadata = source.of(architecture), network.card().metadata()
-    return export_network(source.space, architecture, weights, path, metadata=metadata, **how)
+    return export_network(source.space, architecture, weights, path, target, metadata=metadata)
 
 
 def write_summary(out: Path, found: Sequence[Found]) -> None:

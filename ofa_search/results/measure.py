@@ -9,10 +9,12 @@ from pathlib import Path
 
 from ofa_profiler.devices.base import Device
 from ofa_profiler.errors import DeviceError
-from ofa_profiler.export import Model, get_exporter
-from ofa_profiler.measuring.session import Progress, measure
+from ofa_profiler.export import network_model
+from ofa_profiler.measuring.progress import Progress
+from ofa_profiler.measuring.session import measure
+from ofa_profiler.runtimes import get_runtime
 from ofa_profiler.tables.table import LatencyTable
-from ofa_profiler.verification.verify import settings_of
+from ofa_profiler.verification.conditions import settings_of
 from ofa_search.results.files import export, file_stems
 from ofa_search.results.found import Found
 
@@ -30,15 +32,13 @@ def measure_networks(
     the device or one of the networks fails, `UsageError` for a table without the settings of its measurement.
     """
     settings = settings_of(table)
-    exporter = get_exporter(settings.runtime, settings.precision)
-    how = {"batch": settings.batch, "precision": settings.precision, "runtime": settings.runtime}
+    suffix = get_runtime(settings.target.runtime).suffix
     models = []
     with tempfile.TemporaryDirectory(prefix="ofa-search-") as folder:
         for network, stem in zip(found, file_stems(found), strict=True):
             architecture = network.result.architecture
-            path = export(network, Path(folder) / f"{stem}{exporter.suffix}", **how)
-            layout = network.source.space.layout(architecture)
-            models.append(Model.from_file(stem, path, exporter.input_shape(layout, settings.batch)))
+            path = export(network, Path(folder) / f"{stem}{suffix}", settings.target)
+            models.append(network_model(network.source.space, architecture, stem, path, settings.target))
         measured = measure(device, models, settings, progress=progress)
     for model in models:
         if not measured[model.key].ok:

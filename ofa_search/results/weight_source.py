@@ -12,7 +12,8 @@ import numpy as np
 
 from ofa_profiler.base.extras import need
 from ofa_profiler.networks.architecture import Architecture
-from ofa_profiler.networks.parameters import Weights, random_weights
+from ofa_profiler.networks.made_up_weights import random_weights
+from ofa_profiler.networks.parameters import Weights
 from ofa_profiler.spaces import SearchSpace
 from ofa_search.results.model_card import TRAINED, UNTRAINED
 from ofa_search.supernet.bn_statistics import StatisticsTable

@@ -12,12 +12,13 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from ofa_profiler.errors import InfeasibleError, InputFileError, UsageError
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.spaces import Genomes, SearchSpace, get_space
-from ofa_profiler.spaces.costs import AdditiveCost
+from ofa_profiler.spaces.costs import AdditiveCost, Cost
 from ofa_profiler.tables.table import LatencyTable
 from ofa_search.predictor import AccuracyPredictor
-from ofa_search.searching.engines import DEFAULT_ENGINE, Constraint, Engine, Problem, get_engine
+from ofa_search.searching.engines import DEFAULT_ENGINE, Engine, get_engine
 from ofa_search.searching.feasibility import find_anchor
 from ofa_search.searching.objectives import Objective, PredictedAccuracy
+from ofa_search.searching.problem import Constraint, Problem
 
 #: A table and the milliseconds that a network may take by it.
 Limit = tuple[LatencyTable, float]
@@ -82,14 +83,14 @@ def search_each(
 ) -> tuple[SearchResult, ...]:
     """As `search`, once for each row of `budgets_ms` (one budget per table), in that order.
 
-    What was found before is carried on where it keeps the next budgets: from tight to loose, no network
-    is worse than the one before it. MACs and parameters are those of a network for `n_classes` classes,
-    or for those of the space.
+    A search starts from the networks found before it that keep its budgets: from tight to loose, no network is worse
+    than the one before it. MACs and parameters are those of a network for `n_classes` classes, or for those of the
+    space.
     """
     space = get_space(space) if isinstance(space, str) else space
     objective = PredictedAccuracy(objective) if isinstance(objective, AccuracyPredictor) else objective
     engine = get_engine(engine) if isinstance(engine, str) else engine
-    space = space.with_resolutions(common_resolutions(space, tables, objective))
+    space = _at_common_resolutions(space, tables, objective)
     costs = [_latency(table, space) for table in tables]
     counted = space.with_classes(n_classes or space.n_classes)
     counts = _counts(counted, max_macs, max_params)
@@ -140,32 +141,35 @@ def _run(
     return genome, result
 
 
-def common_resolutions(space: SearchSpace, tables: Sequence[LatencyTable], objective: Objective) -> tuple[int, ...]:
-    """The resolutions of `space` that every table and the objective know. Raises `UsageError` when there is none."""
+def _at_common_resolutions(space: SearchSpace, tables: Sequence[LatencyTable], objective: Objective) -> SearchSpace:
+    """The space at all resolutions that every table and the objective know. Raises `UsageError` when there is none."""
     known = set(objective.resolutions(space))
+    if space.resolution_gene is None:
+        return space
     for table in tables:
         covered = table.resolutions(space)
         if not covered:
-            table.cost(space)  # says what it lacks
+            table.cost(space)  # raises an error that names what the table lacks
         if not known & set(covered):
             raise UsageError(
                 f"table {table.name} knows {space.name} at resolutions {_listed(covered)}, "
                 f"what is maximised ({objective.name}) and the tables before it at {_listed(known)}: none in common"
             )
         known &= set(covered)
-    return tuple(sorted(known))
+    return space.with_resolutions(sorted(known))
 
 
 def _listed(values: Sequence[int] | set[int]) -> str:
     return ", ".join(map(str, sorted(values)))
 
 
-def _latency(table: LatencyTable, space: SearchSpace) -> AdditiveCost:
+def _latency(table: LatencyTable, space: SearchSpace) -> Cost:
     cost = table.cost(space)
-    try:
-        cost.minimum()
-    except InfeasibleError as error:
-        raise InputFileError(table.path or table.name, f"{error}: its rows failed") from None
+    if cost.is_exact:
+        try:
+            cost.minimum()
+        except InfeasibleError as error:
+            raise InputFileError(table.path or table.name, f"{error}: its rows failed") from None
     return cost
 
 

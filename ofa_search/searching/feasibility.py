@@ -1,10 +1,10 @@
-"""Can the limits be met at all? Answered from the tables, before any search.
+"""Can the limits be met at all? Answered before the search, from the costs alone.
 
-One limit is a matter of `AdditiveCost.minimum`, which is exact. Several limits together are weighed
-against each other by Lagrangian relaxation: the minimum of a weighted sum of costs, each in units of
-its budget and the weights adding up to 1, is above 1 only if no genome meets all of them (Fisher, "The
-Lagrangian relaxation method", 1981). So every step finds a genome, or a proof, or better weights; in
-the gap that relaxation leaves, a search for the smallest excess has the last word.
+One limit is compared with `Cost.minimum`, where that is exact. Several limits together are weighed against each other
+by Lagrangian relaxation: the minimum of a weighted sum of costs, each in units of its budget and the weights adding up
+to 1, is above 1 only if no genome meets all of them (Fisher, "The Lagrangian relaxation method", 1981). So every step
+finds a genome, or a proof, or better weights. This takes additive costs, whose weighted sums have exact minima. What
+relaxation leaves open, and all limits on other costs, are decided by a search for the smallest excess.
 """
 
 from __future__ import annotations
@@ -17,58 +17,77 @@ from numpy.typing import NDArray
 
 from ofa_profiler.errors import InfeasibleError
 from ofa_profiler.spaces import Genomes, SearchSpace
-from ofa_profiler.spaces.costs import AdditiveCost, Part
-from ofa_search.searching.engines.base import Constraint, Genome, Problem
+from ofa_profiler.spaces.costs import AdditiveCost
 from ofa_search.searching.engines.evolutionary import Evolutionary
 from ofa_search.searching.objectives import Objective
+from ofa_search.searching.problem import Constraint, Genome, Problem
 
 _STEPS = 60
 #: A bound this little above 1 may be rounding, and is no proof.
 _PROOF = 1 + 1e-9
+#: The excess of an architecture that cannot be used at all.
+_UNUSABLE = 1e9
 
 
 def find_anchor(space: SearchSpace, constraints: Sequence[Constraint], rng: np.random.Generator) -> Genome:
     """A canonical genome (G,) that meets all constraints.
 
-    Raises `InfeasibleError`: with the attainable range when a constraint cannot be met alone, and with
-    what is known when they are not met together.
+    Raises `InfeasibleError`: with the attainable range when a constraint on an exact cost cannot be met alone, and
+    with what is known when the constraints are not met together.
     """
     if not constraints:
         return np.zeros(len(space.genes), dtype=np.int8)
-    fastest = []
+    known = []
     for constraint in constraints:
-        lowest, genome = constraint.cost.minimum()
-        if lowest > constraint.budget:
-            raise _unattainable(space, constraint, lowest)
-        fastest.append(genome)
-    for genome in fastest:
+        if constraint.cost.is_exact:
+            lowest, genome = constraint.cost.minimum()
+            if lowest > constraint.budget:
+                raise _unattainable(space, constraint, lowest)
+            known.append(genome)
+    if len(known) < len(constraints):
+        known.append(space.encode([space.smallest])[0])
+    for genome in known:
         if _excess(constraints, genome[np.newaxis])[0] <= 0:
             return genome
-    return _jointly(space, constraints, fastest, rng)
+    found = _relaxed(space, constraints, known)
+    return found if found is not None else _searched(space, constraints, known, rng)
 
 
-def _jointly(
-    space: SearchSpace, constraints: Sequence[Constraint], known: Sequence[Genome], rng: np.random.Generator
-) -> Genome:
-    weights = np.full(len(constraints), 1 / len(constraints))
-    tried = list(known)
+def _relaxed(space: SearchSpace, constraints: Sequence[Constraint], known: list[Genome]) -> Genome | None:
+    """A genome that meets all constraints, or None where relaxation does not tell. It adds what it tried to `known`.
+
+    Raises `InfeasibleError` when the constraints on additive costs exclude each other.
+    """
+    additive = [(c, c.cost) for c in constraints if isinstance(c.cost, AdditiveCost)]
+    if len(additive) < 2:
+        return None
+    limits, costs = [c for c, _ in additive], [cost for _, cost in additive]
+    weights = np.full(len(limits), 1 / len(limits))
     for step in range(1, _STEPS + 1):
-        bound, genome = _weighted(space, constraints, weights).minimum()
+        scales = [float(weight) / limit.budget for weight, limit in zip(weights, limits, strict=True)]
+        bound, genome = AdditiveCost.weighted(costs, scales).minimum()
         if bound > _PROOF:
-            raise InfeasibleError(_together(space, constraints, tried, "proven by Lagrangian relaxation"))
-        ratios = np.array([c.cost.evaluate(genome[np.newaxis])[0] / c.budget for c in constraints])
+            raise InfeasibleError(_together(space, limits, known, "proven by Lagrangian relaxation"))
         if _excess(constraints, genome[np.newaxis])[0] <= 0:
             return genome
-        tried.append(genome)
+        known.append(genome)
+        ratios = np.array([c.cost.evaluate(genome[np.newaxis])[0] / c.budget for c in limits])
         weights = weights * np.exp((ratios - ratios.max()) * 4 / np.sqrt(step))
         weights = np.maximum(weights / weights.sum(), 1e-6)
         weights /= weights.sum()
-    start = np.array(tried)
+    return None
+
+
+def _searched(
+    space: SearchSpace, constraints: Sequence[Constraint], known: Sequence[Genome], rng: np.random.Generator
+) -> Genome:
+    """A genome that meets all constraints, from a search for the smallest excess. Raises `InfeasibleError`."""
+    start = np.array(known)
     problem = Problem(space, _LeastExcess(constraints), (), start[_excess(constraints, start).argmin()])
     closest = Evolutionary().search(problem, rng, start)
     if closest.score < 0:
-        tried.append(closest.genome)
-        raise InfeasibleError(_together(space, constraints, tried, f"none found in {closest.evaluations} tries"))
+        how = f"none found in {closest.evaluations} tries"
+        raise InfeasibleError(_together(space, constraints, [*known, closest.genome], how))
     return closest.genome
 
 
@@ -76,13 +95,6 @@ def _excess(constraints: Sequence[Constraint], genomes: Genomes) -> NDArray[np.f
     """How far (N, G) are over the budget that they miss by most, as a fraction of it; 0 and less: feasible."""
     excess: NDArray[np.float64] = np.max([c.cost.evaluate(genomes) / c.budget - 1 for c in constraints], axis=0)
     return excess
-
-
-def _weighted(space: SearchSpace, constraints: Sequence[Constraint], weights: NDArray[np.float64]) -> AdditiveCost:
-    """The sum of cost / budget, weighted. All weights are above zero."""
-    scaled = [c.cost.affine(float(w) / c.budget, 0.0) for c, w in zip(constraints, weights, strict=True)]
-    parts: tuple[Part, ...] = tuple(part for cost in scaled for part in cost.parts)
-    return AdditiveCost(space, parts, sum(cost.constant for cost in scaled))
 
 
 class _LeastExcess(Objective):
@@ -94,14 +106,14 @@ class _LeastExcess(Objective):
         self._constraints = constraints
 
     def scores(self, space: SearchSpace, genomes: Genomes) -> NDArray[np.float64]:  # noqa: ARG002
-        # Capped: what meets all budgets is as good as anything, and the search may stop.
-        return np.minimum(0.0, -_excess(self._constraints, genomes))
+        # A genome that meets all budgets has the highest score there is, so the search may stop.
+        return np.clip(-_excess(self._constraints, genomes), -_UNUSABLE, 0.0)
 
     def accuracy(self, score: float) -> float | None:  # noqa: ARG002
         return None
 
 
-# --- what it says ------------------------------------------------------------------------------------
+# --- messages ----------------------------------------------------------------------------------------
 
 
 def _unattainable(space: SearchSpace, constraint: Constraint, lowest: float) -> InfeasibleError:
@@ -119,10 +131,8 @@ def _together(space: SearchSpace, constraints: Sequence[Constraint], tried: Sequ
     closest = genomes[_excess(constraints, genomes).argmin()][np.newaxis]
     reached = ", ".join(spell(c, float(c.cost.evaluate(closest)[0]), up=True) for c in constraints)
     limits = " and ".join(_limit(c) for c in constraints)
-    return (
-        f"no architecture of {space.name} meets {limits} together, though each can be met alone "
-        f"({how}); the closest one has {reached}"
-    )
+    alone = " together, though each can be met alone" if all(c.cost.is_exact for c in constraints) else ""
+    return f"no architecture of {space.name} meets {limits}{alone} ({how}); the closest one has {reached}"
 
 
 def _limit(constraint: Constraint) -> str:

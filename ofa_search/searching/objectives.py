@@ -32,7 +32,7 @@ class Objective(ABC):
         """The top-1 accuracy in [0, 1] that a score stands for; None where it stands for none."""
 
     def about(self) -> dict[str, Any] | None:
-        """What that accuracy rests on, in JSON types; None where there is none."""
+        """Where that accuracy comes from, in JSON types; None where there is none."""
         return None
 
 
@@ -65,9 +65,9 @@ class PredictedAccuracy(Objective):
 
 
 class Macs(Objective):
-    """Multiply-accumulates, the declared stand-in where no predictor was trained.
+    """Multiply-accumulates: the stand-in for accuracy where no predictor was trained.
 
-    Within one family of networks more computation mostly means more accuracy, but it is no accuracy.
+    Within one family of networks, more computation mostly means more accuracy.
     """
 
     name = "MACs"

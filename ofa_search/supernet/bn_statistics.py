@@ -21,8 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa_profiler.errors import UsageError
-from ofa_profiler.networks.op import Conv, Op
-from ofa_profiler.networks.parameters import Array, Layout, Weights
+from ofa_profiler.networks.blocks import Layout
+from ofa_profiler.networks.layers import Conv
+from ofa_profiler.networks.op import Op
+from ofa_profiler.networks.parameters import Array, Weights
 
 _FIELDS = ("running_mean", "running_var")
 
@@ -115,9 +117,10 @@ def needed(slot: str, op: Op, resolution: int) -> list[tuple[str, int]]:
 
 def _inside(op: Op) -> Iterator[tuple[Conv, str]]:
     """The layers of an op that have a BatchNorm, each with the part of its key that is inside the op."""
-    for layers in (op.layers, op.shortcut or ()):
+    for branch in op.graph.branches:
         kernel_sizes: list[int] = []
-        for position, layer in enumerate(layers):
+        for position, node in enumerate(branch):
+            layer = node.layer
             if not isinstance(layer, Conv):
                 continue
             kernel_sizes.append(layer.kernel_size)

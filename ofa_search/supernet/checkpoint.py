@@ -25,8 +25,8 @@ from ofa_profiler.base.files import replacing, write_text
 from ofa_profiler.base.version import __version__
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.networks.architecture import Architecture
-from ofa_profiler.networks.op import Shape
 from ofa_profiler.networks.parameters import Array
+from ofa_profiler.networks.tensors import Shape
 from ofa_profiler.spaces import SearchSpace, get_space, space_names
 from ofa_search.artifacts.torch_file import read_state_dict
 from ofa_search.supernet.bn_statistics import StatisticsTable

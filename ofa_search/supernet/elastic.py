@@ -1,14 +1,14 @@
 """Elastic layers: one set of weights that serves every choice a slot of the space leaves open.
 
-A layer is told at each call which static layer of `ofa_profiler.networks.op` it has to be (there is no
+A layer is told at each call which static layer of `ofa_profiler.networks.layers` it has to be (there is no
 "current" subnet). It runs on the tensors that `subnet_weights.cut` gives for that layer, the same ones that
-a subnet gets when it is extracted.
+a subnet gets when it is extracted. A layer that no space leaves a choice of is its plain module.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, pairwise
 from math import sqrt
 from typing import Any, Generic, TypeVar
@@ -17,8 +17,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ofa_profiler.networks.op import Conv, Layer, Linear, Op, SqueezeExcite, conv_weight_shape
-from ofa_profiler.networks.torch_modules import ACTIVATIONS, layer_module, run_op, spatial_mean
+from ofa_profiler.errors import UsageError
+from ofa_profiler.networks.graph import Node
+from ofa_profiler.networks.layers import (
+    Add,
+    AvgPool,
+    Conv,
+    Gelu,
+    GlobalPool,
+    Layer,
+    LayerNorm,
+    LayerTable,
+    Linear,
+    MaxPool,
+    SelfAttention,
+    SqueezeExcite,
+)
+from ofa_profiler.networks.op import Op
+from ofa_profiler.networks.torch_modules import activation_module, layer_module, run_graph, spatial_mean
 from ofa_search.supernet.depthwise import depthwise_conv2d
 from ofa_search.supernet.subnet_weights import cut, matrix_name
 
@@ -31,6 +47,10 @@ class ElasticLayer(nn.Module, ABC, Generic[L]):
     @abstractmethod
     def forward(self, x: Tensor, layer: L) -> Tensor:
         """Run `layer` on (N, C, H, W)."""
+
+
+#: Layer type -> what makes the module that serves all choices of such a layer: an `ElasticLayer`, or a plain module.
+ELASTIC_LAYERS: LayerTable[Callable[[Sequence[Any]], nn.Module]] = LayerTable("the elastic network")
 
 
 class ElasticKernel(ElasticLayer[Conv]):
@@ -73,7 +93,8 @@ class ElasticKernel(ElasticLayer[Conv]):
 
     def forward(self, x: Tensor, layer: Conv) -> Tensor:
         tensors = dict(self.named_parameters())
-        weight = cut(tensors, "weight", conv_weight_shape(layer))
+        size = layer.kernel_size
+        weight = cut(tensors, "weight", (layer.out_channels, layer.in_channels // layer.groups, size, size))
         if self.depthwise and self.training:
             return depthwise_conv2d(x, weight, layer.stride)
         return functional.conv2d(
@@ -112,6 +133,7 @@ class ElasticBatchNorm(nn.Module):
         return functional.batch_norm(x, **tensors, training=self.training, momentum=self.momentum, eps=self.epsilon)
 
 
+@ELASTIC_LAYERS.register(Conv)
 class ElasticConv(ElasticLayer[Conv]):
     """Convolution, BatchNorm if any, activation."""
 
@@ -119,7 +141,7 @@ class ElasticConv(ElasticLayer[Conv]):
         super().__init__()
         self.conv = ElasticKernel(choices)
         self.bn = ElasticBatchNorm(self.conv.out_channels, choices[0].epsilon) if choices[0].batch_norm else None
-        self.activation = ACTIVATIONS[choices[0].activation]()
+        self.activation = activation_module(choices[0].activation)
 
     def forward(self, x: Tensor, layer: Conv) -> Tensor:
         x = self.conv(x, layer)
@@ -129,6 +151,7 @@ class ElasticConv(ElasticLayer[Conv]):
         return y
 
 
+@ELASTIC_LAYERS.register(SqueezeExcite)
 class ElasticSqueezeExcite(ElasticLayer[SqueezeExcite]):
     """Channel attention. The width between its two convolutions follows from the channels."""
 
@@ -151,6 +174,7 @@ def _squeeze_excite_convs(layer: SqueezeExcite) -> tuple[Conv, Conv]:
     )
 
 
+@ELASTIC_LAYERS.register(Linear)
 class ElasticLinear(ElasticLayer[Linear]):
     """A fully connected layer over the first input features."""
 
@@ -178,23 +202,22 @@ class ElasticLinear(ElasticLayer[Linear]):
         return functional.linear(x.flatten(1), weight, self.bias)
 
 
-class SharedLayer(ElasticLayer[Layer]):
-    """A layer without parameters: one plain module serves all choices."""
-
-    def __init__(self, choices: Sequence[Layer]) -> None:
-        super().__init__()
-        self.module = layer_module(choices[0])
-
-    def forward(self, x: Tensor, layer: Layer) -> Tensor:  # noqa: ARG002
-        y: Tensor = self.module(x)
-        return y
+def shared_layer(choices: Sequence[Layer]) -> nn.Module:
+    """The plain module of a layer without parameters serves all choices."""
+    return layer_module(choices[0])
 
 
-_ELASTIC: dict[type[Layer], type[ElasticLayer[Any]]] = {
-    Conv: ElasticConv,
-    SqueezeExcite: ElasticSqueezeExcite,
-    Linear: ElasticLinear,
-}
+def fixed_layer(choices: Sequence[Layer]) -> nn.Module:
+    """The plain module of a layer with parameters. Raises `UsageError` for a space that leaves a choice of it."""
+    if len(set(choices)) > 1:
+        raise UsageError(f"layer {choices[0].name}: a {type(choices[0]).__name__} cannot be elastic")
+    return layer_module(choices[0])
+
+
+for _shared in (Add, AvgPool, Gelu, GlobalPool, MaxPool):
+    ELASTIC_LAYERS.register(_shared)(shared_layer)
+for _fixed in (LayerNorm, SelfAttention):
+    ELASTIC_LAYERS.register(_fixed)(fixed_layer)
 
 
 class ElasticOp(nn.Module):
@@ -204,23 +227,22 @@ class ElasticOp(nn.Module):
         super().__init__()
         by_name: dict[str, dict[Layer, None]] = {}
         for op in choices:
-            for layer in op.all_layers:
-                by_name.setdefault(layer.name, {})[layer] = None
+            for node in op.graph.nodes:
+                by_name.setdefault(node.name, {})[node.layer] = None
         for name, layers in by_name.items():
-            elastic: Any = _ELASTIC.get(type(next(iter(layers))), SharedLayer)
+            elastic = ELASTIC_LAYERS[type(next(iter(layers)))]
             self.add_module(name, elastic(list(layers)))
 
-    def elastic_layer(self, name: str) -> ElasticLayer[Any]:
-        """The child that serves the layers of this name."""
-        child = self._modules[name]
-        assert isinstance(child, ElasticLayer)
-        return child
+    def child(self, name: str) -> nn.Module:
+        """The module that serves the layers of this name."""
+        return self.get_submodule(name)
 
     def forward(self, x: Tensor, op: Op) -> Tensor:
         """Run `op` on (N, C, H, W)."""
 
-        def run_layer(layer: Layer, y: Tensor) -> Tensor:
-            result: Tensor = self.elastic_layer(layer.name)(y, layer)
+        def run_node(node: Node, *inputs: Tensor) -> Tensor:
+            child = self.child(node.name)
+            result: Tensor = child(*inputs, node.layer) if isinstance(child, ElasticLayer) else child(*inputs)
             return result
 
-        return run_op(op, x, run_layer)
+        return run_graph(op.graph, x, run_node)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ofa_profiler.networks.architecture import Architecture
-from ofa_profiler.networks.op import Conv, Op, SqueezeExcite
+from ofa_profiler.networks.layers import Conv, SqueezeExcite
+from ofa_profiler.networks.op import Op
 from ofa_search.supernet.elastic import ElasticBatchNorm, ElasticConv, ElasticKernel, ElasticOp, ElasticSqueezeExcite
 from ofa_search.supernet.supernet import Supernet
 
@@ -27,7 +28,8 @@ def sort_channels(supernet: Supernet, keep: Sequence[Architecture] = ()) -> None
     """
     kept = [dict(supernet.space.layout(architecture)) for architecture in (supernet.space.largest, *keep)]
     for slot, op in kept[0].items():
-        if len(op.layers) > 1 and _is_dense(op.layers[0]):
+        main = op.graph.branches[0]
+        if len(main) > 1 and _is_dense(main[0].layer):
             _sort_op(supernet.elastic_op(slot), [ops[slot] for ops in kept if slot in ops])
 
 
@@ -38,9 +40,10 @@ def _is_dense(layer: object) -> bool:
 def _sort_op(elastic: ElasticOp, kept: Sequence[Op]) -> None:
     """Go backwards: a dense convolution determines the order of its inputs, and the layers before it follow."""
     order: Tensor | None = None
-    for position in reversed(range(len(kept[0].layers))):
-        layers = [op.layers[position] for op in kept]
-        module = elastic.elastic_layer(layers[0].name)
+    branches = [op.graph.branches[0] for op in kept]
+    for position in reversed(range(len(branches[0]))):
+        layers = [branch[position].layer for branch in branches]
+        module = elastic.child(layers[0].name)
         if isinstance(module, ElasticConv):
             if order is not None:
                 _permute(module.conv, 0, order)

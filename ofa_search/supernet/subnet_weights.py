@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, TypeVar
 
-from ofa_profiler.networks.op import Shape
-from ofa_profiler.networks.parameters import Layout, parameter_shapes
+from ofa_profiler.networks.blocks import Layout
+from ofa_profiler.networks.parameters import parameter_shapes
+from ofa_profiler.networks.tensors import Shape
 from ofa_profiler.spaces import SearchSpace
 
 #: `numpy.ndarray` or `torch.Tensor`: slices, `reshape`, `@` and `T` mean the same for both.

@@ -38,7 +38,8 @@ def phase_macs(space: SearchSpace, phase: Phase, draws: int = FEW) -> float:
 
 def _macs(space: SearchSpace, architecture: Architecture, resolution: int) -> float:
     """At any resolution, also one that the space does not have."""
-    return _own_macs(space, architecture) * (resolution / architecture.resolution) ** 2
+    own = architecture.resolution
+    return _own_macs(space, architecture) * (1.0 if own is None else (resolution / own) ** 2)
 
 
 @lru_cache(1 << 12)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ofa_profiler.base.files import try_lock
+from ofa_profiler.base.locks import try_locked
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.spaces import SearchSpace
 from ofa_search.data.images import DataSplit, Images
@@ -142,7 +142,7 @@ def _alone(out: Path, world: World) -> Iterator[None]:
         if world.leads:
             try:
                 out.mkdir(parents=True, exist_ok=True)
-                free = try_lock(stack.enter_context((out / LOCK).open("ab")).fileno())
+                free = stack.enter_context(try_locked(out / LOCK))
             except OSError as error:
                 raise UsageError(f"cannot write {error.filename or out}: {error.strerror or error}") from error
         if not (world.agree(free) and free):

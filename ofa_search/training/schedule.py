@@ -16,8 +16,7 @@
         subnet_rate: [1.0, 1.0]     the same for all but the largest, times the above
         sort: false                 sort channels by importance before the phase
 
-The kinds are the last words of the names of the space's genes: kernel_size, expand_ratio, depth, width_mult,
-last_width_mult.
+The kinds are those of the genes of the space: kernel_size, expand_ratio, depth, width_mult, last_width_mult.
 """
 
 from __future__ import annotations
@@ -32,13 +31,22 @@ import numpy as np
 import yaml
 
 from ofa_profiler.errors import InputFileError, UsageError
-from ofa_profiler.networks.architecture import Architecture
+from ofa_profiler.networks.architecture import (
+    BLOCK_FIELDS,
+    NETWORK_FIELDS,
+    STAGE_FIELDS,
+    STEM_FIELDS,
+    Architecture,
+)
 from ofa_profiler.spaces import SearchSpace
+from ofa_profiler.spaces.genes import RESOLUTION
 
 _FOLDER = Path(__file__).parent / "schedules"
 TEACHERS = ("none", "largest", "full")
 #: The kinds of choices that `open` knows; a space has some of them.
-KINDS = ("kernel_size", "expand_ratio", "depth", "width_mult", "last_width_mult")
+KINDS = tuple(
+    kind for kind in dict.fromkeys((*BLOCK_FIELDS, *STEM_FIELDS, *STAGE_FIELDS, *NETWORK_FIELDS)) if kind != RESOLUTION
+)
 _MOST = 4096
 
 
@@ -64,9 +72,7 @@ class Phase:
         choices = []
         for gene in space.genes:
             every = tuple(sorted(gene.choices))
-            count = self.open.get(gene.name.rsplit(".", 1)[-1], len(every))
-            choices.append(every[-count:])
-        choices[0] = tuple(space.resolutions)
+            choices.append(every[-self.open.get(gene.kind, len(every)) :])
         return choices
 
     def subnets(self, space: SearchSpace, rng: np.random.Generator) -> list[Architecture]:

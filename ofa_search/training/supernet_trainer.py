@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.spaces import SearchSpace
+from ofa_profiler.spaces.genes import RESOLUTION
 from ofa_search.data.images import Images
 from ofa_search.evaluation.subnets import representatives, subnet_accuracy
 from ofa_search.evaluation.world import World
@@ -16,6 +17,9 @@ from ofa_search.supernet.supernet import Supernet
 from ofa_search.training.cost import phase_macs
 from ofa_search.training.schedule import Phase, Schedule
 from ofa_search.training.trainer import SUBNETS, Trainer, TrainingOptions, between, frozen
+
+#: The kinds of choices of how many channels a layer has.
+_WIDTHS = ("expand_ratio", "width_mult", "last_width_mult")
 
 
 class SupernetTrainer(Trainer):
@@ -100,8 +104,8 @@ def new_supernet(space: SearchSpace, seed: int) -> Supernet:
             module.begin_as_smallest()
     for slot in space.slots:
         ops = space.slot_ops(slot)
-        if all(op.shortcut is not None for op in ops):
-            last = supernet.elastic_op(slot.name).elastic_layer(ops[0].layers[-1].name)
+        if all(len(op.graph.branches) > 1 for op in ops):
+            last = supernet.elastic_op(slot.name).child(ops[0].graph.branches[0][-1].name)
             if isinstance(last, ElasticConv) and last.bn is not None:
                 nn.init.zeros_(last.bn.weight)
     return supernet
@@ -109,16 +113,12 @@ def new_supernet(space: SearchSpace, seed: int) -> Supernet:
 
 def _kept(space: SearchSpace, choices: list[tuple[float, ...]]) -> list[Architecture]:
     """The largest architecture for each of the widths that were trained before."""
-    most = max(len(values) for values in choices[1:])
+    most = max(len(values) for gene, values in zip(space.genes, choices, strict=True) if gene.kind != RESOLUTION)
     rows = [
         [
-            values[max(-1 - n, -len(values))] if _is_width(gene.name) else values[-1]
+            values[max(-1 - n, -len(values))] if gene.kind in _WIDTHS else values[-1]
             for gene, values in zip(space.genes, choices, strict=True)
         ]
         for n in range(most)
     ]
     return [space.from_values(row) for row in rows]
-
-
-def _is_width(name: str) -> bool:
-    return name.rsplit(".", 1)[-1] in ("expand_ratio", "width_mult", "last_width_mult")

@@ -171,7 +171,7 @@ class Trainer(ABC):
         # Each process has random numbers of its own. A process alone has those of the first.
         return augment(mine.pixels, self._rng(BATCH, self.step, self.world.rank)), mine.labels
 
-    def _inputs(self, pixels: Tensor, resolution: int) -> Tensor:
+    def _inputs(self, pixels: Tensor, resolution: int | None) -> Tensor:
         inputs = prepare(pixels, resolution, self.space.preprocessing)
         return inputs.contiguous(memory_format=torch.channels_last)
 

@@ -16,7 +16,12 @@ import pytest
 from support.agents import is_alive, start, wait_for
 from support.kits import QUICK, bytes_model, conv_model, make_kit, records, run_agent, stub_runtime, visits
 
-from device_agents import agent
+from device_agents.ofa_agent import clocks
+from device_agents.ofa_agent.medians import half_width
+from device_agents.ofa_agent.visiting import GIVE_UP_AFTER
+from device_agents.ofa_agent.workers import CAN_FORK
+from ofa_profiler.networks.tensors import TensorSpec
+from ofa_profiler.protocol.target import Target
 
 HOW = ["", "--no-fork"]  # both ways in which a worker comes to life
 
@@ -86,7 +91,7 @@ def test_a_damaged_model_is_not_run(tmp_path):
 
 
 def test_a_model_with_another_input_is_refused(tmp_path):
-    model = replace(conv_model(tmp_path, "conv"), input_shape=(2, 4, 8, 8))
+    model = replace(conv_model(tmp_path, "conv"), inputs=(TensorSpec("input", "float32", (2, 4, 8, 8)),))
     (visit,) = visits(run_agent(make_kit(tmp_path / "kit", [model])).stdout)["conv"]
     assert "[1, 4, 8, 8]" in visit["error"]
 
@@ -96,7 +101,7 @@ def test_a_model_with_another_input_is_refused(tmp_path):
     [
         ({"provider": "CUDAExecutionProvider"}, "no provider"),
         ({"threads": 1000}, "cores"),
-        ({"runtime": "x"}, "runtime"),
+        ({"target": Target("x")}, "runtime"),
     ],
 )
 def test_what_the_device_cannot_do_is_one_fatal_record(tmp_path, setting, words):
@@ -148,10 +153,10 @@ def test_a_crash_or_a_hang_costs_one_model_only(tmp_path, how):
 
 
 def test_a_broken_runtime_is_given_up(tmp_path):
-    models = [bytes_model(tmp_path, f"crash {i}", f"crash {i}".encode()) for i in range(agent.GIVE_UP_AFTER + 3)]
+    models = [bytes_model(tmp_path, f"crash {i}", f"crash {i}".encode()) for i in range(GIVE_UP_AFTER + 3)]
     done = run_agent(make_kit(tmp_path / "kit", models), env=stub_runtime(tmp_path / "stub"))
     assert done.returncode == 1
-    assert len(visits(done.stdout)) == agent.GIVE_UP_AFTER
+    assert len(visits(done.stdout)) == GIVE_UP_AFTER
     assert "in a row" in records(done.stdout)[-1]["error"]
 
 
@@ -299,9 +304,10 @@ def governors(cores: Path) -> list[str]:
 
 def look_there(kit: Path, cores: Path) -> None:
     """Let the kit's agent find the cores in another folder."""
-    source = (kit / "agent.py").read_text()
+    file = kit / "ofa_agent" / "cores.py"
+    source = file.read_text()
     assert '"/sys/devices/system/cpu"' in source
-    (kit / "agent.py").write_text(source.replace('"/sys/devices/system/cpu"', repr(str(cores))))
+    file.write_text(source.replace('"/sys/devices/system/cpu"', repr(str(cores))))
 
 
 def test_the_clock_is_steady_while_it_measures_and_then_as_before(tmp_path):
@@ -357,55 +363,55 @@ def test_a_run_after_a_kill_sets_the_governor_back(tmp_path):
 
 def test_who_may_not_set_the_governor_records_it(tmp_path, monkeypatch):
     cores = fake_cores(tmp_path / "cpu")
-    monkeypatch.setattr(agent, "CPUS", str(cores))
-    monkeypatch.setattr(agent.os, "access", lambda path, mode: False)
+    monkeypatch.setattr("device_agents.ofa_agent.cores.CPUS", str(cores))
+    monkeypatch.setattr(clocks.os, "access", lambda path, mode: False)
     memory = tmp_path / "memory"
-    with agent.steady_clocks([0], str(memory)) as found:
+    with clocks.steady_clocks([0], str(memory)) as found:
         assert found == {0: "ondemand"}
-        assert agent.governor(0) == "ondemand"
+        assert clocks.governor(0) == "ondemand"
         assert not memory.exists()
 
 
 def test_a_kernel_that_refuses_a_governor_is_believed(tmp_path, monkeypatch):
-    monkeypatch.setattr(agent, "CPUS", str(fake_cores(tmp_path / "cpu")))
-    monkeypatch.setattr(agent, "set_governor", lambda core, name: False)
-    with agent.steady_clocks([0], str(tmp_path / "memory")) as found:
+    monkeypatch.setattr("device_agents.ofa_agent.cores.CPUS", str(fake_cores(tmp_path / "cpu")))
+    monkeypatch.setattr(clocks, "set_governor", lambda core, name: False)
+    with clocks.steady_clocks([0], str(tmp_path / "memory")) as found:
         assert found == {0: "ondemand"}
-        assert agent.governor(0) == "ondemand"
+        assert clocks.governor(0) == "ondemand"
     assert not (tmp_path / "memory").exists()
 
 
 def test_what_cannot_be_set_back_yet_stays_remembered(tmp_path, monkeypatch):
     cores = fake_cores(tmp_path / "cpu", "performance")
-    monkeypatch.setattr(agent, "CPUS", str(cores))
+    monkeypatch.setattr("device_agents.ofa_agent.cores.CPUS", str(cores))
     memory = tmp_path / "memory"
     memory.write_text('{"0": "schedutil"}')
     with monkeypatch.context() as without_root:
-        without_root.setattr(agent, "set_governor", lambda core, name: False)
-        with agent.steady_clocks([0], str(memory)) as found:
+        without_root.setattr(clocks, "set_governor", lambda core, name: False)
+        with clocks.steady_clocks([0], str(memory)) as found:
             assert found == {0: "schedutil"}
     assert json.loads(memory.read_text()) == {"0": "schedutil"}
-    assert agent.set_back(str(memory)) == {}
-    assert agent.governor(0) == "schedutil"
+    assert clocks.set_back(str(memory)) == {}
+    assert clocks.governor(0) == "schedutil"
     assert not memory.exists()
 
 
 def test_a_governor_that_somebody_else_has_set_since_stays(tmp_path, monkeypatch):
-    monkeypatch.setattr(agent, "CPUS", str(fake_cores(tmp_path / "cpu", "powersave")))
+    monkeypatch.setattr("device_agents.ofa_agent.cores.CPUS", str(fake_cores(tmp_path / "cpu", "powersave")))
     memory = tmp_path / "memory"
     memory.write_text('{"0": "ondemand", "77": "ondemand"}')
-    assert agent.set_back(str(memory)) == {}
-    assert agent.governor(0) == "powersave"
+    assert clocks.set_back(str(memory)) == {}
+    assert clocks.governor(0) == "powersave"
     assert not memory.exists()
 
 
 @pytest.mark.parametrize("rubbish", ["", "[]", "{", '{"a": 1}', '{"0": {}}', "\0"])
 def test_a_damaged_memory_changes_nothing(tmp_path, monkeypatch, rubbish):
-    monkeypatch.setattr(agent, "CPUS", str(fake_cores(tmp_path / "cpu", "powersave")))
+    monkeypatch.setattr("device_agents.ofa_agent.cores.CPUS", str(fake_cores(tmp_path / "cpu", "powersave")))
     (tmp_path / "memory").write_text(rubbish)
-    with agent.steady_clocks([0], str(tmp_path / "memory")) as found:
+    with clocks.steady_clocks([0], str(tmp_path / "memory")) as found:
         assert found == {0: "powersave"}
-    assert agent.governor(0) == "powersave"
+    assert clocks.governor(0) == "powersave"
     assert not (tmp_path / "memory").exists()
 
 
@@ -421,7 +427,7 @@ def test_the_interval_covers_the_median(between, within):
         rounds = [1e6 * (1 + between * rng.normal()) * (1 + within * rng.normal(size=25)) for _ in range(5)]
         samples = [int(sample) for samples in rounds for sample in samples]
         medians = [statistics.median(samples) for samples in rounds]
-        covered += abs(statistics.median(samples) - 1e6) <= agent.half_width(medians, samples) * 1e6
+        covered += abs(statistics.median(samples) - 1e6) <= half_width(medians, samples) * 1e6
     assert covered / 400 > 0.9
 
 
@@ -429,8 +435,8 @@ def test_drift_between_rounds_is_not_hidden_by_many_samples():
     rng = np.random.default_rng(1)
     rounds = [level * (1 + 0.001 * rng.normal(size=1000)) for level in (1.0, 1.1, 1.2)]
     samples = [sample for samples in rounds for sample in samples]
-    assert agent.half_width([1.0, 1.1, 1.2], samples) > 0.1
-    assert agent.half_width([1.0], samples[:1000]) is None
+    assert half_width([1.0, 1.1, 1.2], samples) > 0.1
+    assert half_width([1.0], samples[:1000]) is None
 
 
 # --- files that cannot be written -----------------------------------------------------------------------
@@ -447,7 +453,7 @@ def test_a_file_that_is_in_the_way_is_one_fatal_record(tmp_path, name, words):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.skipif(not agent.CAN_FORK, reason="the worker is a fork on Linux only")
+@pytest.mark.skipif(not CAN_FORK, reason="the worker is a fork on Linux only")
 def test_a_worker_whose_supervisor_was_killed_says_nothing(tmp_path):
     """What it would say is taken for the reason."""
     settings = replace(QUICK, visit_s=0.3, max_visit_samples=100_000)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from support.kits import QUICK, bytes_model, make_kit, records, run_agent, stub_runtime
 
-from device_agents import agent
+from device_agents.ofa_agent import cores, facts, heat, reading
 from ofa_profiler.protocol.journal import read_journal
+from ofa_profiler.protocol.records import Device
 
 JETSON = "# R35 (release), REVISION: 4.1, GCID: 33958178, BOARD: t186ref, EABI: aarch64, DATE: Tue Aug  1 19:57:35 2023"
 
@@ -29,18 +30,18 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str
 
 
 def test_describe_gives_null_for_what_it_cannot_read(monkeypatch):
-    monkeypatch.setattr(agent, "read_text", lambda path: None)
-    monkeypatch.setattr(agent, "output_of", lambda *command, **more: None)
-    monkeypatch.setattr(agent.glob, "glob", lambda pattern: ["/sys/class/thermal/thermal_zone0/temp"])
-    described = agent.describe()
+    monkeypatch.setattr(reading, "text", lambda path: None)
+    monkeypatch.setattr(reading, "output_of", lambda *command, **more: None)
+    monkeypatch.setattr(heat.glob, "glob", lambda pattern: ["/sys/class/thermal/thermal_zone0/temp"])
+    described = facts.describe()
     assert described["model"] is None
     assert described["soc"] is None
     assert (described["jetson_release"], described["power_mode"]) == (None, None)
     assert set((described["max_mhz"] or {}).values()) <= {None}
-    assert agent.state([0]) == {
+    assert facts.state([0]) == {
         "mhz": {"0": None},
         "temperature_c": None,
-        "load_average": agent.state([0])["load_average"],
+        "load_average": facts.state([0])["load_average"],
         "throttled": None,
         "firmware_flags": None,
     }
@@ -57,15 +58,15 @@ def test_reads_a_board(monkeypatch):
         "/sys/devices/system/cpu/cpu2/cpufreq/cpuinfo_max_freq": "2400000",
         "/sys/devices/system/cpu/cpu2/cpufreq/scaling_cur_freq": "0",
     }
-    monkeypatch.setattr(agent, "read_text", files.get)
-    monkeypatch.setattr(agent.glob, "glob", lambda pattern: [name for name in files if "thermal" in name])
-    assert agent.model_and_soc() == ("Raspberry Pi 5 Model B Rev 1.0", "brcm,bcm2712")
-    assert agent.fastest_cores([0, 1, 2], 1) == [2]
-    assert agent.fastest_cores([0, 1, 2], 2) == [1, 2]
-    assert agent.fastest_cores([0, 1], 1) == [1]
-    assert agent.max_mhz(1) == 2400
-    assert agent.state([2])["temperature_c"] == 51.2
-    assert agent.state([2])["mhz"] == {"2": None}
+    monkeypatch.setattr(reading, "text", files.get)
+    monkeypatch.setattr(heat.glob, "glob", lambda pattern: [name for name in files if "thermal" in name])
+    assert facts.model_and_soc() == ("Raspberry Pi 5 Model B Rev 1.0", "brcm,bcm2712")
+    assert cores.fastest_cores([0, 1, 2], 1) == [2]
+    assert cores.fastest_cores([0, 1, 2], 2) == [1, 2]
+    assert cores.fastest_cores([0, 1], 1) == [1]
+    assert cores.max_mhz(1) == 2400
+    assert facts.state([2])["temperature_c"] == 51.2
+    assert facts.state([2])["mhz"] == {"2": None}
 
 
 def test_two_threads_of_one_core_come_last(monkeypatch):
@@ -73,9 +74,9 @@ def test_two_threads_of_one_core_come_last(monkeypatch):
         f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list": f"{core % 2},{core % 2 + 2}"
         for core in range(4)
     }
-    monkeypatch.setattr(agent, "read_text", siblings.get)
-    assert agent.fastest_cores([0, 1, 2, 3], 2) == [2, 3]
-    assert agent.fastest_cores([0, 1, 2, 3], 3) == [1, 2, 3]
+    monkeypatch.setattr(reading, "text", siblings.get)
+    assert cores.fastest_cores([0, 1, 2, 3], 2) == [2, 3]
+    assert cores.fastest_cores([0, 1, 2, 3], 3) == [1, 2, 3]
 
 
 @pytest.mark.parametrize(
@@ -93,9 +94,9 @@ def test_reads_a_jetson(printed, mode, monkeypatch, tools):
         "/etc/nv_tegra_release": JETSON,
         "/var/lib/nvpmodel/status": "pmode:0003 fmode:quiet",
     }
-    monkeypatch.setattr(agent, "read_text", files.get)
+    monkeypatch.setattr(reading, "text", files.get)
     tools("nvpmodel", printed)
-    described = agent.describe()
+    described = facts.describe()
     assert described["model"] == "NVIDIA Jetson Xavier NX Developer Kit"
     assert (described["jetson_release"], described["power_mode"]) == ("R35.4.1", mode)
 
@@ -112,11 +113,11 @@ def test_reads_a_jetson(printed, mode, monkeypatch, tools):
 )
 def test_reads_what_a_raspberry_pi_says_of_its_supply(flags, slow, note, tools):
     tools("vcgencmd", f"throttled={flags}")
-    state = agent.state([0])
+    state = facts.state([0])
     assert state["throttled"] == slow
     assert state["firmware_flags"] == (None if flags == "rubbish" else flags)
-    device = {**agent.describe(), "cores_used": [0], "governor": "performance", "fixed_performance_mode": False}
-    notes = [text for text in agent.uncontrolled({**device, "before": state}) if "supply" in text]
+    device = {**facts.describe(), "cores_used": [0], "governor": "performance", "fixed_performance_mode": False}
+    notes = [text for text in facts.uncontrolled({**device, "before": state}) if "supply" in text]
     assert len(notes) == (note is not None)
     assert all(text.startswith(str(note)) for text in notes)
 
@@ -129,4 +130,4 @@ def test_a_measurement_does_not_go_on_in_another_power_mode(tmp_path, tools):
     assert device["power_mode"] == "MAXN"
     log, _ = read_journal(kit / "results.jsonl")
     with pytest.raises(ValueError, match="another device or runtime than before \\(power_mode 'MAXN', now '10W'"):
-        log.add({**device, "power_mode": "10W"})
+        log.add(Device.from_json({**device, "power_mode": "10W"}))

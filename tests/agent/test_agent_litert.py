@@ -14,14 +14,17 @@ from ofa_profiler import LatencyTable, get_space
 from ofa_profiler.cli.profile import main as ofa_profile
 from ofa_profiler.cli.verify import main as ofa_verify
 from ofa_profiler.export import Model, export_ops
+from ofa_profiler.protocol.target import Target
 
-SETTINGS = replace(QUICK, runtime="litert")
+SETTINGS = replace(QUICK, target=Target("litert"))
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[Model]:
     space = get_space("cifar-mbv3")
-    return export_ops(space.ops(space.smallest)[:3], runtime="litert", cache_dir=tmp_path_factory.mktemp("cache"))
+    return export_ops(
+        space.ops(space.smallest)[:3], target=Target("litert"), cache_dir=tmp_path_factory.mktemp("cache")
+    )
 
 
 @pytest.mark.parametrize("how", [[], ["--no-fork"]])
@@ -41,7 +44,9 @@ def test_measures_every_model_in_rounds(models, tmp_path, how, provider, named):
 
 def test_what_is_no_model_and_another_input_fail_alone(models, tmp_path):
     bad = bytes_model(tmp_path / "bad", "bad", b"no model at all")
-    other = replace(models[0], key="other", input_shape=(2, *models[0].input_shape[1:]))
+    other = replace(
+        models[0], key="other", inputs=(models[0].inputs[0]._replace(shape=(2, *models[0].inputs[0].shape[1:])),)
+    )
     found = visits(run_agent(make_kit(tmp_path / "kit", [bad, other, models[1]], SETTINGS)).stdout)
     assert "ValueError" in found["bad"][0]["error"]
     assert "the kit says" in found["other"][0]["error"]
@@ -66,7 +71,7 @@ class Interpreter:
     def _get_ops_details(self):
         return [{"op_name": "CONV_2D"}] + [{"op_name": "DELEGATE"}] * (not self.alone)
     def get_input_details(self):
-        return [{"shape": [1, 4, 8, 8], "dtype": "float32", "index": 0}]
+        return [{"name": "input", "shape": [1, 4, 8, 8], "dtype": "float32", "index": 0}]
     def set_tensor(self, index, value):
         pass
     def invoke(self):
@@ -107,7 +112,9 @@ def test_a_runtime_that_does_not_load_is_one_line_with_every_reason(tmp_path):
 
 def test_a_table_by_the_command_and_its_verification(tmp_path, capsys, monkeypatch):
     """What a user types: a table says what ran it, and networks are verified by the same."""
-    monkeypatch.setattr("ofa_profiler.cli.profile.Settings", lambda **how: replace(SETTINGS, **how))
+    monkeypatch.setattr(
+        "ofa_profiler.cli.profile.Settings", lambda target, **how: replace(SETTINGS, target=target, **how)
+    )
     where = ["--device", "local", "--resolution", "24", "--space", "cifar-mbv3", "--out", str(tmp_path)]
     assert ofa_profile([*where, "--name", "t", "--runtime", "litert", "--time-limit", "10ms", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["ok"] == 96
@@ -116,7 +123,7 @@ def test_a_table_by_the_command_and_its_verification(tmp_path, capsys, monkeypat
     assert told == ["litert", ai_edge_litert.__version__, "XNNPACK", "fp32"]
 
     monkeypatch.setattr(
-        "ofa_profiler.verification.verify._SAMPLING", {"min_rounds": 2, "max_rounds": 2, "visit_s": 0.01}
+        "ofa_profiler.verification.conditions._SAMPLING", {"min_rounds": 2, "max_rounds": 2, "visit_s": 0.01}
     )
     kept = tmp_path / "models"
     verify = ["--lut", str(tmp_path / "t.csv"), "--device", "local", "--subnets", "3", "--keep-models", str(kept)]

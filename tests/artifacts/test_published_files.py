@@ -17,11 +17,11 @@ from support.mirror import Mirror, git_digest, nobody, serving
 
 from ofa_profiler import LatencyTable, get_space
 from ofa_profiler.base.cache_dir import default_cache_dir
+from ofa_profiler.base.fetch import Content, fetch
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.tables.table import Row
 from ofa_search import AccuracyPredictor
 from ofa_search.artifacts import ofa_files as published_files
-from ofa_search.artifacts.download import Content, fetch
 from ofa_search.artifacts.ofa_files import PUBLISHED, PublishedFile, cache_path, find
 
 DATA = b"\x80\x02" + np.random.default_rng(0).bytes(300_000)
@@ -33,7 +33,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of our own, and no way out: what is not mirrored here is not to be had."""
     monkeypatch.setenv("OFA_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("OFA_MIRROR", nobody().removesuffix("/file"))
-    monkeypatch.setattr(published_files, "fetch", partial(fetch, pauses_s=(0, 0.01, 0.01)))
+    monkeypatch.setattr(published_files, "fetch", partial(fetch, waits_s=(0.01, 0.01)))
     return tmp_path / "cache" / "published"
 
 
@@ -133,7 +133,7 @@ def test_without_a_network_one_line_says_what_to_do(cache: Path, kind: str, name
         find(kind, name)
     line = str(refused.value)
     assert len(line.splitlines()) == 1
-    assert f"cannot fetch the {kind} {name}" in line
+    assert f"cannot download the {kind} {name}" in line
     assert "refused" in line
     assert file.addresses[0] in line
     assert line.endswith(f"put it at {cache / file.file}")
@@ -184,7 +184,7 @@ def test_ofa_search_fetches_the_predictor(board: Path, shared_dir: Path, monkeyp
         done = search(board, "--predictor", "ofa-mbv3-w1.2", "--engine", "random")
     assert done.returncode == 0, done.stderr
     assert '"predicted_accuracy": 0.' in done.stdout
-    assert "fetching the predictor ofa-mbv3-w1.2 from 127.0.0.1" in done.stderr
+    assert "downloading the predictor ofa-mbv3-w1.2 from 127.0.0.1" in done.stderr
     assert mirror.sent == len(data)
 
 
@@ -195,7 +195,7 @@ def test_ofa_search_without_a_network(board: Path, cache: Path, option: str, nam
     assert done.returncode == 2
     assert done.stdout == ""
     [line] = done.stderr.splitlines()
-    assert line.startswith("ofa-search: cannot fetch the ")
+    assert line.startswith("ofa-search: cannot download the ")
     assert str(cache) in line
 
 

@@ -222,7 +222,7 @@ def test_without_the_files_the_message_says_what_to_give(
     monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
     done = run("--lut", table, "--budget", "8ms")
     assert done.code == 2
-    assert "no accuracy predictor for cifar-mbv3 comes with this version" in done.err
+    assert "this version contains no accuracy predictor for cifar-mbv3" in done.err
     assert "published" not in done.err
 
 

@@ -151,7 +151,7 @@ def test_a_predictor_of_another_space_is_said_to_be_one(run: Any, tmp_path: Path
     path = predictor_file(tmp_path / "p.pth")
     done = run("--lut", "narrow.csv", "--budget", "1s", "--predictor", str(path), "--no-export", "--json")
     assert done.code == 0
-    assert "learned the accuracies of ofa-mbv3-w1.2" in done.err
+    assert "was trained on ofa-mbv3-w1.2" in done.err
 
 
 def predictor_file(path: Path, *sizes: int) -> Path:
@@ -309,7 +309,7 @@ MACS = ("--predictor", "macs", "--no-export", "--json")
         (("--lut", "{board}", "--budget", "1e999ms"), "--budget"),
         (("--lut", "{board}", "--budget", "20ms", "--budget", "30ms"), "1 --lut but 2 --budget"),
         (("--lut", "{board}", "--lut", "{board}", "--budget", "20ms"), "2 --lut but 1 --budget"),
-        (("--lut", "{board}", "--budget", "9ms", "--lut", "{board}", "--budget", "9ms"), "two tables are called board"),
+        (("--lut", "{board}", "--budget", "9ms", "--lut", "{board}", "--budget", "9ms"), "have the name board"),
         (("--lut", "none.csv", "--budget", "20ms"), "none.csv"),
         (("--lut", "empty.csv", "--budget", "20ms"), "empty.csv"),
         (("--lut", "noise.csv", "--budget", "20ms"), "noise.csv"),

@@ -107,8 +107,8 @@ def test_a_shipped_way_from_scratch(photos: Path, tmp_path: Path, capsys: pytest
     [
         ("supernet --data x --out y --epochs 0", "--epochs: '0' is not a number above 0"),
         ("supernet --data x --out y --epochs nan", "--epochs: 'nan' is not a number above 0"),
-        ("supernet --data x --out y --label-smoothing 1", "'1' is not a number from 0 up and below 1"),
-        ("supernet --data x --out y --weight-decay -1", "'-1' is not a number from 0 up"),
+        ("supernet --data x --out y --label-smoothing 1", "'1' is not a number of at least 0 and below 1"),
+        ("supernet --data x --out y --weight-decay -1", "'-1' is not a number of at least 0"),
         ("supernet --data x --out y --seed -1", "'-1' is not a whole number, 0 or more"),
         ("supernet --data x --out y --optimizer lamb", "invalid choice: 'lamb'"),
         ("supernet --data x --out y --batch 0", "--batch: '0' is not a whole number"),
@@ -117,8 +117,8 @@ def test_a_shipped_way_from_scratch(photos: Path, tmp_path: Path, capsys: pytest
         ("supernet --data nowhere --out y --device cpu", "nowhere: no such file or folder"),
         ("supernet --data x --out y --device tpu", "--device tpu is not one of auto, cpu, cuda, cuda:N"),
         ("supernet --out y", "required: --data"),
-        ("subnet --data x --out y --architecture z", "one of --supernet NAME|FILE and --from-scratch"),
-        ("subnet --data x --out y --architecture z --from-scratch --distill", "--distill needs a --supernet"),
+        ("subnet --data x --out y --architecture z", "give one of --supernet NAME|FILE and --from-scratch"),
+        ("subnet --data x --out y --architecture z --from-scratch --distill", "--distill needs --supernet"),
         ("subnet --data x --out y --architecture nowhere.json --from-scratch", "nowhere.json: cannot be read"),
     ],
 )
@@ -140,7 +140,7 @@ def test_a_mistake_is_one_line(
     [
         ("{", "not JSON"),
         ('{"results": []}', "holds 0 networks"),
-        ('{"results": [{}, {}]}', "holds 2 networks; give the file of one architecture"),
+        ('{"results": [{}, {}]}', "holds 2 networks; give the JSON file of one architecture"),
         ('{"space": "cifar-mbv3"}', "'stages' must be a list|stages must be a list"),
         ("[]", "an architecture is a JSON object, not list"),
     ],
@@ -172,7 +172,7 @@ def test_only_the_first_process_tells_what_happens_to_all(
     assert capsys.readouterr().err == ""
 
 
-def test_an_interrupted_training_says_how_to_resume(
+def test_an_interrupted_training_says_how_to_go_on(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(_arguments: object) -> int:
@@ -180,4 +180,4 @@ def test_an_interrupted_training_says_how_to_resume(
 
     monkeypatch.setattr(train_cli.train_supernet, "run", interrupted)
     assert train("supernet", "--data", "x", "--out", "y") == 130
-    assert "the same command resumes from the last saved step" in capsys.readouterr().err
+    assert "run the same command again to resume from the last saved step" in capsys.readouterr().err

@@ -64,7 +64,9 @@ def test_what_was_fetched_once_needs_no_index(index, tmp_path, monkeypatch):
     first = find_wheels("onnxruntime", BOARD, tmp_path / "cache", said.append)
     path.unlink()
     again = find_wheels("onnxruntime", BOARD, tmp_path / "cache", said.append)
-    assert said == ["fetching onnxruntime for Python 3.9 on aarch64 (glibc 2.31), once"], "and no second time"
+    assert said == ["downloading onnxruntime for Python 3.9 on aarch64 (glibc 2.31) into the cache"], (
+        "and no second time"
+    )
     assert (again.name, again.paths) == (first.name, first.paths)
     again.paths[0].write_bytes(b"damaged")
     with pytest.raises(DeviceError, match="no wheels of onnxruntime"):
@@ -135,7 +137,7 @@ def test_a_board_without_wheels_is_one_clear_line(index, tmp_path, change, words
 
 def test_without_pip_the_reason_is_given(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(DeviceError, match=r"cannot fetch onnxruntime for Python 3\.9 on aarch64"):
+    with pytest.raises(DeviceError, match=r"cannot download onnxruntime for Python 3\.9 on aarch64"):
         find_wheels("onnxruntime", BOARD, tmp_path)
 
 
@@ -143,9 +145,9 @@ def test_without_pip_the_reason_is_given(tmp_path, monkeypatch):
     ("record", "words"),
     [
         ({**HELLO, "python": [3, 6]}, r"3\.6, the agent needs 3\.7"),
-        ({**HELLO, "python": ["3", "9"]}, "which Python"),
-        ({**HELLO, "root": "relative"}, "where its folder is"),
-        ({}, "where its folder is"),
+        ({**HELLO, "python": ["3", "9"]}, "does not report its Python"),
+        ({**HELLO, "root": "relative"}, "does not report its folder"),
+        ({}, "does not report its folder"),
     ],
 )
 def test_a_board_must_say_what_it_is(record, words):

@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from support.counting import Counting
 
 from ofa_profiler.devices.remote.shell import Process, Shell
-from ofa_profiler.devices.remote.sync import Parcel, Pieces, Store
+from ofa_profiler.devices.remote.sync import ChunkReader, FileSet, Store
 from ofa_profiler.errors import DeviceError, TransientDeviceError, UsageError
 
 SOURCE = (Path(__file__).resolve().parents[2] / "device_agents" / "store.py").read_bytes()
@@ -84,7 +84,7 @@ class ShShell(Shell):
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     store = Store(ShShell(), [sys.executable], str(tmp_path / "root"))
-    store.hello()
+    store.prepare()
     return store
 
 
@@ -123,8 +123,8 @@ def tree(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
-def test_hello_tells_what_this_python_is(tmp_path):
-    told = Store(ShShell(), [sys.executable], str(tmp_path / "ro ot")).hello()
+def test_prepare_tells_what_this_python_is(tmp_path):
+    told = Store(ShShell(), [sys.executable], str(tmp_path / "ro ot")).prepare()
     assert told["python"] == list(sys.version_info[:2])
     assert told["root"] == str(tmp_path / "ro ot")
     assert told["libc"] in ("glibc", "musl")
@@ -147,9 +147,9 @@ def test_whatever_is_brought_is_there_and_is_not_sent_again(tmp_path_factory, fi
     files = {name: data for name, data in files.items() if not any(other.startswith(name + "/") for other in files)}
     root = tmp_path_factory.mktemp("device")
     store = Store(ShShell(), [sys.executable], str(root))
-    assert store.bring(Parcel(files)) == len(files)
+    assert store.upload(FileSet(files)) == len(files)
     assert tree(root) == files
-    assert store.bring(Parcel(files)) == 0
+    assert store.upload(FileSet(files)) == 0
 
 
 SOME = os.urandom(1 << 20)
@@ -157,9 +157,9 @@ LARGE = {"models/a": SOME + b"a", "models/b": bytes(3 << 20) + SOME * 2 + b"b", 
 
 
 def test_large_files_come_in_pieces_that_may_be_the_same(store):
-    assert store.bring(Parcel(LARGE)) == 3
+    assert store.upload(FileSet(LARGE)) == 3
     assert tree(Path(store.root)) == LARGE
-    assert store.bring(Parcel(LARGE)) == 0
+    assert store.upload(FileSet(LARGE)) == 0
 
 
 def test_pieces_that_are_there_do_not_come_again(store):
@@ -169,18 +169,18 @@ def test_pieces_that_are_there_do_not_come_again(store):
         here.parent.mkdir(exist_ok=True)
         here.write_bytes(piece)
     counted = Counting(store.shell)
-    replace(store, shell=counted).bring(Parcel(LARGE))
+    replace(store, shell=counted).upload(FileSet(LARGE))
     assert 3 << 18 < counted.sent < 4 << 18, "one piece of zeros, and two of those that may occur thrice"
     assert tree(Path(store.root)) == LARGE
 
 
 def test_hosts_that_bring_the_same_large_files_at_once(store):
-    """Pieces are for all; who finds them used up asks again what is missing."""
+    """ChunkReader are for all; who finds them used up asks again what is missing."""
 
     def bring(_: int) -> None:
         while True:
             with contextlib.suppress(TransientDeviceError):
-                return store.bring(Parcel(LARGE))
+                return store.upload(FileSet(LARGE))
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(bring, range(4)))
@@ -225,20 +225,20 @@ def test_what_is_damaged_on_the_way_is_worth_another_try(tmp_path_factory, at, l
     """The store's own source, what is asked of it, or the files: nothing wrong is taken, nothing is final."""
     files = {f"models/{n}": random.Random(n).randbytes(4000) for n in range(5)}
     store = Store(ShShell(), [sys.executable], str(tmp_path_factory.mktemp("board") / "root"))
-    store.hello()
+    store.prepare()
     with contextlib.suppress(TransientDeviceError):
-        replace(store, shell=DamagingShell(at, lost)).bring(Parcel(files))
+        replace(store, shell=DamagingShell(at, lost)).upload(FileSet(files))
     assert tree(Path(store.root)).items() <= files.items()
-    store.bring(Parcel(files))
+    store.upload(FileSet(files))
     assert tree(Path(store.root)) == files
 
 
 def test_what_is_damaged_is_sent_again(store):
     files = {"models/a": b"a" * 1000, "models/b": b"b" * 1000}
-    store.bring(Parcel(files))
+    store.upload(FileSet(files))
     root = Path(store.root)
     (root / "models/b").write_bytes(b"b" * 999)
-    assert store.bring(Parcel(files)) == 1
+    assert store.upload(FileSet(files)) == 1
     assert tree(root) == files
 
 
@@ -249,7 +249,7 @@ def test_results_that_go_on_where_ours_end_are_kept(store, there, kept):
     path = Path(store.root) / "results.jsonl"
     if there is not None:
         path.write_bytes(there)
-    store.bring(Parcel({}, results=("results.jsonl", b"a\nb\n")))
+    store.upload(FileSet({}, results=("results.jsonl", b"a\nb\n")))
     assert path.read_bytes() == (there if kept else b"a\nb\n")
 
 
@@ -338,7 +338,7 @@ def test_what_a_killed_transfer_left_is_removed(store):
         os.utime(root / f".incoming-{name}", (0, 0))
     with (root / ".incoming-alive" / ".lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        store.hello()
+        store.prepare()
     assert [path.name for path in root.glob(".incoming*")] == [".incoming-alive"]
 
 
@@ -349,7 +349,7 @@ def test_pieces_that_nobody_came_back_for_are_removed(store):
         (pieces / name).write_bytes(b"x")
         then = time.time() - days * 86400
         os.utime(pieces / name, (then, then))
-    store.hello()
+    store.prepare()
     assert [path.name for path in pieces.iterdir()] == ["new"]
 
 
@@ -357,13 +357,13 @@ def test_modules_of_whoever_lives_there_are_not_taken_for_python_s(tmp_path, mon
     for name in ("json", "tarfile", "queue"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('mine')")
     monkeypatch.chdir(tmp_path)
-    assert Store(ShShell(), [sys.executable], str(tmp_path / "root")).hello()["root"] == str(tmp_path / "root")
+    assert Store(ShShell(), [sys.executable], str(tmp_path / "root")).prepare()["root"] == str(tmp_path / "root")
 
 
 def test_a_file_that_cannot_be_read_here_is_named(store, tmp_path):
     (tmp_path / "folder").mkdir()
-    with pytest.raises(UsageError, match=r"cannot read what is sent there: .*folder: Is a directory"):
-        store.shell.run(["cat"], Pieces(read() for read in [(tmp_path / "folder").read_bytes]))
+    with pytest.raises(UsageError, match=r"cannot read a file to send: .*folder: Is a directory"):
+        store.shell.run(["cat"], ChunkReader(read() for read in [(tmp_path / "folder").read_bytes]))
 
 
 def test_a_disk_that_takes_no_more_files(tmp_path):
@@ -373,7 +373,7 @@ def test_a_disk_that_takes_no_more_files(tmp_path):
     try:
         files = {f"models/{i}": b"x" for i in range(9)}
         answer = receive(tmp_path, files, packed(files))
-        assert re.search(r"disk is full: 9 more files are needed in .*, it takes \d$", answer["error"])
+        assert re.search(r"disk is full: 9 files are needed in .*, \d are free$", answer["error"])
         assert tree(tmp_path) == {}
     finally:
         subprocess.run(["umount", "-l", str(tmp_path)], check=True)
@@ -388,7 +388,7 @@ def test_a_transfer_larger_than_the_disk_is_refused_before_it_starts(tmp_path):
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DeviceError, match=r"(Not a directory|File exists)"):
-        Store(ShShell(), [sys.executable], str(tmp_path / "file" / "root")).hello()
+        Store(ShShell(), [sys.executable], str(tmp_path / "file" / "root")).prepare()
 
 
 def folder_in(path: Path) -> None:
@@ -400,10 +400,10 @@ def folder_in(path: Path) -> None:
 @pytest.mark.parametrize("thing", ["file", "folder", "link"])
 def test_what_stands_in_the_way_goes(store, place, thing):
     """A board that lost its power comes back with a checked file system, and not always with all that it had."""
-    parcel = Parcel(
+    wanted = FileSet(
         {"models/a": b"a", "kits/k/m": b"m"}, {"kits/k/models": "../../models"}, results=("kits/k/results", b"1\n")
     )
-    store.bring(parcel)
+    store.upload(wanted)
     before = tree(Path(store.root))
     path = Path(store.root, place)
     subprocess.run(["rm", "-r", str(path)], check=True)
@@ -415,19 +415,19 @@ def test_what_stands_in_the_way_goes(store, place, thing):
         path.symlink_to("/no/where")
     if thing == "link" and place in ("models", "kits/k"):  # somebody's disk that is not mounted
         with pytest.raises(DeviceError, match=f"{place} is a link that leads nowhere"):
-            store.bring(parcel)
+            store.upload(wanted)
         return
-    store.bring(parcel)
+    store.upload(wanted)
     assert {name: data for name, data in tree(Path(store.root)).items() if not name.endswith("/x")} == before
     assert str(Path(store.root, "kits/k/models").readlink()) == "../../models"
-    assert store.bring(parcel) == 0
+    assert store.upload(wanted) == 0
 
 
 def test_a_private_folder_that_is_none(tmp_path):
     for number, make in enumerate([Path.touch, lambda path: path.symlink_to("/no/where")]):
         make(tmp_path / str(number))
-        with pytest.raises(DeviceError, match="is in the way: it is no folder"):
-            Store(ShShell(), [sys.executable], str(tmp_path / str(number))).hello()
+        with pytest.raises(DeviceError, match="exists and is not a folder"):
+            Store(ShShell(), [sys.executable], str(tmp_path / str(number))).prepare()
 
 
 def test_a_private_folder_that_cannot_be_written(tmp_path):
@@ -436,8 +436,8 @@ def test_a_private_folder_that_cannot_be_written(tmp_path):
     if os.geteuid() == 0:
         subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,size=1m", "tmpfs", str(root)], check=True)
     try:
-        with pytest.raises(DeviceError, match=r"root cannot be written: it belongs to somebody else, or the disk is"):
-            Store(ShShell(), [sys.executable], str(root)).hello()
+        with pytest.raises(DeviceError, match=r"cannot write to the folder .*root: it has another owner, or"):
+            Store(ShShell(), [sys.executable], str(root)).prepare()
     finally:
         if os.geteuid() == 0:
             subprocess.run(["umount", "-l", str(root)], check=True)

@@ -135,7 +135,7 @@ def test_some_lean_to_the_ends_and_the_others_do_not() -> None:
     low, high = np.quantile(macs[even], [0.005, 0.995])
     assert ((macs[~even] < low) | (macs[~even] > high)).mean() > 0.2
     expected = SPACE.sample_genomes(np.random.default_rng(9), 5000)
-    depths = [i for i, gene in enumerate(SPACE.genes) if gene.name.endswith("depth")]
+    depths = [i for i, gene in enumerate(SPACE.genes) if gene.kind == "depth"]
     genomes = SPACE.encode([a for a, is_even in zip(drawn, even, strict=True) if is_even])
     assert np.abs(genomes[:, depths].mean(0) - expected[:, depths].mean(0)).max() < 0.15
 
@@ -342,11 +342,11 @@ def test_wrong_input_is_told_in_one_line(
     for change, word in (
         (["--supernet", str(tmp_path / "none.safetensors")], "no such file"),
         (["--supernet", str(workshop / "silent.safetensors")], "lacks the number of training images"),
-        (["--supernet", str(workshop / "named.safetensors")], "has other classes than train (0, 1, 2)"),
+        (["--supernet", str(workshop / "named.safetensors")], "has other classes than train.parquet (0, 1, 2)"),
         (["--data", str(small)], "cannot hold out 60 of 50"),
         (["--data", str(middle)], "was trained with 60 images"),
         (["--data", str(tmp_path / "none")], "none"),
-        (["--images", "61"], "only 60 were held out"),
+        (["--images", "61"], "only 60 images were held out"),
         (["--held-out-samples", "9"], "9 of 14 samples"),
         (["--samples", "0"], "--samples"),
         (["--device", "gpu"], "--device"),

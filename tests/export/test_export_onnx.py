@@ -22,12 +22,17 @@ import torch
 from onnxruntime import GraphOptimizationLevel as Level
 
 from ofa_profiler import get_space, space_names
+from ofa_profiler.base.cache_dir import default_cache_dir
 from ofa_profiler.errors import UsageError
-from ofa_profiler.export import Model, default_cache_dir, export_network, export_ops, exporters, get_exporter
+from ofa_profiler.export import Model, export_network, export_ops, get_exporter
 from ofa_profiler.export.onnx import IR_VERSION, OPSET, OnnxExporter
+from ofa_profiler.networks.blocks import block_op
+from ofa_profiler.networks.layers import Add
+from ofa_profiler.networks.made_up_weights import random_weights, repeating_weights
 from ofa_profiler.networks.op import Op
-from ofa_profiler.networks.parameters import parameter_shapes, random_weights, repeating_weights
+from ofa_profiler.networks.parameters import parameter_shapes
 from ofa_profiler.networks.torch_modules import OpModule, StaticNetwork, load_weights
+from ofa_profiler.protocol.target import Target
 
 torch.set_num_threads(1)
 
@@ -63,12 +68,16 @@ def assert_same_output(model_path, module, input_shape, rng):
 # --- the same numbers as torch ---------------------------------------------------------------------
 
 
+def _what_matters(op: Op) -> list:
+    return [op.attributes[name] for name in ("kernel_size", "stride", "skip", "se", "activation")]
+
+
 def sample_of_kinds(space) -> list[Op]:
     """The smallest op of every combination of kind, kernel size, stride, shortcut, squeeze-excite, activation."""
     smallest: dict[tuple, Op] = {}
     for op in sorted(space.unique_ops(), key=lambda op: op.macs):
-        expands = op.mid_channels != op.input_shape[-1]
-        smallest.setdefault((op.kind, op.kernel_size, op.stride, op.skip, op.se, op.activation, expands), op)
+        expands = op.attributes["mid_channels"] != op.input_shape[-1]
+        smallest.setdefault((op.kind, *_what_matters(op), expands), op)
     return list(smallest.values())
 
 
@@ -80,7 +89,7 @@ def test_every_exported_op_gives_the_numbers_of_its_module(name, cache_dir):
         assert model.key == op.key
         module = OpModule(op)
         load_weights(module, repeating_weights(op))
-        assert_same_output(model.path, module, model.input_shape, rng)
+        assert_same_output(model.path, module, model.inputs[0].shape, rng)
 
 
 @pytest.mark.parametrize("name", space_names())
@@ -90,9 +99,7 @@ def test_ops_with_random_weights_and_batches_give_the_numbers_of_torch(name, bat
     rng = np.random.default_rng(1)
     for op in sample_of_kinds(get_space(name)):
         weights = random_weights(op, rng)
-        data = OnnxExporter().build(
-            [("", op)], weights, batch=batch, precision="fp32", output_name="output", metadata={}
-        )
+        data = OnnxExporter().build(op.graph, weights, Target(batch=batch), outputs=["output"], metadata={})
         (tmp_path / "op.onnx").write_bytes(data)
         module = OpModule(op)
         load_weights(module, weights)
@@ -106,11 +113,13 @@ def test_pooling_at_the_edge_of_odd_maps(size, tmp_path):
     half = (size + 1) // 2
     rng = np.random.default_rng(size)
     for op in (
-        Op("max_pool", (size, size, 8), (half, half, 8), kernel_size=3, stride=2),
-        Op("bottleneck", (size, size, 8), (half, half, 16), kernel_size=3, mid_channels=8, stride=2, activation="relu"),
+        block_op("max_pool", (size, size, 8), (half, half, 8), kernel_size=3, stride=2),
+        block_op(
+            "bottleneck", (size, size, 8), (half, half, 16), kernel_size=3, mid_channels=8, stride=2, activation="relu"
+        ),
     ):
         weights = random_weights(op, rng)
-        data = OnnxExporter().build([("", op)], weights, batch=1, precision="fp32", output_name="output", metadata={})
+        data = OnnxExporter().build(op.graph, weights, Target(batch=1), outputs=["output"], metadata={})
         (tmp_path / "op.onnx").write_bytes(data)
         module = OpModule(op)
         load_weights(module, weights)
@@ -125,7 +134,7 @@ def test_whole_networks_give_the_logits_of_torch(name, batch, tmp_path):
     for architecture in (space.smallest, *(space.sample(rng) for _ in range(3))):
         layout = space.layout(architecture)
         weights = random_weights(layout, rng)
-        path = export_network(space, architecture, weights, tmp_path / "net.onnx", batch=batch, metadata={})
+        path = export_network(space, architecture, weights, tmp_path / "net.onnx", Target(batch=batch), metadata={})
         network = StaticNetwork(layout)
         load_weights(network, weights)
         resolution = architecture.resolution
@@ -180,7 +189,9 @@ def test_a_network_runs_the_operators_of_its_ops(name, level, cache_dir, tmp_pat
         convolutions = sum(node.op_type == "Conv" for node in onnx.load(path).graph.node)
         assert sum(of_ops[f"{kind}Conv {activation}".strip()] for kind, activation in FUSED) == convolutions
         # A bottleneck's last activation follows its addition, not a convolution.
-        assert of_ops["Relu"] == sum(op.final_activation == "relu" for _, op in layout)
+        assert of_ops["Relu"] == sum(
+            node.layer == Add("shortcut", "relu") for _, op in layout for node in op.graph.nodes
+        )
         assert of_ops["BatchNormalization"] == of_ops["Clip"] == 0
 
 
@@ -207,7 +218,7 @@ def test_network_file_says_what_it_is(tmp_path, batch):
     layout = CIFAR.layout(CIFAR.largest)
     metadata = {"weights": "untrained", "labels": '["airplane"]', "architecture": json.dumps(CIFAR.largest.to_json())}
     path = export_network(
-        CIFAR, CIFAR.largest, repeating_weights(layout), tmp_path / "net.onnx", batch=batch, metadata=metadata
+        CIFAR, CIFAR.largest, repeating_weights(layout), tmp_path / "net.onnx", Target(batch=batch), metadata=metadata
     )
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
@@ -220,12 +231,12 @@ def test_network_file_says_what_it_is(tmp_path, batch):
 
 
 def test_op_file_says_what_it_is(cache_dir):
-    op = next(op for op in CIFAR.unique_ops() if op.se)
-    (model,) = export_ops([op], batch=2, cache_dir=cache_dir)
+    op = next(op for op in CIFAR.unique_ops() if op.attributes["se"])
+    (model,) = export_ops([op], Target(batch=2), cache_dir=cache_dir)
     height, width, channels = op.input_shape
     opened = session(model.path)
     assert opened.get_modelmeta().custom_metadata_map == {"op": op.key}
-    assert opened.get_inputs()[0].shape == list(model.input_shape) == [2, channels, height, width]
+    assert opened.get_inputs()[0].shape == list(model.inputs[0].shape) == [2, channels, height, width]
     assert opened.get_outputs()[0].name == "output"
     assert opened.get_outputs()[0].shape == [2, op.output_shape[-1], *op.output_shape[:-1]]
 
@@ -248,31 +259,29 @@ def test_weights_are_checked_before_anything_is_written(tmp_path):
 
 
 def build(op: Op) -> bytes:
-    return OnnxExporter().build(
-        [("", op)], repeating_weights(op), batch=1, precision="fp32", output_name="output", metadata={}
-    )
+    return OnnxExporter().build(op.graph, repeating_weights(op), Target(batch=1), outputs=["output"], metadata={})
 
 
 def test_unknown_activation_is_refused():
-    op = replace(CIFAR.unique_ops()[0], activation="mish")
-    with pytest.raises(UsageError, match="the ONNX exporter does not know the activation 'mish' of op Conv-input:"):
-        build(op)
+    op = CIFAR.unique_ops()[0]
+    with pytest.raises(UsageError, match="unknown activation 'mish'; known are relu, relu6, h_swish"):
+        build(replace(op, attributes={**op.attributes, "activation": "mish"}))
 
 
 def test_impossible_shortcut_is_refused():
-    block = next(op for op in CIFAR.unique_ops() if op.kind == "mbconv" and op.stride == 2)
-    with pytest.raises(UsageError, match="cannot add its input to an output of another shape"):
-        build(replace(block, skip=True))
+    block = next(op for op in CIFAR.unique_ops() if op.kind == "mbconv" and op.attributes["stride"] == 2)
+    with pytest.raises(UsageError, match=r"layer shortcut cannot add outputs of the shapes \(\d+, "):
+        build(replace(block, attributes={**block.attributes, "skip": True}))
 
 
 def test_unsupported_runtime_and_precision_are_refused_with_what_is_supported(tmp_path):
-    assert exporters()["onnxruntime"].precisions == ("fp32",)
-    with pytest.raises(UsageError, match="runtime 'tvm' is not supported; supported are onnxruntime"):
-        get_exporter("tvm", "fp32")
+    assert get_exporter(Target()).precisions == ("fp32",)
+    with pytest.raises(UsageError, match="unknown runtime 'tvm'; known are onnxruntime, litert"):
+        get_exporter(Target("tvm"))
     with pytest.raises(UsageError, match="precision 'fp8' is not supported with onnxruntime; supported are fp32"):
-        export_ops(CIFAR.unique_ops(), precision="fp8", cache_dir=tmp_path)
+        export_ops(CIFAR.unique_ops(), Target(precision="fp8"), cache_dir=tmp_path)
     with pytest.raises(UsageError, match="batch 0 is not a positive number"):
-        export_ops(CIFAR.unique_ops(), batch=0, cache_dir=tmp_path)
+        export_ops(CIFAR.unique_ops(), Target(batch=0), cache_dir=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -322,11 +331,11 @@ def test_models_are_taken_from_the_cache(tmp_path, monkeypatch):
     assert export_ops(SOME_OPS, cache_dir=tmp_path, progress=lambda *step: seen.append(step)) == first
     assert seen == [(i + 1, len(SOME_OPS)) for i in range(len(SOME_OPS))]
     for model in first:
-        assert model == Model.from_file(model.key, model.path, model.input_shape)
+        assert model == Model.from_file(model.key, model.path, model.inputs)
 
 
 def test_what_determines_a_model_has_a_file_of_its_own(tmp_path, monkeypatch):
-    (one,), (four,) = (export_ops(SOME_OPS[:1], batch=batch, cache_dir=tmp_path) for batch in (1, 4))
+    (one,), (four,) = (export_ops(SOME_OPS[:1], Target(batch=batch), cache_dir=tmp_path) for batch in (1, 4))
     assert one.path != four.path
     monkeypatch.setattr(OnnxExporter, "version", OnnxExporter.version + 1)
     (newer,) = export_ops(SOME_OPS[:1], cache_dir=tmp_path)

@@ -19,9 +19,11 @@ from ofa_profiler import get_space, space_names
 from ofa_profiler.errors import UsageError
 from ofa_profiler.export import export_network, export_ops, get_exporter
 from ofa_profiler.export.tflite import TfliteExporter
+from ofa_profiler.networks.blocks import as_graph, block_op
+from ofa_profiler.networks.made_up_weights import random_weights, repeating_weights
 from ofa_profiler.networks.op import Op
-from ofa_profiler.networks.parameters import layout_of, random_weights, repeating_weights
 from ofa_profiler.networks.torch_modules import OpModule, StaticNetwork, load_weights
+from ofa_profiler.protocol.target import Target
 
 torch.set_num_threads(1)
 
@@ -29,9 +31,7 @@ CIFAR = get_space("cifar-mbv3")
 
 
 def build(op: Op, weights, batch: int = 1) -> bytes:
-    return TfliteExporter().build(
-        layout_of(op), weights, batch=batch, precision="fp32", output_name="output", metadata={}
-    )
+    return TfliteExporter().build(op.graph, weights, Target("litert", batch=batch), outputs=["output"], metadata={})
 
 
 def run(model: bytes, x: np.ndarray) -> np.ndarray:
@@ -68,12 +68,16 @@ def assert_op_is_right(op: Op, rng, batch: int = 1) -> None:
     assert_same_output(build(op, weights, batch), module, (batch, channels, height, width), rng)
 
 
+def _what_matters(op: Op) -> list:
+    return [op.attributes[name] for name in ("kernel_size", "stride", "skip", "se", "activation")]
+
+
 def sample_of_kinds(space) -> list[Op]:
     """The smallest op of every combination of what makes its graph another one, odd and even maps apart."""
     smallest: dict[tuple, Op] = {}
     for op in sorted(space.unique_ops(), key=lambda op: op.macs):
-        expands, odd = op.mid_channels != op.input_shape[-1], op.input_shape[0] % 2
-        smallest.setdefault((op.kind, op.kernel_size, op.stride, op.skip, op.se, op.activation, expands, odd), op)
+        expands, odd = op.attributes["mid_channels"] != op.input_shape[-1], op.input_shape[0] % 2
+        smallest.setdefault((op.kind, *_what_matters(op), expands, odd), op)
     return list(smallest.values())
 
 
@@ -87,9 +91,13 @@ def test_every_kind_of_op_gives_the_numbers_of_torch(name):
 def test_every_op_of_a_space_gives_the_numbers_of_its_module_from_the_cache(tmp_path):
     rng = np.random.default_rng(0)
     ops = CIFAR.unique_ops()
-    for op, model in zip(ops, export_ops(ops, runtime="litert", cache_dir=tmp_path), strict=True):
+    for op, model in zip(ops, export_ops(ops, target=Target("litert"), cache_dir=tmp_path), strict=True):
         height, width, channels = op.input_shape
-        assert (model.key, model.path.suffix, model.input_shape) == (op.key, ".tflite", (1, height, width, channels))
+        assert (model.key, model.path.suffix, model.inputs[0].shape) == (
+            op.key,
+            ".tflite",
+            (1, height, width, channels),
+        )
         assert model.sha256 == hashlib.sha256(model.path.read_bytes()).hexdigest()
         module = OpModule(op)
         load_weights(module, repeating_weights(op))
@@ -101,13 +109,13 @@ def test_pooling_at_the_edge_of_odd_maps(size):
     """Even and odd maps end differently in both kinds of pooling with stride 2."""
     half = (size + 1) // 2
     rng = np.random.default_rng(size)
-    assert_op_is_right(Op("max_pool", (size, size, 8), (half, half, 8), kernel_size=3, stride=2), rng)
+    assert_op_is_right(block_op("max_pool", (size, size, 8), (half, half, 8), kernel_size=3, stride=2), rng)
     shapes = (size, size, 8), (half, half, 16)
-    assert_op_is_right(Op("bottleneck", *shapes, kernel_size=3, mid_channels=8, stride=2, activation="relu"), rng)
+    assert_op_is_right(block_op("bottleneck", *shapes, kernel_size=3, mid_channels=8, stride=2, activation="relu"), rng)
 
 
 def test_max_pooling_of_negative_values_pads_with_none():
-    op = Op("max_pool", (6, 6, 4), (3, 3, 4), kernel_size=3, stride=2)
+    op = block_op("max_pool", (6, 6, 4), (3, 3, 4), kernel_size=3, stride=2)
     x = -1 - np.random.default_rng(0).random((1, 4, 6, 6), dtype=np.float32)
     expected = OpModule(op)(torch.from_numpy(x)).numpy()
     np.testing.assert_array_equal(run(build(op, {}), x), expected)
@@ -127,7 +135,7 @@ def test_max_pooling_of_negative_values_pads_with_none():
 def test_blocks_of_any_shape_give_the_numbers_of_torch(size, kernel_size, stride, se, activation, channels, seed):
     inputs, mid, outputs = channels
     half = -(-size // stride)
-    op = Op(
+    op = block_op(
         "mbconv",
         (size, size, inputs),
         (half, half, outputs),
@@ -148,7 +156,9 @@ def test_whole_networks_give_the_logits_of_torch(name, tmp_path):
     for architecture in (space.smallest, space.sample(rng)):
         layout = space.layout(architecture)
         weights = random_weights(layout, rng)
-        path = export_network(space, architecture, weights, tmp_path / "net.tflite", metadata={}, runtime="litert")
+        path = export_network(
+            space, architecture, weights, tmp_path / "net.tflite", metadata={}, target=Target("litert")
+        )
         network = StaticNetwork(layout)
         load_weights(network, weights)
         resolution = architecture.resolution
@@ -162,7 +172,9 @@ def test_any_architecture_gives_the_logits_of_torch(seed, batch):
     architecture = CIFAR.sample(rng)
     layout = CIFAR.layout(architecture)
     weights = random_weights(layout, rng)
-    model = TfliteExporter().build(layout, weights, batch=batch, precision="fp32", output_name="logits", metadata={})
+    model = TfliteExporter().build(
+        as_graph(layout), weights, Target("litert", batch=batch), outputs=["logits"], metadata={}
+    )
     network = StaticNetwork(layout)
     load_weights(network, weights)
     assert_same_output(model, network, (batch, 3, architecture.resolution, architecture.resolution), rng)
@@ -177,7 +189,9 @@ def operators(model: bytes) -> list[str]:
 
 
 def test_a_block_has_no_more_operators_than_a_converter_would_make():
-    op = Op("mbconv", (8, 8, 8), (4, 4, 8), kernel_size=5, mid_channels=16, stride=2, se=True, activation="h_swish")
+    op = block_op(
+        "mbconv", (8, 8, 8), (4, 4, 8), kernel_size=5, mid_channels=16, stride=2, se=True, activation="h_swish"
+    )
     names = operators(build(op, repeating_weights(op)))
     expand, depthwise = ["CONV_2D", "HARD_SWISH"], ["PAD", "DEPTHWISE_CONV_2D", "HARD_SWISH"]
     squeeze_excite = ["MEAN", "CONV_2D", "CONV_2D", "MUL", "MUL"]
@@ -190,7 +204,7 @@ def test_xnnpack_takes_networks_whole(name):
     space = get_space(name)
     layout = space.layout(space.smallest)
     model = TfliteExporter().build(
-        layout, repeating_weights(layout), batch=1, precision="fp32", output_name="logits", metadata={}
+        as_graph(layout), repeating_weights(layout), Target("litert", batch=1), outputs=["logits"], metadata={}
     )
     interpreter = Interpreter(model_content=model, num_threads=1)
     interpreter.allocate_tensors()
@@ -219,7 +233,7 @@ def test_metadata_is_in_the_file_sorted_by_name(tmp_path):
     architecture = CIFAR.smallest
     weights = repeating_weights(CIFAR.layout(architecture))
     how = {"weights": "untrained", "labels": '["cat", "fußball"]'}
-    path = export_network(CIFAR, architecture, weights, tmp_path / "n.tflite", metadata=how, runtime="litert")
+    path = export_network(CIFAR, architecture, weights, tmp_path / "n.tflite", metadata=how, target=Target("litert"))
     model = tflite.Model.GetRootAs(path.read_bytes())
     entries = [model.Metadata(i) for i in range(model.MetadataLength())]
     found = {e.Name().decode(): model.Buffers(e.Buffer()).DataAsNumpy().tobytes().decode() for e in entries}
@@ -228,13 +242,15 @@ def test_metadata_is_in_the_file_sorted_by_name(tmp_path):
 
 
 def test_the_same_op_gives_the_same_bytes_in_every_process():
-    op = max(CIFAR.unique_ops(), key=lambda op: (op.se, op.macs))
+    op = max(CIFAR.unique_ops(), key=lambda op: (op.attributes["se"], op.macs))
     code = (
-        "import hashlib; from ofa_profiler import get_space; from ofa_profiler.networks.parameters import *;"
+        "import hashlib; from ofa_profiler import get_space;"
+        "from ofa_profiler.networks.made_up_weights import repeating_weights;"
+        "from ofa_profiler.protocol.target import Target;"
         "from ofa_profiler.export.tflite import TfliteExporter;"
-        "op = max(get_space('cifar-mbv3').unique_ops(), key=lambda op: (op.se, op.macs));"
-        "data = TfliteExporter().build(layout_of(op), repeating_weights(op), batch=1, precision='fp32',"
-        " output_name='output', metadata={}); print(hashlib.sha256(data).hexdigest())"
+        "op = max(get_space('cifar-mbv3').unique_ops(), key=lambda op: (op.attributes['se'], op.macs));"
+        "data = TfliteExporter().build(op.graph, repeating_weights(op), Target('litert'), outputs=['output'],"
+        " metadata={}); print(hashlib.sha256(data).hexdigest())"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -247,9 +263,9 @@ def test_the_same_op_gives_the_same_bytes_in_every_process():
 
 
 def test_what_cannot_be_exported_is_refused_and_nothing_written(tmp_path: Path):
-    op = Op("mbconv", (8, 8, 8), (8, 8, 8), kernel_size=3, mid_channels=16, activation="swish")
-    with pytest.raises(UsageError, match="activation 'swish'"):
-        export_ops([op], runtime="litert", cache_dir=tmp_path)
+    op = block_op("mbconv", (8, 8, 8), (8, 8, 8), kernel_size=3, mid_channels=16, activation="swish")
+    with pytest.raises(UsageError, match="unknown activation 'swish'"):
+        export_ops([op], target=Target("litert"), cache_dir=tmp_path)
     assert not list(tmp_path.glob("**/*.tflite"))
     with pytest.raises(UsageError, match="precision 'int4' is not supported with litert; supported are fp32"):
-        get_exporter("litert", "int4")
+        get_exporter(Target("litert", "int4"))

@@ -10,12 +10,17 @@ from pathlib import Path
 
 import pytest
 from support.kits import QUICK, bytes_model, conv_model, stub_runtime
+from support.records import DEVICE, REQUEST, visit
 
 from ofa_profiler.devices import Agent, LocalDevice, open_device
 from ofa_profiler.devices.local import LocalAgent
 from ofa_profiler.errors import DeviceError, TransientDeviceError, UsageError
-from ofa_profiler.measuring.session import Progress, estimate, measure
+from ofa_profiler.measuring.progress import Progress, estimate
+from ofa_profiler.measuring.session import measure
 from ofa_profiler.protocol.journal import read_journal
+from ofa_profiler.protocol.records import read_record
+from ofa_profiler.protocol.replay import Replay
+from ofa_profiler.protocol.settings import Settings
 
 
 @pytest.fixture
@@ -124,9 +129,9 @@ def test_a_killed_agent_is_started_again_and_nothing_is_lost(models, tmp_path):
     found = measure(device, models, QUICK, journal=path)
     assert device.starts == 4
     assert all(measurement.ok for measurement in found.values())
-    log, _ = read_journal(path)
-    for visits in log.visits.values():
-        assert [visit["round"] for visit in visits] == list(range(len(visits)))
+    replay, _ = read_journal(path)
+    for visits in replay.visits.values():
+        assert [visit.round for visit in visits] == list(range(len(visits)))
         assert QUICK.min_rounds <= len(visits) <= QUICK.max_rounds
 
 
@@ -140,13 +145,17 @@ def test_an_agent_that_never_gets_anywhere_is_given_up(models):
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        ([], "stopped before it was done.*exit code 0.*last words"),
-        ([b'{"type": "device"'], "stopped before"),
-        ([b"garbage\n", b"\xff\n", b"12\n"], "stopped before"),
+        ([], "ended before it was finished.*exit code 0.*last words"),
+        ([b'{"type": "device"'], "ended before"),
+        ([b"garbage\n", b"\xff\n", b"12\n"], "ended before"),
         ([b'garbage {"type": "visit"\n'], "cannot be read"),
         ([b"garbage\n" * 10_000] * 20, "cannot be read"),
         ([b'{"type": "visit", "key": "conv1", "round": 0, "status": "ok", "seconds": NaN}\n'], "NaN"),
-        ([b'{"type": "visit", "key": "other", "round": 0}\n'], "no such model"),
+        ([b'{"type": "visit", "key": "conv1", "round": 0}\n'], "seconds"),
+        (
+            [b'{"type": "visit", "key": "other", "round": 0, "status": "failed", "error": "no", "seconds": 1}\n'],
+            "no such model",
+        ),
         ([b"x" * (9 << 20)], "longer"),
         ([b'{"type": "fatal", "error": "no runtime", "usage": false}\n'], "no runtime"),
     ],
@@ -183,25 +192,21 @@ def test_unknown_devices_are_refused(spec, words):
 def test_describe():
     with open_device("local") as device:
         described = device.describe()
-    assert described["type"] == "device"
-    assert described["python"].count(".") == 2
+    assert described.model
+    assert described.runtime is None
+    assert described.to_json()["python"].count(".") == 2
 
 
 def test_the_estimate_follows_the_width_of_the_interval():
-    from test_journal import DEVICE, RUN, visit
-
-    from ofa_profiler.protocol.replay import Log
-    from ofa_profiler.protocol.settings import Settings
-
-    settings, log = Settings(min_rounds=2, max_rounds=10, target_half_width=0.02), Log()
-    log.add(RUN)
-    log.add(DEVICE)
-    assert estimate(log, settings) == Progress(0, 2)
-    log.add(visit("a", 0, [5]))
-    assert estimate(log, settings).left_s == pytest.approx(3 * 0.1)
-    log.add({**visit("a", 1, [5]), "half_width": 0.04})  # twice too wide: four times the visits
-    log.add({**visit("b", 0, [5])})
-    log.add({**visit("b", 1, [5]), "half_width": 0.01})
-    now = estimate(log, settings)
+    settings, replay = Settings(min_rounds=2, max_rounds=10, target_half_width=0.02), Replay(REQUEST)
+    replay.add(read_record(DEVICE))
+    assert estimate(replay, settings) == Progress(0, 2)
+    replay.add(read_record(visit("a", 0, [5])))
+    assert estimate(replay, settings).left_s == pytest.approx(3 * 0.1)
+    # Twice too wide: four times the visits.
+    replay.add(read_record({**visit("a", 1, [5]), "half_width": 0.04}))
+    replay.add(read_record(visit("b", 0, [5])))
+    replay.add(read_record({**visit("b", 1, [5]), "half_width": 0.01}))
+    now = estimate(replay, settings)
     assert (now.done, now.visits) == (1, 4)
     assert now.left_s == pytest.approx((8 - 2) * 0.1)

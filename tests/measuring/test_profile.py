@@ -26,7 +26,9 @@ from ofa_profiler.errors import UsageError
 from ofa_profiler.measuring.naming import check_name, default_name, slug
 from ofa_profiler.protocol.journal import read_journal
 from ofa_profiler.protocol.kit import run_record
+from ofa_profiler.protocol.records import Device
 from ofa_profiler.protocol.settings import Settings
+from ofa_profiler.protocol.target import Target
 
 SPACE = ["--space", "cifar-mbv3", "--resolution", "24"]
 #: Little time makes visits short; every op still gets its first.
@@ -143,7 +145,7 @@ def test_a_finished_table_is_left_alone(profiled, tmp_path):
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     done = run("--device", "local", "--out", str(tmp_path / "out"), *SHORT, "--json")
     assert done.returncode == 0
-    assert "measured already" in done.stderr
+    assert "up to date" in done.stderr
     assert json.loads(done.stdout)["was_complete"] is True
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
@@ -210,10 +212,10 @@ def test_interrupted_and_run_again_it_goes_on(tmp_path, number, code):
     done = run(*command)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "table.jsonl").read_bytes().startswith(kept)
-    log, _ = read_journal(tmp_path / "table.jsonl")
-    assert len(log.devices) == 3
-    for key, visits in log.visits.items():
-        assert [visit["round"] for visit in visits] == list(range(len(visits))), key
+    replay, _ = read_journal(tmp_path / "table.jsonl")
+    assert len(replay.devices) == 3
+    for key, visits in replay.visits.items():
+        assert [visit.round for visit in visits] == list(range(len(visits))), key
         assert visits
     assert len(LatencyTable.load(tmp_path / "table.csv").rows) == N_OPS
 
@@ -250,6 +252,7 @@ def test_a_kit_is_complete(board):
     manifest = json.loads((board / "manifest.json").read_text())
     assert len(manifest["models"]) == N_OPS
     assert {path.name for path in (board / "models").iterdir()} == {model["file"] for model in manifest["models"]}
+    assert manifest["ops"] == [op.to_json() for op in get_space("cifar-mbv3").unique_ops([24])]
     readme = (board / "README.md").read_text()
     assert "python3 agent.py --kit ." in readme
     assert len(readme.splitlines()) <= 14
@@ -264,6 +267,15 @@ def test_what_a_board_measured_becomes_a_table(board, tmp_path, capsys):
     assert LatencyTable.load(said["table"]).resolutions(get_space("cifar-mbv3")) == (24,)
     assert Path(said["journal"]).read_bytes() == (board / "results.jsonl").read_bytes()
     assert main(arguments) == 0  # again
+
+
+def test_what_a_board_measured_is_understood_without_its_space(board, tmp_path):
+    first, *lines = (board / "results.jsonl").read_bytes().splitlines(keepends=True)
+    results = tmp_path / "results.jsonl"
+    results.write_bytes(b"".join([first.replace(b"cifar-mbv3", b"other-space"), *lines]))
+    for path, name in ((results, "other"), (board / "results.jsonl", "known")):
+        assert main(["--import", str(path), "--out", str(tmp_path), "--name", name]) == 0
+    assert (tmp_path / "other.csv").read_bytes() == (tmp_path / "known.csv").read_bytes()
 
 
 def test_an_unfinished_or_foreign_file_is_not_imported(board, tmp_path, capsys):
@@ -283,6 +295,7 @@ def test_an_unfinished_or_foreign_file_is_not_imported(board, tmp_path, capsys):
     assert "row 3" in problem(lines[0], lines[1], b"nonsense\n", lines[2])
     assert "not JSON" in problem(b"op,kind,median_ms\n")
     run_line = json.loads(lines[0])
+    del run_line["ops"]  # as version 0.1 wrote it
     run_line["about"] = {"spaces": ["cifar-mbv3"], "resolutions": [28]}
     assert "its ops are not those of cifar-mbv3" in problem(json.dumps(run_line).encode() + b"\n", *lines[1:])
     run_line["about"] = {"spaces": ["my-space"], "resolutions": [28]}
@@ -354,7 +367,7 @@ def test_a_plan_does_nothing(tmp_path, capsys):
     assert main([*SPACE, "--plan"]) == 0
     captured = capsys.readouterr()
     assert captured.out.splitlines() == said["ops"]
-    assert "nothing was done" in captured.err
+    assert "nothing was measured" in captured.err
 
 
 @pytest.mark.parametrize(
@@ -363,7 +376,7 @@ def test_a_plan_does_nothing(tmp_path, capsys):
         ([], "--device"),
         (["--device", "local"], "--out"),
         (["--import", "x.jsonl"], "--out"),
-        (["--device", "local", "--kit", "x", "--out", "OUT"], "not several"),
+        (["--device", "local", "--kit", "x", "--out", "OUT"], "exclude each other"),
         (["--device", "toaster", "--out", "OUT"], "unknown device 'toaster'"),
         (["--device", "local", "--out", "OUT", "--space", "x"], "unknown search space 'x'"),
         (["--device", "local", "--out", "OUT", "--runtime", "tensorrt"], "runtime 'tensorrt'"),
@@ -411,10 +424,14 @@ def test_help_and_version(capsys, option):
 # --- names ---------------------------------------------------------------------------------------------
 
 
+def device(model: str) -> Device:
+    return Device.from_json({"type": "device", "time": "2026-01-01", "model": model})
+
+
 @given(st.text(max_size=200), st.text(max_size=30))
 def test_any_device_gives_a_safe_name(model, provider):
     run_line = run_record([], Settings(provider=provider, threads=4), {"spaces": ["cifar-mbv3"]})
-    name = default_name({"model": model}, run_line)
+    name = default_name(device(model), run_line)
     assert check_name(name) == name
     assert Path(name).name == name
     assert name.isascii()
@@ -423,9 +440,10 @@ def test_any_device_gives_a_safe_name(model, provider):
 
 
 def test_names_say_what_differs_from_the_default():
-    def name(**settings: Any) -> str:
+    def name(precision: str = "fp32", runtime: str = "onnxruntime", batch: int = 1, **settings: Any) -> str:
+        settings["target"] = Target(runtime, precision, batch)
         about = {"spaces": ["cifar-mbv3"]}
-        return default_name({"model": "Raspberry Pi 5 Model B"}, run_record([], Settings(**settings), about))
+        return default_name(device("Raspberry Pi 5 Model B"), run_record([], Settings(**settings), about))
 
     assert name() == "raspberry-pi-5-model-b-cifar-mbv3"
     assert name(provider="CPUExecutionProvider") == name()

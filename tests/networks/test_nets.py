@@ -9,8 +9,10 @@ from torch import nn
 
 from ofa_profiler import get_space
 from ofa_profiler.errors import UsageError
+from ofa_profiler.networks.blocks import block_op
+from ofa_profiler.networks.made_up_weights import random_weights, repeating_weights
 from ofa_profiler.networks.op import Op
-from ofa_profiler.networks.parameters import parameter_shapes, random_weights, repeating_weights
+from ofa_profiler.networks.parameters import parameter_shapes
 from ofa_profiler.networks.torch_modules import OpModule, StaticNetwork, load_weights, to_weights
 
 torch.set_num_threads(1)
@@ -18,7 +20,7 @@ torch.set_num_threads(1)
 
 def block(**changes) -> Op:
     fields = {"kernel_size": 5, "mid_channels": 24, "activation": "h_swish"} | changes
-    return Op("mbconv", (9, 9, 8), (9, 9, 8), **fields)
+    return block_op("mbconv", (9, 9, 8), (9, 9, 8), **fields)
 
 
 def test_block_computes_what_the_paper_says():
@@ -96,7 +98,7 @@ def test_weights_of_another_network_are_refused(name, value, message):
 
 
 def test_unknown_activation_is_refused():
-    with pytest.raises(UsageError, match="no torch module for the activation 'mish'"):
+    with pytest.raises(UsageError, match="unknown activation 'mish'; known are relu, relu6, h_swish"):
         OpModule(block(activation="mish"))
 
 

@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ofa_profiler import get_space, space_names
-from ofa_profiler.networks.op import Op, make_divisible
+from ofa_profiler.errors import UsageError
+from ofa_profiler.networks.blocks import block_op, make_divisible
+from ofa_profiler.networks.op import Op
 from ofa_profiler.networks.parameters import parameter_shapes
+from ofa_profiler.networks.tensors import TensorSpec
 from ofa_profiler.networks.torch_modules import OpModule, StaticNetwork
 
 
@@ -31,7 +34,7 @@ def test_keys_are_those_of_the_published_tables(shared_dir, resolution):
 
 
 def test_key_of_a_block_letter_for_letter():
-    op = Op("mbconv", (112, 112, 24), (56, 56, 32), kernel_size=3, mid_channels=144, stride=2, activation="relu")
+    op = block_op("mbconv", (112, 112, 24), (56, 56, 32), kernel_size=3, mid_channels=144, stride=2, activation="relu")
     assert op.key == ("expanded_conv-input:112x112x24-output:56x56x32-expand:144-kernel:3-stride:2-idskip:0-se:0-hs:0")
 
 
@@ -97,8 +100,10 @@ def test_space_reaches_the_macs_of_the_published_networks():
 
 
 def test_unknown_kind_is_refused():
-    with pytest.raises(ValueError, match="unknown kind of op 'lstm'"):
-        _ = Op("lstm", (1, 1, 8), (1, 1, 8)).layers
+    tensors = (TensorSpec("input", "float32", (1, 8)),)
+    op = Op("lstm", tensors, tensors, {}, "lstm")
+    with pytest.raises(UsageError, match="op lstm: the layers of ops of the kind 'lstm' are not known"):
+        _ = op.graph
 
 
 @given(value=st.floats(1, 1e6))

@@ -102,7 +102,7 @@ def test_it_learns_what_the_published_predictor_knows(shared_dir: Path) -> None:
 def test_choices_of_every_kind_are_learned() -> None:
     """The ResNet space chooses widths and a stem: features of these, too."""
     space = get_space("ofa-resnet50")
-    assert {"width_mult", "last_width_mult", "depth", "expand_ratio"} == set(Features.of(space).fields)
+    assert {"width_mult", "last_width_mult", "depth", "expand_ratio"} == set(Features.of(space).kinds)
 
     def cost(architecture: Architecture) -> float:
         assert architecture.stem is not None

@@ -74,10 +74,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) 
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_it_with_130_and_says_how_to_resume(runs: tuple[Path, list[tuple[int, str]]]) -> None:
+def test_ctrl_c_ends_it_with_130_and_says_how_to_go_on(runs: tuple[Path, list[tuple[int, str]]]) -> None:
     code, output = runs[1][0]
     assert code == 130, output
-    assert "run it again to resume" in output
+    assert "run the same command again to resume" in output
 
 
 @pytest.mark.slow
@@ -118,8 +118,8 @@ def test_it_shows_the_commands_and_sums_up(runs: tuple[Path, list[tuple[int, str
 def test_a_second_time_nothing_is_measured_again_but_the_network(runs: tuple[Path, list[tuple[int, str]]]) -> None:
     code, output = runs[1][2]
     assert code == 0, output
-    assert "measured already" in output
-    assert "has been checked against 3 whole networks before" in output
+    assert "the table is up to date" in output
+    assert "is already verified against 3 whole networks" in output
 
 
 def test_the_code_of_a_command_that_fails_is_its_own(tmp_path: Path, environment: dict[str, str]) -> None:
@@ -163,4 +163,4 @@ def test_over_budget_is_said_and_explained(
     load_program().sum_up(tmp_path, LatencyTable("this-machine", rows, about), (0.2, 1.5), result)
     output = " ".join(capsys.readouterr().out.split())
     assert words in output
-    assert ("A budget of 0.8 ms by the table stands for about 1 ms on the device" in output) == (measured_ms > 1)
+    assert ("A budget of 0.8 ms by the table means about 1 ms on the device" in output) == (measured_ms > 1)

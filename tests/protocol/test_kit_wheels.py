@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -13,13 +14,13 @@ from hypothesis import strategies as st
 from support.kits import QUICK, STUB_NUMPY, STUB_RUNTIME, bytes_model, records, run_agent
 from support.wheels import make_wheel, take_for_the_world
 
-from device_agents import agent
+from device_agents.ofa_agent.wheels import installed, python_tag
 from ofa_profiler.cli import profile as cli
 from ofa_profiler.devices.remote.wheels import Board, _installed
 from ofa_profiler.errors import UsageError
 from ofa_profiler.protocol.kit import KitWheels, run_record, write_kit
 
-HERE = agent.python_tag()
+HERE = python_tag()
 PYTHON = HERE.rpartition("-")[2]
 
 
@@ -58,7 +59,7 @@ def test_its_runtime_is_unpacked_once_and_used(kit: Path, how: list[str]) -> Non
     device = next(record for record in records(done.stdout) if record["type"] == "device")
     assert device["runtime"]["version"] == "0.0-stub", "and not the one of this Python"
     (runtime,) = kit.glob("runtime-*")
-    assert folders(kit) == ["models", runtime.name, "wheels"]
+    assert folders(kit) == ["models", "ofa_agent", runtime.name, "wheels"]
     assert not list(runtime.rglob("run")), "scripts are no part of a package"
     before = runtime.stat().st_ino
     (kit / "results.jsonl").unlink()
@@ -77,7 +78,7 @@ def test_another_python_is_told_what_to_ask_for(kit: Path) -> None:
     done = run_agent(kit)
     assert done.returncode == 1
     assert f"are for aarch64-cp39, this Python takes those for {HERE}: give that to ofa-profile --wheels" in done.stderr
-    assert folders(kit) == ["models", "wheels"]
+    assert folders(kit) == ["models", "ofa_agent", "wheels"]
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "no wheel"])
@@ -89,12 +90,12 @@ def test_a_damaged_wheel_is_told_and_leaves_nothing(kit: Path, damage: str) -> N
         data = wheel.read_bytes()[:-10]
         wheel.write_bytes(data)
         if damage == "no wheel":
-            change_manifest(kit, files={wheel.name: agent.hashlib.sha256(data).hexdigest()})
+            change_manifest(kit, files={wheel.name: hashlib.sha256(data).hexdigest()})
     done = run_agent(kit)
     assert done.returncode == 1
     assert done.stderr.startswith("agent: the wheels of this kit cannot be unpacked: ")
     assert len(done.stderr.splitlines()) == 1
-    assert folders(kit) == ["models", "wheels"]
+    assert folders(kit) == ["models", "ofa_agent", "wheels"]
 
 
 def test_a_manifest_that_is_damaged_there_is_told(kit: Path) -> None:
@@ -112,7 +113,7 @@ parts = st.sampled_from(["numpy", "x.data", "purelib", "platlib", "scripts", "a.
 @example("x.data/purelib/")
 @example("/numpy/a.py")
 def test_the_agent_and_the_host_agree_on_where_a_file_is_installed(member: str) -> None:
-    ours = agent.installed(member)
+    ours = installed(member)
     theirs = _installed(member)
     if ours is not None:
         assert "/".join(ours) == theirs
@@ -145,7 +146,7 @@ def test_without_wheels_for_the_board_there_is_no_kit(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     words = ["--kit", str(tmp_path / "kit"), "--resolution", "24", "--wheels", "aarch64-cp39"]
     assert cli.main(words) == 4
-    assert "leave --wheels out and install it there" in capsys.readouterr().err
+    assert "install the runtime on the board and omit --wheels" in capsys.readouterr().err
     assert not (tmp_path / "kit").exists()
 
 
@@ -161,7 +162,7 @@ def test_what_names_no_python_is_refused(tag: str, tmp_path: Path, capsys: pytes
 
 def test_wheels_go_with_a_kit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--device", "local", "--out", str(tmp_path), "--wheels", HERE]) == 2
-    assert "--wheels goes with --kit" in capsys.readouterr().err
+    assert "--wheels needs --kit" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

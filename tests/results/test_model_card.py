@@ -16,7 +16,7 @@ from support.paths import ROOT
 from ofa_profiler import Architecture, get_space
 from ofa_profiler.base.version import __version__
 from ofa_profiler.export import export_network
-from ofa_profiler.networks.parameters import random_weights
+from ofa_profiler.networks.made_up_weights import random_weights
 from ofa_search.results.model_card import TRAINED, ModelCard, SearchFacts
 
 SPACE = get_space("cifar-mbv3")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,17 +16,25 @@ from ofa_profiler import get_space, space_names
 from ofa_profiler.errors import InfeasibleError, UsageError
 from ofa_profiler.networks.op import Op
 from ofa_profiler.spaces import Genomes, SearchSpace
-from ofa_profiler.spaces.costs import AdditiveCost
-from ofa_search.searching.engines import Constraint, Engine, Problem, Result, engine_names, get_engine
-from ofa_search.searching.engines.base import pull_to_anchor
+from ofa_profiler.spaces.costs import AdditiveCost, Cost
+from ofa_search.searching.engines import (
+    DEFAULT_ENGINE,
+    Engine,
+    engine_names,
+    get_engine,
+    register_engine,
+    registry,
+)
+from ofa_search.searching.engines.base import Evaluator, pull_to_anchor
 from ofa_search.searching.engines.evolutionary import Evolutionary, neighbours
 from ofa_search.searching.engines.random import Random
 from ofa_search.searching.feasibility import find_anchor
 from ofa_search.searching.objectives import Objective
+from ofa_search.searching.problem import Constraint, Problem, Result
 
 CIFAR = get_space("cifar-mbv3")
-#: Every engine by name, with settings that keep these tests short.
-SMALL = {
+#: Settings that keep these tests short, for engines that have such.
+SMALL: dict[str, Engine] = {
     "evolutionary": Evolutionary(population=96, parents=24, generations=12, polish_rounds=1),
     "random": Random(batch=64, rounds=6),
 }
@@ -33,7 +42,7 @@ SMALL = {
 
 def work_ms(op: Op) -> float:
     """A made-up latency that is not proportional to MACs: pointwise work, depthwise work, and a start-up."""
-    return op.macs / 4e6 + op.kernel_size**2 * op.mid_channels / 2e4 + 0.05
+    return op.macs / 4e6 + op.attributes["kernel_size"] ** 2 * op.attributes["mid_channels"] / 2e4 + 0.05
 
 
 class Bumpy(Objective):
@@ -72,14 +81,38 @@ def problem(space: SearchSpace = CIFAR, shares: tuple[float, ...] = (0.4,), seed
     return Problem(space, Bumpy(space, seed), constraints, anchor)
 
 
-@pytest.fixture(params=engine_names())
-def engine(request: pytest.FixtureRequest) -> Engine:
-    return SMALL[request.param]
+class Climber(Engine):
+    """An engine as somebody else would write it: from random genomes, it walks to the best neighbours."""
+
+    name = "climber"
+
+    def _search(
+        self, evaluator: Evaluator, rng: np.random.Generator, known: Genomes, scores: NDArray[np.float64]
+    ) -> None:
+        problem = evaluator.problem
+        for _ in range(2):
+            drawn = evaluator.fresh(pull_to_anchor(problem, problem.space.sample_genomes(rng, 8), rng))
+            genomes, found = np.vstack([known, drawn]), np.concatenate([scores, evaluator.score(drawn)])
+            for _ in range(6):
+                if len(genomes):
+                    genomes = evaluator.fresh(neighbours(problem.space, genomes[found.argmax()]))
+                    found = evaluator.score(genomes)
 
 
-def test_every_engine_is_held_to_this() -> None:
-    assert set(engine_names()) == set(SMALL)
-    assert [type(get_engine(name)) for name in SMALL] == [type(engine) for engine in SMALL.values()]
+@pytest.fixture(params=(*engine_names(), Climber.name))
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """Every engine that is registered, and one that a test registers."""
+    monkeypatch.setattr(registry._ENGINES, "_entries", dict(registry._ENGINES._entries))
+    register_engine(Climber)
+    made = get_engine(request.param)
+    assert made.name == request.param
+    return SMALL.get(request.param, made)
+
+
+def test_an_engine_is_registered_once() -> None:
+    assert engine_names()[0] == DEFAULT_ENGINE == "evolutionary"
+    with pytest.raises(UsageError, match="engine 'random' is registered already"):
+        register_engine(Random)
 
 
 class TestContract:
@@ -141,7 +174,7 @@ def same(first: Result, second: Result) -> bool:
     )
 
 
-@pytest.mark.parametrize("name", engine_names())
+@pytest.mark.parametrize("name", ["evolutionary", "random"])
 @pytest.mark.parametrize("blas_threads", ["1", "2"])
 def test_same_result_in_a_fresh_process(name: str, blas_threads: str) -> None:
     here = get_engine(name).search(problem(), np.random.default_rng(7))
@@ -159,8 +192,7 @@ print(result.genome.tobytes().hex(), repr(result.score), result.evaluations)
 
 def test_evolution_beats_random_search() -> None:
     scores = {
-        name: [SMALL[name].search(problem(seed=s), np.random.default_rng(s)).score for s in range(4)]
-        for name in engine_names()
+        name: [SMALL[name].search(problem(seed=s), np.random.default_rng(s)).score for s in range(4)] for name in SMALL
     }
     assert (np.array(scores["evolutionary"]) > np.array(scores["random"])).all()
 
@@ -214,8 +246,8 @@ def test_a_budget_below_the_lowest_names_the_exact_range() -> None:
 def opposed(shares: tuple[float, float]) -> list[Constraint]:
     """Two costs, one low where the other is high: big kernels are cheap on one device, dear on the other."""
     costs = (
-        AdditiveCost.from_ops(CIFAR, lambda op: op.kernel_size),
-        AdditiveCost.from_ops(CIFAR, lambda op: 10 - op.kernel_size),
+        AdditiveCost.from_ops(CIFAR, lambda op: op.attributes["kernel_size"]),
+        AdditiveCost.from_ops(CIFAR, lambda op: 10 - op.attributes["kernel_size"]),
     )
     constraints = []
     for number, (cost, share) in enumerate(zip(costs, shares, strict=True)):
@@ -241,3 +273,68 @@ def test_limits_that_can_be_met_together_are(shares: tuple[float, float]) -> Non
         assert not known.any(), "a random architecture meets them"
     else:
         assert all(c.met(anchor[np.newaxis]).all() for c in constraints)
+
+
+class Opaque(Cost):
+    """A cost of which only values are known."""
+
+    def __init__(self, cost: Cost) -> None:
+        self.space, self._cost = cost.space, cost
+
+    def evaluate(self, genomes: Genomes) -> NDArray[np.float64]:
+        return self._cost.evaluate(genomes)
+
+
+def opaque(constraint: Constraint) -> Constraint:
+    return replace(constraint, cost=Opaque(constraint.cost))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5])
+def test_without_an_exact_minimum_a_search_finds_the_anchor(share: float) -> None:
+    limit = opaque(constraint(CIFAR, share))
+    anchor = find_anchor(CIFAR, [limit], np.random.default_rng(0))
+    assert limit.met(anchor[np.newaxis]).all()
+    assert (CIFAR.canonical(anchor[np.newaxis]) == anchor).all()
+
+
+def test_without_an_exact_minimum_nothing_is_claimed_to_be_proven() -> None:
+    limit = constraint(CIFAR, 0.0)
+    below = opaque(replace(limit, budget=limit.budget * 0.99))
+    with pytest.raises(InfeasibleError, match=r"\(none found in \d+ tries\); the closest one has") as caught:
+        find_anchor(CIFAR, [below], np.random.default_rng(0))
+    assert caught.value.attainable is None
+    assert "alone" not in str(caught.value)
+
+
+def test_exact_bounds_are_used_where_there_are_some() -> None:
+    """Two additive limits that exclude each other are proven to, whatever a third one is."""
+    third = opaque(constraint(CIFAR, 0.9))
+    with pytest.raises(InfeasibleError, match=r"together.*proven"):
+        find_anchor(CIFAR, [*opposed((0.01, 0.01)), third], np.random.default_rng(0))
+    below = constraint(CIFAR, 0.0)
+    below = replace(below, budget=below.budget * 0.99)
+    with pytest.raises(InfeasibleError, match="attainable"):
+        find_anchor(CIFAR, [third, below], np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("shares", [(0.3, 0.5), (0.9, 0.1)])
+def test_limits_of_both_sorts_are_met_together(shares: tuple[float, float]) -> None:
+    first, second = opposed(shares)
+    constraints = [first, opaque(second)]
+    assert find_anchor(CIFAR, [first, second], np.random.default_rng(0)) is not None
+    anchor = find_anchor(CIFAR, constraints, np.random.default_rng(0))
+    assert all(c.met(anchor[np.newaxis]).all() for c in constraints)
+
+
+def test_networks_that_cannot_be_used_are_no_answer() -> None:
+    """Every network with a kernel of 3 in the first block, as all the known ones have, costs infinity."""
+    base_cost = AdditiveCost.from_ops(CIFAR, work_ms)
+
+    class Unusable(Opaque):
+        def evaluate(self, genomes: Genomes) -> NDArray[np.float64]:
+            gene = CIFAR.position("kernel_size", stage=0, block=0)
+            return np.where(genomes[:, gene] == 0, np.inf, super().evaluate(genomes))
+
+    limit = Constraint("t", "ms", Unusable(base_cost), base_cost.maximum()[0])
+    anchor = find_anchor(CIFAR, [limit], np.random.default_rng(0))
+    assert limit.met(anchor[np.newaxis]).all()

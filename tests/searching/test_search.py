@@ -102,7 +102,7 @@ def test_the_result_tells_what_it_costs() -> None:
 
 def test_all_limits_hold_together() -> None:
     fast = make_table("fast", lambda op: op.macs / 4e6 + 0.02)
-    odd = make_table("odd", lambda op: 0.1 * op.kernel_size)
+    odd = make_table("odd", lambda op: 0.1 * op.attributes["kernel_size"])
     free = search("cifar-mbv3", [(fast, 100.0)], Macs())
     result = search(
         "cifar-mbv3", [(fast, 5.0), (odd, 6.5)], Macs(), max_macs=0.6 * free.macs, max_params=0.7 * free.params
@@ -131,7 +131,7 @@ def test_an_objective_of_ones_own() -> None:
         name = "fewness of blocks"
 
         def scores(self, space: SearchSpace, genomes: Genomes) -> NDArray[np.float64]:
-            depths = [i for i, gene in enumerate(space.genes) if gene.name.endswith(".depth")]
+            depths = [i for i, gene in enumerate(space.genes) if gene.kind == "depth"]
             return -genomes[:, depths].sum(axis=1).astype(float)
 
         def accuracy(self, score: float) -> float | None:
@@ -147,7 +147,7 @@ def test_an_objective_of_ones_own() -> None:
 
 def test_failed_ops_are_left_out() -> None:
     """A kernel of 7 does not run on this board: no network has one."""
-    table = make_table(failed=lambda op: op.kernel_size == 7)
+    table = make_table(failed=lambda op: op.attributes["kernel_size"] == 7)
     result = search("cifar-mbv3", [(table, 1e6)], Macs())
     kernels = {k for stage in result.architecture.stages for k in stage.kernel_sizes}
     assert kernels == {5}

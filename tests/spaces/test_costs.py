@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from ofa_profiler import get_space, space_names
 from ofa_profiler.errors import InfeasibleError
+from ofa_profiler.networks.blocks import block_op
 from ofa_profiler.networks.op import Op
-from ofa_profiler.spaces.base import Gene, SearchSpace, Slot
+from ofa_profiler.spaces import Gene, SearchSpace, Slot
 from ofa_profiler.spaces.costs import AdditiveCost
+from ofa_profiler.spaces.genes import RESOLUTION
 
 
 class ToySpace(SearchSpace):
@@ -24,7 +26,6 @@ class ToySpace(SearchSpace):
 
     def __init__(self, genes, slots, values):
         self._toy_genes, self._toy_slots, self.values = genes, slots, values
-        self.resolutions = self.valid_resolutions = genes[0].choices
 
     @cached_property
     def genes(self):
@@ -35,23 +36,24 @@ class ToySpace(SearchSpace):
         return self._toy_slots
 
     def value(self, op: Op) -> float:
-        return self.values[op.mid_channels]
-
-    def with_resolutions(self, resolutions):
-        raise NotImplementedError
-
-    validate = codes = from_values = with_resolutions
+        return self.values[op.attributes["mid_channels"]]
 
 
 @st.composite
 def toy_spaces(draw) -> ToySpace:
-    """Few genes, some switched by an earlier one, and slots over arbitrary subsets of them, in any order."""
+    """Few genes, some switched by an earlier one, and slots over arbitrary subsets of them, in any order.
+
+    One gene at most is the resolution, whichever; it is never switched, nor does it switch others.
+    """
     genes: list[Gene] = []
-    for i in range(draw(st.integers(1, 5))):
+    count = draw(st.integers(1, 5))
+    resolution = draw(st.none() | st.integers(0, count - 1))
+    for i in range(count):
         choices = tuple(range(10, 10 + draw(st.integers(1, 3))))
-        masters = [j for j in range(1, i) if genes[j].switch is None and len(genes[j].choices) > 1]
-        switch = draw(st.none() | st.sampled_from(masters)) if masters else None
-        genes.append(Gene(f"g{i}", choices, switch, 1 if switch is not None else 0))
+        masters = [j for j in range(i) if j != resolution and genes[j].switch is None and len(genes[j].choices) > 1]
+        switch = draw(st.none() | st.sampled_from(masters)) if masters and i != resolution else None
+        kind = RESOLUTION if i == resolution else f"g{i}"
+        genes.append(Gene(kind, choices, switch=switch, switch_from=1 if switch is not None else 0))
     values: list[float] = []
     slots = []
     for number in range(draw(st.integers(1, 5))):
@@ -76,7 +78,7 @@ def _toy_slot(draw, name, slot_genes, genes, values) -> Slot:
             if gene.switch is not None and genes[gene.switch].choices.index(value_of[gene.switch]) < gene.switch_from:
                 value_of[g] = gene.choices[0]
         entry = entries.get(tuple(value_of[g] for g in slot_genes))
-        return None if entry is None else Op("mbconv", (1, 1, 1), (1, 1, 1), mid_channels=entry)
+        return None if entry is None else block_op("mbconv", (1, 1, 1), (1, 1, 1), mid_channels=entry)
 
     return Slot(name, slot_genes, build)
 
@@ -139,6 +141,28 @@ def test_value_may_depend_on_the_resolution():
     assert cost.evaluate(genomes).tolist() == [a.resolution for a in space.decode(genomes)]
 
 
+@settings(max_examples=50, deadline=None)
+@given(toy_spaces())
+def test_value_is_asked_for_with_the_resolution_wherever_its_gene_is(space):
+    gene = space.resolution_gene
+    cost = AdditiveCost.from_ops_by_resolution(space, lambda resolution, op: resolution or 1)
+    n_ops = AdditiveCost.from_ops(space, lambda op: 1)
+    genomes = space.sample_genomes(np.random.default_rng(0), 20)
+    factors = 1 if gene is None else np.array(space.genes[gene].choices)[genomes[:, gene]]
+    np.testing.assert_allclose(cost.evaluate(genomes), n_ops.evaluate(genomes) * factors)
+
+
+@settings(max_examples=50, deadline=None)
+@given(toy_spaces(), st.lists(st.floats(0.1, 10), min_size=1, max_size=3))
+def test_weighted_sum(space, weights):
+    costs = [
+        AdditiveCost.from_ops(space, lambda op, n=n: n + op.attributes["mid_channels"]) for n in range(len(weights))
+    ]
+    genomes = space.sample_genomes(np.random.default_rng(0), 20)
+    expected = sum(weight * cost.evaluate(genomes) for cost, weight in zip(costs, weights, strict=True))
+    np.testing.assert_allclose(AdditiveCost.weighted(costs, weights).evaluate(genomes), expected)
+
+
 @pytest.mark.parametrize("name", space_names())
 def test_real_spaces(name):
     space = get_space(name)
@@ -161,7 +185,7 @@ def test_extremes_of_random_values(name):
     values: dict[str, float] = {}
 
     def value(op: Op) -> float:
-        elastic = op.kind == "mbconv" and op.mid_channels != op.input_shape[-1]
+        elastic = op.kind == "mbconv" and op.attributes["mid_channels"] != op.input_shape[-1]
         usable = not elastic or rng.random() > 0.1
         return values.setdefault(op.key, rng.uniform(0.1, 5) if usable else np.inf)
 
@@ -178,9 +202,11 @@ def test_extremes_of_random_values(name):
         assert around.min() >= low
         assert around[np.isfinite(around)].max() <= high
     assert sum(values[op.key] for op in space.ops(space.decode(lowest[np.newaxis])[0])) == pytest.approx(low)
+    gene = space.resolution_gene
+    assert gene is not None
     for index in range(len(space.resolutions)):
-        value_at, genome = cost.minimum({0: index})
-        assert genome[0] == index
+        value_at, genome = cost.minimum({gene: index})
+        assert genome[gene] == index
         assert value_at >= low
 
 

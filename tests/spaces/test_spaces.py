@@ -174,7 +174,9 @@ def test_ops_of_a_network_fit_one_another(name, seed):
     for before, after in pairwise(ops):
         assert before.output_shape == after.input_shape
     blocks = [op for slot, op in space.layout(architecture) if slot.startswith("stage")]
-    assert [op.kernel_size for op in blocks] == [k for stage in architecture.stages for k in stage.kernel_sizes]
+    assert [op.attributes["kernel_size"] for op in blocks] == [
+        k for stage in architecture.stages for k in stage.kernel_sizes
+    ]
 
 
 @SPACES

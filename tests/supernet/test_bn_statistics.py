@@ -86,7 +86,7 @@ def test_a_plan_covers_every_architecture(space: SearchSpace) -> None:
 
 
 def made_up(space: SearchSpace, architecture: Architecture) -> dict[str, np.ndarray]:
-    from ofa_profiler.networks.parameters import random_weights
+    from ofa_profiler.networks.made_up_weights import random_weights
 
     return dict(random_weights(space.layout(architecture), np.random.default_rng(0)))
 
@@ -109,7 +109,7 @@ def test_sums_of_parts_are_the_sum_of_the_whole(name: str) -> None:
 
 
 def random_weights_of(space: SearchSpace, architecture: Architecture) -> dict[str, np.ndarray]:
-    from ofa_profiler.networks.parameters import random_weights
+    from ofa_profiler.networks.made_up_weights import random_weights
 
     return dict(random_weights(space.layout(architecture), np.random.default_rng(architecture.resolution)))
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from ofa_profiler import Architecture
-from ofa_profiler.networks.parameters import Array, parameter_shapes, random_weights
+from ofa_profiler.networks.made_up_weights import random_weights
+from ofa_profiler.networks.parameters import Array, parameter_shapes
 from ofa_profiler.networks.torch_modules import StaticNetwork, load_weights, to_weights
 from ofa_profiler.spaces import SearchSpace, get_space, space_names
 from ofa_search.supernet.bn_statistics import StatisticsSum

@@ -16,6 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ofa_profiler.export import Model
+from ofa_profiler.networks.tensors import TensorSpec
 from ofa_profiler.protocol.kit import run_record, write_kit
 from ofa_profiler.protocol.settings import Settings
 
@@ -31,6 +32,7 @@ QUICK = Settings(
 )
 
 SHAPE = (1, 4, 8, 8)
+INPUTS = (TensorSpec("input", "float32", SHAPE),)
 
 
 def conv_model(folder: Path, key: str, kernel_size: int = 3) -> Model:
@@ -54,7 +56,7 @@ def bytes_model(folder: Path, key: str, data: bytes) -> Model:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{hashlib.sha256(data).hexdigest()}.onnx"
     path.write_bytes(data)
-    return Model.from_file(key, path, SHAPE)
+    return Model.from_file(key, path, INPUTS)
 
 
 def make_kit(folder: Path, models: Sequence[Model], settings: Settings = QUICK) -> Path:

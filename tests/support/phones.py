@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from ofa_profiler.devices import DeviceOptions
-from ofa_profiler.devices.android.device import AdbDevice, AdbShell
+from ofa_profiler.devices.adb.shell import AdbShell
+from ofa_profiler.devices.android.device import AdbDevice
 from support.sshd import free_port
 
 SIM = Path(__file__).resolve().parents[3] / "shared" / "devices" / "sim"
@@ -112,7 +113,7 @@ def shell_to(spec: str) -> AdbShell:
 
 
 #: Found out by something else than 45 s of silence. Durations are not asserted: a busy machine takes its time.
-AT_ONCE = r"^(?!.*no sign of life)"
+AT_ONCE = r"^(?!.*no output)"
 
 
 def packed(folder: Path, files: dict[str, bytes], sums: bytes | None = None) -> Path:

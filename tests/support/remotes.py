@@ -10,7 +10,7 @@ from pathlib import Path
 from ofa_profiler.devices import DeviceOptions, open_device
 from ofa_profiler.devices.remote.device import RemoteDevice
 from ofa_profiler.export import Model
-from ofa_profiler.measuring.session import Progress
+from ofa_profiler.measuring.progress import Progress
 from ofa_profiler.protocol.journal import read_journal
 from support.kits import QUICK
 from support.sshd import Sshd
@@ -59,8 +59,8 @@ def results_on(store: Path) -> Path:
 
 def check(journal: Path, store: Path, models: list[Model], settings=SETTINGS) -> None:
     """Everything is there once, here and on the device. (A journal with a visit twice cannot be read.)"""
-    log, lines = read_journal(journal)
-    assert {key: len(visits) for key, visits in log.visits.items()} == {m.key: settings.min_rounds for m in models}
-    assert all(visit["status"] == "ok" for visits in log.visits.values() for visit in visits)
+    replay, lines = read_journal(journal)
+    assert {key: len(visits) for key, visits in replay.visits.items()} == {m.key: settings.min_rounds for m in models}
+    assert all(visit.ok for visits in replay.visits.values() for visit in visits)
     assert results_on(store).read_bytes() == lines
-    assert log.end is not None
+    assert replay.end is not None

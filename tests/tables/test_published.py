@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from ofa_profiler import LatencyTable, get_space, space_names
 from ofa_profiler.errors import InputFileError, UsageError
-from ofa_profiler.networks.op import Op
-from ofa_profiler.tables.ofa_files import parse_key
+from ofa_profiler.networks.blocks import block_op
+from ofa_profiler.tables.ofa_files import parse_op
 from ofa_profiler.tables.table import Row
 
 SPACE = get_space("ofa-mbv3-w1.2")
@@ -41,23 +41,24 @@ def architectures(table: LatencyTable, count: int, seed: int = 0):
 def test_keys_of_the_spaces_are_read_back(name):
     space = get_space(name)
     ops = space.unique_ops(space.valid_resolutions)
-    assert all(parse_key(op.key, proxyless="proxyless" in name) == op for op in ops)
+    family = "proxyless" if "proxyless" in name else "mobilenetv3"
+    assert all(parse_op(op.key, family=family) == op for op in ops)
 
 
 sizes = st.integers(1, 4096)
 
 
-@given(st.builds(Op, st.just("mbconv"), st.tuples(sizes, sizes, sizes), st.tuples(sizes, sizes, sizes),
+@given(st.builds(block_op, st.just("mbconv"), st.tuples(sizes, sizes, sizes), st.tuples(sizes, sizes, sizes),
                  kernel_size=sizes, mid_channels=sizes, stride=sizes, skip=st.booleans(), se=st.booleans(),
                  activation=st.sampled_from(["relu", "h_swish"])))  # fmt: skip
 def test_any_block_is_read_back(op):
-    assert parse_key(op.key) == op
+    assert parse_op(op.key) == op
 
 
 @given(st.text() | st.text(alphabet="Conv_12expanded-input:output:0123456789xstrideidskipsehs", max_size=90))
 def test_anything_else_is_refused(text):
     try:
-        assert parse_key(text).key == text
+        assert parse_op(text).key == text
     except ValueError as error:
         assert "not the key of an op" in str(error)  # noqa: PT017
 
@@ -80,7 +81,7 @@ def test_anything_else_is_refused(text):
 )
 def test_bad_keys(key):
     with pytest.raises(ValueError, match="not the key of an op"):
-        parse_key(key)
+        parse_op(key)
 
 
 # --- the published milliseconds -------------------------------------------------------------------------

@@ -38,7 +38,7 @@ def make_table(ops=None, **metadata) -> LatencyTable:
 
 
 TABLE = make_table()
-FAILED_OP = next(op for op in SPACE.unique_ops([28]) if op.kind == "mbconv" and op.kernel_size == 7)
+FAILED_OP = next(op for op in SPACE.unique_ops([28]) if op.kind == "mbconv" and op.attributes["kernel_size"] == 7)
 
 
 def with_failed(table: LatencyTable, op: Op) -> LatencyTable:
@@ -255,7 +255,7 @@ def write_lines(path: Path, lines: list[list[str]]) -> None:
         ("status", "done", "'done' is not one of ok, failed"),
         ("status", "failed", None),
         ("status", "", "'' is not one of"),
-        ("kind", "lstm", "'lstm' is not one of stem, mbconv"),
+        ("kind", "lstm", "'lstm' contradicts the key, which is one of the kind mbconv"),
         ("kernel_size", "9", "contradicts its own columns (kernel:3 in the key, kernel:9 in the columns)"),
         ("input_shape", "12x12", "contradicts its own columns"),
         ("input_shape", "12 by 12", "is not a shape like 112x112x24"),
@@ -279,7 +279,7 @@ def test_bad_cells(tmp_path, column, cell, problem):
     if problem is None:  # a failed row that kept its times
         assert "column median_ms: a failed row has no times" in message
         return
-    named = "op" if "contradicts" in problem else column
+    named = "op" if "contradicts its own" in problem else column
     assert named in message.split("row")[1].split(":")[1]
     assert problem in message
     assert "\n" not in message

@@ -33,7 +33,7 @@ def test_the_schedules_that_ship() -> None:
 
 
 def test_the_kinds_are_those_of_the_spaces() -> None:
-    genes = {gene.name.rsplit(".", 1)[-1] for name in space_names() for gene in get_space(name).genes}
+    genes = {gene.kind for name in space_names() for gene in get_space(name).genes}
     assert genes - {"resolution"} == set(KINDS)
 
 

@@ -1,7 +1,7 @@
-"""A way to the adb daemon of a phone: it opens services there, each a stream of bytes in both directions.
+"""The interface of a connection to the adb daemon of a phone: it opens services, each a stream of bytes both ways.
 
-There are two: straight to the daemon (`adb_direct`), and through an adb server that owns the phone
-already (`adb_server`). What runs over a stream is the same for both (`adb_process`).
+There are two: directly to the daemon (`link.py`), and through an adb server that already owns the phone (`server.py`).
+The protocol over a stream is the same for both (`process.py`).
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from abc import ABC, abstractmethod
 
 from ofa_profiler.errors import DeviceError, TransientDeviceError
 
-#: A service that no daemon has. Refusing it starts no process on the phone, so asking for it is the
-#: cheapest question that only a living daemon answers.
+#: A service that no daemon has. A daemon refuses it without starting a process, so it is the cheapest request that
+#: shows whether the daemon is alive.
 PING_SERVICE = "ofa-profiler-ping:"
 _PING_EVERY_S = 10.0
 _PING_PATIENCE_S = 25.0
@@ -27,22 +27,22 @@ class Stream(ABC):
 
     @abstractmethod
     def read(self, limit: int, silence_s: float) -> bytes:
-        """At least one byte and at most `limit`, as soon as there are some; empty at the end.
+        """Return at least one byte and at most `limit`, as soon as there are some; empty at the end.
 
         Raises `TransientDeviceError` after `silence_s` without any.
         """
 
     @abstractmethod
     def write(self, data: bytes) -> None:
-        """Send all of `data`; waits while the phone takes none."""
+        """Send all of `data`. Waits while the phone accepts none."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of it, from any thread; a `read` that waits ends. Raises nothing."""
+        """Close it, from any thread. A waiting `read` ends. Never raises."""
 
 
 class Bridge(ABC):
-    """Opens services. A link on which nothing moves is noticed by asking, because TCP may not notice."""
+    """Opens services. Detects a dead link with periodic requests, because TCP may not detect it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -52,40 +52,39 @@ class Bridge(ABC):
 
     @abstractmethod
     def open(self, service: str, timeout_s: float = 30.0) -> Stream:
-        """Raises `ServiceRefused` if the daemon says no, `TransientDeviceError` if the link fails."""
+        """Open a stream. Raises `ServiceRefused` if the daemon refuses, `TransientDeviceError` if the link fails."""
 
     @abstractmethod
     def _shut(self) -> None:
-        """Close all that is open, so that whoever waits for it wakes up."""
+        """Close all streams, so that threads that wait for them wake up."""
 
     def close(self) -> None:
-        """End all streams and the link."""
+        """Close all streams and the link."""
         self._closing.set()
         self._shut()
         if self._watcher is not None and self._watcher is not threading.current_thread():
             self._watcher.join(_PING_PATIENCE_S)
 
     def ping(self, timeout_s: float = _PING_PATIENCE_S) -> None:
-        """Raises `TransientDeviceError` if the phone does not answer."""
+        """Raise `TransientDeviceError` if the phone does not answer."""
         try:
             self.open(PING_SERVICE, timeout_s).close()
         except ServiceRefused:
             return
 
     def fail(self, reason: str) -> TransientDeviceError:
-        """The link is gone: everything that waits for it wakes up with this error (the first one counts)."""
+        """Mark the link as lost. All waiting threads wake up with this error; the first error counts."""
         if self.error is None:
             self.error = TransientDeviceError(f"{self.name}: {reason}")
             self._shut()
         return self.error
 
     def watch(self) -> None:
-        """From now on, ask every few seconds whether the phone is still there."""
-
-        self._watcher = threading.Thread(target=self._ask_now_and_then, name="adb-watch", daemon=True)
+        """From now on, check every few seconds that the phone answers."""
+        self._watcher = threading.Thread(target=self._ping_periodically, name="adb-watch", daemon=True)
         self._watcher.start()
 
-    def _ask_now_and_then(self) -> None:
+    def _ping_periodically(self) -> None:
         try:
             while not self._closing.wait(_PING_EVERY_S) and self.error is None:
                 self.ping()
@@ -95,5 +94,5 @@ class Bridge(ABC):
 
 
 def silent(name: str, silence_s: float) -> TransientDeviceError:
-    """What a stream raises that gave nothing for `silence_s`."""
-    return TransientDeviceError(f"{name}: what runs on the phone gave no sign of life for {silence_s:g} s")
+    """Return the error of a stream without data for `silence_s`."""
+    return TransientDeviceError(f"{name}: no output for {silence_s:g} s from the program on the phone")

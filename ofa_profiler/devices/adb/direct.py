@@ -1,4 +1,4 @@
-"""Straight to the adb daemon of a phone, over TCP or USB, without Google's adb."""
+"""A direct connection to the adb daemon of a phone, over TCP or USB, without Google's adb."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ if TYPE_CHECKING:
     from adb_shell.transport.base_transport import BaseTransport
 
 Tell = Callable[[str], None]
-#: How long the owner of a phone has to accept our key, while the command waits.
+#: How long the command waits for the owner of a phone to accept our key.
 ACCEPT_TIMEOUT_S = 20.0
 UNAUTHORIZED = (
-    "the phone has not allowed this computer yet: look at its screen, accept 'Allow USB debugging' and run this again"
+    "the phone has not authorized this computer: look at its screen, accept 'Allow USB debugging' and run the command "
+    "again"
 )
 
 
 def connect_tcp(name: str, host: str, port: int, *, key: Path | None = None, tell: Tell | None = None) -> AdbLink:
-    """The daemon at `host:port`. Raises `DeviceError`, with what to do."""
+    """Connect to the daemon at `host:port`. Raises `DeviceError` with a remedy."""
     return _connect(name, WholeTcpTransport(host, port), key, tell)
 
 
 def connect_usb(name: str, serial: str, *, key: Path | None = None, tell: Tell | None = None) -> AdbLink:
-    """The phone on USB that has this serial number. Raises `DeviceError`, transient where it may come back."""
+    """Connect to the phone on USB with this serial number. Raises `DeviceError`; transient, if it may come back."""
     for found, transport in usb_phones():
         if found == serial:
             return _connect(name, transport, key, tell)
@@ -39,9 +40,9 @@ def connect_usb(name: str, serial: str, *, key: Path | None = None, tell: Tell |
 
 
 def usb_phones() -> Iterator[tuple[str, BaseTransport]]:
-    """Phones with USB debugging switched on: serial number and transport.
+    """Yield serial number and transport of every phone on USB with USB debugging enabled.
 
-    Raises `TransientDeviceError`: a phone that an adb server had comes back when the server does.
+    Raises `TransientDeviceError`: a phone of an adb server comes back when the server does.
     """
     if importlib.util.find_spec("usb1") is None:
         raise TransientDeviceError(
@@ -49,7 +50,7 @@ def usb_phones() -> Iterator[tuple[str, BaseTransport]]:
         )
     try:
         from adb_shell.transport.usb_transport import UsbTransport
-    except Exception as error:  # the package is there; the library that it loads is not, or finds no USB
+    except Exception as error:  # the package is installed, but its library is missing or finds no USB
         raise TransientDeviceError(
             f"phones on USB need libusb 1.0, which does not work here ({_words(error)})"
         ) from error
@@ -57,12 +58,12 @@ def usb_phones() -> Iterator[tuple[str, BaseTransport]]:
         yield from ((_serial(transport), transport) for transport in UsbTransport.find_all_adb_devices())
     except OfaError:
         raise
-    except Exception as error:  # libusb's own errors
-        raise TransientDeviceError(f"the USB bus cannot be searched for phones ({_words(error)})") from error
+    except Exception as error:  # the errors of libusb
+        raise TransientDeviceError(f"cannot search the USB bus for phones ({_words(error)})") from error
 
 
 def _serial(transport: Any) -> str:
-    # A phone that we may not open, or that a server holds, does not tell its number.
+    # Without permission to open a phone, or while a server owns it, its serial number is unknown.
     with contextlib.suppress(Exception):
         return str(transport.serial_number)
     return ""
@@ -86,19 +87,19 @@ def _connect(name: str, transport: BaseTransport, key: Path | None, tell: Tell |
 
 
 def _failure(name: str, error: Exception, *, asked: bool) -> DeviceError:
-    """Why there is no connection, and what to do."""
+    """Return the reason for a failed connection, and a remedy."""
     if asked or isinstance(error, DeviceAuthError | InvalidResponseError):
-        # A phone that forgot this computer when it restarted asks its owner again.
+        # A phone can forget this computer when it restarts, and then asks its owner again.
         return TransientDeviceError(f"{name}: {UNAUTHORIZED}")
     if isinstance(error, InvalidCommandError):
         return DeviceError(
-            f"{name}: what answers there cannot be used directly; if it is a phone with wireless debugging, "
-            "pair it with `adb pair`, then `adb connect`, and leave the adb server running"
+            f"{name}: the service there supports no direct connection; if it is a phone with wireless debugging, "
+            "run `adb pair` and `adb connect`, and leave the adb server running"
         )
     if isinstance(error, ConnectionRefusedError):
-        return TransientDeviceError(f"{name}: nothing listens there; `adb tcpip 5555` switches adb over the network on")
+        return TransientDeviceError(f"{name}: connection refused; enable adb over the network with `adb tcpip 5555`")
     if isinstance(error, TcpTimeoutException | TimeoutError):
-        return TransientDeviceError(f"{name}: no answer; is the phone awake, and in the same network?")
+        return TransientDeviceError(f"{name}: no answer; check that the phone is awake and in the same network")
     return TransientDeviceError(f"{name}: cannot connect ({_words(error)})")
 
 

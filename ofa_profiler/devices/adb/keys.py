@@ -1,6 +1,6 @@
-"""The RSA key by which phones know this computer: `~/.android/adbkey`, shared with Google's adb.
+"""The RSA key that identifies this computer to phones: `~/.android/adbkey`, shared with Google's adb.
 
-A phone asks its owner once per key. The public key travels in Android's own format
+A phone asks its owner once per key. The public key is sent in Android's own format
 (`libcrypto_utils/android_pubkey.c`): sizes and Montgomery constants beside the modulus.
 """
 
@@ -26,30 +26,30 @@ _BYTES = _BITS // 8
 
 
 def key_file() -> Path:
-    """Where Google's adb keeps the key too."""
+    """Return the path of the key, which is that of Google's adb."""
     return Path.home() / ".android" / "adbkey"
 
 
 def load_signer(path: Path | None = None) -> PythonRSASigner:
-    """The key in `path`, made if it is missing. Raises `UsageError` if it cannot be read or written."""
+    """Return the key in `path`, created if it is missing. Raises `UsageError` if it cannot be read or written."""
     from adb_shell.auth.sign_pythonrsa import PythonRSASigner
 
     path = path or key_file()
     _make_if_missing(path)
     try:
         private = path.read_text("ascii")
-        # Computed, not read: the file beside the key may be missing, or that of another key.
+        # The public key is computed, because its file may be missing or belong to another key.
         return PythonRSASigner(public_key_text(path), private)
     except OSError as error:
         raise InputFileError(path, error.strerror or str(error)) from error
     except (ValueError, TypeError) as error:
         raise InputFileError(
-            path, f"not an RSA key as adb writes it; move it away and a new one is made ({error})"
+            path, f"not an RSA key in the format of adb ({error}); move it away, and a new key is created"
         ) from None
 
 
 def public_key_text(path: Path) -> str:
-    """The public part of the private key in `path`, as one line of `adb_keys` on a phone, without its end.
+    """Return the public part of the private key in `path`, as a line of `adb_keys` on a phone, without a line end.
 
     Raises `OSError` or `ValueError`.
     """
@@ -69,11 +69,11 @@ def public_key_text(path: Path) -> str:
         pow(1 << _BITS, 2, public.n).to_bytes(_BYTES, "little"),
         public.e,
     )
-    return f"{base64.b64encode(encoded).decode()} {_who()}"
+    return f"{base64.b64encode(encoded).decode()} {_user_at_host()}"
 
 
-def _who() -> str:
-    """What the phone shows its owner beside the fingerprint."""
+def _user_at_host() -> str:
+    """Return the name that the phone shows its owner beside the fingerprint."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
@@ -93,19 +93,19 @@ def _make_if_missing(path: Path) -> None:
     temporary = ""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=".adbkey.", dir=path.parent)  # readable by us alone
+        handle, temporary = tempfile.mkstemp(prefix=".adbkey.", dir=path.parent)  # readable by this user only
         with os.fdopen(handle, "wb") as file:
             file.write(pem)
             file.flush()
             os.fsync(file.fileno())
-        # A link fails where a rename would overwrite: of two programs that make a key, the first wins.
+        # A link fails where a rename would overwrite, so if two programs create a key, the first one is kept.
         with contextlib.suppress(FileExistsError):
             os.link(temporary, path)
-            # With an end of line: phones append keys to a file of lines.
+            # With a line end, because phones append keys to a file of lines.
             path.with_name(path.name + ".pub").write_text(public_key_text(path) + "\n", "ascii", newline="\n")
     except OSError as error:
         raise UsageError(
-            f"cannot write {path}, the key by which phones know this computer: {error.strerror}"
+            f"cannot write {path}, the key that identifies this computer to phones: {error.strerror}"
         ) from error
     finally:
         if temporary:

@@ -1,10 +1,9 @@
 """Packets to and from the adb daemon, over the transports of adb-shell: one link, many streams.
 
-adb-shell brings the transports (TCP, USB), the format of packets, and the handshake with its keys. Its
-own reading of streams is not used: it knows no exit codes, holds one lock while it waits, loses its
-place in the stream when a timeout falls into a packet, and spins when the phone hangs up. Here one
-thread reads all packets and deals them out, so a long silence is nothing special.
-Protocol: `protocol.txt` in the sources of adb.
+adb-shell provides the transports (TCP, USB), the packet format, and the handshake with keys. Its streams are not used:
+they have no exit codes, hold one lock while they wait, lose synchronization when a timeout occurs inside a packet, and
+spin when the phone closes the connection. Here one thread reads all packets and distributes them, so a long silence
+needs no special case. Protocol: `protocol.txt` in the sources of adb.
 """
 
 from __future__ import annotations
@@ -28,18 +27,18 @@ from ofa_profiler.errors import DeviceError, TransientDeviceError
 
 CONNECT_TIMEOUT_S = 10.0
 _TICK_S = 1.0
-#: A packet that has begun, or that the phone does not take, for this long: the link is dead.
+#: If a packet is incomplete, or not accepted by the phone, for this long, the link is dead.
 _STALL_S = 30.0
 _CHUNK = 64 << 10
-#: The daemon runs a service `shell,v2` for hosts that say they know it.
+#: The daemon offers the service `shell,v2` only to hosts that announce it.
 _BANNER = b"features=shell_v2,cmd"
 
 
 class WholeTcpTransport(TcpTransport):  # type: ignore[misc]
-    """adb-shell's TCP transport without its two defects.
+    """The TCP transport of adb-shell, with two defects fixed.
 
-    `bulk_write` there ignores that `send` may take a part only, after which the phone waits for the rest
-    for ever; and after the phone has hung up, `bulk_read` gives nothing again and again until a timeout.
+    Its `bulk_write` ignores that `send` may send only a part, after which the phone waits for the rest for ever. After
+    the phone has closed the connection, its `bulk_read` returns nothing again and again until a timeout.
     """
 
     def connect(self, transport_timeout_s: float | None) -> None:
@@ -57,14 +56,14 @@ class WholeTcpTransport(TcpTransport):  # type: ignore[misc]
         rest = memoryview(data)
         while rest:
             if not select.select([], [self._connection], [], transport_timeout_s)[1]:
-                raise TcpTimeoutException(f"the phone took no data for {transport_timeout_s:g} s")
+                raise TcpTimeoutException(f"the phone accepted no data for {transport_timeout_s:g} s")
             with contextlib.suppress(BlockingIOError):
                 rest = rest[self._connection.send(rest) :]
         return len(data)
 
 
 class LinkStream(Stream):
-    """One stream of a link. A packet is answered with OKAY when it has been read: that bounds memory."""
+    """One stream of a link. A packet is confirmed (OKAY) when it has been read, which bounds the memory."""
 
     def __init__(self, link: AdbLink, local_id: int) -> None:
         self.link, self.local_id, self.remote_id = link, local_id, 0
@@ -75,15 +74,15 @@ class LinkStream(Stream):
         self._changed = threading.Condition()
         self._packets: list[bytes] = []
 
-    def deal(self, command: bytes, remote_id: int, data: bytes) -> None:
-        """Take a packet in; called by the link's reader alone."""
+    def receive(self, command: bytes, remote_id: int, data: bytes) -> None:
+        """Receive a packet. Only the reader thread of the link calls this."""
         with self._changed:
             if command == constants.OKAY:
                 self.remote_id, self._may_write = remote_id, True
                 self.opened.set()
             elif command == constants.WRTE:
                 if len(self._packets) > 4:
-                    raise ValueError("the phone does not wait for answers")
+                    raise ValueError("the phone does not wait for confirmations")
                 self._packets.append(data)
             else:
                 self.refused = not self.opened.is_set()
@@ -92,7 +91,7 @@ class LinkStream(Stream):
             self._changed.notify_all()
 
     def wake(self) -> None:
-        """Let whoever waits look at the state of the link again."""
+        """Make waiting threads check the state of the link again."""
         self.opened.set()
         with self._changed:
             self._changed.notify_all()
@@ -123,7 +122,7 @@ class LinkStream(Stream):
                     self._changed.wait(_TICK_S)
                 self.link.check()
                 if self.ended:
-                    raise TransientDeviceError(f"{self.link.name}: the phone closed the stream that we write to")
+                    raise TransientDeviceError(f"{self.link.name}: the phone closed the stream during a write")
                 self._may_write = False
             chunk = data[start : start + min(_CHUNK, self.link.max_data)]
             self.link.send(constants.WRTE, self.local_id, self.remote_id, chunk)
@@ -138,7 +137,7 @@ class LinkStream(Stream):
 
 
 class AdbLink(Bridge):
-    """A connection to the daemon. `signers` prove who we are; `ask` is called when the phone asks its owner."""
+    """A connection to the daemon, authenticated by `signers`. `ask` is called when the phone asks its owner."""
 
     def __init__(self, name: str, transport: BaseTransport, signers: list[Any], ask: Any, patience_s: float) -> None:
         super().__init__(name)
@@ -162,7 +161,7 @@ class AdbLink(Bridge):
         self.watch()
 
     def check(self) -> None:
-        """Raise the error of a link that is gone."""
+        """Raise the error of a lost link."""
         if self.error is not None:
             raise TransientDeviceError(str(self.error))
         if self._closing.is_set():
@@ -190,7 +189,7 @@ class AdbLink(Bridge):
         return stream
 
     def send(self, command: bytes, arg0: int, arg1: int, data: bytes = b"") -> None:
-        """One packet, whole. Raises `TransientDeviceError`."""
+        """Send one packet. Raises `TransientDeviceError`."""
         self.check()
         message = AdbMessage(command, arg0, arg1, data)
         try:
@@ -198,16 +197,16 @@ class AdbLink(Bridge):
                 self._transport.bulk_write(message.pack(), _STALL_S)
                 if data:
                     self._transport.bulk_write(data, _STALL_S)
-        except Exception as error:  # whatever libusb and sockets raise; a part may have been sent
-            raise self.fail(f"the connection broke while sending ({error})") from error
+        except Exception as error:  # libusb and sockets have no common error; a part may have been sent
+            raise self.fail(f"the connection is lost ({error})") from error
 
     def forget(self, stream: LinkStream) -> None:
-        """Packets of `stream` that still come are of no interest."""
+        """Ignore further packets of `stream`."""
         with self._streams_lock:
             self._streams.pop(stream.local_id, None)
 
     def _shut(self) -> None:
-        # Closing under the reader is how it is woken; the transport of adb-shell allows that.
+        # Closing the transport wakes its reader; adb-shell allows that.
         with contextlib.suppress(Exception):
             self._transport.close()
         with self._streams_lock:
@@ -222,12 +221,12 @@ class AdbLink(Bridge):
     def _pump(self) -> None:
         try:
             while not self._closing.is_set():
-                self._deal(*self._receive())
-        except Exception as error:  # of any kind: the phone is not trusted to follow the protocol
+                self._distribute(*self._receive())
+        except Exception as error:  # of any kind, because the phone may violate the protocol
             if not self._closing.is_set():
-                self.fail(f"the connection broke ({error})")
+                self.fail(f"the connection is lost ({error})")
 
-    def _deal(self, command: bytes, remote_id: int, local_id: int, data: bytes) -> None:
+    def _distribute(self, command: bytes, remote_id: int, local_id: int, data: bytes) -> None:
         if command not in (constants.OKAY, constants.WRTE, constants.CLSE):
             return
         with self._streams_lock:
@@ -235,22 +234,22 @@ class AdbLink(Bridge):
             if stream is not None and command == constants.CLSE:
                 del self._streams[local_id]
         if stream is not None:
-            stream.deal(command, remote_id, data)
+            stream.receive(command, remote_id, data)
         elif command == constants.WRTE:
-            self.send(constants.CLSE, local_id, remote_id)  # nobody reads this any more
+            self.send(constants.CLSE, local_id, remote_id)  # the stream is closed here
 
     def _receive(self) -> tuple[bytes, int, int, bytes]:
         word, arg0, arg1, length, expected = unpack(self._exactly(constants.MESSAGE_SIZE, idle=True))
         command = constants.WIRE_TO_ID.get(word)
         if command is None or length > constants.MAX_ADB_DATA:
-            raise ValueError("it sent something that is not a packet of adb")
+            raise ValueError("the phone sent data that is not an adb packet")
         data = self._exactly(length, idle=False) if length else b""
         if data and expected and checksum(data) != expected:
-            raise ValueError("a packet arrived damaged")
+            raise ValueError("a packet was damaged")
         return command, arg0, arg1, data
 
     def _exactly(self, length: int, *, idle: bool) -> bytes:
-        """`length` bytes; with `idle`, any time may pass before the first."""
+        """Read `length` bytes. With `idle`, the first may take any time."""
         data = bytearray()
         moved = time.monotonic()
         while len(data) < length:
@@ -261,11 +260,11 @@ class AdbLink(Bridge):
             elif self._closing.is_set() or self.error is not None:
                 raise ConnectionAbortedError("closed")
             elif (data or not idle) and time.monotonic() - moved > _STALL_S:
-                raise TimeoutError(f"a packet stopped in the middle for {_STALL_S:g} s")
+                raise TimeoutError(f"a packet is incomplete for {_STALL_S:g} s")
         return bytes(data)
 
     def _some(self, length: int) -> bytes:
-        """What has come within a second; USB hands over what it has when its time is up."""
+        """Read what arrives within a second. USB returns its data at the timeout."""
         try:
             return bytes(self._transport.bulk_read(length, _TICK_S))
         except TcpTimeoutException:

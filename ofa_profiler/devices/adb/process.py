@@ -1,10 +1,9 @@
 """Programs on the phone, over a stream to its daemon.
 
-Since Android 7 the daemon has the service `shell,v2`: packets that keep stdout, stderr and the exit code
-apart, and an end of stdin that can be sent. (adb-shell asks for `shell` only, which has none of this and
-a terminal that echoes input and rewrites line ends; but it opens any service.) Only the packet with the
-exit code ends a program; a stream that ends without it is a broken link, never a success (Google's own
-client says 0 then).
+Since Android 7 the daemon has the service `shell,v2`: separate packets for stdout, stderr and the exit code, and one
+that closes stdin. (adb-shell itself uses only the service `shell`, which has none of this, and a terminal that echoes
+input and changes line ends.) Only the packet with the exit code ends a program. A stream that ends without it is a
+lost connection, never a success; Google's own client returns 0 then.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from ofa_profiler.errors import DeviceError, TransientDeviceError
 _STDIN, _STDOUT, _STDERR, _EXIT, _CLOSE_STDIN = range(5)
 _HEADER = struct.Struct("<BI")
 _READ = 64 << 10
-#: How much of a program's stderr is kept: its end.
+#: How much of the end of stderr is kept.
 _KEPT = 64 << 10
 #: Packets of the daemon are at most 1 MiB.
 _MAX_PACKET = 4 << 20
@@ -31,12 +30,12 @@ def start_program(bridge: Bridge, line: str) -> AdbProcess:
         return AdbProcess(bridge.name, bridge.open("shell,v2,raw:" + line))
     except ServiceRefused as error:
         raise DeviceError(
-            f"{bridge.name}: the phone runs no commands for adb; it must have Android 7 or newer"
+            f"{bridge.name}: the phone refuses commands over adb; it must have Android 7 or newer"
         ) from error
 
 
 class AdbProcess(Process):
-    """A process by `shell,v2` (`shell_protocol.h` of adb). A signal shows as exit code 128 and its number."""
+    """A process of `shell,v2` (`shell_protocol.h` of adb). A signal appears as exit code 128 plus its number."""
 
     def __init__(self, name: str, stream: Stream) -> None:
         self.name = name
@@ -63,7 +62,7 @@ class AdbProcess(Process):
         return self._stderr[-_KEPT:].decode("utf-8", "replace")
 
     def close(self) -> None:
-        self._stream.close()  # the daemon ends its stdin and hangs up on it
+        self._stream.close()  # the daemon closes its stdin and sends it SIGHUP
 
     def write(self, data: bytes) -> None:
         size = _READ - _HEADER.size
@@ -77,7 +76,7 @@ class AdbProcess(Process):
     def _receive(self, timeout_s: float) -> None:
         data = self._stream.read(_READ, timeout_s)
         if not data:
-            raise TransientDeviceError(f"{self.name}: the connection ended while a program was running on the phone")
+            raise TransientDeviceError(f"{self.name}: the connection was lost while a program was running on the phone")
         self._packets += data
         while (packet := self._next_packet()) is not None:
             kind, body = packet
@@ -96,7 +95,7 @@ class AdbProcess(Process):
             return None
         kind, length = _HEADER.unpack_from(self._packets)
         if kind > _CLOSE_STDIN or length > _MAX_PACKET:
-            raise DeviceError(f"{self.name}: the phone does not speak adb's shell protocol")
+            raise DeviceError(f"{self.name}: the phone does not follow adb's shell protocol")
         if len(self._packets) < _HEADER.size + length:
             return None
         body = bytes(self._packets[_HEADER.size : _HEADER.size + length])

@@ -1,8 +1,8 @@
-"""Through an adb server that runs on this machine: it owns the phones on USB, and we do not fight for them.
+"""A connection through an adb server on this machine, which owns the phones on USB.
 
-A request is its length as four hex digits and the words; the answer is `OKAY`, or `FAIL` and a reason in the
-same form. (`OVERVIEW.TXT` and `SERVICES.TXT` in the sources of adb.) No server is ever started, so one that
-vanishes stays away, and the phone is spoken to directly.
+A request is its length as four hex digits, followed by its text. The answer is `OKAY`, or `FAIL` and a reason in the
+same form. (`OVERVIEW.TXT` and `SERVICES.TXT` in the sources of adb.) This module starts no server. Without one, the
+connection is direct.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from ofa_profiler.errors import DeviceError, TransientDeviceError, UsageError
 
 _CONNECT_TIMEOUT_S = 2.0
 _TIMEOUT_S = 10.0
-#: A write that the phone does not take for this long has failed.
+#: A write that the phone does not accept for this long has failed.
 _STALL_S = 60.0
-#: What the server says when the phone refuses a service.
+#: The reason that the server gives when the phone refuses a service.
 _REFUSED = "closed"
 _LONGEST = 0xFFFF
 
 
 @dataclass(frozen=True)
 class AdbServer:
-    """Where something listens that should be an adb server."""
+    """The address of an adb server."""
 
     host: str
     port: int
@@ -38,11 +38,11 @@ class AdbServer:
 
 
 class _Failed(Exception):
-    """The server says that it cannot do what was asked for; says why."""
+    """The server refused a request. The message is its reason."""
 
 
 def find_server() -> AdbServer | None:
-    """The server of this machine, or None if nothing listens there. Raises `UsageError` for a port that is none."""
+    """Return the server of this machine; None if nothing listens there. Raises `UsageError` for a wrong port."""
     host = os.environ.get("ANDROID_ADB_SERVER_ADDRESS") or os.environ.get("ANDROID_ADB_SERVER_HOST") or "127.0.0.1"
     text = os.environ.get("ANDROID_ADB_SERVER_PORT", "5037")
     if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
@@ -50,20 +50,20 @@ def find_server() -> AdbServer | None:
     server = AdbServer(host, int(text))
     try:
         _connect(server).close()
-    except (OSError, UnicodeError):  # a name may be none that can be looked up
+    except (OSError, UnicodeError):  # UnicodeError: not a valid host name
         return None
     return server
 
 
 def server_phones(server: AdbServer) -> dict[str, str]:
-    """Serial number -> state (`device`, `unauthorized`, `offline`, ...). Raises `TransientDeviceError`."""
+    """Return the states (`device`, `unauthorized`, `offline`, ...) by serial number. Raises `TransientDeviceError`."""
     try:
         with _connect(server) as connection:
             connection.settimeout(_TIMEOUT_S)
             _ask(connection, "host:devices")
             listed = _block(connection)
     except TimeoutError as error:
-        raise _no_server(server, f"it says nothing for {_TIMEOUT_S:g} s") from error
+        raise _no_server(server, f"no answer for {_TIMEOUT_S:g} s") from error
     except (OSError, EOFError, ValueError, _Failed) as error:
         raise _no_server(server, one_line(str(error)) or type(error).__name__) from error
     pairs = (line.rpartition("\t") for line in listed.splitlines())
@@ -72,8 +72,8 @@ def server_phones(server: AdbServer) -> dict[str, str]:
 
 def _no_server(server: AdbServer, why: str) -> TransientDeviceError:
     return TransientDeviceError(
-        f"what listens on {server} does not answer as an adb server does ({why}); try `adb kill-server`, or name "
-        "the port of yours in ANDROID_ADB_SERVER_PORT"
+        f"the service on {server} does not answer like an adb server ({why}); run `adb kill-server`, or set "
+        "ANDROID_ADB_SERVER_PORT to the port of your adb server"
     )
 
 
@@ -84,18 +84,18 @@ def _connect(server: AdbServer) -> socket.socket:
 
 
 def _ask(connection: socket.socket, request: str) -> None:
-    """Raises `_Failed` if the server says no; `OSError`, `EOFError` or `ValueError` if it does not answer properly."""
+    """Send a request. Raises `_Failed` if it is refused; `OSError`, `EOFError` or `ValueError` for a wrong answer."""
     data = request.encode("utf-8", "surrogateescape")
     connection.sendall(b"%04x" % len(data) + data)
     answer = _exactly(connection, 4)
     if answer == b"FAIL":
         raise _Failed(_block(connection))
     if answer != b"OKAY":
-        raise ValueError(f"it answers {answer!r}")
+        raise ValueError(f"the answer is {answer!r}")
 
 
 def _block(connection: socket.socket) -> str:
-    """Text with its length before it."""
+    """Read a text with its length before it."""
     return _exactly(connection, int(_exactly(connection, 4), 16)).decode("utf-8", "replace")
 
 
@@ -104,13 +104,13 @@ def _exactly(connection: socket.socket, size: int) -> bytes:
     while len(data) < size:
         more = connection.recv(size - len(data))
         if not more:
-            raise EOFError("it hangs up instead of an answer")
+            raise EOFError("it closed the connection without an answer")
         data += more
     return data
 
 
 class SocketStream(Stream):
-    """A connection to the server that has become one stream to the phone."""
+    """A connection to the server that is now one stream to the phone."""
 
     def __init__(self, bridge: AdbServerBridge, connection: socket.socket) -> None:
         self._bridge, self._socket = bridge, connection
@@ -137,17 +137,17 @@ class SocketStream(Stream):
             self._closed = True
             self._bridge.forget(self)
             with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)  # wakes a reader, which closing does not
+                self._socket.shutdown(socket.SHUT_RDWR)  # wakes a reader; closing does not
             self._socket.close()
 
     def _gone(self, error: OSError) -> TransientDeviceError:
         if self._bridge.error is not None:
             return TransientDeviceError(str(self._bridge.error))
-        return TransientDeviceError(f"{self._bridge.name}: the adb server dropped the connection ({error})")
+        return TransientDeviceError(f"{self._bridge.name}: the adb server closed the connection ({error})")
 
 
 class AdbServerBridge(Bridge):
-    """One phone of the server."""
+    """A phone of the server."""
 
     def __init__(self, name: str, server: AdbServer, serial: str) -> None:
         super().__init__(name)
@@ -176,7 +176,7 @@ class AdbServerBridge(Bridge):
             if isinstance(error, _Failed) and str(error) == _REFUSED:
                 raise ServiceRefused(f"{self.name}: the phone refuses the service {service[:40]!r}") from None
             if isinstance(error, _Failed):
-                raise TransientDeviceError(f"{self.name}: {one_line(str(error))} (said the adb server)") from None
+                raise TransientDeviceError(f"{self.name}: the adb server reports: {one_line(str(error))}") from None
             if isinstance(error, OSError | EOFError | ValueError):
                 why = one_line(str(error)) or type(error).__name__
                 raise TransientDeviceError(f"{self.name}: the adb server does not answer ({why})") from error
@@ -187,7 +187,7 @@ class AdbServerBridge(Bridge):
         return stream
 
     def forget(self, stream: SocketStream) -> None:
-        """`stream` is closed."""
+        """Remove a closed stream."""
         with self._streams_lock:
             self._streams.discard(stream)
 

@@ -14,6 +14,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ofa_profiler.errors import UsageError
+
+#: The provider of a table whose delegate the program chose: XNNPACK, in all but old versions.
+DEFAULT = "default"
 #: Longer output is not that of one model without profiling.
 MAX_OUTPUT = 1 << 20
 _FOREVER_S = 3600.0
@@ -79,6 +83,16 @@ def arguments(graph: str, *, runs: int, threads: int, delegate: str | None = Non
 
 #: Name as the tool writes it -> its option.
 DELEGATES = {"GPU": "use_gpu", "NNAPI": "use_nnapi", "XNNPACK": "use_xnnpack", "Hexagon": "use_hexagon"}
+
+
+def check_settings(runtime: str, provider: str | None) -> None:
+    """Raise `UsageError` unless benchmark_model can run models with this runtime and provider."""
+    if runtime != "litert":
+        raise UsageError(f"--benchmark-model runs TFLite models: it goes with --runtime litert, not with {runtime}")
+    if provider not in (None, DEFAULT, *DELEGATES):
+        known = ", ".join(DELEGATES)
+        raise UsageError(f"benchmark_model has no delegate {provider!r:.100}; --provider takes {known} with it")
+
 
 _WHOLE = r"(\d{1,15})"
 _REAL = r"(\d{1,15}(?:\.\d{1,15})?(?:e[+-]?\d{1,2})?)"

@@ -1,8 +1,7 @@
-"""Measures the models of a kit with Google's `benchmark_model`, one call per visit: no Python on the phone.
+"""Runs Google's `benchmark_model` on a phone: brings program and models there, and starts it once per visit.
 
-What the agent does on other devices is done from here: the order of the visits, when a median is known well
-enough, and the same records. The tool prints statistics and no samples, so a visit has one sample, the
-median of its runs (their mean in older versions of the tool); `statistics` in the record keeps the rest.
+The program prints statistics and no samples, so a visit has one sample, the median of its runs (their mean in older
+versions of the program); `statistics` in the record has the rest.
 """
 
 from __future__ import annotations
@@ -12,11 +11,7 @@ import dataclasses
 import gzip
 import hashlib
 import io
-import json
-import math
-import random
 import secrets
-import statistics
 import tarfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,19 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ofa_profiler.devices.android.benchmark_model import DELEGATES, MAX_OUTPUT, Timing, arguments, parse
-from ofa_profiler.devices.android.facts import fastest_cores, now, phone_identity, phone_state, read_facts
+from ofa_profiler.devices.android.benchmark_model import DEFAULT, MAX_OUTPUT, Timing, arguments, parse
 from ofa_profiler.devices.remote.shell import Shell, one_line
-from ofa_profiler.errors import DeviceError, InputFileError, TransientDeviceError, UsageError
-from ofa_profiler.protocol.journal import read_journal
-from ofa_profiler.protocol.kit import RESULTS_FILE
-from ofa_profiler.protocol.replay import Log, Record
+from ofa_profiler.errors import DeviceError, TransientDeviceError
 from ofa_profiler.protocol.settings import Settings
 
-#: Whichever delegate the program takes by itself: XNNPACK, in all but old ones.
-_DEFAULT = "default"
-#: 97.5% quantiles of Student's t distribution for 1, 2, ... degrees of freedom, as in the agent.
-_T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 _BATCH = 4 << 20
 #: Prints `SHA-256  name` of every file in a folder, the first argument.
 _HAVE = 'mkdir -p "$1" && cd "$1" && for file in *; do [ -f "$file" ] && sha256sum "$file"; done; true'
@@ -51,97 +38,81 @@ mkdir -p "$new" && cd "$new" && tar -xvzf - && sha256sum -c SHA256SUMS && rm SHA
 
 @dataclass(frozen=True)
 class BenchmarkRunner:
-    """One kit on one phone. `program` is Google's binary for the phone, on this machine."""
+    """The program on one phone, in a folder with the models."""
 
     shell: Shell
-    root: str
-    program: Path
-    kit: Path
-    cores: tuple[int, ...] | None = None
-    #: What was done to the state of the phone.
-    state: Mapping[str, bool] = dataclasses.field(default_factory=dict)
+    folder: str
+    #: Its name there, which has its SHA-256.
+    program: str
+    settings: Settings
+    cores: Sequence[int]
 
-    def records(self) -> Iterator[Record]:
-        """Measure what the kit's results lack -> the records that the agent would write.
+    @classmethod
+    def bring(
+        cls,
+        shell: Shell,
+        root: str,
+        program: bytes,
+        models: Mapping[Path, str],
+        settings: Settings,
+        cores: Sequence[int],
+    ) -> BenchmarkRunner:
+        """Make sure that program and models (with their SHA-256) are on the phone, complete. Raises `DeviceError`."""
+        digest = hashlib.sha256(program).hexdigest()
+        runner = cls(shell, f"{root}/benchmark_model", f"benchmark_model-{digest}", settings, cores)
+        contents: dict[str, Path | bytes] = {runner.program: program} | {path.name: path for path in models}
+        runner._bring(contents, {runner.program: digest} | {path.name: sha256 for path, sha256 in models.items()})
+        return runner
 
-        Raises `DeviceError`, or its transient kind; `InputFileError` if the program cannot be read; `UsageError`
-        for a kit of another runtime or with a delegate that the program has not.
-        """
-        log, _ = read_journal(self.kit / RESULTS_FILE)
-        manifest = json.loads((self.kit / "manifest.json").read_text("utf-8"))
-        settings = Settings.from_json(manifest["settings"])
-        check_settings(settings.runtime, settings.provider)
-        models = {entry["key"]: entry for entry in manifest["models"]}
-        program = self._bring(models)
-        facts = read_facts(self.shell)
-        cores = self.cores or fastest_cores(facts, settings.threads)
-        device = _device(facts, cores, program, settings, self.state)
-        log.add(device)
-        yield device
-        for key in _due(log, settings):
-            record = self._visit(program, models[key], log, settings, cores)
-            log.add(record)
-            yield record
-        end = _end(log, settings, phone_state(read_facts(self.shell), cores))
-        yield end
+    @property
+    def runtime(self) -> dict[str, Any]:
+        """For the record of the device. The program does not report its version."""
+        version = f"benchmark_model {self.program.rpartition('-')[2][:16]}"
+        return {"name": "litert", "version": version, "provider": self.settings.provider or DEFAULT}
 
-    def _bring(self, models: Mapping[str, Any]) -> str:
-        """Make sure that program and models are there, whole -> the program's name there."""
-        try:
-            program = self.program.read_bytes()
-        except OSError as error:
-            raise InputFileError(self.program, error.strerror or str(error)) from error
-        name = f"benchmark_model-{hashlib.sha256(program).hexdigest()}"
-        wanted: dict[str, Path | bytes] = {name: program}
-        wanted |= {entry["file"]: self.kit / "models" / entry["file"] for entry in models.values()}
-        hashes = {entry["file"]: entry["sha256"] for entry in models.values()} | {name: name.rpartition("-")[2]}
-        listed = self.shell.run(["sh", "-c", _HAVE, "sh", self._folder]).stdout.decode("utf-8", "replace")
+    def _bring(self, contents: Mapping[str, Path | bytes], hashes: Mapping[str, str]) -> None:
+        listed = self.shell.run(["sh", "-c", _HAVE, "sh", self.folder]).stdout.decode("utf-8", "replace")
         there = {line[66:]: line[:64] for line in listed.splitlines() if line[64:66] == "  "}
-        missing = {file: content for file, content in wanted.items() if there.get(file) != hashes[file]}
+        missing = {name: content for name, content in contents.items() if there.get(name) != hashes[name]}
         for some in _batches(missing):
-            sums = "".join(f"{hashes[file]}  {file}\n" for file in some).encode()
-            words = ["sh", "-c", _TAKE, "sh", self._folder, f".incoming-{secrets.token_hex(8)}"]
+            sums = "".join(f"{hashes[name]}  {name}\n" for name in some).encode()
+            words = ["sh", "-c", _TAKE, "sh", self.folder, f".incoming-{secrets.token_hex(8)}"]
             done = self.shell.run(words, _packed({**some, "SHA256SUMS": sums}))
             if done.exit_code != 0:
                 problem = one_line(done.stderr)
                 kind = DeviceError if "No space left" in problem else TransientDeviceError
                 raise kind(f"{self.shell.spec}: models could not be put on the phone: {problem or done.exit_code}")
-        return name
 
-    @property
-    def _folder(self) -> str:
-        return f"{self.root}/benchmark_model"
-
-    def _visit(self, program: str, entry: Any, log: Log, settings: Settings, cores: tuple[int, ...] | None) -> Record:
-        key, before = entry["key"], log.visits[entry["key"]]
-        delegate = None if settings.provider == _DEFAULT else settings.provider
-        record: Record = {"type": "visit", "key": key, "round": len(before), "status": "ok"}
-        runs = _runs(before, settings)
-        words = [f"{self._folder}/{program}"]
-        words += arguments(f"{self._folder}/{entry['file']}", runs=runs, threads=settings.threads, delegate=delegate)
-        if cores:
-            words = ["taskset", f"{sum(1 << core for core in cores):x}", *words]
-        begin = time.monotonic()
+    def visit(self, file: str, visit_s: float, last_median_ns: float | None) -> dict[str, Any]:
+        """Run a model for about `visit_s` -> the answer of a worker. Raises `DeviceError`."""
+        runs = self._runs(visit_s, last_median_ns)
         try:
-            timing = self._timing(words, settings.op_timeout_s, runs, delegate)
-            record.update(_seen(timing, [visit["samples_ns"][0] for visit in before]))
+            return _summary(self._timing(file, runs))
         except TimeoutError:
-            record.update(status="failed", cause="timeout", error=f"no answer within {settings.op_timeout_s:g} s")
+            return {"error": f"no answer within {self.settings.op_timeout_s:g} s", "cause": "timeout"}
         except ValueError as error:
-            record.update(status="failed", cause="exception", error=str(error))
-        record["seconds"] = round(time.monotonic() - begin, 6)
-        return record
+            return {"error": str(error), "cause": "exception"}
 
-    def _timing(self, words: list[str], timeout_s: float, runs: int, delegate: str | None) -> Timing:
-        """Of one call, or of a second: phones short of memory kill programs, and nothing guards a command line."""
+    def _runs(self, visit_s: float, last_median_ns: float | None) -> int:
+        """How many runs fill the time of a visit, as far as their time is known."""
+        least, most = self.settings.min_visit_samples, self.settings.max_visit_samples
+        return least if last_median_ns is None else max(least, min(most, int(visit_s * 1e9 / last_median_ns)))
+
+    def _timing(self, file: str, runs: int) -> Timing:
+        """Of one call, or of a second: a phone short of memory kills programs, and command lines can be damaged."""
+        delegate = None if self.settings.provider == DEFAULT else self.settings.provider
+        words = [f"{self.folder}/{self.program}"]
+        words += arguments(f"{self.folder}/{file}", runs=runs, threads=self.settings.threads, delegate=delegate)
+        if self.cores:
+            words = ["taskset", f"{sum(1 << core for core in self.cores):x}", *words]
         with contextlib.suppress(ValueError):
-            return parse(self._output(words, timeout_s), runs=runs, delegate=delegate)
-        return parse(self._output(words, timeout_s), runs=runs, delegate=delegate)
+            return parse(self._output(words), runs=runs, delegate=delegate)
+        return parse(self._output(words), runs=runs, delegate=delegate)
 
-    def _output(self, words: list[str], timeout_s: float) -> str:
-        """All that a program writes. Raises `TimeoutError` if it runs for longer, `ValueError` if it fails."""
+    def _output(self, words: Sequence[str]) -> str:
+        """All that a program writes. Raises `TimeoutError` if it runs for too long, `ValueError` if it fails."""
         running = self.shell.spawn(words)
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + self.settings.op_timeout_s
         text = bytearray()
         try:
             running.process.close_input()
@@ -155,7 +126,7 @@ class BenchmarkRunner:
             if time.monotonic() < deadline:
                 raise
             running.process.close()
-            self.shell.run(["true"])  # raises, if it is the link that is silent and not the program
+            self.shell.run(["true"])  # raises if the link is silent and not the program
             raise TimeoutError from None
         finally:
             running.process.close()
@@ -165,107 +136,21 @@ class BenchmarkRunner:
         return output
 
 
-def check_settings(runtime: str, provider: str | None) -> None:
-    """Raise `UsageError` unless benchmark_model can run models like that."""
-    if runtime != "litert":
-        raise UsageError(f"--benchmark-model runs TFLite models: it goes with --runtime litert, not with {runtime}")
-    if provider not in (None, _DEFAULT, *DELEGATES):
-        known = ", ".join(DELEGATES)
-        raise UsageError(f"benchmark_model has no delegate {provider!r:.100}; --provider takes {known} with it")
-
-
-def _device(
-    facts: Mapping[str, str], cores: tuple[int, ...] | None, program: str, settings: Settings, state: Mapping[str, bool]
-) -> Record:
-    """A record of type `device`, as the agent writes it."""
-    governor = facts.get(f"governor.{cores[0]}") if cores else None
-    before = phone_state(facts, cores)
-    notes = [] if cores else ["the process could not be pinned to its cores"]
-    if not state.get("fixed_performance_mode") and governor != "performance":
-        notes.append(f"the governor is {governor or 'unknown'}, not performance: clocks may change")
-    if before["temperature_c"] is None:
-        notes.append("no temperature can be read")
-    version = f"benchmark_model {program.rpartition('-')[2][:16]}"  # the program does not tell its own
-    return {
-        **phone_identity(facts),
-        "cores_used": list(cores) if cores else None,
-        "governor": governor,
-        "before": before,
-        "runtime": {"name": "litert", "version": version, "provider": settings.provider or _DEFAULT},
-        "uncontrolled": notes,
-        **state,
-    }
-
-
-def _due(log: Log, settings: Settings) -> Iterator[str]:
-    """Keys to be visited: in rounds, shuffled anew in each, until all are known well enough or time is up."""
-    while wanting := [key for key, visits in log.visits.items() if _wants_visit(visits, settings)]:
-        rounds = min(len(log.visits[key]) for key in wanting)
-        batch = [key for key in wanting if len(log.visits[key]) == rounds]
-        random.Random(f"{settings.seed}:{rounds}").shuffle(batch)
-        for key in batch:
-            used_s = sum(visit["seconds"] for visits in log.visits.values() for visit in visits)
-            if rounds and settings.time_limit_s is not None and used_s >= settings.time_limit_s:
-                return
-            yield key
-
-
-def _is_tight(visits: list[Record], settings: Settings) -> bool:
-    width = visits[-1].get("half_width") if visits else None
-    return width is not None and width <= settings.target_half_width
-
-
-def _wants_visit(visits: list[Record], settings: Settings) -> bool:
-    if len(visits) >= settings.max_rounds or (visits and visits[-1]["status"] != "ok"):
-        return False
-    return len(visits) < settings.min_rounds or not _is_tight(visits, settings)
-
-
-def _runs(before: list[Record], settings: Settings) -> int:
-    """How many runs fill the time of a visit, as far as their time is known."""
-    if not before:
-        return settings.min_visit_samples
-    runs = int(settings.visit_s * 1e9 / before[-1]["samples_ns"][0])
-    return max(settings.min_visit_samples, min(settings.max_visit_samples, runs))
-
-
-def _seen(timing: Timing, samples_before: list[int]) -> Record:
-    sample = max(1, round(timing.typical_us * 1e3))
-    return {
-        "samples_ns": [sample],
+def _summary(timing: Timing) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "samples_ns": [max(1, round(timing.typical_us * 1e3))],
         "runs": timing.runs.count,
         "load_ns": timing.init_us * 1000,
         "warmup_ns": round(timing.warm_up.mean_us * timing.warm_up.count * 1e3),
         "warmup_runs": timing.warm_up.count,
-        "half_width": half_width([*samples_before, sample]),
         "statistics": dataclasses.asdict(timing.runs),
         "delegates": list(timing.delegates),
     }
-
-
-def half_width(medians: Sequence[int]) -> float | None:
-    """Half of the 95% confidence interval of what visits vary around, relative to it; None for one visit."""
-    if len(medians) < 2:
-        return None
-    spread = statistics.stdev(medians) / math.sqrt(len(medians))
-    return spread * _T_975[min(len(medians) - 1, len(_T_975)) - 1] / statistics.mean(medians)
-
-
-def _end(log: Log, settings: Settings, after: Record) -> Record:
-    visited = {key: visits for key, visits in log.visits.items() if not visits or visits[-1]["status"] == "ok"}
-    unsure = [key for key, visits in visited.items() if not _is_tight(visits, settings)]
-    return {
-        "type": "end",
-        "time": now(),
-        "time_limit_s": settings.time_limit_s,
-        "cut_short": [key for key in unsure if _wants_visit(log.visits[key], settings)],
-        "noisy": [key for key in unsure if not _wants_visit(log.visits[key], settings)],
-        "after": after,
-    }
+    return fields
 
 
 def _batches(files: Mapping[str, Path | bytes]) -> Iterator[dict[str, Path | bytes]]:
-    """In batches of about `_BATCH` bytes: those that arrived need not come again after a cut."""
+    """In batches of about `_BATCH` bytes: after a cut, those that have arrived are not sent again."""
     batch: dict[str, Path | bytes] = {}
     size = 0
     for name, content in files.items():

@@ -1,14 +1,28 @@
-"""What a phone without Python says about itself, by its shell: text by name, not trusted, and what follows from it."""
+"""What a phone without Python reports through its shell: text by name, not trusted, and what follows from it."""
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ofa_profiler.devices.remote.shell import Shell, one_line
-from ofa_profiler.protocol.replay import Record
 
 #: `name=value`, one a line; what cannot be read has no value.
+_HEAT = """\
+for zone in /sys/class/thermal/thermal_zone*/temp; do
+  read -r heat < $zone && echo "heat.$zone=$heat"
+done 2>/dev/null
+for cooler in /sys/class/thermal/cooling_device*; do
+  read -r kind < $cooler/type && read -r level < $cooler/cur_state && echo "cooling.${cooler##*device}=$level $kind"
+done 2>/dev/null
+echo "thermal_status=$(dumpsys thermalservice 2>/dev/null | grep -m 1 'Thermal Status:')"
+"""
+_STATE = """\
+for cpu in /sys/devices/system/cpu/cpu[0-9]*; do
+  read -r now < $cpu/cpufreq/scaling_cur_freq && echo "khz.${cpu##*cpu}=$now"
+done 2>/dev/null
+"""
 _DESCRIBE = """\
 for name in ro.product.model ro.soc.model ro.board.platform ro.build.version.release; do
   echo "$name=$(getprop $name)"
@@ -17,67 +31,20 @@ echo "machine=$(uname -m)"
 read -r _ total _ < /proc/meminfo; echo "memory_kb=$total"
 for cpu in /sys/devices/system/cpu/cpu[0-9]*; do
   read -r khz < $cpu/cpufreq/cpuinfo_max_freq && echo "max_khz.${cpu##*cpu}=$khz"
-  read -r now < $cpu/cpufreq/scaling_cur_freq && echo "khz.${cpu##*cpu}=$now"
   read -r governor < $cpu/cpufreq/scaling_governor && echo "governor.${cpu##*cpu}=$governor"
 done 2>/dev/null
-for zone in /sys/class/thermal/thermal_zone*/temp; do
-  read -r heat < $zone && echo "heat.$zone=$heat"
-done 2>/dev/null
-true
 """
 _LONGEST_WORD = 200
 
 
-def describe_phone(shell: Shell) -> Record:
-    """A record of type `device`, as far as it does not change."""
-    return phone_identity(read_facts(shell))
-
-
-def read_facts(shell: Shell) -> dict[str, str]:
-    """Text by name, not trusted."""
-    lines = shell.run(["sh", "-c", _DESCRIBE]).stdout.decode("utf-8", "replace").splitlines()
-    pairs = (line.partition("=") for line in lines)
-    return {name: one_line(value)[:_LONGEST_WORD] for name, _, value in pairs if value.strip()}
-
-
-def fastest_cores(facts: Mapping[str, str], count: int) -> tuple[int, ...] | None:
-    """`count` cores of the highest clock, None if the phone does not tell its clocks."""
-    clocks = {core: khz for core, khz in _per_core(facts, "max_khz").items() if khz > 0}
-    chosen = sorted(clocks, key=lambda core: (clocks[core], core), reverse=True)[:count]
-    return tuple(sorted(chosen)) if len(chosen) == count else None
-
-
-def _per_core(facts: Mapping[str, str], name: str) -> dict[int, int]:
-    found = {}
-    for fact, value in facts.items():
-        kind, _, core = fact.rpartition(".")
-        if kind == name and _is_number(core) and _is_number(value):
-            found[int(core)] = int(value)
-    return found
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 10
-
-
-def phone_state(facts: Mapping[str, str], cores: tuple[int, ...] | None) -> Record:
-    """What changes while one measures: clocks of `cores`, temperature."""
-    clocks = _per_core(facts, "khz")
-    heat = [int(value) for name, value in facts.items() if name.startswith("heat.") and _is_number(value)]
-    degrees = [value / 1000 if value >= 200 else float(value) for value in heat if value]
-    return {
-        "mhz": {str(core): clocks[core] / 1000 if core in clocks else None for core in cores or ()},
-        "temperature_c": max((value for value in degrees if value < 200), default=None),
-    }
-
-
-def phone_identity(facts: Mapping[str, str]) -> Record:
-    """The part of a `device` record that does not change."""
+def describe_phone(shell: Shell) -> dict[str, Any]:
+    """What does not change: a record of type `device`, and the governors by core in it."""
+    facts = _read(shell, _DESCRIBE)
     memory, clocks = facts.get("memory_kb", ""), _per_core(facts, "max_khz")
     release = facts.get("ro.build.version.release")
     return {
         "type": "device",
-        "time": now(),
+        "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "model": facts.get("ro.product.model"),
         "soc": facts.get("ro.soc.model") or facts.get("ro.board.platform"),
         "machine": facts.get("machine"),
@@ -86,9 +53,56 @@ def phone_identity(facts: Mapping[str, str]) -> Record:
         "memory_mb": int(memory) // 1024 if _is_number(memory) else None,
         "cores_allowed": sorted(clocks) or None,
         "max_mhz": {str(core): khz / 1000 for core, khz in clocks.items()} or None,
+        "governors": _cores(facts, "governor"),
     }
 
 
-def now() -> str:
-    """The time as this machine has it."""
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+def phone_state(shell: Shell, cores: Sequence[int]) -> dict[str, Any]:
+    """What changes during a measurement: clocks of `cores`, temperature."""
+    facts = _read(shell, _STATE + _HEAT)
+    clocks = _per_core(facts, "khz")
+    return {
+        "mhz": {str(core): clocks[core] / 1000 if core in clocks else None for core in cores},
+        "temperature_c": _temperature_c(facts),
+    }
+
+
+def phone_heat(shell: Shell) -> dict[str, Any]:
+    """What the phone reports about heat; the agent decides whether it is too hot."""
+    facts = _read(shell, _HEAT)
+    status = facts.get("thermal_status", "").rpartition(":")[2].strip()
+    coolers = [value.partition(" ") for name, value in facts.items() if name.startswith("cooling.")]
+    return {
+        "thermal_status": int(status) if _is_number(status) else None,
+        "cooling": [[kind, int(level)] for level, _, kind in coolers if _is_number(level)],
+        "temperature_c": _temperature_c(facts),
+    }
+
+
+def _read(shell: Shell, script: str) -> dict[str, str]:
+    lines = shell.run(["sh", "-c", script + "true\n"]).stdout.decode("utf-8", "replace").splitlines()
+    pairs = (line.partition("=") for line in lines)
+    return {name: one_line(value)[:_LONGEST_WORD] for name, _, value in pairs if value.strip()}
+
+
+def _temperature_c(facts: Mapping[str, str]) -> float | None:
+    heat = [int(value) for name, value in facts.items() if name.startswith("heat.") and _is_number(value)]
+    degrees = [value / 1000 if value >= 200 else float(value) for value in heat if value]
+    return max((value for value in degrees if value < 200), default=None)
+
+
+def _per_core(facts: Mapping[str, str], name: str) -> dict[int, int]:
+    return {int(core): int(value) for core, value in _cores(facts, name).items() if _is_number(value)}
+
+
+def _cores(facts: Mapping[str, str], name: str) -> dict[str, str]:
+    found = {}
+    for fact, value in facts.items():
+        kind, _, core = fact.rpartition(".")
+        if kind == name and _is_number(core):
+            found[core] = value
+    return found
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10

@@ -1,7 +1,7 @@
-"""A Python for phones, which have none: an arm64 interpreter with its own C library and loader.
+"""A Python for phones: an arm64 interpreter with its own C library and loader.
 
-Built once on this machine, of any system, from Debian's packages, each checked against the SHA-256
-below; kept in the cache as one file, which also works on a machine without internet (`--phone-bundle`).
+It is built once on this machine, whatever its system, from Debian packages with the SHA-256 below. The result is one
+file in the cache. `--phone-bundle` uses that file on a machine without internet.
 
     bin/python3         a script that starts the interpreter through its own loader
     bin/python3.11      the interpreter
@@ -9,7 +9,7 @@ below; kept in the cache as one file, which also works on a machine without inte
     share/doc/          the licences
     SHA256SUMS          of every other file; its own SHA-256 names the bundle
 
-numpy and the runtime are not in it: they come as wheels, as for any board (`provision.py`).
+numpy and the runtime are not part of it. They are installed as wheels, as on any board (`remote/wheels.py`).
 """
 
 from __future__ import annotations
@@ -22,20 +22,18 @@ import lzma
 import os
 import re
 import tarfile
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ofa_profiler.base.cache_dir import default_cache_dir
+from ofa_profiler.base.fetch import Content, FetchError, fetch
 from ofa_profiler.base.files import write_bytes
 from ofa_profiler.errors import DeviceError, InputFileError
 
-#: Addresses of Debian mirrors, apart by spaces; the one for `https://HOST/debian/pool/...` is `https://HOST/debian`.
+#: Addresses of Debian mirrors, separated by spaces, each without `/pool/...`: `https://HOST/debian`.
 MIRROR_VARIABLE = "OFA_DEBIAN_MIRROR"
 _APT_SOURCES = Path("/etc/apt")
-_TIMEOUT_S = 60.0
 _SUMS = "SHA256SUMS"
 _PYTHON = "python3.11"
 LAUNCHER = "bin/python3"
@@ -59,8 +57,8 @@ e79876de55c6c2dca10d044b2fa69ccd863950ea01714220c1982d16008105f9 1749796 p/pytho
 """  # noqa: E501
 PARTS = tuple((name, int(size), sha256) for sha256, size, name in map(str.split, _PARTS.splitlines()))
 
-#: Set: where Python's own files are, a home and a place for temporary files, which phones lack. Unset:
-#: what would bring Android's libraries into a program of another C library.
+#: Sets the folder of Python's own files, and a home and a temporary folder, which phones lack. Unsets what would load
+#: Android's libraries into a program with another C library.
 _LAUNCHER = f"""\
 #!/system/bin/sh
 here=${{0%/bin/*}}
@@ -69,30 +67,30 @@ export PYTHONHOME="$here" HOME="${{here%/*}}" TMPDIR="${{here%/*}}" USER="${{USE
 exec "$here/lib/ld-linux-aarch64.so.1" --library-path "$here/lib" --argv0 "$0" "$here/bin/{_PYTHON}" "$@"
 """
 
-#: Takes a line for people.
+#: Receives a line for the user.
 Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle as a file: a compressed tar."""
+    """The file of a bundle, a compressed tar."""
 
     path: Path
-    #: SHA-256 of the list of its files.
+    #: The SHA-256 of the list of its files.
     identity: str
-    #: Bytes that it takes on the phone.
+    #: The bytes that it needs on the phone.
     size: int
 
     @property
     def name(self) -> str:
-        """The name of its folder on a phone; it stands for the content."""
+        """The name of its folder on a phone, which contains a hash of its content."""
         return f"python-{self.identity[:16]}"
 
 
 def get_bundle(given: Path | None = None, *, cache_dir: Path | None = None, tell: Tell | None = None) -> Bundle:
-    """The bundle in the file `given`, or ours, from the cache or built now.
+    """Return the bundle in the file `given`, or else our own, from the cache or built now.
 
-    Raises `InputFileError` for a file that is no bundle, `DeviceError` if the parts cannot be fetched.
+    Raises `InputFileError` for a file that is not a bundle, `DeviceError` if the parts cannot be downloaded.
     """
     if given is not None:
         return read_bundle(given)
@@ -103,13 +101,13 @@ def get_bundle(given: Path | None = None, *, cache_dir: Path | None = None, tell
         return read_bundle(path)
     except InputFileError:
         if tell is not None:
-            tell(f"fetching a Python for phones, once ({sum(size for _, size, _ in PARTS) / 1e6:.0f} MB)")
+            tell(f"downloading a Python for phones into the cache ({sum(size for _, size, _ in PARTS) / 1e6:.0f} MB)")
         build_bundle(path, folder / "parts")
     return read_bundle(path)
 
 
 def read_bundle(path: Path) -> Bundle:
-    """Check the file of a bundle, every byte of it. Raises `InputFileError`."""
+    """Check the file of a bundle completely. Raises `InputFileError`."""
     try:
         found: dict[str, str] = {}
         size, sums = 0, b""
@@ -118,7 +116,7 @@ def read_bundle(path: Path) -> Bundle:
                 parts = PurePosixPath(member.name).parts
                 data = archive.extractfile(member) if member.isfile() else None
                 if data is None or not parts or parts[0] == "/" or ".." in parts:
-                    raise InputFileError(path, f"is no bundle for a phone: it holds {member.name!r:.80}")
+                    raise InputFileError(path, f"is not a bundle for a phone: it contains {member.name!r:.80}")
                 content = data.read()
                 size += len(content)
                 if member.name == _SUMS:
@@ -126,25 +124,25 @@ def read_bundle(path: Path) -> Bundle:
                 else:
                     found[member.name] = hashlib.sha256(content).hexdigest()
     except (OSError, EOFError, tarfile.TarError, lzma.LZMAError) as error:
-        words = getattr(error, "strerror", None) or "it is no whole compressed tar"
+        words = getattr(error, "strerror", None) or "it is not a complete compressed tar"
         raise InputFileError(path, f"cannot be read as a bundle for a phone: {words}") from error
     if sums != _sums(found) or LAUNCHER not in found:
-        raise InputFileError(path, "is no whole bundle for a phone: its files are not those of its list")
+        raise InputFileError(path, "is not a complete bundle for a phone: its files differ from its list")
     return Bundle(path, hashlib.sha256(sums).hexdigest(), size)
 
 
 def build_bundle(path: Path, parts_dir: Path) -> None:
-    """Fetch what is not in `parts_dir` yet, and put the bundle together in the file `path`.
+    """Download the parts that are not in `parts_dir` yet, and write the bundle to the file `path`.
 
-    The same parts give the same bytes. Raises `DeviceError` if a part cannot be fetched.
+    The same parts give the same bytes. Raises `DeviceError` if a part cannot be downloaded.
     """
     files: dict[str, bytes] = {}
     for name, size, sha256 in PARTS:
-        files.update(_chosen(_fetch(name, size, sha256, parts_dir)))
+        files.update(_chosen(_part(name, size, sha256, parts_dir).read_bytes()))
     files[LAUNCHER] = _LAUNCHER.encode()
     files[_SUMS] = _sums({name: hashlib.sha256(data).hexdigest() for name, data in files.items()})
     packed = io.BytesIO()
-    # Without a time and a name in the header, and with names in order: the same bytes every time.
+    # No time and no name in the header, and sorted names, give the same bytes every time.
     with (
         gzip.GzipFile("", "wb", 6, packed, mtime=0) as compressed,
         tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT) as archive,
@@ -158,12 +156,12 @@ def build_bundle(path: Path, parts_dir: Path) -> None:
 
 
 def _sums(hashes: dict[str, str]) -> bytes:
-    """As `sha256sum` writes and checks it."""
+    """Return a list of hashes in the format of `sha256sum`."""
     return "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes)).encode()
 
 
 def mirrors() -> list[str]:
-    """Where Debian's packages are to be had: what the user says, then what apt uses on this machine."""
+    """Return the addresses of Debian mirrors: those that the user named, then those of apt on this machine."""
     named = os.environ.get(MIRROR_VARIABLE, "").split()
     for path in sorted([*_APT_SOURCES.glob("sources.list"), *_APT_SOURCES.glob("sources.list.d/*")]):
         with contextlib.suppress(OSError):
@@ -173,33 +171,18 @@ def mirrors() -> list[str]:
     return list(dict.fromkeys(address.rstrip("/") for address in named))
 
 
-def _fetch(name: str, size: int, sha256: str, folder: Path) -> bytes:
-    """A package, from `folder` or a mirror."""
+def _part(name: str, size: int, sha256: str, folder: Path) -> Path:
+    """Return a package in `folder`, downloaded if it is missing or damaged there."""
     path = folder / PurePosixPath(name).name
+    addresses = [f"{mirror}/pool/main/{name}" for mirror in mirrors()]
     try:
-        data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() == sha256:
-            return data
-    except OSError:
-        pass
-    reasons = []
-    for mirror in mirrors():
-        address = f"{mirror}/pool/main/{name}"
-        try:
-            with urllib.request.urlopen(address, timeout=_TIMEOUT_S) as response:  # noqa: S310 (what comes is hashed)
-                data = bytes(response.read(size + 1))
-        except (OSError, urllib.error.URLError) as error:
-            reasons.append(f"{mirror.split('/')[2]}: {getattr(error, 'reason', None) or error}")
-            continue
-        if hashlib.sha256(data).hexdigest() == sha256:
-            write_bytes(path, data)
-            return data
-        reasons.append(f"{mirror.split('/')[2]}: not the file that was expected")
-    why = "; ".join(reasons)[:300] or "no mirror is known"
-    raise DeviceError(
-        f"cannot fetch {PurePosixPath(name).name}, a part of the Python for phones ({why}); name a Debian mirror in "
-        f"{MIRROR_VARIABLE}, or give a bundle made elsewhere with --phone-bundle"
-    )
+        return fetch(addresses, path, Content(f"sha256:{sha256}", size), replace_damaged=True)
+    except FetchError as error:
+        why = str(error)[:300] or "no mirror is known"
+        raise DeviceError(
+            f"cannot download {path.name}, a part of the Python for phones ({why}); "
+            f"set {MIRROR_VARIABLE} to a Debian mirror, or give a bundle made elsewhere with --phone-bundle"
+        ) from None
 
 
 _LIBRARIES = re.compile(r"(?:usr/)?lib/aarch64-linux-gnu/([^/]+\.so(?:\.[^/]*)?)")
@@ -207,7 +190,7 @@ _STANDARD_LIBRARY = re.compile(rf"usr/(lib/{_PYTHON}/.+)")
 
 
 def _chosen(package: bytes) -> Iterator[tuple[str, bytes]]:
-    """The files of a Debian package that are of use, and where they go."""
+    """Yield the paths and the contents of the files of a Debian package that the bundle needs."""
     with tarfile.open(fileobj=io.BytesIO(_data_of(package)), mode="r:*") as archive:
         members = {member.name.removeprefix("./"): member for member in archive.getmembers()}
 
@@ -216,7 +199,7 @@ def _chosen(package: bytes) -> Iterator[tuple[str, bytes]]:
             assert data is not None
             return data.read()
 
-        # A library is found by the name of the link to it (its soname); one that nothing links to by its own.
+        # A library is loaded by the name of the link to it (its soname), or by its own name if there is no link.
         targets = {}
         for name, member in members.items():
             if member.issym() and _LIBRARIES.fullmatch(name) and "/" not in member.linkname:
@@ -235,7 +218,7 @@ def _chosen(package: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def _data_of(package: bytes) -> bytes:
-    """The inner tar of a Debian package, which is an `ar` archive: 60 bytes of header per member."""
+    """Return the inner tar of a Debian package, which is an `ar` archive with a header of 60 bytes per member."""
     position = len(b"!<arch>\n")
     while position + 60 <= len(package):
         name = package[position : position + 16].decode("ascii").strip().rstrip("/")
@@ -243,4 +226,4 @@ def _data_of(package: bytes) -> bytes:
         if name.startswith("data.tar"):
             return package[position + 60 : position + 60 + size]
         position += 60 + size + size % 2
-    raise DeviceError("a package of Debian holds no files")  # not with the hashes above
+    raise DeviceError("a Debian package contains no files")  # impossible with the hashes above

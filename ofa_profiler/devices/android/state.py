@@ -1,9 +1,8 @@
-"""The state of an Android phone while it is measured: clocks that do not boost and do not throttle, awake.
+"""The state of an Android phone during measurements: clocks that neither boost nor throttle, and the screen awake.
 
-A small program on the phone sets the state, and sets it back when its stdin ends or gives no sign of life: so it
-does even when this machine dies, the cable is pulled, or a wireless link is gone without a word. What it is to set
-back is also kept in a file, for the case that the program dies too; the next run then starts from there. The file
-is written before anything is changed.
+A small program on the phone sets the state. It restores the original state when its stdin ends or the heartbeats stop,
+so also when this machine dies, the cable is pulled, or a wireless link is lost silently. The original state is also
+kept in a file, in case the program dies; the next run then restores it. The file is written before any change.
 """
 
 from __future__ import annotations
@@ -11,14 +10,14 @@ from __future__ import annotations
 import secrets
 
 from ofa_profiler.devices.remote.heartbeat import Heartbeat
-from ofa_profiler.devices.remote.shell import Running, Shell, one_line
+from ofa_profiler.devices.remote.shell import Running, Shell, one_line, remove_folder
 from ofa_profiler.errors import DeviceError, TransientDeviceError
 
-#: Arguments: the file, who we are, and for how many seconds to wait for a sign of life. The file says who is to set
-#: the state back, and to what: a run that comes after one whose connection died without a word takes over, and the
-#: end of the other changes nothing. `settings` says what `svc` changes; old systems and small ones lack one or the
-#: other. There is no way to ask for the performance mode: Android switches it off at each start, so off is normal.
-#: Old shells cannot wait for a limited time.
+#: Arguments: the file, a name for this run, and the seconds to wait for a heartbeat. The file names the run that must
+#: restore the state, and the original state. If an earlier run lost its connection silently, a new run takes over, and
+#: the end of the earlier run then changes nothing. `settings` reads what `svc` changes; some systems lack one of them.
+#: The performance mode cannot be read. Android disables it at every start, so disabled is the original state. Old
+#: shells cannot wait for a limited time.
 _HOLD = """\
 restore() {
   [ -f "$1" ] || return 0
@@ -60,13 +59,13 @@ _PATIENCE_S = 60
 
 
 class AndroidState:
-    """A context manager: fixed performance and awake within, as it was after."""
+    """A context manager that holds a phone at fixed performance and awake, and restores its original state."""
 
     def __init__(self, shell: Shell, root: str) -> None:
         self._shell, self._root = shell, root
         self._holder: Running | None = None
         self._heartbeat: Heartbeat | None = None
-        #: Whether the system has each, and it is on; empty outside.
+        #: Which settings the system has and were applied; empty outside.
         self.settings: dict[str, bool] = {}
 
     def __enter__(self) -> AndroidState:
@@ -78,7 +77,7 @@ class AndroidState:
             self.settings = {name: value == "true" for name, _, value in pairs}
             if not words:
                 said = one_line(self._holder.process.last_words())
-                raise DeviceError(f"{self._shell.spec}: the state of the phone cannot be kept: {said}")
+                raise DeviceError(f"{self._shell.spec}: the state of the phone cannot be saved: {said}")
         except BaseException:
             self._holder.process.close()
             self._holder = None
@@ -97,11 +96,17 @@ class AndroidState:
             while holder.output.read_line(_MAX_LINE):
                 pass
         except TransientDeviceError:
-            pass  # the link is gone; the program on the phone notices that too
+            pass  # the connection is lost; the program on the phone detects that too
         finally:
             holder.process.close()
 
 
 def restore_state(shell: Shell, root: str) -> None:
-    """Set back what an earlier run could not. Raises `DeviceError`."""
+    """Restore the original state that an interrupted run has left in its file. Raises `DeviceError`."""
     shell.run(["sh", "-c", _RESTORE, "sh", f"{root}/{_FILE}"])
+
+
+def remove_from_phone(shell: Shell, root: str) -> str:
+    """Remove the folder `root` from the phone, and return its path. Raises `DeviceError`."""
+    restore_state(shell, root)  # the folder contains the original state
+    return remove_folder(shell, root)

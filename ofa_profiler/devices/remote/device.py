@@ -1,10 +1,8 @@
-"""A device at the other end of a `Shell`: its private folder, its runtime, the agent there.
+"""A device at the other end of a `Shell`: its private folder, its runtime and the agent on it.
 
-    connect -> what is this device? -> bring what it lacks -> start the agent, which goes on where its
-    results end, and those are where the host's journal ends, or further
-
-The number of steps does not depend on the number of models. After any failure the connection is dropped
-and the next `start` begins with a new one.
+A start has four steps: connect, ask the device what it is, upload what it lacks, start the agent. The agent resumes
+after its own last result, which is the last one in the journal of the host or a later one. The number of commands does
+not depend on the number of models. After any failure the connection is closed, and the next `start` opens a new one.
 """
 
 from __future__ import annotations
@@ -15,37 +13,40 @@ import json
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
+from ofa_profiler.base.retry import LinkErrors, retry
 from ofa_profiler.devices.base import Agent, Device
 from ofa_profiler.devices.options import DeviceOptions
 from ofa_profiler.devices.remote.heartbeat import Heartbeat
-from ofa_profiler.devices.remote.shell import Running, Shell, one_line
-from ofa_profiler.devices.remote.sync import PIECE, Parcel, Store
+from ofa_profiler.devices.remote.shell import Running, Shell, one_line, remove_folder
+from ofa_profiler.devices.remote.sync import PIECE_BYTES, FileSet, Store
 from ofa_profiler.devices.remote.wheels import Board, Wheels, find_wheels
-from ofa_profiler.errors import DeviceError, SendingCutOff, TransientDeviceError
-from ofa_profiler.protocol.kit import RESULTS_FILE, agent_source
+from ofa_profiler.errors import DeviceError, TransientError, UploadInterrupted
+from ofa_profiler.protocol.kit import AGENT_FILE, RESULTS_FILE, agent_files
+from ofa_profiler.protocol.records import Record, Visit
+from ofa_profiler.runtimes import get_runtime
 
 T = TypeVar("T")
 
-#: Our signs of life to the agent, and how long it goes on without one.
+#: The interval of our heartbeats to the agent, and how long the agent continues without one.
 _HEARTBEAT_S = 3.0
 _AGENT_PATIENCE_S = 20
-#: A device that was reached, and then lost before anything was measured, is tried so often again.
-_FIRST_TRIES = 3
-#: Before a transfer that was cut off goes on, and how many tries in a row may bring nothing.
-_PAUSE_S = 1.0
-_FRUITLESS_TRIES = 6
-#: An agent that is told to end may take this long.
-_FAREWELL_S = 5.0
+#: Connection attempts for a device that is lost before its first measurement.
+_FIRST_ATTEMPTS = 3
+#: The pause before an interrupted upload is resumed, and how many attempts without progress are made.
+_UPLOAD_PAUSE_S = 1.0
+_UPLOAD_ATTEMPTS = 7
+#: How long an agent may take to end after the end of its stdin.
+_STOP_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
 class Connection:
-    """A device that was reached, and what it told about itself."""
+    """An open connection to a device, and what the device said about itself."""
 
     shell: Shell
     store: Store
@@ -53,121 +54,128 @@ class Connection:
 
 
 class RemoteDevice(Device):
-    """Common to everything that is reached through a shell. A subclass says how, and which Python is there."""
+    """Common to all devices that are reached through a shell. A subclass opens the shell and names the Python there."""
 
-    #: The private folder on the device; `~` is the home of whoever we are there.
+    #: The private folder on the device; `~` is the home folder of our user there.
     root = "~/.ofa-profiler"
-    #: A reboot takes a minute or two.
+    #: Long enough for a reboot, which takes a minute or two.
     waits_s = (1, 2, 4, 8, 15, 30, 30, 30)
+    #: Whether the transport detects damaged data.
+    link_has_checksums = True
 
     def __init__(self, spec: str, options: DeviceOptions) -> None:
         self.spec = spec
         self.options = options
+        self._link_errors = LinkErrors(checksums=self.link_has_checksums)
         self._connection: Connection | None = None
-        self._met = False
-        self._at_once: float = math.inf
+        self._upload_batch_bytes: float = math.inf
 
     @abstractmethod
+    def open_shell(self) -> Shell:
+        """Open a connection to the device. Raises `DeviceError`, or `TransientDeviceError`."""
+
     def connect(self) -> Shell:
-        """Reach the device. Raises `DeviceError`, or its transient kind."""
+        """Open a connection to the device. An error is final if the device has never answered."""
+        with self._link_errors.classified():
+            shell = self.open_shell()
+        self._link_errors.was_connected = True
+        return shell
 
     def python(self, shell: Shell) -> list[str]:  # noqa: ARG002
-        """The words that start Python on the device; brings one there if need be."""
+        """Return the command that starts Python on the device, after installing one if necessary."""
         return ["python3"]
 
-    def start(self, kit: Path | None, arguments: Sequence[str]) -> Agent:
-        def start() -> Agent:
-            with self._dropped_on_failure():
-                return self._start(self._reach(), kit, arguments)
-
-        return self._going_on(start)
-
-    def _going_on(self, work: Callable[[], T]) -> T:
-        """Begin `work` again when it is cut off while it sends, as long as it has less to send now and then."""
-        lacking, fruitless = math.inf, 0
-        while True:
-            try:
-                return work()
-            except TransientDeviceError as error:  # noqa: PERF203
-                if isinstance(error, SendingCutOff) and error.lacking < lacking:
-                    lacking, fruitless = error.lacking, 0
-                elif lacking == math.inf or fruitless == _FRUITLESS_TRIES:
-                    raise
-                else:
-                    fruitless += 1
-                    self._at_once = PIECE  # what was on its way is lost in a cut: let there be less of it
-                self._say(f"{error}; {lacking / 1e6:.1f} MB were left; going on")
-                time.sleep(_PAUSE_S)
-
     def __enter__(self) -> RemoteDevice:
-        # Better now than after everything else was prepared; and here somebody can be asked for a password.
-        self._patiently(self._reach, self.waits_s[:_FIRST_TRIES])
+        # Connect now: it fails before any expensive preparation, and the user can still be asked for a password.
+        retry(self._connected, self.waits_s[:_FIRST_ATTEMPTS], before_retry=self._report_retry)
         return self
 
-    def _say(self, line: str) -> None:
-        if self.options.tell is not None:
-            self.options.tell(line)
+    def start(self, kit: Path | None, arguments: Sequence[str]) -> Agent:
+        def attempt() -> Agent:
+            with self._closed_on_failure():
+                return self._start(self._connected(), kit, arguments)
 
-    def _reach(self) -> Connection:
-        if self._connection is None:
-            try:
-                self._connection = self._meet()
-            except TransientDeviceError as error:
-                if self._met:
-                    raise
-                raise DeviceError(str(error)) from None  # it was never there: nothing to wait for
-        return self._connection
+        with self._link_errors.classified():
+            return self._resume_uploads(attempt)
 
-    def remove(self) -> str:
-        try:
-            connection = self._reach()
-            return self._remove(connection.shell, connection.board.root)
-        finally:
-            self.close()
-
-    def _remove(self, shell: Shell, root: str) -> str:
-        done = shell.run(["rm", "-rf", root])
-        if done.exit_code != 0:
-            raise DeviceError(f"{self.spec}: cannot remove {root}: {one_line(done.stderr)}")
-        return root
+    def measure_kit(self, kit: Path, seen: int) -> Generator[Record, None, None]:
+        with self._link_errors.classified(), contextlib.closing(super().measure_kit(kit, seen)) as records:
+            for record in records:
+                if isinstance(record, Visit):
+                    self._link_errors.forget()
+                yield record
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.shell.close()
 
+    def remove(self) -> str:
+        try:
+            connection = self._connected()
+            return remove_folder(connection.shell, connection.board.root)
+        finally:
+            self.close()
+
+    def _report(self, line: str) -> None:
+        if self.options.tell is not None:
+            self.options.tell(line)
+
+    def _connected(self) -> Connection:
+        """Return the open connection, or a new one."""
+        if self._connection is None:
+            with self._link_errors.classified():
+                self._connection = self._resume_uploads(self._set_up)
+        return self._connection
+
+    def _set_up(self) -> Connection:
+        shell = self.connect()
+        try:
+            store = Store(shell, self.python(shell), self.root, self.options.tell, self._upload_batch_bytes)
+            board = Board.from_record(self.spec, store.prepare())
+            return Connection(shell, replace(store, root=board.root), board)
+        except BaseException:
+            shell.close()
+            raise
+
+    def _resume_uploads(self, action: Callable[[], T]) -> T:
+        """Repeat `action` when an upload in it is interrupted, as long as less and less remains to be sent."""
+        remaining = math.inf
+
+        def position(error: TransientError) -> float:
+            return -error.remaining if isinstance(error, UploadInterrupted) else -math.inf
+
+        def before_retry(error: TransientError, progress: bool) -> None:
+            nonlocal remaining
+            if progress:
+                remaining = -position(error)
+            else:
+                self._upload_batch_bytes = PIECE_BYTES  # data in transit is lost in a cut, so keep less in transit
+            self._report(f"{error}; resuming the upload, {remaining / 1e6:.1f} MB remain")
+
+        waits_s = [_UPLOAD_PAUSE_S] * _UPLOAD_ATTEMPTS
+        return retry(action, waits_s, position=position, before_retry=before_retry)
+
     @contextlib.contextmanager
-    def _dropped_on_failure(self) -> Iterator[None]:
+    def _closed_on_failure(self) -> Iterator[None]:
         try:
             yield
         except BaseException:
             self.close()
             raise
 
-    def _meet(self) -> Connection:
-        shell = self.connect()
-        self._met = True
-        try:
-            store = Store(shell, self.python(shell), self.root, self.options.tell, self._at_once)
-            board = Board.from_record(self.spec, store.hello())
-            return Connection(shell, replace(store, root=board.root), board)
-        except BaseException:
-            shell.close()
-            raise
-
     def _start(self, connection: Connection, kit: Path | None, arguments: Sequence[str]) -> Agent:
         board, python = connection.board, connection.store.python
-        source = agent_source().read_bytes()
-        agent = f"agents/{hashlib.sha256(source).hexdigest()}.py"
+        files = _agent()
+        (agent,) = [path for path in files if path.endswith(f"/{AGENT_FILE}")]
         if kit is None:
-            connection.store.bring(Parcel({agent: source}))
+            connection.store.upload(FileSet(files))
             return self._spawn(connection, [*python, f"{board.root}/{agent}", *arguments], heartbeat=False)
         runtimes = self.runtimes(board, _runtime_of(kit))
-        parcel = _parcel_of(kit, {agent: source}, runtimes)
-        connection.store.bring(parcel)
+        connection.store.upload(_files_for(kit, files, runtimes))
         words = [*python, f"{board.root}/{agent}", *arguments, "--attached", "--repair"]
         words += ["--patience", str(_AGENT_PATIENCE_S)]
-        # One lock for all kits: whoever measures on this device does so alone.
+        # One lock for all kits: only one measurement runs on a device at a time.
         words += ["--kit", f"{board.root}/{_folder_of(kit)}", "--lock", f"{board.root}/lock"]
         words += self.agent_arguments()
         if self.options.cores:
@@ -178,12 +186,12 @@ class RemoteDevice(Device):
         return self._spawn(connection, words, heartbeat=True)
 
     def agent_arguments(self) -> list[str]:
-        """What else an agent that measures is told."""
+        """Return further arguments for an agent that measures."""
         return []
 
     def runtimes(self, board: Board, runtime: str) -> dict[str, Wheels]:
-        """Wheels that the device needs for `runtime`, by their folder there; none if it has its own."""
-        if self.options.runtime_on_board == "system":
+        """Return the wheels that the device needs for `runtime`, by their folder there; none if it has its own."""
+        if self.options.runtime_on_board == "system" or not get_runtime(runtime).packages:
             return {}
         wheels = find_wheels(runtime, board, tell=self.options.tell)
         return {f"runtimes/{wheels.name}": wheels}
@@ -193,7 +201,7 @@ class RemoteDevice(Device):
 
 
 class RemoteAgent(Agent):
-    """An agent on a device. It hears from us now and then, and answers; either notices when the other is gone."""
+    """An agent on a device. Host and agent exchange heartbeats, so each notices when the other is gone."""
 
     def __init__(self, running: Running, *, heartbeat: bool, failed: Callable[[], None]) -> None:
         self._running = running
@@ -210,18 +218,18 @@ class RemoteAgent(Agent):
     def finish(self) -> tuple[str, str]:
         try:
             code = self._running.process.wait()
-            words = one_line(self._running.process.last_words())
+            stderr = one_line(self._running.process.last_words())
         finally:
             self._failed()
-        return (f"exit code {code}" if code >= 0 else "killed"), words
+        return (f"exit code {code}" if code >= 0 else "killed"), stderr
 
     def close(self) -> None:
         if self._heartbeat is not None:
             self._heartbeat.stop()
         process = self._running.process
         with contextlib.suppress(DeviceError):
-            process.close_input()  # ends it
-            deadline = time.monotonic() + _FAREWELL_S
+            process.close_input()  # the agent ends when its stdin does
+            deadline = time.monotonic() + _STOP_TIMEOUT_S
             while process.read(1 << 16, max(0.01, deadline - time.monotonic())):
                 pass
         process.close()
@@ -233,7 +241,7 @@ def _first_line(kit: Path) -> bytes:
 
 
 def _folder_of(kit: Path) -> str:
-    """Where a kit belongs on the device. Its results begin with what was asked for, and when."""
+    """Return the folder of a kit on the device, named after the first line of its results: the request and its date."""
     return f"kits/{hashlib.sha256(_first_line(kit)).hexdigest()[:16]}"
 
 
@@ -241,10 +249,18 @@ def _runtime_of(kit: Path) -> str:
     return str(json.loads(_first_line(kit))["settings"]["runtime"])
 
 
-def _parcel_of(kit: Path, more: Mapping[str, bytes], runtimes: Mapping[str, Wheels]) -> Parcel:
-    """What a device must have before its agent can start with the folder `kit`."""
+def _agent() -> dict[str, bytes]:
+    """Return the files of the agent in a folder named after their content, because another version may run there."""
+    files = agent_files()
+    names = json.dumps({path: hashlib.sha256(content).hexdigest() for path, content in files.items()})
+    folder = f"agents/{hashlib.sha256(names.encode()).hexdigest()[:16]}"
+    return {f"{folder}/{path}": content for path, content in files.items()}
+
+
+def _files_for(kit: Path, agent: Mapping[str, bytes], runtimes: Mapping[str, Wheels]) -> FileSet:
+    """Return the files that the device needs before its agent can measure the folder `kit`."""
     folder = _folder_of(kit)
     files: dict[str, Path | bytes] = {f"models/{path.name}": path for path in (kit / "models").iterdir()}
     files[f"{folder}/manifest.json"] = kit / "manifest.json"
     results = (f"{folder}/{RESULTS_FILE}", (kit / RESULTS_FILE).read_bytes())
-    return Parcel({**files, **more}, {f"{folder}/models": "../../models"}, runtimes, results)
+    return FileSet({**files, **agent}, {f"{folder}/models": "../../models"}, runtimes, results)

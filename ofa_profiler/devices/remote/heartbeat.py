@@ -1,4 +1,4 @@
-"""Signs of life for a program on a device, which ends when there are none: a dead link tells nobody that it is dead."""
+"""Heartbeats for a program on a device. The program ends without them, because a dead link reports nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ofa_profiler.errors import DeviceError
 
 
 class Heartbeat:
-    """Gives `process` an empty line every `every_s` seconds, until `stop`."""
+    """Writes an empty line to `process` every `every_s` seconds, until `stop`."""
 
     def __init__(self, process: Process, every_s: float) -> None:
         self._process, self._every_s = process, every_s
@@ -18,11 +18,11 @@ class Heartbeat:
         threading.Thread(target=self._beat, daemon=True).start()
 
     def stop(self) -> None:
-        """No line begins after this."""
+        """Begin no further line."""
         self._over.set()
 
     def _beat(self) -> None:
-        # What goes wrong here, whoever reads from the program finds out.
+        # A failure here also reaches the thread that reads from the program, and is reported there.
         with contextlib.suppress(DeviceError):
             while not self._over.wait(self._every_s):
                 self._process.write(b"\n")

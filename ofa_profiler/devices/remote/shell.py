@@ -1,11 +1,10 @@
-"""What a way to a device must offer, and nothing more: start a POSIX command there and talk to it.
+"""The interface of a connection to a device: start a POSIX command there and exchange bytes with it.
 
-    Shell     open a command line on the device        (devices/ssh.py, devices/adb.py)
-    Process   what runs there: bytes in, bytes out, how it ended
+    Shell     starts command lines on the device        (`devices/ssh`, `devices/adb`)
+    Process   a running command: its stdin, its stdout, how it ended
 
-Everything else is here, once for all ways: quoting, telling a program's output from what login scripts
-print before it, lines, and running a command to its end. Nothing else in the package builds a command
-line for a device.
+Everything else is here, once for all transports: quoting, skipping the output of login scripts, lines, and running a
+command to its end. Nothing else in the package builds a command line for a device.
 """
 
 from __future__ import annotations
@@ -23,25 +22,25 @@ from typing import Protocol
 
 from ofa_profiler.errors import DeviceError, TransientDeviceError, UsageError
 
-#: A device that says nothing for this long is gone. What we run there gives signs of life more often.
+#: A device that sends nothing for this long is lost. All programs that we run there write more often.
 SILENCE_S = 45.0
 #: Login scripts may print this much before our command starts.
-_MOST_GREETING = 1 << 20
-_MOST_OUTPUT = 64 << 20
-_LAST_WORDS = 4096
+_MAX_GREETING_BYTES = 1 << 20
+_MAX_OUTPUT_BYTES = 64 << 20
+_MAX_MESSAGE = 4096
 
 
 def command_line(argv: Sequence[str]) -> str:
-    """`argv` as one line for a POSIX shell that gives every argument to the program unchanged."""
+    """Return `argv` as one line for a POSIX shell, which passes every argument to the program unchanged."""
     if any("\0" in argument for argument in argv):
-        raise DeviceError("an argument for the device holds a zero byte")
+        raise DeviceError("an argument for the device contains a zero byte")
     return shlex.join(argv)
 
 
 def for_any_login_shell(line: str) -> str:
-    """A command line that login shells which are none of POSIX give to one that is, with nothing read into it.
+    """Return a command line that runs `line` in a POSIX shell, whatever the login shell is.
 
-    Between single quotes csh reads `!` and ends at a line's end, and fish reads backslashes.
+    In single quotes, csh interprets `!` and stops at a line end, and fish interprets backslashes.
     """
     if not any(character in line for character in "!\n\\"):
         return line
@@ -50,38 +49,38 @@ def for_any_login_shell(line: str) -> str:
 
 
 class Silence(TransientDeviceError):
-    """A program on the device says nothing for too long; the link may be there or not."""
+    """A program on the device has sent nothing for too long. The link may be lost or not."""
 
 
 class Process(ABC):
-    """A process on the device. Methods raise `TransientDeviceError` when the way to the device is lost."""
+    """A process on the device. Methods raise `TransientDeviceError` when the connection is lost."""
 
     @abstractmethod
     def read(self, size: int, timeout_s: float) -> bytes:
-        """At most `size` bytes of its stdout, as soon as there are any; empty at the end.
+        """Return at most `size` bytes of its stdout, as soon as there are any; empty at the end.
 
         Raises `Silence` after `timeout_s` without any.
         """
 
     @abstractmethod
     def write(self, data: bytes) -> None:
-        """Give all of `data` to its stdin."""
+        """Write all of `data` to its stdin."""
 
     @abstractmethod
     def close_input(self) -> None:
-        """End its stdin."""
+        """Close its stdin."""
 
     @abstractmethod
     def wait(self) -> int:
-        """Its exit code, when its stdout has ended; minus the number of a signal, or -1, if it was killed."""
+        """Return its exit code after its stdout has ended. Negative if a signal killed it."""
 
     @abstractmethod
     def last_words(self) -> str:
-        """The end of its stderr so far (of stdout, where the two cannot be told apart)."""
+        """Return the end of its stderr so far."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of it, ending its stdin and stdout. Never raises."""
+        """Close its stdin and stdout. Never raises."""
 
 
 class Lines:
@@ -93,7 +92,7 @@ class Lines:
         self._ended = False
 
     def read_line(self, limit: int) -> bytes:
-        """The next line with its end, or its first `limit` bytes; at the end what is left, then nothing."""
+        """Return the next line with its line end, or its first `limit` bytes; at the end the rest, then nothing."""
         searched = 0
         while (found := self._buffer.find(b"\n", searched, limit)) < 0 and len(self._buffer) < limit:
             searched = len(self._buffer)
@@ -108,7 +107,7 @@ class Lines:
         return line
 
     def read(self, size: int, timeout_s: float = SILENCE_S) -> bytes:
-        """At most `size` bytes, as soon as there are any; empty at the end."""
+        """Return at most `size` bytes, as soon as there are any; empty at the end."""
         if not self._buffer:
             return b"" if self._ended else self._process.read(size, timeout_s)
         data = bytes(self._buffer[:size])
@@ -118,7 +117,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Running:
-    """A process and what it writes, from the first byte of its own on."""
+    """A process and its output, without the output of login scripts before it."""
 
     process: Process
     output: Lines
@@ -126,7 +125,7 @@ class Running:
 
 @dataclass(frozen=True)
 class Completed:
-    """How a command ended, and what it wrote."""
+    """How a command ended, and its output."""
 
     exit_code: int
     stdout: bytes
@@ -134,27 +133,27 @@ class Completed:
 
 
 class Readable(Protocol):
-    """Bytes that can be read once, from begin to end."""
+    """Bytes that can be read once, from beginning to end."""
 
     def read(self, size: int = ..., /) -> bytes: ...
 
 
 class Shell(ABC):
-    """A connection to a device. Methods raise `DeviceError`, or its transient kind."""
+    """A connection to a device. Methods raise `DeviceError`, or `TransientDeviceError`."""
 
     #: As in `--device`.
     spec: str
 
     @abstractmethod
     def open(self, line: str) -> Process:
-        """Start a command line, in the language of a POSIX shell."""
+        """Start a command line of a POSIX shell."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the device. Never raises."""
+        """Close the connection. Never raises."""
 
     def spawn(self, argv: Sequence[str]) -> Running:
-        """Start a program. What login scripts print before it is dropped."""
+        """Start a program. The output of login scripts before it is dropped."""
         mark = secrets.token_hex(8)
         process = self.open(f"echo {mark}; exec {command_line(argv)}")
         try:
@@ -168,26 +167,28 @@ class Shell(ABC):
     def _skip_greeting(self, process: Process, output: Lines, mark: bytes) -> None:
         def next_line() -> bytes:
             try:
-                return output.read_line(_MOST_GREETING)
+                return output.read_line(_MAX_GREETING_BYTES)
             except Silence as error:
-                raise Silence(f"{error}, and no command begins: does a login script there wait for input?") from None
+                raise Silence(
+                    f"{error}, and the command has not started: perhaps a login script there waits for input"
+                ) from None
 
-        skipped, said = 0, b""
+        skipped, last = 0, b""
         while not (line := next_line()).rstrip().endswith(mark):
             skipped += len(line)
             if not line:
-                words = one_line(process.last_words() or said.decode("utf-8", "replace")) or "it says nothing"
+                words = one_line(process.last_words() or last.decode("utf-8", "replace")) or "no message"
                 raise TransientDeviceError(
                     f"{self.spec}: the command shell ended ({_words_of(process.wait())}): {words}"
                 )
-            said = line
-            if skipped > _MOST_GREETING:
-                raise DeviceError(f"{self.spec}: its login scripts print without end")
+            last = line
+            if skipped > _MAX_GREETING_BYTES:
+                raise DeviceError(f"{self.spec}: the login scripts there print without end")
 
     def run(self, argv: Sequence[str], data: bytes | Readable = b"") -> Completed:
-        """Run a program with `data` as its stdin, to its end.
+        """Run a program to its end, with `data` as its stdin.
 
-        It may be silent for `SILENCE_S` at most. A link that breaks on the way is an error, never an exit code.
+        The program may be silent for `SILENCE_S` at most. A lost connection is an error, never an exit code.
         """
         running = self.spawn(argv)
         source = io.BytesIO(data) if isinstance(data, bytes) else data
@@ -197,7 +198,7 @@ class Shell(ABC):
             stdout = bytearray()
             while chunk := running.output.read(1 << 16):
                 stdout += chunk
-                if len(stdout) > _MOST_OUTPUT:
+                if len(stdout) > _MAX_OUTPUT_BYTES:
                     raise DeviceError(f"{self.spec}: a command prints without end")
             completed = Completed(running.process.wait(), bytes(stdout), running.process.last_words())
         finally:
@@ -205,12 +206,12 @@ class Shell(ABC):
             feeder.join()
         if feeder.error is not None:
             error = feeder.error
-            raise UsageError(f"{self.spec}: cannot read what is sent there: {error.filename}: {error.strerror}")
+            raise UsageError(f"{self.spec}: cannot read a file to send: {error.filename}: {error.strerror}")
         return completed
 
 
 class _Feeder(threading.Thread):
-    """Gives a process its stdin. Errors of the source are kept; those of the process it says itself."""
+    """Writes the stdin of a process. Keeps an error of the source; the process reports its own."""
 
     def __init__(self, process: Process, source: Readable) -> None:
         super().__init__(daemon=True)
@@ -218,7 +219,7 @@ class _Feeder(threading.Thread):
         self.error: OSError | None = None
 
     def run(self) -> None:
-        # A program that ends early does not read on; how it ended says why, and so does a link that broke.
+        # A program that ends early stops reading. Its exit code, or the error of a lost link, tells the reason.
         with contextlib.suppress(DeviceError):
             try:
                 shutil.copyfileobj(self._source, _Input(self._process), 1 << 18)
@@ -228,7 +229,7 @@ class _Feeder(threading.Thread):
 
 
 class _Input(io.RawIOBase):
-    """The stdin of a process as a file."""
+    """The stdin of a process, as a file."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -241,9 +242,17 @@ class _Input(io.RawIOBase):
         return len(data)
 
 
+def remove_folder(shell: Shell, folder: str) -> str:
+    """Remove a folder from the device, and return its path. Raises `DeviceError`."""
+    done = shell.run(["rm", "-rf", folder])
+    if done.exit_code != 0:
+        raise DeviceError(f"{shell.spec}: cannot remove {folder}: {one_line(done.stderr)}")
+    return folder
+
+
 def one_line(text: str) -> str:
-    """Words of a device as one line of bounded length, with nothing in it that a terminal would obey."""
-    printable = "".join(character if character.isprintable() else " " for character in text[-_LAST_WORDS:])
+    """Return the end of a text from a device as one line of printable characters."""
+    printable = "".join(character if character.isprintable() else " " for character in text[-_MAX_MESSAGE:])
     return " ".join(printable.split())[-300:]
 
 

@@ -1,6 +1,6 @@
-"""The host's side of `device_agents/store.py`: bring to a device what it lacks, in one compressed stream.
+"""The host's side of `device_agents/store.py`: upload what a device lacks, in one compressed stream.
 
-However many models there are, it is one question and one answer.
+An upload is one question and one answer, however many models there are.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from typing import Any
 import device_agents
 from ofa_profiler.devices.remote.shell import Shell, one_line
 from ofa_profiler.devices.remote.wheels import Wheels
-from ofa_profiler.errors import DeviceError, SendingCutOff, TransientDeviceError
-from ofa_profiler.protocol.replay import Record, parse_record
+from ofa_profiler.errors import DeviceError, TransientDeviceError, UploadInterrupted
+from ofa_profiler.protocol.lines import parse_line
 
-#: The exit code for what may work the next time (`EX_TEMPFAIL` of sysexits.h).
+#: The exit code for damaged data, after which another attempt may succeed (`EX_TEMPFAIL` of sysexits.h).
 _DAMAGED = 75
-#: Runs the store's source, whose length and SHA-256 are the arguments, and leaves the rest of stdin to it. Python looks
-#: for modules in the working directory first, which is somebody's home here, with a `queue.py` in it perhaps.
+#: Runs the source of the store, whose length and SHA-256 are the arguments, and leaves the rest of stdin to it. Python
+#: searches the working directory for modules first. That is a home folder here, which may contain a `queue.py`.
 _BOOT = (
     "import sys;sys.path=[p for p in sys.path if p];"
     "v=sys.version_info[:2];v>=(3,7) or sys.exit('Python 3.7 or newer is needed, this is %d.%d'%v);"
@@ -34,120 +34,124 @@ _BOOT = (
     f"hashlib.sha256(b).hexdigest()==sys.argv[2] or sys.exit({_DAMAGED});"
     "exec(compile(b,'store.py','exec'))"
 )
-#: Models hardly shrink; text does at any level. A higher one would keep the device waiting.
+#: Text shrinks at any level, models hardly at all. A higher level would keep the device waiting.
 _LEVEL = 1
 _NOT_FOUND = 127
-#: Exit codes from here on stand for signals, in shells.
+#: Exit codes of a shell from here on stand for signals.
 _SIGNALS = 128
-_WORTH_TELLING = 5_000_000
-#: Files above this size come in pieces of it: after a cut only the piece that was cut comes again.
-PIECE = 1 << 18
+_ANNOUNCED_BYTES = 5_000_000
+#: Larger files are sent in pieces of this size. After an interruption only the interrupted piece is sent again.
+PIECE_BYTES = 1 << 18
 
 
 @dataclass(frozen=True)
-class Parcel:
-    """What a device should have: content by its path below the root."""
+class FileSet:
+    """What a device should have: content by path, relative to the root."""
 
     files: Mapping[str, Path | bytes]
     links: Mapping[str, str] = field(default_factory=dict)
-    #: Wheels by the folder that they are unpacked into.
+    #: Wheels by the folder into which they are unpacked.
     runtimes: Mapping[str, Wheels] = field(default_factory=dict)
-    #: Path and lines of the results so far; a device that has these, and more, keeps its own.
+    #: Path and content of the results so far. A device that has these and further results keeps its own.
     results: tuple[str, bytes] | None = None
 
 
 @dataclass(frozen=True)
 class Store:
-    """The private folder `root` of a device, kept by a `python` (its words) there."""
+    """The private folder `root` of a device, managed by `python` (a command) there."""
 
     shell: Shell
     python: Sequence[str]
     root: str
-    #: Takes a line for people when something takes a while.
+    #: Receives a line for the user before a long upload.
     tell: Callable[[str], None] | None = None
-    #: So many bytes are sent before it is asked whether they have arrived. A cut takes away what is on its way, and
-    #: that is whatever the two ends hold in memory.
-    at_once: float = math.inf
+    #: The device confirms each batch of this size before the next is sent. An interruption loses what is in transit,
+    #: which can be as much as both ends buffer.
+    batch_bytes: float = math.inf
 
-    def hello(self) -> Record:
-        """Make the folder -> what the device says about its Python."""
-        return self._ask({"do": "hello"})
+    def prepare(self) -> dict[str, Any]:
+        """Create the folder, and return what the device says about its Python."""
+        return self._ask({"do": "prepare"})
 
-    def bring(self, parcel: Parcel) -> int:
-        """Make sure that the device has all of `parcel` -> how many files were sent."""
-        folders = {path: wheels.contents for path, wheels in parcel.runtimes.items()}
-        of_wheels = {path: file for wheels in parcel.runtimes.values() for path, file in wheels.files.items()}
-        known = {**of_wheels, **parcel.files}
+    def upload(self, wanted: FileSet) -> int:
+        """Make sure that the device has everything in `wanted`, and return how many files were sent."""
+        folders = {path: wheels.contents for path, wheels in wanted.runtimes.items()}
+        of_wheels = {path: file for wheels in wanted.runtimes.values() for path, file in wheels.files.items()}
+        known = {**of_wheels, **wanted.files}
         request: dict[str, Any] = {
             "do": "missing",
             "files": {path: _sha256(content) for path, content in known.items()},
             "folders": folders,
-            "links": dict(parcel.links),
+            "links": dict(wanted.links),
         }
-        if parcel.results is not None:
-            path, lines = parcel.results
+        if wanted.results is not None:
+            path, lines = wanted.results
             request["results"] = {"path": path, "size": len(lines), "sha256": _sha256(lines)}
         answer = self._ask(request)
-        runtimes = {path: parcel.runtimes[path] for path in _among(answer, "folders", folders)}
-        wanted = {path for wheels in runtimes.values() for path in wheels.files}
-        files = {path: known[path] for path in _among(answer, "files", known) if path in wanted or path in parcel.files}
-        if parcel.results is not None and answer.get("results") is not True:
-            files[parcel.results[0]] = parcel.results[1]
-        if files or runtimes or _among(answer, "links", parcel.links):
-            self._send(files, runtimes, parcel.links)
+        runtimes = {path: wanted.runtimes[path] for path in _listed(answer, "folders", folders)}
+        needed = {path for wheels in runtimes.values() for path in wheels.files}
+        files = {
+            path: known[path] for path in _listed(answer, "files", known) if path in needed or path in wanted.files
+        }
+        if wanted.results is not None and answer.get("results") is not True:
+            files[wanted.results[0]] = wanted.results[1]
+        if files or runtimes or _listed(answer, "links", wanted.links):
+            self._send(files, runtimes, wanted.links)
         return len(files)
 
     def _send(
         self, files: Mapping[str, Path | bytes], runtimes: Mapping[str, Wheels], links: Mapping[str, str]
     ) -> None:
-        large = {path: _Large.of(content) for path, content in files.items() if _size(content) > PIECE}
+        large = {path: _SplitFile.of(content) for path, content in files.items() if _size(content) > PIECE_BYTES}
         pieces = {path: piece for file in large.values() for path, piece in file.pieces.items()}
         if pieces:
             asked = {"do": "missing", "files": {path: _sha256(piece) for path, piece in pieces.items()}, "folders": {}}
-            pieces = {path: pieces[path] for path in _among(self._ask(asked), "files", pieces)}
+            pieces = {path: pieces[path] for path in _listed(self._ask(asked), "files", pieces)}
         sent: dict[str, _Content] = {path: content for path, content in files.items() if path not in large}
         sent.update(pieces)
-        size = sum(map(_size, sent.values()))
+        remaining = sum(map(_size, sent.values()))
         last = {
             "joined": {path: [_sha256(file.content), file.order] for path, file in large.items()},
             "folders": {path: wheels.contents for path, wheels in runtimes.items()},
             "links": dict(links),
         }
-        beside = PIECE * bool(large) + sum(wheels.size for wheels in runtimes.values())
-        if self.tell is not None and size > _WORTH_TELLING:
+        unpacked = PIECE_BYTES * bool(large) + sum(wheels.size for wheels in runtimes.values())
+        if self.tell is not None and remaining > _ANNOUNCED_BYTES:
             of_wheels = {path for wheels in runtimes.values() for path in wheels.files}
             what = ", ".join(
                 [*(wheels.versions for wheels in runtimes.values()), f"{len(set(files) - of_wheels)} files"]
             )
-            self.tell(f"{self.shell.spec}: sending {size / 1e6:.0f} MB, which the device keeps ({what})")
-        *portions, rest = _portions(sent, self.at_once)
-        for portion in portions:
-            self._deliver(portion, {"folders": {}, "links": {}, "size": size + beside}, lacking=size)
-            size -= sum(map(_size, portion.values()))
-        answer = self._deliver(rest, {**last, "size": size + beside}, lacking=size)
+            self.tell(f"{self.shell.spec}: sending {remaining / 1e6:.0f} MB, which the device keeps ({what})")
+        *batches, rest = _batches(sent, self.batch_bytes)
+        for batch in batches:
+            self._send_batch(batch, {"folders": {}, "links": {}, "size": remaining + unpacked}, remaining)
+            remaining -= sum(map(_size, batch.values()))
+        answer = self._send_batch(rest, {**last, "size": remaining + unpacked}, remaining)
         if answer.get("again") is True:
-            raise TransientDeviceError(f"{self.shell.spec}: another run brings the same")
+            raise TransientDeviceError(f"{self.shell.spec}: another host uploads the same files at the same time")
 
-    def _deliver(self, contents: Mapping[str, _Content], request: Mapping[str, Any], *, lacking: int) -> Record:
+    def _send_batch(
+        self, contents: Mapping[str, _Content], request: Mapping[str, Any], remaining: int
+    ) -> dict[str, Any]:
         files = {path: _sha256(content) for path, content in contents.items()}
         try:
             return self._ask({"do": "receive", "files": files, **request}, _packed(contents))
         except TransientDeviceError as error:
-            raise SendingCutOff(str(error), lacking) from error
+            raise UploadInterrupted(str(error), remaining) from error
 
-    def _ask(self, request: Mapping[str, Any], data: Iterable[bytes] = ()) -> Record:
+    def _ask(self, request: Mapping[str, Any], data: Iterable[bytes] = ()) -> dict[str, Any]:
         source = (Path(device_agents.__path__[0]) / "store.py").read_bytes()
         words = json.dumps({**request, "root": self.root}).encode()
-        stream = Pieces(chain([source, _sha256(words).encode(), b" ", words, b"\n"], data))
+        stream = ChunkReader(chain([source, _sha256(words).encode(), b" ", words, b"\n"], data))
         done = self.shell.run([*self.python, "-c", _BOOT, str(len(source)), _sha256(source)], stream)
         spec = self.shell.spec
         answers = [record for record in map(_record, done.stdout.splitlines()) if record.get("type") == "store"]
         if not answers:
             if done.exit_code == _NOT_FOUND:
-                raise DeviceError(f"{spec}: there is no {self.python[0]} on the device; the agent needs Python 3.7")
+                raise DeviceError(f"{spec}: the device has no {self.python[0]}; the agent needs Python 3.7 or newer")
             if done.exit_code == _DAMAGED:
-                raise TransientDeviceError(f"{spec}: what was sent was damaged on the way")
-            # One that was killed, by a signal or with its connection, may do better the next time.
+                raise TransientDeviceError(f"{spec}: data was damaged during the transfer")
+            # If it was killed, by a signal or with its connection, another attempt may succeed.
             final = 0 < done.exit_code < _SIGNALS
             raise (DeviceError if final else TransientDeviceError)(
                 f"{spec}: python3 on the device ended with code {done.exit_code}: {one_line(done.stderr)}"
@@ -160,77 +164,77 @@ class Store:
 
 @dataclass(frozen=True)
 class _Piece:
-    """A part of a large file, read when it is needed."""
+    """A piece of a large file, read when it is sent."""
 
     whole: Path | bytes
     start: int
 
     def read(self) -> bytes:
         if isinstance(self.whole, bytes):
-            return self.whole[self.start : self.start + PIECE]
+            return self.whole[self.start : self.start + PIECE_BYTES]
         with self.whole.open("rb") as file:
             file.seek(self.start)
-            return file.read(PIECE)
+            return file.read(PIECE_BYTES)
 
 
 _Content = Path | bytes | _Piece
 
 
 @dataclass(frozen=True)
-class _Large:
-    """A file that comes in pieces, which are named by their hashes: one can occur twice."""
+class _SplitFile:
+    """A file that is sent in pieces. A piece is named by its hash, and can occur twice."""
 
     content: Path | bytes
     order: Sequence[str]
     pieces: Mapping[str, _Piece]
 
     @classmethod
-    def of(cls, content: Path | bytes) -> _Large:
-        pieces = [_Piece(content, start) for start in range(0, _size(content), PIECE)]
+    def of(cls, content: Path | bytes) -> _SplitFile:
+        pieces = [_Piece(content, start) for start in range(0, _size(content), PIECE_BYTES)]
         order = [f"pieces/{_sha256(piece)}" for piece in pieces]
         return cls(content, order, dict(zip(order, pieces, strict=True)))
 
 
-class Pieces:
-    """Pieces of bytes, one after the other, to be read like a file."""
+class ChunkReader:
+    """Reads chunks of bytes, one after the other, like a file."""
 
-    def __init__(self, pieces: Iterable[bytes]) -> None:
-        self._pieces = iter(pieces)
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = iter(chunks)
         self._rest = memoryview(b"")
 
     def read(self, size: int = -1, /) -> bytes:
         while not self._rest:
-            piece = next(self._pieces, None)
-            if piece is None:
+            chunk = next(self._chunks, None)
+            if chunk is None:
                 return b""
-            self._rest = memoryview(piece)
+            self._rest = memoryview(chunk)
         size = len(self._rest) if size < 0 else size
         data, self._rest = bytes(self._rest[:size]), self._rest[size:]
         return data
 
 
-def _portions(contents: Mapping[str, _Content], at_once: float) -> list[dict[str, _Content]]:
-    """`contents` in portions of about `at_once` bytes, in order; at least one."""
-    portions: list[dict[str, _Content]] = [{}]
+def _batches(contents: Mapping[str, _Content], batch_bytes: float) -> list[dict[str, _Content]]:
+    """Split `contents` into batches of about `batch_bytes`, in order; at least one batch."""
+    batches: list[dict[str, _Content]] = [{}]
     size = 0
     for path, content in contents.items():
-        if portions[-1] and size + _size(content) > at_once:
-            portions.append({})
+        if batches[-1] and size + _size(content) > batch_bytes:
+            batches.append({})
             size = 0
-        portions[-1][path] = content
+        batches[-1][path] = content
         size += _size(content)
-    return portions
+    return batches
 
 
 def _packed(files: Mapping[str, _Content]) -> Iterator[bytes]:
-    """A compressed tar, made while it is sent: one member of gzip per file."""
+    """Yield a compressed tar while it is sent: one gzip member per file."""
     for path, content in files.items():
         data = _bytes(content)
         member = tarfile.TarInfo(path)
         member.size = len(data)
         header = member.tobuf(tarfile.PAX_FORMAT)
         padding = bytes(-len(data) % tarfile.BLOCKSIZE)
-        # What is large is compressed already (wheels), or weights.
+        # Large files are compressed already (wheels), or weights.
         level = 0 if isinstance(content, _Piece) or path.endswith(".whl") else _LEVEL
         yield gzip.compress(b"".join((header, data, padding)), level, mtime=0)
     yield gzip.compress(bytes(2 * tarfile.BLOCKSIZE), mtime=0)
@@ -239,7 +243,7 @@ def _packed(files: Mapping[str, _Content]) -> Iterator[bytes]:
 def _size(content: _Content) -> int:
     if isinstance(content, Path):
         return content.stat().st_size
-    return len(content) if isinstance(content, bytes) else min(PIECE, _size(content.whole) - content.start)
+    return len(content) if isinstance(content, bytes) else min(PIECE_BYTES, _size(content.whole) - content.start)
 
 
 def _bytes(content: _Content) -> bytes:
@@ -249,21 +253,21 @@ def _bytes(content: _Content) -> bytes:
 
 
 def _sha256(content: _Content) -> str:
-    # A file that carries its hash as its name was checked when it was named, and is checked on the device.
+    # A file named by its hash was checked when it got that name, and is checked again on the device.
     if isinstance(content, Path) and re.fullmatch("[0-9a-f]{64}", content.stem):
         return content.stem
     return hashlib.sha256(_bytes(content)).hexdigest()
 
 
-def _record(line: bytes) -> Record:
+def _record(line: bytes) -> dict[str, Any]:
     try:
-        return parse_record(line)
+        return parse_line(line)
     except ValueError:
         return {}
 
 
-def _among(answer: Record, name: str, known: Mapping[str, Any]) -> list[str]:
-    """The entries of a list in an answer, only those that we know."""
+def _listed(answer: Mapping[str, Any], name: str, known: Mapping[str, Any]) -> list[str]:
+    """Return the entries of a list in an answer that are in `known`."""
     listed = answer.get(name)
     if not isinstance(listed, list):
         raise DeviceError(f"the device's answer has no list {name!r}")

@@ -1,7 +1,7 @@
-"""A runtime for a board that has no internet: this machine fetches the wheels that fit its Python.
+"""The runtime for a board: this machine downloads the wheels that fit the board's Python.
 
-What a wheel must fit is told by the board itself (`device_agents/store.py`). pip finds the newest release
-that has a wheel for it. The wheels stay in the cache of this machine, so the next board costs nothing.
+The board describes its Python (`device_agents/store.py`), and pip finds the newest release with a wheel for it. The
+board needs no internet. The wheels stay in the cache of this machine, so the next board of this kind needs no download.
 """
 
 from __future__ import annotations
@@ -24,18 +24,12 @@ from typing import Any
 from ofa_profiler.base.cache_dir import default_cache_dir
 from ofa_profiler.base.files import remove, write_text
 from ofa_profiler.errors import DeviceError, UsageError
+from ofa_profiler.runtimes import runtimes
 
-#: What has to be importable for a runtime to run a model; what else they ask for serves their tools. Where
-#: there are no wheels of the first packages, the next are tried: LiteRT's predecessor serves old Pythons and
-#: 32-bit boards, and was built for numpy 1.
-PACKAGES = {
-    "onnxruntime": (("onnxruntime", "numpy"),),
-    "litert": (("ai-edge-litert", "numpy"), ("tflite-runtime", "numpy<2")),
-}
 _OLDEST_PYTHON = (3, 7)
-#: The minor version that boards which cannot be asked are taken to have: Debian 11, Ubuntu 20.04 (JetPack 5).
+#: The minor version of glibc that is assumed for a board without a connection: Debian 11, Ubuntu 20.04 (JetPack 5).
 _USUAL_GLIBC = 31
-_INSTEAD = "install it on the board and give --runtime-on-board system, or give the board a newer Python"
+_REMEDY = "install it on the board and give --runtime-on-board system, or install a newer Python on the board"
 _DOWNLOAD_TIMEOUT_S = 900.0
 _WHEELS_FILE = "wheels.json"
 _ONE_AT_A_TIME = threading.Lock()
@@ -43,7 +37,7 @@ _ONE_AT_A_TIME = threading.Lock()
 
 @dataclass(frozen=True)
 class Board:
-    """A device's Python, as it described itself, checked."""
+    """The Python of a device and the device's private folder, as the device described them."""
 
     root: str
     machine: str
@@ -55,7 +49,7 @@ class Board:
 
     @staticmethod
     def from_record(spec: str, record: dict[str, Any]) -> Board:
-        """Read an answer to `hello`. Raises `DeviceError`."""
+        """Check an answer to the request `prepare`. Raises `DeviceError`."""
 
         def word(name: str) -> str:
             value = record.get(name)
@@ -63,11 +57,11 @@ class Board:
 
         root, python = record.get("root"), record.get("python")
         if not isinstance(root, str) or not root.startswith("/") or "\0" in root:
-            raise DeviceError(f"{spec}: it does not say where its folder is")
+            raise DeviceError(f"{spec}: the device does not report its folder")
         if not isinstance(python, list) or len(python) != 2 or not all(isinstance(part, int) for part in python):
-            raise DeviceError(f"{spec}: it does not say which Python it has")
+            raise DeviceError(f"{spec}: the device does not report its Python version")
         if tuple(python) < _OLDEST_PYTHON:
-            raise DeviceError(f"{spec}: its python3 is {python[0]}.{python[1]}, the agent needs 3.7 or newer")
+            raise DeviceError(f"{spec}: python3 there is {python[0]}.{python[1]}, the agent needs 3.7 or newer")
         found = re.match(r"(\d{1,3})\.(\d{1,3})", str(record.get("libc_version")), re.ASCII)
         version = (int(found[1]), int(found[2])) if found else (0, 0)
         return Board(
@@ -76,7 +70,7 @@ class Board:
 
     @staticmethod
     def from_tag(tag: str) -> Board:
-        """A board with glibc 2.31 or newer, or as old as is named: `aarch64-cp311`, `armv7l-cp311-glibc2.36`.
+        """Return the board of a tag like `aarch64-cp311`, with glibc 2.31, or like `armv7l-cp311-glibc2.36`.
 
         Raises `UsageError`.
         """
@@ -84,7 +78,7 @@ class Board:
         if found is None or int(found[3]) < _OLDEST_PYTHON[1]:
             raise UsageError(
                 f"--wheels {tag!r:.100}: expected a machine and a Python from 3.7 on, like aarch64-cp311, "
-                "and perhaps its C library, like aarch64-cp311-glibc2.36"
+                "optionally with its C library, like aarch64-cp311-glibc2.36"
             )
         minor = int(found[3])
         abi = f"{found[2]}m" if minor == 7 else found[2]
@@ -92,7 +86,7 @@ class Board:
 
     @property
     def tag(self) -> str:
-        """Machine and Python, as the agent tells its own."""
+        """Machine and Python, in the form that the agent uses."""
         return f"{self.machine}-cp{self.python[0]}{self.python[1]}"
 
     def __str__(self) -> str:
@@ -101,7 +95,7 @@ class Board:
 
     @property
     def platforms(self) -> list[str]:
-        """The platform tags of wheels that run here: built against its C library or an older one (PEP 600, 656)."""
+        """The platform tags of suitable wheels: built for its C library or an older one (PEP 600, 656)."""
         major, minor = self.libc_version
         if self.libc == "glibc" and major == 2:
             old = ["manylinux2014"] if minor >= 17 else []
@@ -113,30 +107,30 @@ class Board:
 
 @dataclass(frozen=True)
 class Wheels:
-    """Everything that a runtime needs on one kind of board."""
+    """All wheels that a runtime needs on one kind of board."""
 
     runtime: str
     paths: tuple[Path, ...]
 
     @cached_property
     def files(self) -> dict[str, Path]:
-        """The wheels by the place to which they are sent, which has their SHA-256 as its name."""
+        """The wheels by their path on the device, which contains their SHA-256."""
         return {f"wheels/{_sha256(path)}.whl": path for path in self.paths}
 
     @property
     def name(self) -> str:
-        """A name for the folder of the unpacked wheels, which stands for their content."""
+        """The name of the folder of the unpacked wheels; it contains a hash of their content."""
         hashes = sorted(Path(place).stem for place in self.files)
         return f"{self.runtime}-{hashlib.sha256(chr(10).join(hashes).encode()).hexdigest()[:16]}"
 
     @property
     def versions(self) -> str:
-        """For people."""
+        """Packages and versions, for the user."""
         return ", ".join(" ".join(path.name.split("-")[:2]) for path in self.paths)
 
     @cached_property
     def contents(self) -> dict[str, dict[str, tuple[str, int, int]]]:
-        """What of each of `files` belongs where in that folder: `{file: {place: (member, size, CRC-32)}}`."""
+        """The files of that folder, by wheel: `{path of the wheel: {path: (member, size, CRC-32)}}`."""
         found: dict[str, dict[str, tuple[str, int, int]]] = {}
         for file, path in self.files.items():
             with zipfile.ZipFile(path) as wheel:
@@ -148,12 +142,12 @@ class Wheels:
 
     @property
     def size(self) -> int:
-        """Of the folder, in bytes."""
+        """The size of the folder in bytes."""
         return sum(size for places in self.contents.values() for _, size, _ in places.values())
 
 
 def _installed(name: str) -> str | None:
-    """Where a member of a wheel is installed, as PEP 427 has it; None for what is no part of a package."""
+    """Return the path to which a member of a wheel is installed (PEP 427); None if it belongs to no package."""
     parts = PurePosixPath(name).parts
     if name.endswith("/") or not parts or ".." in parts or parts[0] == "/":
         return None
@@ -167,42 +161,42 @@ def find_wheels(
     board: Board,
     cache_dir: Path | None = None,
     tell: Callable[[str], None] | None = None,
-    instead: str = _INSTEAD,
+    remedy: str = _REMEDY,
 ) -> Wheels:
-    """The wheels of `runtime` for `board`, from the cache or, which `tell` is told, the package index.
+    """Return the wheels of `runtime` for `board`, from the cache or the package index. `tell` announces a download.
 
-    `instead` is what to do where there are none. Raises `DeviceError` when there are none, or none can be fetched.
+    `remedy` completes the error message. Raises `DeviceError` if there are no wheels, or they cannot be downloaded.
     """
-    if runtime not in PACKAGES:
-        raise DeviceError(f"this version cannot bring {runtime} to a board: {instead}")
+    if runtime not in runtimes():
+        raise DeviceError(f"ofa-profiler cannot install {runtime} on a board: {remedy}")
     if board.implementation != "CPython" or not board.platforms:
-        raise DeviceError(f"there are no wheels of {runtime} for {board}: {instead}")
+        raise DeviceError(f"there are no wheels of {runtime} for {board}: {remedy}")
     folder = (cache_dir or default_cache_dir()) / "wheels" / f"{runtime}-{board.abi}-{board.platforms[0]}"
-    with _ONE_AT_A_TIME:  # several boards of one kind need one download
+    with _ONE_AT_A_TIME:  # one download for several boards of one kind
         if (found := _cached(folder)) is None:
             if tell is not None:
-                tell(f"fetching {runtime} for {board}, once")
-            _fill(folder, PACKAGES[runtime], board, instead)
+                tell(f"downloading {runtime} for {board} into the cache")
+            _fill(folder, runtimes()[runtime].packages, board, remedy)
             found = _cached(folder)
     if found is None:
-        raise DeviceError(f"the wheels of {runtime} in {folder} are damaged: remove that folder")
+        raise DeviceError(f"the wheels of {runtime} in {folder} are damaged: remove the folder")
     return Wheels(runtime, tuple(found))
 
 
 class _NoWheels(DeviceError):
-    """Not even of another version."""
+    """A package has no wheels for the board, in any version."""
 
 
-def _fill(folder: Path, choices: Sequence[Sequence[str]], board: Board, instead: str) -> None:
-    """Download the first of `choices` that there is, into a folder that gets its name when it is complete."""
+def _fill(folder: Path, choices: Sequence[Sequence[str]], board: Board, remedy: str) -> None:
+    """Download the first available of `choices` into a folder, which gets its name when it is complete."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".", dir=folder.parent) as name:
             fresh = Path(name) / "wheels"
-            _download_first(choices, board, fresh, instead)
+            _download_first(choices, board, fresh, remedy)
             hashes = {path.name: _sha256(path) for path in sorted(fresh.glob("*.whl"))}
             write_text(fresh / _WHEELS_FILE, json.dumps(hashes, indent=1) + "\n")
-            if _cached(folder) is not None:  # another process was faster, and may be at work with it
+            if _cached(folder) is not None:  # another process was faster, and may already use it
                 return
             remove(folder)
             with contextlib.suppress(OSError):
@@ -212,7 +206,7 @@ def _fill(folder: Path, choices: Sequence[Sequence[str]], board: Board, instead:
 
 
 def _cached(folder: Path) -> list[Path] | None:
-    """The wheels of an earlier download, None unless all are there and unharmed."""
+    """Return the wheels of an earlier download; None unless all are there and undamaged."""
     try:
         expected = json.loads((folder / _WHEELS_FILE).read_text(encoding="utf-8"))
         paths = [folder / Path(name).name for name in sorted(expected)]
@@ -221,18 +215,18 @@ def _cached(folder: Path) -> list[Path] | None:
         return None
 
 
-def _download_first(choices: Sequence[Sequence[str]], board: Board, folder: Path, instead: str) -> None:
+def _download_first(choices: Sequence[Sequence[str]], board: Board, folder: Path, remedy: str) -> None:
     refused = None
     for packages in choices:
         try:
-            return _download(packages, board, folder, instead)
+            return _download(packages, board, folder, remedy)
         except _NoWheels as error:  # noqa: PERF203
             refused = refused or error
     assert refused is not None
     raise refused
 
 
-def _download(packages: Sequence[str], board: Board, folder: Path, instead: str) -> None:
+def _download(packages: Sequence[str], board: Board, folder: Path, remedy: str) -> None:
     major, minor = board.python
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
     command += ["--no-deps", "--only-binary=:all:", "--implementation=cp", f"--python-version={major}.{minor}"]
@@ -243,15 +237,15 @@ def _download(packages: Sequence[str], board: Board, folder: Path, instead: str)
             [*command, "--dest", str(folder), *packages], capture_output=True, timeout=_DOWNLOAD_TIMEOUT_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise DeviceError(f"cannot fetch {packages[0]} for {board}: {error}") from None
+        raise DeviceError(f"cannot download {packages[0]} for {board}: {error}") from None
     if done.returncode:
         words = done.stderr.decode("utf-8", "replace")
         if missing := re.search(r"No matching distribution found for (\S+)", words):
-            raise _NoWheels(f"there are no wheels of {missing[1]} for {board}: {instead}")
+            raise _NoWheels(f"there are no wheels of {missing[1]} for {board}: {remedy}")
         errors = (
             [line for line in words.splitlines() if line.startswith("ERROR")] or words.splitlines() or ["no reason"]
         )
-        raise DeviceError(f"cannot fetch {packages[0]} for {board} with pip: {errors[-1][:300]}")
+        raise DeviceError(f"cannot download {packages[0]} for {board} with pip: {errors[-1][:300]}")
 
 
 def _sha256(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Where `ssh:[user@]host[:port]` leads: the words after `ssh:` and what `~/.ssh/config` says about them."""
+"""The machines behind `ssh:[user@]host[:port]`, according to `~/.ssh/config`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ofa_profiler.errors import InputFileError, UsageError
 
 _MOST_INCLUDES = 16
 _MOST_HOPS = 8
-#: Criteria that paramiko takes for met since it does not know them, and what is never met instead.
+#: Criteria that paramiko does not know and treats as met, and a replacement that is never met.
 _OTHER_MATCH = re.compile(r"\s*match\b.*[\s=]!?(tagged|localnetwork|version|sessiontype|command)\b", re.IGNORECASE)
 _NO_MATCH = "Match originalhost -"
 
@@ -30,10 +30,10 @@ class Target:
     host: str
     port: int
     user: str
-    #: Its name in `known_hosts`, if that is another.
+    #: Its name in `known_hosts`, if it differs.
     alias: str | None
     identity_files: tuple[str, ...]
-    #: Only these keys: neither those of the agent nor the usual files.
+    #: Use only these keys: neither those of the ssh agent nor the default files.
     identities_only: bool
     known_hosts: tuple[Path, ...]
 
@@ -42,11 +42,11 @@ class Target:
 
 
 def find_route(spec: str) -> list[Target]:
-    """The machines on the way to a device, the device last. Raises `UsageError` for what makes no sense."""
+    """Return the jump hosts to a device, and the device as the last. Raises `UsageError` for a wrong name."""
     user, host, port = _split(spec, spec.removeprefix("ssh:"))
     try:
         return _route(spec, _load_config(), user, host, port, _MOST_HOPS)
-    except RuntimeError as error:  # a `~` that is nobody's
+    except RuntimeError as error:  # a `~user` without such a user
         raise UsageError(f"device {spec!r}: ~/.ssh/config cannot be used: {error}") from error
 
 
@@ -54,7 +54,7 @@ def _route(
     spec: str, config: paramiko.SSHConfig, user: str | None, host: str, port: int | None, hops: int
 ) -> list[Target]:
     if hops == 0:
-        raise UsageError(f"device {spec!r}: ProxyJump in ~/.ssh/config leads round in circles")
+        raise UsageError(f"device {spec!r}: ProxyJump in ~/.ssh/config forms a circle")
     try:
         found = config.lookup(host)
         proxy_jump = found.get("proxyjump") or "none"
@@ -76,11 +76,11 @@ def _route(
         raise UsageError(f"device {spec!r}: ~/.ssh/config cannot be used: {error}") from error
     _check_address(spec, target)
     if (found.get("proxycommand") or "none").lower() != "none":
-        raise UsageError(f"device {spec!r}: ProxyCommand in ~/.ssh/config is not supported, ProxyJump is")
+        raise UsageError(f"device {spec!r}: ProxyCommand in ~/.ssh/config is not supported; use ProxyJump")
     if proxy_jump.lower() == "none":
         return [target]
     *before, last = [_split(spec, jump.strip()) for jump in proxy_jump.split(",")]
-    # As OpenSSH has it, only the first machine of the list may have a way of its own.
+    # As in OpenSSH, only the first machine of the list may have jump hosts of its own.
     first, *middle = [*before, last]
     route = _route(spec, config, *first, hops - 1)
     for jump in middle:
@@ -89,13 +89,13 @@ def _route(
 
 
 def _check_address(spec: str, target: Target) -> None:
-    """What the configuration makes of a name may be none either."""
+    """Check the host and the port that the configuration gives. Raises `UsageError`."""
     if not 0 < target.port < 1 << 16:
         raise UsageError(f"device {spec!r}: {target.port} is not a port")
     try:
         target.host.encode("idna")
     except UnicodeError:
-        raise UsageError(f"device {spec!r}: {target.host!r} is not the name of a host") from None
+        raise UsageError(f"device {spec!r}: {target.host!r} is not a host name") from None
 
 
 def _known_hosts(setting: str | None, tokens: Mapping[str, str]) -> tuple[Path, ...]:
@@ -105,24 +105,24 @@ def _known_hosts(setting: str | None, tokens: Mapping[str, str]) -> tuple[Path, 
 
 
 def _expand(text: str, tokens: Mapping[str, str]) -> str:
-    """`%h` and the like, and `${VARIABLE}`, where paramiko leaves them. Raises `ValueError` for what is none."""
+    """Replace tokens like `%h`, and `${VARIABLE}`, where paramiko does not. Raises `ValueError` for an unknown one."""
 
     def meaning(found: re.Match[str]) -> str:
         value = os.environ.get(found[1]) if found[1] else {**tokens, "%": "%"}.get(found[2])
         if value is None:
-            raise ValueError(f"{found[0]} in {text!r} stands for nothing")
+            raise ValueError(f"{found[0]} in {text!r} has no value")
         return value
 
     return re.sub(r"\$\{(\w+)\}|%(.?)", meaning, text)
 
 
 def _split(spec: str, words: str) -> tuple[str | None, str, int | None]:
-    """`[user@]host[:port]` -> its parts."""
+    """Split `[user@]host[:port]` into its parts."""
     words = words.removeprefix("ssh://").rstrip("/")
     user, _, rest = words.rpartition("@")
     found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+(?:%\w+)?)\]|([^\s:/\[\]]+))(?::(\d{1,5}))?", rest)
     if rest.count(":") > 1 and not rest.startswith("["):
-        raise UsageError(f"device {spec!r}: an IPv6 address belongs in brackets, as in ssh:pi@[fe80::1]:22")
+        raise UsageError(f"device {spec!r}: write an IPv6 address in brackets, like ssh:pi@[fe80::1]:22")
     host = (found[1] or found[2]) if found else ""
     if not found or host.startswith("-") or not (host + user).isprintable() or ("@" in words and not user):
         raise UsageError(f"device {spec!r} must be ssh:[user@]host[:port]")
@@ -144,7 +144,7 @@ def _load_config() -> paramiko.SSHConfig:
 
 
 def _lines(path: Path, folder: Path, includes: int) -> Sequence[str]:
-    """A configuration with what it includes, which paramiko leaves out."""
+    """Return the lines of a configuration and of the files that it includes, which paramiko ignores."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""`--device ssh:[user@]host[:port]`: a board that is reached by ssh, through paramiko."""
+"""`--device ssh:[user@]host[:port]`: a board that is reached over ssh, with paramiko."""
 
 from __future__ import annotations
 
@@ -17,35 +17,36 @@ from ofa_profiler.devices.options import DeviceOptions
 from ofa_profiler.devices.remote.device import RemoteDevice
 from ofa_profiler.devices.remote.shell import SILENCE_S, Process, Shell, Silence, for_any_login_shell, one_line
 from ofa_profiler.devices.ssh.config import Target, find_route
-from ofa_profiler.devices.ssh.keys import sort_out, usual_keys
+from ofa_profiler.devices.ssh.keys import default_keys, usable_keys
 from ofa_profiler.devices.ssh.known_hosts import KnownHosts, host_name
 from ofa_profiler.errors import DeviceError, OfaError, TransientDeviceError
 
 PASSWORD_VARIABLE = "OFA_SSH_PASSWORD"  # noqa: S105
 _CONNECT_TIMEOUT_S = 10.0
 _ANSWER_TIMEOUT_S = 30.0
-#: What was sent and not acknowledged for this long was sent into a dead link.
+#: If sent data is not acknowledged for this long, the link is dead.
 _DEAD_AFTER_S = 8
 _KEPT_STDERR = 16 << 10
-_SLICE_S = 1.0
-_ROOM_TIMEOUT_S, _ROOM_STEP_S = 5.0, 0.05
+_READ_SLICE_S = 1.0
+#: How long to wait for a free session on a server that limits their number (MaxSessions), and how often to ask.
+_SESSION_TIMEOUT_S, _SESSION_POLL_S = 5.0, 0.05
 _CHUNK = 256 << 10
 _LOST = "the connection is lost"
 _NO_METHODS = "No authentication methods available"
 
-# Without a handler of its own, paramiko's log of a failed connection would end up on stderr.
+# Without a handler, paramiko's log of a failed connection is printed to stderr.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
 class SshDevice(RemoteDevice):
-    """A board with an ssh server and a Python."""
+    """A board with an ssh server and Python."""
 
     def __init__(self, spec: str, options: DeviceOptions) -> None:
         super().__init__(spec, options)
         self._route = find_route(spec)
         self._passwords: dict[str, str] = {}
 
-    def connect(self) -> Shell:
+    def open_shell(self) -> Shell:
         clients: list[paramiko.SSHClient] = []
         try:
             for target in self._route:
@@ -56,20 +57,20 @@ class SshDevice(RemoteDevice):
             raise
 
     def _log_in(self, target: Target, via: paramiko.SSHClient | None) -> paramiko.SSHClient:
-        """Keys first, then a password: from the environment, or asked for once."""
+        """Log in with a key, else with a password: from the environment, or entered by the user once."""
         password = self._passwords.get(str(target)) or os.environ.get(PASSWORD_VARIABLE)
         try:
             return self._try(target, via, password)
-        except _NotLetIn as refusal:
-            if self._met:
-                # It let us in before: until a system has started, it lets nobody in.
+        except _AuthenticationFailed as refusal:
+            if self._link_errors.was_connected:
+                # An earlier login succeeded. A system that is still booting refuses all logins.
                 raise TransientDeviceError(str(refusal)) from None
             if password or self.options.ask_password is None:
                 raise refusal.explained() from None
         password = self.options.ask_password(f"password of {target} (or passphrase of your key): ")
         try:
             client = self._try(target, via, password)
-        except _NotLetIn as refusal:
+        except _AuthenticationFailed as refusal:
             raise refusal.explained() from None
         self._passwords[str(target)] = password
         return client
@@ -77,10 +78,10 @@ class SshDevice(RemoteDevice):
     def _try(self, target: Target, via: paramiko.SSHClient | None, password: str | None) -> paramiko.SSHClient:
         name = target.alias or host_name(target.host, target.port)
         known = KnownHosts(target.known_hosts)
-        usual = [] if target.identities_only else usual_keys()
-        keys, notes = sort_out([*target.identity_files, *usual])
+        defaults = [] if target.identities_only else default_keys()
+        keys, notes = usable_keys([*target.identity_files, *defaults])
         client = paramiko.SSHClient()
-        client.set_missing_host_key_policy(_Checked(self.spec, name, known, self.options.accept_host_key))
+        client.set_missing_host_key_policy(_HostKeyCheck(self.spec, name, known, self.options.accept_host_key))
 
         def transport(sock: Any, **more: Any) -> paramiko.Transport:
             made = paramiko.Transport(sock, **more)
@@ -107,34 +108,34 @@ class SshDevice(RemoteDevice):
         except paramiko.SSHException as error:
             client.close()
             words = "; ".join([one_line(str(error)).rstrip("."), *notes])
-            raise _NotLetIn(f"{self.spec}: {target} does not let us in: {words}") from None
+            raise _AuthenticationFailed(f"{self.spec}: {target} refused the login: {words}") from None
         except BaseException:
             client.close()
             raise
         return client
 
 
-class _NotLetIn(Exception):
-    """Neither a key nor a password was good enough."""
+class _AuthenticationFailed(Exception):
+    """No key and no password was accepted."""
 
     def explained(self) -> DeviceError:
-        hint = f"put your public key there (ssh-copy-id), or the password into {PASSWORD_VARIABLE}"
+        hint = f"copy your public key there (ssh-copy-id), or set {PASSWORD_VARIABLE} to the password"
         return DeviceError(f"{self}; {hint}")
 
 
-class _Checked(paramiko.MissingHostKeyPolicy):
-    """paramiko knows no keys, so it asks here about each."""
+class _HostKeyCheck(paramiko.MissingHostKeyPolicy):
+    """Checks every host key. paramiko itself knows no keys, so it calls this for each."""
 
     def __init__(self, spec: str, name: str, known: KnownHosts, accepted: str | None) -> None:
-        self._question = spec, name
+        self._host = spec, name
         self._known, self._accepted = known, accepted
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:  # noqa: ARG002
-        self._known.check(*self._question, key, self._accepted)
+        self._known.check(*self._host, key, self._accepted)
 
 
 def _prefer(options: Any, kinds: list[str]) -> None:
-    """Ask for the kinds of keys that are known first, or a server with several would look changed."""
+    """Ask for known kinds of keys first. Otherwise a server with several keys could seem to have changed its key."""
     signatures = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")}
     wanted = [name for kind in kinds for name in signatures.get(kind, (kind,))]
     offered = options.key_types
@@ -142,7 +143,7 @@ def _prefer(options: Any, kinds: list[str]) -> None:
 
 
 def _socket(target: Target, via: paramiko.SSHClient | None) -> Any:
-    """A connection that notices within seconds that the other side is gone."""
+    """Open a connection that detects within seconds that the other side is gone."""
     if via is not None:
         transport = via.get_transport()
         assert transport is not None
@@ -160,7 +161,7 @@ def _socket(target: Target, via: paramiko.SSHClient | None) -> Any:
 
 @contextlib.contextmanager
 def _refusals(client: paramiko.SSHClient) -> Iterator[None]:
-    """paramiko reads each key file as several kinds, and of all that failed it tells the last, whichever that is."""
+    """Replace paramiko's error message for a refused login, which is that of whichever key it tried last."""
     try:
         yield
     except paramiko.AuthenticationException:
@@ -174,7 +175,7 @@ def _refusals(client: paramiko.SSHClient) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _failures(spec: str, doing: str) -> Iterator[None]:
-    """What paramiko and sockets raise, as errors of ours; a refused login goes through as it is."""
+    """Convert the errors of paramiko and of sockets to our errors, except a refused login."""
     try:
         yield
     except OfaError:
@@ -182,10 +183,10 @@ def _failures(spec: str, doing: str) -> Iterator[None]:
     except paramiko.PasswordRequiredException:
         raise
     except paramiko.AuthenticationException as error:
-        if "EOF" in str(error) or "timeout" in str(error).lower():  # that was no answer
+        if "EOF" in str(error) or "timeout" in str(error).lower():  # the server did not answer
             raise TransientDeviceError(f"{spec}: {doing}: {one_line(str(error))}") from None
         raise
-    except Exception as error:  # of any kind: a packet that was damaged can trip any of paramiko's parsers
+    except Exception as error:  # of any kind: a damaged packet can fail in any parser of paramiko
         if str(error) == _NO_METHODS:
             raise
         raise TransientDeviceError(f"{spec}: {doing}: {_reason(error)}") from None
@@ -193,9 +194,9 @@ def _failures(spec: str, doing: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _answered(transport: paramiko.Transport) -> Iterator[None]:
-    """Close a connection on which no answer comes: for some of them paramiko waits for ever.
+    """Close the connection if the server does not answer in time, because paramiko can wait for ever.
 
-    A byte that is lost on the way leaves either side waiting for the end of a packet, on a connection that is fine.
+    After the loss of a byte both sides wait for the end of a packet on an intact connection.
     """
     timer = threading.Timer(_ANSWER_TIMEOUT_S, transport.close)
     timer.daemon = True
@@ -210,9 +211,9 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "no answer"
     if isinstance(error, EOFError):
-        return "the other side closed it"
+        return "closed by the other side"
     if "protocol banner" in str(error):
-        return "no ssh server answers there, or one with too many logins at once (MaxStartups)"
+        return "no ssh server answers there, or it has too many logins at the same time (MaxStartups)"
     return one_line((error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__)
 
 
@@ -223,7 +224,7 @@ def _close(clients: list[paramiko.SSHClient]) -> None:
 
 
 class SshShell(Shell):
-    """A connection; the last of `clients` is logged in on the device, the others are on the way."""
+    """A connection. The last of `clients` is logged in on the device, the others on the jump hosts."""
 
     def __init__(self, spec: str, clients: list[paramiko.SSHClient]) -> None:
         self.spec = spec
@@ -231,7 +232,7 @@ class SshShell(Shell):
 
     def open(self, line: str) -> SshProcess:
         transport = self._clients[-1].get_transport()
-        deadline = time.monotonic() + _ROOM_TIMEOUT_S
+        deadline = time.monotonic() + _SESSION_TIMEOUT_S
         with _failures(self.spec, _LOST):
             if transport is None:
                 raise EOFError
@@ -240,11 +241,11 @@ class SshShell(Shell):
                     channel = transport.open_session(timeout=_ANSWER_TIMEOUT_S)
                     break
                 except paramiko.ChannelException as refusal:
-                    # A server with room for one program may still be clearing up the one before.
+                    # The session of the previous program may not be free yet.
                     if time.monotonic() > deadline:
-                        words = f"the ssh server starts no program for us ({refusal.text}); see MaxSessions there"
+                        words = f"the ssh server opens no session ({refusal.text}); see MaxSessions there"
                         raise DeviceError(f"{self.spec}: {words}") from None
-                time.sleep(_ROOM_STEP_S)
+                time.sleep(_SESSION_POLL_S)
             with _answered(transport):
                 channel.exec_command(for_any_login_shell(line).encode("utf-8", "surrogateescape"))
             return SshProcess(self.spec, channel)
@@ -254,7 +255,7 @@ class SshShell(Shell):
 
 
 class SshProcess(Process):
-    """What runs in one channel of a connection."""
+    """A program in one channel of a connection."""
 
     def __init__(self, spec: str, channel: paramiko.Channel) -> None:
         self._spec = spec
@@ -264,16 +265,16 @@ class SshProcess(Process):
     def read(self, size: int, timeout_s: float) -> bytes:
         deadline = time.monotonic() + timeout_s
         while True:
-            self._channel.settimeout(_SLICE_S)
+            self._channel.settimeout(_READ_SLICE_S)
             try:
-                self._drain()  # a full pipe would stop the program
+                self._drain()  # a full stderr pipe would block the program
                 data = self._channel.recv(size)
             except TimeoutError:
                 if time.monotonic() < deadline:
                     continue
-                raise Silence(f"{self._spec}: no sign of life for {timeout_s:g} s") from None
+                raise Silence(f"{self._spec}: no output for {timeout_s:g} s") from None
             except (OSError, EOFError, paramiko.SSHException):
-                # What is taken in is told to the other side; that it may be gone shows here too.
+                # Reading sends window updates, so it can also fail because the other side is gone.
                 raise self._lost() from None
             if not data and not self._channel.eof_received:
                 raise self._lost()
@@ -287,7 +288,7 @@ class SshProcess(Process):
                 taken = self._channel.send(data[sent : sent + _CHUNK])
             except TimeoutError:
                 if time.monotonic() > deadline:
-                    raise TransientDeviceError(f"{self._spec}: nothing was taken for {SILENCE_S:g} s") from None
+                    raise TransientDeviceError(f"{self._spec}: no data accepted for {SILENCE_S:g} s") from None
                 continue
             except (OSError, EOFError, paramiko.SSHException):
                 raise self._lost() from None
@@ -304,7 +305,7 @@ class SshProcess(Process):
         if not self._channel.status_event.wait(SILENCE_S):
             raise TransientDeviceError(f"{self._spec}: a program on the device does not end")
         code = int(self._channel.exit_status)
-        # A program that was killed has no exit code either; then the connection is still there.
+        # A killed program has no exit code either, but then the connection is still open.
         if code < 0 and not self._is_alive():
             raise self._lost()
         return code

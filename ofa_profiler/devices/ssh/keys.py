@@ -1,4 +1,4 @@
-"""The files of private keys that are tried: those named in `~/.ssh/config`, and the usual ones."""
+"""The private key files for a login: those named in `~/.ssh/config`, and the default ones."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 import paramiko
 
 _KINDS: Sequence[type[paramiko.PKey]] = (paramiko.RSAKey, paramiko.ECDSAKey, paramiko.Ed25519Key)
-_USUAL = ("id_rsa", "id_ecdsa", "id_ed25519")
+_DEFAULTS = ("id_rsa", "id_ecdsa", "id_ed25519")
 _DAMAGED = "cannot be read"
 
 
-def usual_keys() -> list[str]:
-    """Those of `ssh` that are there."""
-    paths = [Path("~/.ssh").expanduser() / name for name in _USUAL]
+def default_keys() -> list[str]:
+    """Return the default key files of `ssh` that exist."""
+    paths = [Path("~/.ssh").expanduser() / name for name in _DEFAULTS]
     return [str(path) for path in paths if path.is_file()]
 
 
-def sort_out(paths: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The keys among these files, and what there is to say of the others, and of those that nobody unlocks.
+def usable_keys(paths: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the usable keys among these files, and notes about damaged files and about keys with a passphrase.
 
-    paramiko would stop at a file that is damaged, as `ssh` does not.
+    paramiko would stop at a damaged file; `ssh` skips it.
     """
     keys, notes = [], []
     for path in dict.fromkeys(paths):
@@ -34,7 +34,7 @@ def sort_out(paths: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _state_of(path: str) -> str:
-    certificate = Path(f"{path}-cert.pub")  # goes along with its key
+    certificate = Path(f"{path}-cert.pub")  # belongs to the key
     for kind in _KINDS:
         try:
             key = kind.from_private_key_file(path)
@@ -42,7 +42,7 @@ def _state_of(path: str) -> str:
                 key.load_certificate(str(certificate))
         except paramiko.PasswordRequiredException:
             return "has a passphrase: ssh-add it"
-        except Exception:  # noqa: S112 (decoders of three kinds raise what they like)
+        except Exception:  # noqa: S112 (the decoders have no common error)
             continue
         return ""
     return _DAMAGED

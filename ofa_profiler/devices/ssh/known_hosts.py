@@ -1,7 +1,7 @@
-"""Who is at the other end: `known_hosts`, as OpenSSH keeps it.
+"""Host keys: the file `known_hosts` of OpenSSH.
 
-A key that is not listed is refused unless its fingerprint was given; a key other than the listed one is
-refused always, and so is one that is marked `@revoked`.
+An unknown key is refused unless the user gave its fingerprint. A key that differs from the known one, or that is marked
+`@revoked`, is always refused.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ SYSTEM_FILE = Path("/etc/ssh/ssh_known_hosts")
 
 
 def fingerprint(key: bytes) -> str:
-    """As `ssh-keygen -lf` prints it."""
+    """Return the fingerprint of a key, as `ssh-keygen -lf` prints it."""
     return "SHA256:" + base64.b64encode(hashlib.sha256(key).digest()).decode().rstrip("=")
 
 
 def host_name(host: str, port: int) -> str:
-    """What a host is called in `known_hosts`."""
+    """Return the name of a host in `known_hosts`."""
     return host.lower() if port == _DEFAULT_PORT else f"[{host.lower()}]:{port}"
 
 
@@ -46,7 +46,7 @@ class Entry:
     key: bytes
 
     def matches(self, name: str) -> bool:
-        """Whether the line is about `name`: hashed, or a list of patterns of which none may deny it."""
+        """Tell whether the line is about `name`: by a hash, or by a pattern if no negated pattern matches."""
         if self.names.startswith("|1|"):
             return _matches_hash(self.names, name)
         patterns = self.names.lower().split(",")
@@ -64,18 +64,18 @@ def _matches_hash(hashed: str, name: str) -> bool:
 
 
 def _matches_pattern(pattern: str, name: str) -> bool:
-    # Brackets stand for themselves here: `[host]:2222`.
+    # Brackets are literal here: `[host]:2222`.
     return fnmatch.fnmatchcase(name, pattern.replace("[", "[[]"))
 
 
 @dataclass(frozen=True)
 class KnownHosts:
-    """Some files of known keys; those that are missing are empty. New keys go to the first."""
+    """Files of known keys. A missing file counts as empty. New keys are added to the first file."""
 
     paths: Sequence[Path]
 
     def entries(self) -> Iterator[Entry]:
-        """Every line that makes sense, as OpenSSH skips the others. Raises `InputFileError`."""
+        """Yield every valid line; like OpenSSH, skip the others. Raises `InputFileError`."""
         for path in self.paths:
             try:
                 lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -88,11 +88,11 @@ class KnownHosts:
                     yield entry
 
     def kinds(self, name: str) -> list[str]:
-        """The types of the keys that are known for a host."""
+        """Return the types of the known keys of a host."""
         return [entry.kind for entry in self.entries() if not entry.marker and entry.matches(name)]
 
     def check(self, spec: str, name: str, key: paramiko.PKey, accepted: str | None) -> None:
-        """Raises `DeviceError` unless `key` is that of `name`, or `accepted` is its fingerprint and none was known."""
+        """Raise `DeviceError` unless `key` is known for `name`, or no key is and `accepted` is its fingerprint."""
         data, kind = key.asbytes(), key.get_name()
         shown = f"{kind} {fingerprint(data)}"
         entries = list(self.entries())
@@ -106,14 +106,14 @@ class KnownHosts:
             first = next((entry for entry in known if entry.kind == kind), known[0])
             raise DeviceError(
                 f"{spec}: the host key of {name} has CHANGED to {shown}, it was {first.kind} {fingerprint(first.key)}: "
-                f"either the device was set up anew or somebody listens in; if you are sure, remove row {first.row} "
-                f"of {first.path} (ssh-keygen -R {name})"
+                f"either the device was reinstalled, or somebody intercepts the connection; if it was reinstalled, "
+                f"remove row {first.row} of {first.path} (ssh-keygen -R {name})"
             )
         if accepted is None or accepted.rstrip("=") != fingerprint(data):
             other = f" (not {accepted})" if accepted is not None else ""
             raise DeviceError(
-                f"{spec}: the host key of {name} is not known: {shown}{other}; compare it with ssh-keygen -lf on the "
-                f"device, and if it is the same, give --accept-host-key {fingerprint(data)}"
+                f"{spec}: the host key of {name} is not known: {shown}{other}; compare it with the output of "
+                f"ssh-keygen -lf on the device; if both are equal, give --accept-host-key {fingerprint(data)}"
             )
         self._add(f"{name} {kind} {base64.b64encode(data).decode()}\n")
 

@@ -1,68 +1,18 @@
-"""What a search problem is, what an engine is, and what all engines share.
+"""What an engine is, and what all engines share.
 
-An engine works on genomes (numpy rows), never on architecture objects: whole generations are scored,
-costed and compared at once.
+An engine works on genomes (numpy rows), never on architecture objects: whole generations are scored, costed and
+compared at once.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa_profiler.spaces import Genomes, SearchSpace
-from ofa_profiler.spaces.costs import AdditiveCost
-from ofa_search.searching.objectives import Objective
-
-Genome = NDArray[np.int8]
-Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, eq=False)
-class Constraint:
-    """`cost` may be at most `budget`. `unit` is `ms` with the table's `name`, else what is counted."""
-
-    name: str
-    unit: str
-    cost: AdditiveCost
-    budget: float
-
-    def met(self, genomes: Genomes) -> Mask:
-        """Genomes (N, G) -> (N,)."""
-        met: Mask = self.cost.evaluate(genomes) <= self.budget
-        return met
-
-
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """Find the genome of `space` with the highest score that meets all constraints.
-
-    `anchor` is a canonical genome that meets them (`feasibility.py` finds it): what an engine falls back
-    to and pulls others towards, so that every engine always has an answer.
-    """
-
-    space: SearchSpace
-    objective: Objective
-    constraints: tuple[Constraint, ...]
-    anchor: Genome
-
-    def feasible(self, genomes: Genomes) -> Mask:
-        """Which genomes (N, G) meet all constraints, (N,)."""
-        feasible = np.ones(len(genomes), dtype=np.bool_)
-        for constraint in self.constraints:
-            feasible &= constraint.met(genomes)
-        return feasible
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """The best genome found, its score, and how many distinct genomes were scored to find it."""
-
-    genome: Genome
-    score: float
-    evaluations: int
+from ofa_profiler.spaces import Genomes
+from ofa_search.searching.problem import Genome, Problem, Result
 
 
 class Evaluator:
@@ -102,7 +52,10 @@ class Evaluator:
 
 
 class Engine(ABC):
-    """A search algorithm. An instance holds only its settings; the same seed gives the same result."""
+    """A search algorithm. An instance holds only its settings; the same seed gives the same result.
+
+    `register_engine` makes a class known by its `name`; called without arguments, it has its default settings.
+    """
 
     name: str
 
@@ -122,7 +75,10 @@ class Engine(ABC):
     def _search(
         self, evaluator: Evaluator, rng: np.random.Generator, known: Genomes, scores: NDArray[np.float64]
     ) -> None:
-        """Score genomes through `evaluator`, beginning from the `known` ones and their scores."""
+        """Score genomes through `evaluator`, which remembers the best. The `known` ones have been scored already.
+
+        `evaluator.fresh` gives the genomes that may be scored. All random numbers come from `rng`.
+        """
 
 
 def pull_to_anchor(problem: Problem, genomes: Genomes, rng: np.random.Generator) -> Genomes:

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa_profiler.spaces import Genomes, SearchSpace
-from ofa_search.searching.engines.base import Engine, Evaluator, Genome, pull_to_anchor
+from ofa_search.searching.engines.base import Engine, Evaluator, pull_to_anchor
+from ofa_search.searching.problem import Genome
 
 Scores = NDArray[np.float64]
 
@@ -77,7 +78,7 @@ class Evolutionary(Engine):
 
 
 def neighbours(space: SearchSpace, genome: Genome) -> Genomes:
-    """All genomes that differ from a canonical one in one gene that says something."""
+    """All genomes that differ from a canonical one in one gene that has an effect."""
     changes = [
         (gene, choice) for gene, n in enumerate(space.n_choices) for choice in range(n) if choice != genome[gene]
     ]

@@ -14,7 +14,7 @@ from support.sshd import free_port
 
 from ofa_profiler.devices.adb.link import AdbLink
 from ofa_profiler.devices.adb.server import AdbServerBridge
-from ofa_profiler.devices.android.device import AdbShell
+from ofa_profiler.devices.adb.shell import AdbShell
 
 
 @pytest.fixture(scope="module", autouse=True)

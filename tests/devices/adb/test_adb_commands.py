@@ -19,7 +19,7 @@ from support.phones import Phone, shell_to
 from ofa_profiler.devices.adb import bridge as adb_bridge
 from ofa_profiler.devices.adb.bridge import Stream
 from ofa_profiler.devices.adb.process import AdbProcess
-from ofa_profiler.devices.android.device import AdbShell
+from ofa_profiler.devices.adb.shell import AdbShell
 from ofa_profiler.errors import DeviceError, TransientDeviceError
 
 # --- commands -----------------------------------------------------------------------------------------

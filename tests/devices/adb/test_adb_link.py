@@ -26,7 +26,7 @@ from ofa_profiler.devices.adb import link as adb_link
 from ofa_profiler.devices.adb.direct import connect_tcp
 from ofa_profiler.devices.adb.keys import load_signer
 from ofa_profiler.devices.adb.link import AdbLink, WholeTcpTransport
-from ofa_profiler.devices.android.device import AdbShell
+from ofa_profiler.devices.adb.shell import AdbShell
 from ofa_profiler.errors import DeviceError, TransientDeviceError
 
 # --- the short write, and a phone that hangs up -------------------------------------------------------
@@ -220,7 +220,7 @@ def test_something_that_is_no_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
             time.sleep(3)
 
         threading.Thread(target=greet, daemon=True).start()
-        with pytest.raises(DeviceError, match="cannot be used directly"):
+        with pytest.raises(DeviceError, match="supports no direct connection"):
             connect_tcp("adb:x", "127.0.0.1", listener.getsockname()[1])
 
 

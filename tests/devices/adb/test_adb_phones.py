@@ -18,10 +18,13 @@ from support.sshd import free_port
 
 from ofa_profiler.devices import DeviceOptions, open_device
 from ofa_profiler.devices.adb import direct as adb_direct
+from ofa_profiler.devices.adb.connect import attached_phones, list_phones
 from ofa_profiler.devices.adb.keys import load_signer, public_key_text
 from ofa_profiler.devices.adb.server import find_server
+from ofa_profiler.devices.adb.shell import AdbShell
+from ofa_profiler.devices.android import ROOT
 from ofa_profiler.devices.android import state as android_state
-from ofa_profiler.devices.android.device import ROOT, AdbDevice, AdbShell, attached_phones, which_phone
+from ofa_profiler.devices.android.device import AdbDevice
 from ofa_profiler.devices.android.state import AndroidState, restore_state
 from ofa_profiler.errors import DeviceError, TransientDeviceError, UsageError
 
@@ -86,16 +89,16 @@ def test_adb_alone_lists_the_phones_of_the_server(phone: Phone, server: int, mon
 
 def test_states_are_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     phones = {"ABC": "device", "DEF": "unauthorized", "\x1b[31mevil\n" * 3: "weird"}
-    monkeypatch.setattr("ofa_profiler.devices.android.device.attached_phones", lambda: phones)
-    words = which_phone()
+    monkeypatch.setattr("ofa_profiler.devices.adb.connect.attached_phones", lambda: phones)
+    words = list_phones()
     assert "adb:ABC," in words
-    assert "adb:DEF (not allowed yet" in words
+    assert "adb:DEF (not authorized yet" in words
     assert words.isprintable()
 
 
 def test_without_server_and_usb_it_says_how_to_attach_one() -> None:
     assert find_server() is None
-    words = which_phone()
+    words = list_phones()
     assert "adb:HOST:PORT" in words
     assert "\n" not in words
 
@@ -114,7 +117,7 @@ def test_a_serial_that_is_not_attached(server: int, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_port_where_nothing_listens_is_told_at_once() -> None:
-    with pytest.raises(DeviceError, match="nothing listens there") as no:
+    with pytest.raises(DeviceError, match="connection refused") as no:
         open_device(f"adb:127.0.0.1:{free_port()}").describe()
     assert not isinstance(no.value, TransientDeviceError), "nothing to wait for"
 

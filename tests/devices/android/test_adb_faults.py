@@ -17,9 +17,10 @@ from ofa_profiler.cli import profile as cli
 from ofa_profiler.devices import DeviceOptions, open_device
 from ofa_profiler.devices.adb import direct as adb_direct
 from ofa_profiler.devices.adb import server as adb_server
+from ofa_profiler.devices.adb.connect import list_phones
 from ofa_profiler.devices.adb.link import AdbLink
 from ofa_profiler.devices.adb.server import AdbServerBridge, find_server, server_phones
-from ofa_profiler.devices.android.device import AdbDevice, which_phone
+from ofa_profiler.devices.android.device import AdbDevice
 from ofa_profiler.errors import DeviceError, TransientDeviceError, UsageError
 
 
@@ -176,13 +177,13 @@ def test_a_stranger_on_the_port_of_the_server_is_told_of_a_phone_on_usb(
 ) -> None:
     monkeypatch.setattr(adb_server, "_TIMEOUT_S", 0.5)
     port = listen(Listener(stranger)).port
-    words = f"what listens on 127.0.0.1:{port} does not answer as an adb server does"
+    words = f"the service on 127.0.0.1:{port} does not answer like an adb server"
     with pytest.raises(DeviceError, match=words) as caught:
         open_device("adb:ABC123").describe()
     assert not isinstance(caught.value, TransientDeviceError)
     assert str(caught.value).isprintable()
-    assert words in which_phone()
-    assert which_phone().isprintable()
+    assert words in list_phones()
+    assert list_phones().isprintable()
     assert cli.main(["--device", "adb:ABC123", "--space", "cifar-mbv3", "--out", "nowhere"]) == 4
     assert words in " ".join(capsys.readouterr().err.split())
 
@@ -241,7 +242,7 @@ def test_several_phones_are_listed_and_none_is_chosen(
     listen(AdbServerLike({"ABC": "device", "DEF": "unauthorized", "GHI": "offline", "a b\x1b[31m": "device"}))
     assert cli.main(["--device", "adb:", "--space", "cifar-mbv3", "--out", "nowhere"]) == 2
     said = " ".join(capsys.readouterr().err.split())
-    assert "which phone? attached: adb:ABC, adb:DEF (not allowed yet" in said
+    assert "attached are adb:ABC, adb:DEF (not authorized yet" in said
     assert "adb:GHI (does not answer the adb server" in said
     assert "\x1b" not in said
 
@@ -251,8 +252,11 @@ def test_several_phones_are_listed_and_none_is_chosen(
     [
         ("offline", "plug it in again"),
         ("unauthorized", "accept 'Allow USB debugging'"),
-        ("no permissions (missing udev rules? user is in the plugdev group)", "the adb server says that it is no perm"),
-        ("recovery", "the adb server says that it is recovery"),
+        (
+            "no permissions (missing udev rules? user is in the plugdev group)",
+            "server reports the state no perm",
+        ),
+        ("recovery", "the adb server reports the state recovery"),
     ],
 )
 def test_a_phone_that_is_not_ready_ends_with_code_4_and_what_to_do(
@@ -285,7 +289,7 @@ def test_what_can_be_no_phone_is_bad_usage_before_anything_is_done(spec: str) ->
 
 @pytest.mark.parametrize("host", ["[::1]", "::1", "127.0.0.1"])
 def test_an_address_may_be_of_either_internet_protocol(host: str) -> None:
-    with pytest.raises(DeviceError, match="nothing listens there"):
+    with pytest.raises(DeviceError, match="connection refused"):
         open_device(f"adb:{host}:{free_port()}").describe()
 
 

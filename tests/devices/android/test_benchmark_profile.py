@@ -17,6 +17,7 @@ from support.sshd import free_port
 from ofa_profiler import LatencyTable, get_space
 from ofa_profiler.cli.profile import main as ofa_profile
 from ofa_profiler.export import export_ops
+from ofa_profiler.protocol.target import Target
 from ofa_profiler.spaces import SearchSpace
 
 #: Prints what Google's program prints, for real models: their size stands for their time, 1 us for 100 bytes.
@@ -62,7 +63,7 @@ def check_table(phone: Phone, folder: Path) -> None:
     assert table.metadata["runtime_version"].startswith("benchmark_model ")
     assert table.metadata["device"]["model"] == "Pixel Sim"
     ops = get_space("cifar-mbv3").with_resolutions([24]).unique_ops()
-    for op, model in zip(ops, export_ops(ops, runtime="litert"), strict=True):
+    for op, model in zip(ops, export_ops(ops, target=Target("litert")), strict=True):
         assert table.latency_ms(op) == model.path.stat().st_size // 100 / 1000
     assert phone.text("data/local/fixed_performance_mode") == "false"
 
@@ -117,7 +118,7 @@ def test_killed_on_the_way_it_goes_on(phone: Phone, program: Path, tmp_path: Pat
     [
         (["--runtime", "onnxruntime"], "--benchmark-model runs TFLite models: it goes with --runtime litert"),
         (["--provider", "TPU"], "benchmark_model has no delegate 'TPU'; --provider takes GPU, NNAPI, XNNPACK"),
-        (["--benchmark-model", "none"], "none: there is no such program"),
+        (["--benchmark-model", "none"], "none: no such file"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_done(

@@ -5,24 +5,31 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.kits import QUICK, SHAPE
+from support.agents import wait_for
+from support.kits import INPUTS, QUICK, make_kit
 from support.phones import Phone
 from support.proxy import Proxy
 from support.sshd import free_port
 
-from ofa_profiler.devices import DeviceOptions
-from ofa_profiler.devices.android import benchmark_runner
-from ofa_profiler.devices.android.benchmark_runner import half_width
-from ofa_profiler.devices.android.device import ROOT, AdbDevice
-from ofa_profiler.devices.android.facts import fastest_cores
+from device_agents.ofa_agent.machine import WorkerMachine
+from device_agents.ofa_agent.medians import clusters_half_width
+from ofa_profiler import devices
+from ofa_profiler.devices import DeviceOptions, open_device
+from ofa_profiler.devices.android import ROOT
+from ofa_profiler.devices.android.benchmark_worker import Task
 from ofa_profiler.errors import InputFileError
 from ofa_profiler.export import Model
-from ofa_profiler.measuring.session import Progress, measure
+from ofa_profiler.measuring.progress import Progress
+from ofa_profiler.measuring.session import measure
+from ofa_profiler.protocol.records import Device, Run
+from ofa_profiler.protocol.target import Target
 
 #: A model is what the program does: `time N` takes N microseconds, others are misbehaviours.
 PROGRAM = r"""#!/system/bin/sh
@@ -49,7 +56,7 @@ echo
 echo "INFO: Inference timings in us: Init: 1500, First inference: $warm, Warmup (avg): $warm, Inference (avg): $us"
 """
 
-SETTINGS = replace(QUICK, runtime="litert", max_rounds=6, op_timeout_s=8.0)
+SETTINGS = replace(QUICK, target=Target("litert"), max_rounds=6, op_timeout_s=8.0)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +77,11 @@ def model(folder: Path, key: str, what: str) -> Model:
     folder.mkdir(exist_ok=True)
     path = folder / f"{key.replace('/', '_')}.tflite"
     path.write_text(what + "\n")
-    return Model.from_file(key, path, SHAPE)
+    return Model.from_file(key, path, INPUTS)
+
+
+def device_of(spec: str, program: Path) -> devices.Device:
+    return open_device(spec, DeviceOptions(benchmark_model=program))
 
 
 def records(journal: Path, kind: str) -> list[dict[str, object]]:
@@ -94,8 +105,8 @@ def test_models_are_measured_and_failures_stay_alone(phone: Phone, program: Path
     def watch(_progress: Progress) -> None:
         state.append(phone.text("data/local/fixed_performance_mode"))
 
-    with AdbDevice(phone.spec, DeviceOptions(benchmark_model=program)) as device:
-        assert device.describe()["model"] == "Pixel Sim"
+    with device_of(phone.spec, program) as device:
+        assert device.describe().model == "Pixel Sim"
         results = measure(device, models, SETTINGS, journal=journal, progress=watch)
 
     assert results["fast"].median_ms == 0.011
@@ -134,15 +145,14 @@ def test_it_goes_on_where_it_was_and_brings_nothing_twice(phone: Phone, program:
         if progress.visits == 3:
             raise Stop
 
-    options = DeviceOptions(benchmark_model=program)
-    with AdbDevice(phone.spec, options) as device, pytest.raises(Stop):
+    with device_of(phone.spec, program) as device, pytest.raises(Stop):
         measure(device, models, SETTINGS, journal=journal, progress=stop)
     assert phone.text("data/local/fixed_performance_mode") == "false"
     folder = phone.root / ROOT[1:] / "benchmark_model"
     before = {path.name: path.stat().st_ino for path in folder.iterdir()}
     damaged = next(path for path in folder.iterdir() if path.suffix == ".tflite" and "10" in path.read_text())
     damaged.write_text("time 7\n")
-    with AdbDevice(phone.spec, options) as device:
+    with device_of(phone.spec, program) as device:
         results = measure(device, models, SETTINGS, journal=journal)
     assert [result.median_ms for result in results.values()] == [0.1, 0.101, 0.102, 0.103]
     found = [(visit["key"], visit["round"]) for visit in records(journal, "visit")]
@@ -152,29 +162,26 @@ def test_it_goes_on_where_it_was_and_brings_nothing_twice(phone: Phone, program:
 
 
 @pytest.mark.slow
-def test_models_whose_transfer_is_cut_come_by_and_by(
-    phone: Phone, program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(benchmark_runner, "_BATCH", 150_000)
+def test_models_whose_transfer_is_cut_come_by_and_by(phone: Phone, program: Path, tmp_path: Path) -> None:
     models = []
     for number in range(4):
         name = f"big {number}"
         models.append(model(tmp_path / "models", name, f"time {100 + number}"))
         path = tmp_path / "models" / f"{name}.tflite"
-        path.write_bytes(path.read_bytes() + random.Random(number).randbytes(100_000))
-        models[-1] = Model.from_file(name, path, SHAPE)
+        path.write_bytes(path.read_bytes() + random.Random(number).randbytes(3_000_000))
+        models[-1] = Model.from_file(name, path, INPUTS)
     proxy = Proxy(phone.port)
     cuts: list[int] = []
 
     def cut_again(progress: Progress) -> None:
         if "trying again" in progress.waiting:
             cuts.append(1)
-            proxy.cut_after = proxy.passed + 170_000 if len(cuts) < 3 else None
+            proxy.cut_after = proxy.passed + 3_500_000 if len(cuts) < 3 else None
 
-    proxy.cut_after = 170_000
+    proxy.cut_after = 3_500_000
     with (
         contextlib.closing(proxy),
-        AdbDevice(f"adb:127.0.0.1:{proxy.port}", DeviceOptions(benchmark_model=program)) as device,
+        device_of(f"adb:127.0.0.1:{proxy.port}", program) as device,
     ):
         results = measure(device, models, SETTINGS, journal=tmp_path / "j.jsonl", progress=cut_again)
     assert [result.median_ms for result in results.values()] == [0.1, 0.101, 0.102, 0.103]
@@ -183,20 +190,92 @@ def test_models_whose_transfer_is_cut_come_by_and_by(
 
 def test_a_program_that_cannot_be_read(phone: Phone, tmp_path: Path) -> None:
     models = [model(tmp_path / "models", "op", "time 5")]
-    device = AdbDevice(phone.spec, DeviceOptions(benchmark_model=tmp_path / "none"))
+    device = device_of(phone.spec, tmp_path / "none")
     with device, pytest.raises(InputFileError, match="No such file"):
         measure(device, models, SETTINGS)
 
 
 def test_a_median_is_known_as_well_as_visits_agree() -> None:
-    assert half_width([100]) is None
-    assert half_width([100, 100, 100]) == 0
-    assert half_width([99, 100, 101]) == pytest.approx(4.303 * 1 / 3**0.5 / 100)
+    assert clusters_half_width([100]) is None
+    assert clusters_half_width([100, 100, 100]) == 0
+    assert clusters_half_width([99, 100, 101]) == pytest.approx(4.303 * 1 / 3**0.5 / 100)
 
 
 def test_cores_are_chosen_by_their_clocks() -> None:
-    facts = {"max_khz.0": "1800000", "max_khz.4": "2400000", "max_khz.7": "2800000", "max_khz.x": "9", "max_khz.9": "0"}
-    assert fastest_cores(facts, 1) == (7,)
-    assert fastest_cores(facts, 2) == (4, 7)
-    assert fastest_cores(facts, 4) is None
-    assert fastest_cores({}, 1) is None
+    machine = WorkerMachine(None)
+    device = {"max_mhz": {"0": 1800.0, "4": 2400.0, "7": 2800.0, "9": 0}}
+    assert machine.fastest_cores(device, 1) == [7]
+    assert machine.fastest_cores(device, 2) == [4, 7]
+    assert machine.fastest_cores(device, 4) is None
+    assert machine.fastest_cores({"max_mhz": None}, 1) is None
+
+
+def test_such_a_phone_gets_the_reference_op_and_pauses_for_heat(
+    phone: Phone, program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As every device does: the agent is the same."""
+    models = [model(tmp_path / "models", f"op {number}", f"time {900 + number}") for number in range(3)]
+    status = phone.root / "data/local/thermal_status"
+    before = status.read_text() if status.exists() else None
+    status.write_text("3")
+    waited: list[str] = []
+
+    def cool(progress: Progress) -> None:
+        if progress.waiting:
+            waited.append(progress.waiting)
+            status.write_text("0")
+
+    settings = replace(SETTINGS, reference_every_s=0.5, min_rounds=3)
+    journal = tmp_path / "j.jsonl"
+    try:
+        with device_of(phone.spec, program) as device:
+            results = measure(device, models, settings, journal=journal, progress=cool)
+    finally:
+        status.unlink() if before is None else status.write_text(before)
+    assert waited == ["the device cools down: Android reports thermal status 3"]
+    assert [result.median_ms for result in results.values()] == [0.9, 0.901, 0.902]
+    (device_record,) = records(journal, "device")
+    assert device_record["before"]["throttled"] == "Android reports thermal status 3"
+    looks = records(journal, "reference")
+    assert len(looks) > 5
+    assert {look["status"] for look in looks} == {"ok"}
+    assert not any(look["drifted"] for look in looks)
+    (end,) = records(journal, "end")
+    assert (end["repeated"], end["drifted"], end["measured_hot"]) == (0, 0, None)
+
+
+def test_who_stops_in_the_middle_of_a_visit_finds_the_phone_as_it_was(
+    phone: Phone, program: Path, tmp_path: Path
+) -> None:
+    """The worker waits for the phone then, for minutes perhaps."""
+    models = [model(tmp_path / "models", "hang", "hang 5")]
+    kit = make_kit(tmp_path / "kit", models, replace(SETTINGS, op_timeout_s=600.0))
+    with device_of(phone.spec, program) as device, contextlib.closing(device.measure_kit(kit, 0)) as found:
+        assert [type(next(found)) for _ in range(2)] == [Run, Device]
+        words = phone.root / "data/local/tmp/words"
+        words.unlink(missing_ok=True)
+        wait_for(lambda: words.exists() and "--num_runs" in words.read_text())
+        begin = time.monotonic()
+        found.close()
+        assert time.monotonic() - begin < 30, "the agent was killed before its worker had restored the state"
+    assert phone.text("data/local/fixed_performance_mode") == "false"
+
+
+# --- the worker alone, without a phone --------------------------------------------------------------------
+
+
+def test_a_phone_that_is_not_there_is_a_transient_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in a folder with a module that hides one of Python's own."""
+    (tmp_path / "queue.py").write_text("raise SystemExit('a file that lies around was imported')")
+    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(free_port()))
+    command = Task(f"adb:127.0.0.1:{free_port()}").command()
+    with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b'{"ask": "describe"}\n')
+        process.stdin.flush()
+        answer = next(line for line in map(json.loads, process.stdout) if "alive" not in line)
+        process.stdin.close()
+        assert process.wait(60) == 0
+    assert answer["fatal"].startswith("connection refused")
+    assert (answer["usage"], answer["transient"]) == (False, True)

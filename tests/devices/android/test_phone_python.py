@@ -20,12 +20,15 @@ from support.proxy import Proxy
 from support.sshd import free_port
 
 from ofa_profiler.devices import DeviceOptions
+from ofa_profiler.devices.adb.shell import AdbShell
+from ofa_profiler.devices.android import ROOT
 from ofa_profiler.devices.android import install_python as phone_python
-from ofa_profiler.devices.android.device import ROOT, AdbDevice, AdbShell
+from ofa_profiler.devices.android.device import AdbDevice
 from ofa_profiler.devices.android.install_python import install_python
 from ofa_profiler.devices.android.python_bundle import Bundle, read_bundle
-from ofa_profiler.errors import DeviceError, SendingCutOff, TransientDeviceError
-from ofa_profiler.measuring.session import Progress, measure
+from ofa_profiler.errors import DeviceError, TransientDeviceError, UploadInterrupted
+from ofa_profiler.measuring.progress import Progress
+from ofa_profiler.measuring.session import measure
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +99,7 @@ def test_damage_is_repaired(phone: Phone, bundle: Bundle, name: str) -> None:
     path = phone.root / ROOT[1:] / bundle.name / name
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with AdbDevice(phone.spec, DeviceOptions()) as device:
-        assert device.describe()["model"] == "Pixel Sim"
+        assert device.describe().model == "Pixel Sim"
     with tarfile.open(bundle.path) as archive:
         original = archive.extractfile(name)
         assert original is not None
@@ -113,10 +116,10 @@ def test_a_push_that_is_cut_many_times_goes_on_where_it_was(phone: Phone, bundle
     device = AdbDevice(f"adb:127.0.0.1:{proxy.port}", DeviceOptions(tell=told.append))
     device.root = f"{ROOT}/cut"
     with contextlib.closing(proxy), device:
-        assert device.describe()["model"] == "Pixel Sim"
+        assert device.describe().model == "Pixel Sim"
         assert proxy.accepted > bundle.path.stat().st_size // (proxy.life + (1 << 17)) >= 6
         assert proxy.passed < bundle.path.stat().st_size + 8 * (1 << 20)
-    assert len([line for line in told if "MB were left" in line]) >= 4
+    assert len([line for line in told if "MB remain" in line]) >= 4
     folder = phone.root / ROOT[1:] / "cut"
     sums = (folder / bundle.name / "SHA256SUMS").read_text().splitlines()
     for sha256, name in (line.split("  ", 1) for line in sums):
@@ -127,7 +130,7 @@ def test_a_push_that_is_cut_many_times_goes_on_where_it_was(phone: Phone, bundle
 @pytest.fixture
 def small_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     """Sent in six pieces; its Python says hello."""
-    monkeypatch.setattr(phone_python, "_PIECE", 100_000)
+    monkeypatch.setattr(phone_python, "_PIECE_BYTES", 100_000)
     return read_bundle(packed(tmp_path, {"bin/python3": b"echo hello\n", "lib/x": random.Random(0).randbytes(550_000)}))
 
 
@@ -140,9 +143,9 @@ def test_a_push_sends_what_was_cut_off_and_no_more(phone: Phone, small_bundle: B
             with contextlib.closing(shell_to(f"adb:127.0.0.1:{proxy.port}")) as shell:
                 try:
                     python = install_python(shell, small_bundle, root)
-                except SendingCutOff as error:
+                except UploadInterrupted as error:
                     cuts += 1
-                    left.append(error.lacking)
+                    left.append(error.remaining)
                     continue
                 assert shell.run(["sh", python]).stdout == b"hello\n"
                 break
@@ -160,7 +163,7 @@ def test_pieces_that_are_damaged_are_not_believed(phone: Phone, small_bundle: Bu
     (folder / "000002").write_bytes(bytes(100_000))
     for path in folder.parent, folder, folder / "000002":
         os.chown(path, 2000, 2000)
-    with pytest.raises(TransientDeviceError, match="could not be put on the phone"):
+    with pytest.raises(TransientDeviceError, match="could not be installed on the phone"):
         install_python(shell, small_bundle, root)
     assert not list(folder.parent.iterdir())
     python = install_python(shell, small_bundle, root)
@@ -176,7 +179,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, bundle: Bundle) 
         try:
             phone.start()
             shell = shell_to(phone.spec)
-            with contextlib.closing(shell), pytest.raises(DeviceError, match="storage is full") as caught:
+            with contextlib.closing(shell), pytest.raises(DeviceError, match="storage of the phone is full") as caught:
                 install_python(shell, bundle, ROOT)
             assert not isinstance(caught.value, TransientDeviceError)
             assert not list((phone.root / ROOT[1:]).iterdir())
@@ -360,7 +363,7 @@ def test_a_phone_that_is_full_says_so_and_goes_on_when_it_is_not(
             assert phone.text("data/local/stay_on") == "false"
             fill()
             with (
-                pytest.raises(DeviceError, match=r"full|No space|cannot be kept") as caught,
+                pytest.raises(DeviceError, match=r"full|No space|cannot be saved") as caught,
                 AdbDevice(phone.spec, SYSTEM) as device,
             ):
                 measure(device, models, QUICK, journal=journal, progress=fill)

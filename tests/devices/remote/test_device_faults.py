@@ -201,10 +201,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
+from support.kits import INPUTS
 from support.remotes import SETTINGS, quick
 from ofa_profiler.export import Model
 from ofa_profiler.measuring.session import measure
-models = [Model.from_file(f"op {size}", Path(path), (1, 4, 8, 8)) for size, path in zip((1, 3, 5, 7), sys.argv[4:])]
+models = [Model.from_file(f"op {size}", Path(path), INPUTS) for size, path in zip((1, 3, 5, 7), sys.argv[4:])]
 with quick(sys.argv[2]) as device:
     measure(device, models, SETTINGS, journal=Path(sys.argv[3]), progress=lambda state: print(state.visits, flush=True))
 """

@@ -20,7 +20,8 @@ from support.sshd import Me, Sshd
 
 from ofa_profiler.devices import open_device
 from ofa_profiler.errors import DeviceError
-from ofa_profiler.measuring.session import Progress, measure
+from ofa_profiler.measuring.progress import Progress
+from ofa_profiler.measuring.session import measure
 
 # --- what a device may do wrong -----------------------------------------------------------------------
 
@@ -67,12 +68,12 @@ def fake_python(server: Sshd, text: str) -> contextlib.AbstractContextManager[No
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        ("exit 127", "there is no python3"),
+        ("exit 127", "the device has no python3"),
         ("echo 'Python 3.7 or newer is needed, this is 3.5' >&2; exit 1", "Python 3.7 or newer"),
         ("head -c 100000 /dev/urandom; exit 0", "ended with code 0"),
         ('printf \'%s\\n\' \'{"type":"store","error":"no\\u001b[2J\\nway"}\'', "no.*way"),
-        ('echo \'{"type":"store"}\'', "where its folder is"),
-        ('echo \'{"type":"store","root":"/x","python":"3.9"}\'', "which Python"),
+        ('echo \'{"type":"store"}\'', "does not report its folder"),
+        ('echo \'{"type":"store","root":"/x","python":"3.9"}\'', "does not report its Python"),
         ('echo \'{"type":"store","root":"/x","python":[3,6]}\'', r"3\.6, the agent needs 3\.7"),
         ("exec cat /dev/zero", "prints without end"),
     ],
@@ -90,9 +91,10 @@ def test_a_strange_python_is_one_clear_line(ssh_server, me, store, script, words
     ("line", "words"),
     [
         ('{"type":"visit","key":"op 1","round":0,"status":"ok","seconds":NaN}', "NaN"),
-        ("hello", "stopped before it was done"),
+        ("hello", "ended before it was finished"),
         ("[" * 100_000, "deeply|not JSON"),
-        ('{"type":"visit","key":"else","round":0}', "no such model"),
+        ('{"type":"visit","key":"op 1","round":0,"status":"failed","error":"no"}', "seconds"),
+        ('{"type":"visit","key":"else","round":0,"status":"failed","error":"no","seconds":1}', "no such model"),
         ('{"type":"visit","key":"op 1","round":0,"status":"ok","seconds":1,"samples_ns":[0],"warmup_ns":1}', "no time"),
     ],
 )
@@ -119,7 +121,7 @@ def small_disk(ssh_server: Sshd, store: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_while_models_are_sent(ssh_server, me, small_disk, models, tmp_path):
-    big = [bytes_model(tmp_path / "big", f"big{i}", os.urandom(700_000)) for i in range(4)]
+    big = [bytes_model(tmp_path / "big", f"big{i}", os.urandom(650_000)) for i in range(4)]
     with quick(f"ssh:127.0.0.1:{ssh_server.port}") as device:
         with pytest.raises(DeviceError, match=r"the disk is full: 3 MB are needed in .*, \d MB are free"):
             measure(device, big, QUICK)

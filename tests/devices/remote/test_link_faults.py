@@ -17,7 +17,8 @@ from support.remotes import SETTINGS, SYSTEM, agents_of, at, check, quick, resul
 
 from ofa_profiler.devices import open_device
 from ofa_profiler.errors import DeviceError, UsageError
-from ofa_profiler.measuring.session import Progress, measure
+from ofa_profiler.measuring.progress import Progress
+from ofa_profiler.measuring.session import measure
 
 # --- without faults -----------------------------------------------------------------------------------
 
@@ -99,14 +100,14 @@ def test_a_connection_that_was_cut_before_anything_began(proxy, models, store):
     """While models are exported, for instance, which takes minutes."""
     with quick(f"ssh:127.0.0.1:{proxy.port}") as device:
         proxy.cut()
-        assert device.describe()["type"] == "device"
+        assert device.describe().time
     assert proxy.accepted == 2
 
 
 def test_a_connection_that_is_cut_at_the_very_first(proxy, models, store):
     proxy.cut_after = 9000  # we were let in, and have sent half of the first question
     with quick(f"ssh:127.0.0.1:{proxy.port}") as device:
-        assert device.describe()["type"] == "device"
+        assert device.describe().time
     assert proxy.accepted == 2
 
 
@@ -131,7 +132,7 @@ def test_a_link_that_never_lasts_for_one_file(proxy, store, tmp_path, monkeypatc
     An ssh server takes 2 MB before a program has read them, and a cut takes them away again: on a link that lasts
     for less, every piece is waited for.
     """
-    monkeypatch.setattr("ofa_profiler.devices.remote.device._PAUSE_S", 0.05)
+    monkeypatch.setattr("ofa_profiler.devices.remote.device._UPLOAD_PAUSE_S", 0.05)
     ballast = bytes_model(tmp_path / "heavy", "ballast", os.urandom(size))
     with quick(f"ssh:127.0.0.1:{proxy.port}") as device:
         proxy.life = life
@@ -144,7 +145,7 @@ def test_a_link_that_never_lasts_for_one_file(proxy, store, tmp_path, monkeypatc
 
 def test_a_link_that_brings_nothing_is_given_up(proxy, store, tmp_path, monkeypatch):
     ballast = bytes_model(tmp_path / "heavy", "ballast", os.urandom(3_000_000))
-    monkeypatch.setattr("ofa_profiler.devices.remote.device._PAUSE_S", 0.05)
+    monkeypatch.setattr("ofa_profiler.devices.remote.device._UPLOAD_PAUSE_S", 0.05)
     with quick(f"ssh:127.0.0.1:{proxy.port}") as device:
         device.describe()
         device.waits_s = (0.2,)
@@ -174,7 +175,7 @@ def test_a_link_that_dies_without_a_word(proxy, models, store, tmp_path, monkeyp
     monkeypatch.setattr("ofa_profiler.devices.remote.shell.SILENCE_S", 4.0)
     monkeypatch.setattr("ofa_profiler.devices.remote.device._HEARTBEAT_S", 0.3)
     monkeypatch.setattr("ofa_profiler.devices.remote.device._AGENT_PATIENCE_S", 2)
-    monkeypatch.setattr("ofa_profiler.devices.remote.device._FAREWELL_S", 0.5)
+    monkeypatch.setattr("ofa_profiler.devices.remote.device._STOP_TIMEOUT_S", 0.5)
     journal = tmp_path / "j.jsonl"
     settings = replace(SETTINGS, visit_s=0.3, max_visit_samples=100_000)
     with quick(f"ssh:127.0.0.1:{proxy.port}") as device:
@@ -186,7 +187,7 @@ def test_a_link_that_dies_without_a_word(proxy, models, store, tmp_path, monkeyp
 def test_an_agent_outlives_a_silent_link_only_for_its_patience(proxy, ssh_server, models, store, tmp_path, monkeypatch):
     monkeypatch.setattr("ofa_profiler.devices.remote.device._AGENT_PATIENCE_S", 2)
     monkeypatch.setattr("ofa_profiler.devices.remote.device._HEARTBEAT_S", 0.3)
-    monkeypatch.setattr("ofa_profiler.devices.remote.device._FAREWELL_S", 0.5)
+    monkeypatch.setattr("ofa_profiler.devices.remote.device._STOP_TIMEOUT_S", 0.5)
     gone: list[float] = []
 
     def pull() -> None:

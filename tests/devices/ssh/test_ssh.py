@@ -16,7 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.sshd import Me, Sshd, connect, spec_of
 
+from ofa_profiler.devices import DeviceOptions
 from ofa_profiler.devices.remote.shell import Shell
+from ofa_profiler.devices.ssh.device import SshDevice
 from ofa_profiler.errors import DeviceError, TransientDeviceError
 
 ECHO = "import json,sys; print(json.dumps([[ord(c) for c in a] for a in sys.argv[1:]]))"
@@ -152,9 +154,7 @@ def test_a_login_script_that_waits_for_input_is_told_of(tmp_path, monkeypatch):
     server = Sshd(tmp_path / "board", 'ForceCommand read -r answer; sh -c "$SSH_ORIGINAL_COMMAND"').start()
     try:
         Me(tmp_path / "me", server)
-        with pytest.raises(
-            TransientDeviceError, match=r"no sign of life for 2 s, .* login script there wait for input"
-        ):
+        with pytest.raises(TransientDeviceError, match=r"no output for 2 s, .* login script there waits for input"):
             connect(spec_of(server)).run(["true"])
     finally:
         server.stop()
@@ -176,9 +176,9 @@ def test_a_server_with_too_many_logins_at_once(tmp_path, monkeypatch):
     server = Sshd(tmp_path / "board", "MaxStartups 1").start()
     try:
         Me(tmp_path / "me", server)
-        words = r"cannot reach .*too many logins at once \(MaxStartups\)$"
+        words = r"cannot reach .*too many logins at the same time \(MaxStartups\)$"
         with take_the_only_place(server), pytest.raises(TransientDeviceError, match=words):
-            connect(spec_of(server))
+            SshDevice(spec_of(server), DeviceOptions()).open_shell()
     finally:
         server.stop()
 
@@ -186,7 +186,7 @@ def test_a_server_with_too_many_logins_at_once(tmp_path, monkeypatch):
 @pytest.mark.parametrize("sessions", [0, 1])
 def test_a_server_with_room_for_one_program_at_a_time(tmp_path, monkeypatch, sessions):
     monkeypatch.setenv("HOME", str(tmp_path / "me"))
-    monkeypatch.setattr("ofa_profiler.devices.ssh.device._ROOM_TIMEOUT_S", 0.2 + 20 * sessions)
+    monkeypatch.setattr("ofa_profiler.devices.ssh.device._SESSION_TIMEOUT_S", 0.2 + 20 * sessions)
     server = Sshd(tmp_path / "board", f"MaxSessions {sessions}").start()
     try:
         Me(tmp_path / "me", server)
@@ -194,7 +194,7 @@ def test_a_server_with_room_for_one_program_at_a_time(tmp_path, monkeypatch, ses
         if sessions:
             assert [shell.run(["echo", str(i)]).stdout for i in range(5)] == [b"%d\n" % i for i in range(5)]
         else:
-            with pytest.raises(DeviceError, match=r"starts no program for us .*MaxSessions"):
+            with pytest.raises(DeviceError, match=r"opens no session .*MaxSessions"):
                 shell.run(["true"])
         shell.close()
     finally:

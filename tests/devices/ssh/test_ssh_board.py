@@ -15,9 +15,11 @@ from support import sshd
 
 from ofa_profiler.devices import DeviceOptions, open_device
 from ofa_profiler.export import export_ops
-from ofa_profiler.measuring.session import Progress, measure
+from ofa_profiler.measuring.progress import Progress
+from ofa_profiler.measuring.session import measure
 from ofa_profiler.protocol.journal import read_journal
 from ofa_profiler.protocol.settings import Settings
+from ofa_profiler.protocol.target import Target
 from ofa_profiler.spaces import get_space
 
 pytestmark = pytest.mark.slow
@@ -60,7 +62,7 @@ def test_a_board_is_provisioned_measured_and_rebooted(board, tmp_path, monkeypat
     config = f"Host board\n  HostName 127.0.0.1\n  Port {board.port}\n  User pi\n  IdentityFile {board.key}\n"
     (tmp_path / ".ssh" / "config").write_text(config)
     printed = subprocess.run(["ssh-keygen", "-lf", str(board.host_key)], capture_output=True, text=True, check=True)
-    models = export_ops(get_space("cifar-mbv3").unique_ops()[:4], runtime=runtime)
+    models = export_ops(get_space("cifar-mbv3").unique_ops()[:4], target=Target(runtime))
     journal = tmp_path / "j.jsonl"
     rebooted: list[int] = []
 
@@ -72,11 +74,13 @@ def test_a_board_is_provisioned_measured_and_rebooted(board, tmp_path, monkeypat
 
     with open_device("ssh:board", DeviceOptions(accept_host_key=printed.stdout.split()[1])) as device:
         described = device.describe()
-        measured = measure(device, models, replace(SETTINGS, runtime=runtime), journal=journal, progress=progress)
-    assert described["machine"] == "aarch64"
-    assert described["model"].startswith("Raspberry Pi")
+        measured = measure(
+            device, models, replace(SETTINGS, target=Target(runtime)), journal=journal, progress=progress
+        )
+    assert described.machine == "aarch64"
+    assert described.model.startswith("Raspberry Pi")
     assert all(m.ok and len(m.rounds_ms) == 2 for m in measured.values())
     assert rebooted
     log, _ = read_journal(journal)
     assert len(log.devices) == 2
-    assert log.devices[0]["runtime"]["name"] == runtime
+    assert log.devices[0].runtime.name == runtime

@@ -186,7 +186,7 @@ def test_the_configuration_is_followed(home):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("Host a\n  ProxyJump a\n", "circles"),
+        ("Host a\n  ProxyJump a\n", "forms a circle"),
         ("Host a\n  Port none\n", "cannot be used"),
         ("Host a\n  ProxyCommand nc %h %p\n", "ProxyCommand"),
         ("Include config\n", "includes itself"),
@@ -215,10 +215,10 @@ def test_any_configuration_is_a_route_or_one_line(tmp_path_factory, text):
     "spec", ["ssh:a..b", "ssh:.", f"ssh:{'x' * 64}.de", "ssh:pi@h\N{LATIN SMALL LETTER O WITH DIAERESIS}st..x"]
 )
 def test_what_no_name_of_a_host_can_be_is_refused(home, spec):
-    with pytest.raises(UsageError, match="is not the name of a host"):
+    with pytest.raises(UsageError, match="is not a host name"):
         find_route(spec)
     (home / ".ssh" / "config").write_text("Host board\n  HostName a..b\n")
-    with pytest.raises(UsageError, match=r"'a\.\.b' is not the name of a host"):
+    with pytest.raises(UsageError, match=r"'a\.\.b' is not a host name"):
         find_route("ssh:board")
 
 

@@ -1,9 +1,9 @@
-"""Fetches one file over HTTP: from mirrors in turn, in pieces if it must be, whole or not at all.
+"""The downloader: one file over HTTP, from several mirrors, resumed after interruptions, complete or not at all.
 
-What has come so far is in `NAME.part`, and in `NAME.part.json` where it came from; a later call goes on
-there, also after a kill. Two pieces are only put together where they belong together: the
-server says that the file is still the same (If-Range), or the content is known by its hash, and then
-any mirror may give the rest. `NAME.lock` lets one process fetch while others wait for the file.
+`NAME.part` holds the data so far, and `NAME.part.json` its source. A later call resumes there, also after a kill. Two
+pieces are only combined if they belong together: either the server confirms that the file is unchanged (If-Range), or
+the hash of the file is known, and then any mirror may send the rest. One process downloads at a time; others wait for
+the lock of the file and then find it.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import math
 import os
 import re
 import socket
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -23,28 +23,30 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-import ofa_profiler
-from ofa_profiler.base.files import locked
-from ofa_profiler.errors import UsageError
+from ofa_profiler.base.locks import locked
+from ofa_profiler.base.retry import retry
+from ofa_profiler.base.version import __version__
+from ofa_profiler.errors import OfaError, TransientError, UsageError
 
 _CHUNK = 1 << 16
-#: Pauses before each round over the mirrors. A mirror that sends something is asked for the rest at once,
-#: but not without end: one that drops every connection after a few bytes is no use.
-_PAUSES_S = (0.0, 1.0, 4.0)
+#: Pauses between the rounds over all mirrors.
+_WAITS_S = (1.0, 4.0)
+#: A mirror that sends something is asked for the rest at once, but not more often than this.
 _MAX_PIECES = 100
-_TIMEOUT_S = 30.0  # without a sign of life
+#: How long a server may send nothing.
+_TIMEOUT_S = 30.0
 _MAX_REDIRECTS = 5
 
-#: Called with the bytes that are there, those there are in all (None: unknown) and the server's name.
+#: Called with the bytes so far, the size of the file (None: unknown) and the name of the server.
 Progress = Callable[[int, "int | None", str], None]
 
 
 @dataclass(frozen=True)
 class Content:
-    """What is known of a file before it comes.
+    """What is known of a file before it is downloaded.
 
-    `digest` is `sha256:HEX`, or `git:HEX` for the name that git gives its content; None where nobody has
-    published one. `starts` are the first bytes that it may have: an error page has others.
+    `digest` is `sha256:HEX`, or `git:HEX` for the hash of its content in git; None if no hash is published. `starts`
+    are the possible first bytes, which an error page does not have.
     """
 
     digest: str | None = None
@@ -54,15 +56,19 @@ class Content:
 
 
 class FetchError(UsageError):
-    """No address gave the file; the message says what each of them did."""
+    """No address provided the file. The message contains the reason of each."""
 
 
-class _FailedError(Exception):
-    """An address did not give the file; another try may. The message says why."""
+class _TransientFetchError(FetchError, TransientError):
+    """No address provided the file, but another attempt may succeed."""
 
 
-class _HopelessError(_FailedError):
-    """An address does not have the file: another try gives the same."""
+class _Interrupted(TransientError):
+    """An address did not provide the file, but another attempt may succeed. The message says why."""
+
+
+class _Unavailable(OfaError):
+    """An address does not have the file, so another attempt is useless. The message says why."""
 
 
 def fetch(
@@ -70,27 +76,29 @@ def fetch(
     path: Path,
     content: Content,
     *,
+    replace_damaged: bool = False,
     progress: Progress | None = None,
     waiting: Callable[[], None] | None = None,
     timeout_s: float = _TIMEOUT_S,
-    pauses_s: Sequence[float] = _PAUSES_S,
+    waits_s: Sequence[float] = _WAITS_S,
 ) -> Path:
-    """Bring the file to `path`, unless it is there by now; `waiting` is called when another process brings it.
+    """Download a file to `path`, unless it exists, and return `path`.
 
-    Raises `FetchError`, or `UsageError` when `path` cannot be written.
+    An existing file is not checked, unless `replace_damaged`. `waiting` is called if another process is downloading it.
+    Raises `FetchError`, or `UsageError` if `path` cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path.with_name(f".{path.name}.lock"), waiting):
-            if not path.exists():
-                _Fetching(path, content, progress, timeout_s).run(addresses, pauses_s)
+            if not path.exists() or (replace_damaged and problem_of(path, content)):
+                _Download(path, content, progress, timeout_s).run(addresses, waits_s)
     except OSError as error:
         raise UsageError(f"cannot write {error.filename or path}: {error.strerror or error}") from error
     return path
 
 
 def digest_of(path: Path, kind: str) -> str:
-    """`sha256:HEX` or `git:HEX` of a file, as `kind` says."""
+    """Return `sha256:HEX` or `git:HEX` of a file; `kind` is `sha256` or `git`."""
     with path.open("rb") as file:
         if kind == "git":
             # The name of a blob: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects
@@ -103,7 +111,7 @@ def digest_of(path: Path, kind: str) -> str:
 
 
 def problem_of(path: Path, content: Content) -> str | None:
-    """Why the file is not the one that is wanted; None if it is."""
+    """Return why the file differs from `content`; None if it does not."""
     size = path.stat().st_size
     if content.size is not None and size != content.size:
         return f"it has {size} bytes, not {content.size}"
@@ -115,65 +123,61 @@ def problem_of(path: Path, content: Content) -> str | None:
     return None
 
 
-class _Fetching:
-    """One file on its way."""
+class _Download:
+    """The download of one file."""
 
     def __init__(self, path: Path, content: Content, progress: Progress | None, timeout_s: float) -> None:
         self.path, self.content, self.progress, self.timeout_s = path, content, progress, timeout_s
         self.part = path.with_name(f"{path.name}.part")
         self.notes = path.with_name(f"{path.name}.part.json")
 
-    def run(self, addresses: Sequence[str], pauses_s: Sequence[float]) -> None:
+    def run(self, addresses: Sequence[str], waits_s: Sequence[float]) -> None:
         left, reasons = list(addresses), dict[str, str]()
-        for pause_s in pauses_s:
-            if left:
-                time.sleep(pause_s)
+
+        def try_each() -> None:
             for address in tuple(left):
-                failure = self._try(address)
-                if failure is None:
-                    return
-                reasons[address] = f"{urlsplit(address).hostname}: {failure}"
-                if isinstance(failure, _HopelessError):
-                    left.remove(address)
-        raise FetchError("; ".join(reasons.values()))
+                try:
+                    return self._from(address)
+                except (_Interrupted, _Unavailable) as error:  # noqa: PERF203 (a network is slower)
+                    reasons[address] = f"{urlsplit(address).hostname}: {error}"
+                    if isinstance(error, _Unavailable):
+                        left.remove(address)
+            raise (_TransientFetchError if left else FetchError)("; ".join(reasons.values()))
 
-    def _try(self, address: str) -> _FailedError | None:
-        try:
-            self._bring(address)
-        except _FailedError as error:
-            return error
-        return None
+        retry(try_each, waits_s)
 
-    def _bring(self, address: str) -> None:
-        """The whole file from one address, in as many pieces as it takes while each brings something."""
-        for _ in range(_MAX_PIECES):
-            before = self._size()
-            try:
-                fresh = self._piece(address)
-            except _FailedError as error:
-                if isinstance(error, _HopelessError) or self._size() <= before:
-                    raise
-                continue
+    def _from(self, address: str) -> None:
+        """Download the file from one address. Raises `_Interrupted` or `_Unavailable`."""
+        for first in (True, False):
+            in_one_piece = self._all_pieces(address)
             problem = problem_of(self.part, self.content)
             if problem is None:
                 self.part.replace(self.path)
                 self.notes.unlink(missing_ok=True)
                 return
-            self._forget()
-            if fresh:
-                raise _HopelessError(f"what came is not the file: {problem}")
-            # What an earlier piece holds may be to blame: once more, from the start.
-        raise _FailedError("the connection was lost too often")
+            self._discard()
+            if in_one_piece or not first:
+                raise _Unavailable(f"the server sent another file: {problem}")
+            # An earlier piece may be wrong, so try once more from the start.
+
+    def _all_pieces(self, address: str) -> bool:
+        """Get the rest of the file, and return whether the whole file came in one piece."""
+        start = self._size()
+
+        def position(_error: TransientError) -> float:
+            return size if (size := self._size()) > start else -math.inf
+
+        return retry(lambda: self._piece(address), (0.0,), position=position, max_attempts=_MAX_PIECES)
 
     def _piece(self, address: str) -> bool:
-        """Get the rest of the file -> whether the rest is all of it. Raises `_FailedError`."""
+        """Get the rest of the file, and return whether it is the whole file. Raises `_Interrupted`, `_Unavailable`."""
         have, headers = self._continuation(address)
         request = urllib.request.Request(address, headers=headers)  # noqa: S310 (checked by `_opener`)
         try:
             with _opener(address).open(request, timeout=self.timeout_s) as response:
                 start, total = self._extent(response, have)
                 with self.part.open("r+b" if start else "wb") as file:
-                    self._note(address, response, total)  # not before what came from elsewhere is gone
+                    self._note(address, response, total)  # only after data from another address is discarded
                     file.seek(start)
                     self._copy(response, file, start, total, address)
                 return start == 0
@@ -182,13 +186,13 @@ class _Fetching:
             raise self._refusal(error) from None
         except urllib.error.URLError as error:
             unknown = isinstance(error.reason, socket.gaierror) and error.reason.errno == socket.EAI_NONAME
-            raise (_HopelessError if unknown else _FailedError)(_words(error.reason)) from None
+            raise (_Unavailable if unknown else _Interrupted)(_words(error.reason)) from None
         except (http.client.HTTPException, ConnectionError, TimeoutError, ValueError) as error:
-            raise _FailedError(_words(error)) from None
+            raise _Interrupted(_words(error)) from None
 
     def _continuation(self, address: str) -> tuple[int, dict[str, str]]:
-        """How much of the file is there that can be continued from this address, and how to ask for the rest."""
-        headers = {"User-Agent": f"ofa-profiler/{ofa_profiler.__version__}", "Accept-Encoding": "identity"}
+        """Return how many bytes of the file can be kept with this address, and the headers of the request."""
+        headers = {"User-Agent": f"ofa-profiler/{__version__}", "Accept-Encoding": "identity"}
         have, notes = self._size(), self._noted()
         if have and notes.get("address") == address and isinstance(notes.get("validator"), str):
             headers["If-Range"] = notes["validator"]
@@ -199,33 +203,33 @@ class _Fetching:
         return have, headers
 
     def _extent(self, response: Any, have: int) -> tuple[int, int | None]:
-        """Where in the file the response starts, and how large the file is."""
+        """Return where in the file the response starts, and the size of the file."""
         if response.status == 206:
             extent = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", response.headers.get("Content-Range", ""))
             if extent is None or int(extent[1]) != have:
-                self._forget()
-                raise _FailedError("it sent another part of the file than was asked for")
+                self._discard()
+                raise _Interrupted("the server sent another part of the file than requested")
             total: int | None = int(extent[3])
             if self._noted().get("total") not in (None, total):
-                self._forget()
-                raise _FailedError("the file has changed there; starting anew")
+                self._discard()
+                raise _Interrupted("the file has changed on the server; starting again")
         elif response.status == 200:
             have, length = 0, response.headers.get("Content-Length", "")
             total = int(length) if re.fullmatch(r"\d{1,18}", length) else None
             if total is None and self.content.digest is None:
-                raise _HopelessError("it does not say how long the file is")
+                raise _Unavailable("the server does not report the size of the file")
         else:
-            raise _HopelessError(f"HTTP status {response.status}")
+            raise _Unavailable(f"HTTP status {response.status}")
         if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise _HopelessError("it sends the file encoded")
+            raise _Unavailable("the server sends the file encoded")
         self._check_size(total)
         return have, total
 
     def _check_size(self, size: int | None) -> None:
         if size is not None and size > self.content.max_bytes:
-            raise _HopelessError(f"the file is larger than {self.content.max_bytes >> 20} MiB")
+            raise _Unavailable(f"the file is larger than {self.content.max_bytes >> 20} MiB")
         if None not in (size, self.content.size) and size != self.content.size:
-            raise _HopelessError(f"the file has {size} bytes, not {self.content.size}")
+            raise _Unavailable(f"the file has {size} bytes, not {self.content.size}")
 
     def _copy(self, response: Any, file: IO[bytes], start: int, total: int | None, address: str) -> None:
         done, server = start, urlsplit(address).hostname or address
@@ -234,24 +238,24 @@ class _Fetching:
                 file.write(data)
                 done += len(data)
                 if done > (total if total is not None else self.content.max_bytes):
-                    raise _HopelessError("it sent more than the file has")
+                    raise _Unavailable("the server sent more than the size of the file")
                 if self.progress is not None:
                     self.progress(done, total, server)
         finally:
             file.flush()
         if total is not None and done < total:
-            raise _FailedError(f"the connection was lost after {done} of {total} bytes")
+            raise _Interrupted(f"the connection was lost after {done} of {total} bytes")
         os.fsync(file.fileno())
 
-    def _refusal(self, error: urllib.error.HTTPError) -> _FailedError:
-        if error.code == 416:  # the part is as long as the file, or longer: it is of another one
-            self._forget()
-            return _FailedError("it does not have the rest of the file")
+    def _refusal(self, error: urllib.error.HTTPError) -> _Interrupted | _Unavailable:
+        if error.code == 416:  # the part is as long as the file, or longer, so it belongs to another file
+            self._discard()
+            return _Interrupted("the server does not have the rest of the file")
         message = _words(f"HTTP status {error.code} {error.reason}")
         again = error.code >= 500 or error.code in (408, 425, 429)
-        return _FailedError(message) if again else _HopelessError(message)
+        return _Interrupted(message) if again else _Unavailable(message)
 
-    # --- what is there so far -------------------------------------------------------------------------
+    # --- the data so far ------------------------------------------------------------------------------
 
     def _size(self) -> int:
         try:
@@ -261,7 +265,7 @@ class _Fetching:
 
     def _note(self, address: str, response: Any, total: int | None) -> None:
         validator = response.headers.get("ETag")
-        if validator is None or validator.startswith("W/"):  # a weak one stands for similar content, not for equal
+        if validator is None or validator.startswith("W/"):  # a weak one only means similar content
             validator = response.headers.get("Last-Modified")
         text = json.dumps({"address": address, "validator": validator, "total": total})
         self.notes.write_text(text, encoding="utf-8")
@@ -273,13 +277,13 @@ class _Fetching:
             return {}
         return notes if isinstance(notes, dict) else {}
 
-    def _forget(self) -> None:
+    def _discard(self) -> None:
         self.part.unlink(missing_ok=True)
         self.notes.unlink(missing_ok=True)
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows a few redirects, to encrypted addresses only."""
+    """Follows a few redirects, to encrypted addresses only, unless `plain`."""
 
     max_redirections = _MAX_REDIRECTS
     max_repeats = 2
@@ -291,29 +295,29 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
         if not newurl.startswith(("https://", "http://") if self.plain else "https://"):
-            raise _HopelessError(f"it leads to {newurl:.80}, which is not encrypted")
+            raise _Unavailable(f"it redirects to {newurl:.80}, which is not encrypted")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _opener(address: str) -> urllib.request.OpenerDirector:
-    """Of `address`; a plain one may only lead on to plain ones if it is plain itself, which the user has named."""
+    """Return an opener for `address`. Only a plain address, which the user has named, may redirect to a plain one."""
     scheme = urlsplit(address).scheme
     if scheme not in ("https", "http"):
-        raise _HopelessError(f"{address:.80} is no https address")
+        raise _Unavailable(f"{address:.80} is not an https address")
     return urllib.request.build_opener(_Redirects(plain=scheme == "http"))
 
 
 def _read(response: Any) -> bytes:
-    """What has come. A failure to read it is the address's, one to write it is not."""
+    """Read what has arrived. Only a failure to read is the fault of the address, not a failure to write."""
     try:
         return bytes(response.read1(_CHUNK))
     except OSError as error:
-        raise _FailedError(_words(error)) from None
+        raise _Interrupted(_words(error)) from None
 
 
 def _words(reason: object) -> str:
-    """One line about a failure."""
+    """Return a failure as one line."""
     if isinstance(reason, TimeoutError):
-        return "no answer in time"
+        return "timeout"
     words = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
     return " ".join(str(words).split())[:160]

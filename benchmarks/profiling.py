@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
-"""How long a latency table takes, and how much of that the device is measuring.
+"""The time to make a latency table, and the share of it in which the device runs models.
 
-    python benchmarks/profile.py [--space ofa-mbv3-w1.2] [--threads 1]
+    python benchmarks/profiling.py [--space ofa-mbv3-w1.2] [--threads 1]
 
-Profiles this machine through the `ofa-profile` command, into a fresh cache and a fresh folder, and
-prints the wall time of the command and the share of it in which the device was running models
-(warm-up included), with the export of the ops counted and without it.
+Profiles this machine with the `ofa-profile` command, with an empty cache and an empty folder. Prints the wall time
+of the command and the share of it in which the device ran models (warm-up included), with and without the export.
 """
 
 from __future__ import annotations
@@ -21,7 +20,9 @@ import time
 
 def main() -> int:
     """Run the benchmark and print its figures."""
-    parser = argparse.ArgumentParser(description="Wall time of a table, and the share of it that is measuring.")
+    parser = argparse.ArgumentParser(
+        description="Wall time of a table, and the share of it in which the device runs models."
+    )
     parser.add_argument("--space", default="ofa-mbv3-w1.2")
     parser.add_argument("--threads", default="1")
     parser.add_argument("--keep", metavar="DIR", help="write the table here instead of a temporary folder")

@@ -1,0 +1,127 @@
+"""What can be read about this machine. What cannot be read is None, never 0."""
+
+import os
+import platform
+import re
+import sys
+
+from . import clocks, heat, reading
+from .cores import allowed_cores, core_file, max_mhz
+
+
+def cpuinfo(field):
+    """The first value of a field of /proc/cpuinfo, or None."""
+    for line in (reading.text("/proc/cpuinfo") or "").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == field and value.strip():
+            return reading.one_line(value)
+    return None
+
+
+def device_tree(name):
+    """A property of the device tree, or None."""
+    return reading.text("/proc/device-tree/" + name) or reading.text("/sys/firmware/devicetree/base/" + name)
+
+
+def model_and_soc():
+    """The name of the machine's model, and of its chip. Either may be None."""
+    tool = reading.output_of
+    compatible = (device_tree("compatible") or "").split()
+    model = device_tree("model") or tool("getprop", "ro.product.model") or tool("sysctl", "-n", "hw.model")
+    soc = (
+        (compatible[-1] if compatible else None)
+        or tool("getprop", "ro.soc.model")
+        or tool("getprop", "ro.board.platform")
+        or tool("sysctl", "-n", "machdep.cpu.brand_string")
+        or reading.text("/sys/devices/soc0/machine")
+        or cpuinfo("Hardware")
+        or cpuinfo("model name")
+    )
+    if sys.platform == "win32":
+        soc = platform.processor() or None
+    return model or soc, soc
+
+
+def jetson_release():
+    """The release of a Jetson's system, like `R35.4.1`; None elsewhere."""
+    found = re.match(r"# R(\d+) \(release\), REVISION: ([\d.]+)", reading.text("/etc/nv_tegra_release") or "")
+    return "R%s.%s" % found.groups() if found else None
+
+
+def power_mode():
+    """The power mode of a Jetson by its name, or by its number where the tool does not answer; None elsewhere."""
+    name = (reading.output_of("nvpmodel", "-q", containing="NV Power Mode:") or "").rpartition(":")[2].strip()
+    kept = re.search(r"pmode:\s*(\d+)", reading.text("/var/lib/nvpmodel/status") or "")
+    return name or (str(int(kept.group(1))) if kept else None)
+
+
+def memory_mb():
+    """All memory of the machine in MiB, or None."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // (1 << 20)
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def state(cores):
+    """What changes during a measurement. `cores` are those in use, or None when they are not known."""
+    mhz = {}
+    for core in cores or []:
+        khz = reading.integer(core_file(core, "cpufreq/scaling_cur_freq"))
+        mhz[str(core)] = khz / 1000 if khz and khz > 0 else None
+    try:
+        load = round(os.getloadavg()[0], 2)
+    except (AttributeError, OSError):
+        load = None
+    flags = heat.firmware_flags()
+    return {
+        "mhz": mhz,
+        "temperature_c": heat.temperature_c(),
+        "load_average": load,
+        "throttled": heat.throttled(),
+        "firmware_flags": None if flags is None else "0x%x" % flags,
+    }
+
+
+def describe():
+    """What does not change about this machine: the beginning of a `device` record."""
+    model, soc = model_and_soc()
+    allowed = allowed_cores()
+    return {
+        "type": "device",
+        "time": reading.now(),
+        "model": reading.one_line(model) if model else None,
+        "soc": reading.one_line(soc) if soc else None,
+        "machine": platform.machine() or None,
+        "os": reading.one_line(platform.platform()),
+        "jetson_release": jetson_release(),
+        "power_mode": power_mode(),
+        "python": platform.python_version(),
+        "memory_mb": memory_mb(),
+        "cores_allowed": allowed,
+        "max_mhz": {str(core): max_mhz(core) for core in allowed} if allowed else None,
+    }
+
+
+def uncontrolled(device):
+    """Sentences about what may have disturbed the measurement and could not be ruled out."""
+    notes = []
+    before = device["before"]
+    if device["cores_used"] is None:
+        notes.append("the process could not be pinned to its cores")
+    if device["fixed_performance_mode"]:
+        pass  # Android holds the clocks, whatever the governor is
+    elif device["governor"] is None:
+        notes.append("the governor of the clock cannot be read")
+    elif device["governor"] != clocks.STEADY:
+        notes.append("the governor is %s, not performance: clocks may change" % device["governor"])
+    flags = int(before.get("firmware_flags") or "0", 16)
+    if flags & 0x10001:
+        when = "now" if flags & 1 else "since the start"
+        notes.append("the power supply is too weak (%s): the firmware lowers the clock, 0x%x" % (when, flags))
+    if before["temperature_c"] is None:
+        notes.append("no temperature can be read")
+    load, cores = before.get("load_average"), len(device["cores_allowed"] or []) or os.cpu_count() or 1
+    if load is not None and load > cores / 2:
+        notes.append("other programs were running at the start: see load_average")
+    return notes

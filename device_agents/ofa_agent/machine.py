@@ -1,0 +1,132 @@
+"""The machine that is measured: this one, or one that the worker knows how to reach."""
+
+import contextlib
+import os
+
+from . import clocks, cores, facts, heat
+from .errors import Fatal
+
+
+class Machine:
+    """What the supervisor needs of a machine."""
+
+    def describe(self):
+        """What does not change: the beginning of a `device` record."""
+        raise NotImplementedError
+
+    def state(self, cores_used):
+        """What changes: clocks of the cores in use, temperature, ..."""
+        raise NotImplementedError
+
+    def throttled(self):
+        """Why heat slows it down right now, in words; None if it does not."""
+        raise NotImplementedError
+
+    def governor(self, core):
+        """What sets the clock of a core, or None."""
+        raise NotImplementedError
+
+    def steady_clocks(self, cores_used):
+        """A context manager: within, clocks do not change, as far as possible. Gives the previous governors by core."""
+        raise NotImplementedError
+
+    def core_count(self, device):
+        """How many cores can be used, or None."""
+        raise NotImplementedError
+
+    def fastest_cores(self, device, count):
+        """The fastest cores, or None where they are not known."""
+        raise NotImplementedError
+
+    def raise_priority(self):
+        """Have its scheduler prefer the measurement -> the nice value, where it is known."""
+
+    def keep_off(self, device, cores_used):
+        """Keep the supervisor away from the cores in use."""
+
+    def choose_cores(self, device, threads, wanted):
+        """Cores for so many threads: the `wanted` ones or else the fastest -> None if they cannot be chosen."""
+        allowed = device["cores_allowed"]
+        if wanted and not set(wanted) <= set(allowed or wanted):
+            raise Fatal("cores %s were requested, this device allows %s" % (wanted, allowed), usage=True)
+        count = len(wanted) if wanted else self.core_count(device)
+        if count is not None and threads > count:
+            have = "--cores names %d cores" if wanted else "this device allows %d cores"
+            raise Fatal("%d threads were requested, but %s" % (threads, have % count), usage=True)
+        return wanted or self.fastest_cores(device, threads)
+
+
+class LocalMachine(Machine):
+    """The machine that this agent runs on. `memory` is the file of `steady_clocks`."""
+
+    def __init__(self, memory):
+        self.memory = memory
+
+    def describe(self):
+        return facts.describe()
+
+    def state(self, cores_used):
+        return facts.state(cores_used)
+
+    def throttled(self):
+        return heat.throttled()
+
+    def governor(self, core):
+        return clocks.governor(core)
+
+    def steady_clocks(self, cores_used):
+        return clocks.steady_clocks(cores_used, self.memory)
+
+    def core_count(self, device):
+        allowed = device["cores_allowed"]
+        return len(allowed) if allowed else os.cpu_count()
+
+    def fastest_cores(self, device, count):
+        allowed = device["cores_allowed"]
+        return cores.fastest_cores(allowed, count) if allowed else None
+
+    def raise_priority(self):
+        return cores.raise_priority()  # workers inherit it
+
+    def keep_off(self, device, cores_used):
+        cores.pin(set(device["cores_allowed"]) - set(cores_used))
+
+
+class WorkerMachine(Machine):
+    """A machine that the worker reaches, like a phone without Python. The worker answers questions about it:
+
+    {"ask": "describe"}               a `device` record; `governors` by core may be in it, and is taken out
+    {"ask": "state", "cores": [...]}  `mhz`, `temperature_c`, and what else is known
+    {"ask": "heat"}                   see `heat.why_slow`
+    """
+
+    def __init__(self, visitor):
+        self.visitor = visitor
+        self.governors = {}
+
+    def describe(self):
+        device = self.visitor.ask("describe")
+        self.governors = {int(core): name for core, name in device.pop("governors", {}).items()}
+        return device
+
+    def state(self, cores_used):
+        state = self.visitor.ask("state", cores=cores_used)
+        return dict(state, throttled=self.throttled())
+
+    def throttled(self):
+        return heat.why_slow(self.visitor.ask("heat"))
+
+    def governor(self, core):
+        return self.governors.get(core)
+
+    @contextlib.contextmanager
+    def steady_clocks(self, cores_used):  # noqa: ARG002
+        yield self.governors  # the worker does what can be done there
+
+    def core_count(self, device):  # noqa: ARG002
+        return None
+
+    def fastest_cores(self, device, count):
+        clock = {int(core): mhz for core, mhz in (device["max_mhz"] or {}).items() if mhz}
+        fastest = sorted(clock, key=lambda core: (clock[core], core), reverse=True)[:count]
+        return sorted(fastest) if len(fastest) == count else None

@@ -1,0 +1,150 @@
+"""The command line of the agent."""
+
+import argparse
+import functools
+import json
+import os
+import signal
+import sys
+
+from . import runtimes, serving
+from .errors import Fatal, HostGone
+from .host import Host
+from .kit import Kit
+from .lock import Lock
+from .machine import LocalMachine, WorkerMachine
+from .results import Results
+from .supervisor import Supervisor
+from .visiting import Visitor
+from .wheels import use_wheels
+from .workers import CAN_FORK, ForkedWorker, SpawnedWorker
+
+FAREWELL_S = 30.0  # a program of --worker-command may have to restore the state of the machine that it reaches
+
+
+def core_list(text):
+    """For `type=` of an option: `2,3`."""
+    if not all(part.isdigit() for part in text.split(",")):
+        raise argparse.ArgumentTypeError("%r is not a list of cores like 2,3" % text)
+    return sorted({int(part) for part in text.split(",")})
+
+
+def command_list(text):
+    """For `type=` of an option: a command as a JSON list."""
+    try:
+        words = json.loads(text)
+    except ValueError:
+        words = None
+    if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
+        raise argparse.ArgumentTypeError('%r is not a command like ["program", "argument"]' % text)
+    return words
+
+
+def parse_arguments(argv):
+    """The options."""
+    parser = argparse.ArgumentParser(description="Measure the models of a kit on this machine.")
+    parser.add_argument("--kit", metavar="DIR", help="folder with manifest.json and models/")
+    parser.add_argument("--describe", action="store_true", help="print what is known about this device and stop")
+    parser.add_argument("--attached", action="store_true", help="end when stdin closes: the host holds it open")
+    parser.add_argument("--patience", type=int, default=0, metavar="S", help="... or is silent for S seconds")
+    parser.add_argument("--repair", action="store_true", help="end when a model is damaged: the host sends it again")
+    parser.add_argument("--cores", type=core_list, metavar="N[,N...]", help="use these cores, not the fastest ones")
+    parser.add_argument("--fixed-performance", action="store_true", help="Android's mode of this name is on")
+    parser.add_argument("--seen", type=int, default=0, metavar="N", help="do not repeat the first N lines of results")
+    parser.add_argument("--lock", metavar="FILE", help="lock file (default: DIR/lock)")
+    parser.add_argument("--no-fork", action="store_true", help="start workers as new processes")
+    parser.add_argument(
+        "--worker-command",
+        type=command_list,
+        metavar="JSON",
+        help="measure another machine through this program: a list of words; README.md has its protocol",
+    )
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    if not (arguments.kit or arguments.describe or arguments.worker):
+        parser.error("--kit DIR is missing: the folder with the models to measure")
+    return arguments
+
+
+def to_stdout(line):
+    """Give a line to the reader of our stdout."""
+    try:
+        sys.stdout.buffer.write(line)
+        sys.stdout.buffer.flush()
+    except (OSError, ValueError) as error:
+        raise HostGone from error
+
+
+def ignore(line):
+    """A terminal is for people, and they have the file."""
+
+
+def end_on_signals():
+    """Let SIGTERM and SIGHUP end the agent as Ctrl-C does."""
+
+    def end(*_):
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # not under nohup
+        signal.signal(signal.SIGHUP, end)
+
+
+def make_visitor(arguments, say):
+    """The host, and who has workers run models for it."""
+    spawn = arguments.no_fork or arguments.worker_command is not None or not CAN_FORK
+    host = Host(arguments.attached, spawn, arguments.patience, say)
+    host.repairs = arguments.repair
+    new_worker = SpawnedWorker if spawn else ForkedWorker
+    if arguments.worker_command is not None:
+        new_worker = functools.partial(SpawnedWorker, command=arguments.worker_command, farewell_s=FAREWELL_S)
+    return host, Visitor(host, new_worker)
+
+
+def measure_kit(arguments, stream):
+    """Measure the models of the kit; every line of the results also goes to the function `stream`."""
+    end_on_signals()
+
+    def say(record):
+        stream(json.dumps(record).encode() + b"\n")
+
+    host, visitor = make_visitor(arguments, say)
+    kit = Kit(arguments.kit)
+    if arguments.worker_command is None:
+        runtimes.check(kit.runtime)
+    lock = Lock(arguments.lock or os.path.join(arguments.kit, "lock"))
+    lock.take(host, say)
+    use_wheels(kit)
+    results = Results(os.path.join(arguments.kit, "results.jsonl"), kit.run, arguments.seen, stream)
+    here = arguments.worker_command is None
+    machine = LocalMachine(lock.path + ".governors") if here else WorkerMachine(visitor)
+    Supervisor(kit, host, results, visitor, machine, arguments.cores, arguments.fixed_performance).run()
+
+
+def describe(arguments, stream):
+    """Print the beginning of a `device` record."""
+    _, visitor = make_visitor(arguments, lambda record: stream(json.dumps(record).encode() + b"\n"))
+    machine = LocalMachine(None) if arguments.worker_command is None else WorkerMachine(visitor)
+    try:
+        to_stdout(json.dumps(machine.describe()).encode() + b"\n")
+    finally:
+        visitor.close()
+
+
+def main(argv=None):
+    """The command: 0 when everything was measured, 1 when nothing can be, 130 when interrupted."""
+    arguments = parse_arguments(argv)
+    if arguments.worker:
+        return serving.main()
+    stream = ignore if sys.stdout is None or sys.stdout.isatty() else to_stdout
+    try:
+        (describe if arguments.describe else measure_kit)(arguments, stream)
+    except Fatal as error:
+        fatal = {"type": "fatal", "error": str(error), "usage": error.usage, "transient": error.transient}
+        stream(json.dumps(fatal).encode() + b"\n")
+        sys.stderr.write("agent: %s\n" % error)
+        return 1
+    except (KeyboardInterrupt, HostGone):
+        sys.stderr.write("agent: interrupted; run it again to resume\n")
+        return 130
+    return 0

@@ -1,0 +1,97 @@
+"""The file of results: JSON lines, append-only."""
+
+import contextlib
+import json
+import os
+import time
+
+from .errors import Fatal
+
+FSYNC_EVERY_S = 5.0
+MEASURED = ("visit", "reference")
+
+
+class Results:
+    """`results.jsonl`: append-only, and repeated on `stream` from line `seen` on."""
+
+    def __init__(self, path, run, seen, stream):
+        self.stream = stream
+        lines = self._read(path, seen)
+        records = [self._parse(line, path) for line in lines]
+        self.measured = [record for record in records if record["type"] in MEASURED]
+        if records and not same_run(records[0], run):
+            raise Fatal("%s holds the results of another kit: move it away" % path)
+        with self._writing(path):
+            self.file = open(path, "ab")  # noqa: SIM115
+            self.file.truncate(sum(map(len, lines)))  # a line torn by a power cut or a kill
+        self.synced = time.monotonic()
+        for line in lines[seen:]:
+            self.stream(line)
+        if not lines:
+            self.append(run)
+
+    @classmethod
+    def _read(cls, path, seen):
+        if not os.path.exists(path):
+            return []
+        try:
+            with open(path, "rb") as file:
+                lines = [line for line in file if line.endswith(b"\n")]
+        except OSError as error:
+            raise Fatal("cannot read %s: %s" % (path, error.strerror)) from error
+        # A power cut leaves rubbish at the end. A host has all that it saw, so the lines after those can be dropped.
+        # Without a host this file is the only copy, and its owner decides.
+        for number in range(seen, len(lines) if seen else 0):
+            try:
+                cls._parse(lines[number], path)
+            except Fatal:  # noqa: PERF203
+                return lines[:number]
+        return lines
+
+    @staticmethod
+    def _parse(line, path):
+        try:
+            record = json.loads(line.decode())
+            record["type"]
+            return record
+        except (ValueError, TypeError, KeyError) as error:
+            raise Fatal("%s is damaged: move it away" % path) from error
+
+    def tell(self, record):
+        """To the host alone."""
+        self.stream(json.dumps(record).encode() + b"\n")
+
+    def append(self, record):
+        """To the file and to the host."""
+        line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
+        with self._writing(self.file.name):
+            self.file.write(line)
+            self.file.flush()
+        self.stream(line)
+        # The host syncs every line of its own copy. Here: often enough to lose little in a power cut, and
+        # seldom enough not to disturb the measurement on a slow card.
+        if time.monotonic() - self.synced > FSYNC_EVERY_S or record["type"] not in MEASURED:
+            with self._writing(self.file.name):
+                os.fsync(self.file.fileno())
+            self.synced = time.monotonic()
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _writing(path):
+        try:
+            yield
+        except OSError as error:
+            raise Fatal("cannot write %s: %s" % (path, error.strerror)) from error
+
+
+def same_run(one, other):
+    """Whether two run records request the same thing; another time limit is still the same."""
+    if not isinstance(one, dict):
+        return False
+    common = one.get("settings", {}).keys() & other["settings"].keys()  # later versions have more of them
+
+    def essence(run):
+        settings = {k: v for k, v in run.get("settings", {}).items() if k in common and k != "time_limit_s"}
+        return run.get("format"), settings, run.get("models")
+
+    return essence(one) == essence(other)

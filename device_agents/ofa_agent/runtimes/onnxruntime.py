@@ -1,0 +1,70 @@
+"""onnxruntime, with its inputs and outputs bound once, so that a run measures the network and no copies."""
+
+import functools
+import os
+
+from ..errors import Fatal
+from ..inputs import arrays
+from ..reading import one_line
+
+#: onnxruntime's element types by their names in numpy, where those differ
+DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64"}
+SAME_NAMES = ("float16", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
+DTYPES.update({"tensor(%s)" % name: name for name in SAME_NAMES})
+
+
+class Runtime:
+    """`onnxruntime` of a manifest."""
+
+    def __init__(self, settings, spare_core):
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import: it must not run on people's devices
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        try:
+            import numpy
+            import onnxruntime
+        except ImportError as error:
+            raise Fatal("the runtime onnxruntime cannot be imported here: %s" % one_line(error)) from error
+        self.ort, self.numpy = onnxruntime, numpy
+        self.provider = settings["provider"] or "CPUExecutionProvider"
+        available = onnxruntime.get_available_providers()
+        if self.provider not in available:
+            have = ", ".join(available)
+            raise Fatal("onnxruntime has no provider %r on this device; it has %s" % (self.provider, have), usage=True)
+        self.options = self._options(settings, spare_core)
+        self.info = {"name": "onnxruntime", "version": onnxruntime.__version__, "provider": self.provider}
+
+    def _options(self, settings, spare_core):
+        options = self.ort.SessionOptions()
+        options.intra_op_num_threads = settings["threads"]
+        options.inter_op_num_threads = 1
+        options.execution_mode = self.ort.ExecutionMode.ORT_SEQUENTIAL
+        options.log_severity_level = 4
+        if not spare_core:
+            # Threads that spin between operators on every core leave none for the rest of the system.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if self.provider != "CPUExecutionProvider":
+            # Without this, operators that the provider lacks run on the CPU without notice.
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        return options
+
+    def load(self, model, inputs):
+        """Bytes of a model and descriptions of its inputs -> a function without arguments that runs it once."""
+        session = self.ort.InferenceSession(model, self.options, providers=[self.provider])
+        if self.provider not in session.get_providers():
+            raise Fatal("onnxruntime dropped the provider %s: its libraries do not load here" % self.provider)
+        binding = session.io_binding()
+        found = [(value.name, DTYPES.get(value.type, value.type), value.shape) for value in session.get_inputs()]
+        bound = []  # a binding does not keep alive what is bound
+        for (name, _, _), array in zip(found, arrays(self.numpy, inputs, found)):
+            bound.append(self.ort.OrtValue.ortvalue_from_numpy(array))
+            binding.bind_ortvalue_input(name, bound[-1])
+        for value in session.get_outputs():
+            if value.type in DTYPES and all(isinstance(size, int) for size in value.shape):
+                dtype = self.numpy.dtype(DTYPES[value.type]).type
+                bound.append(self.ort.OrtValue.ortvalue_from_shape_and_type(value.shape, dtype))
+                binding.bind_ortvalue_output(value.name, bound[-1])
+            else:
+                binding.bind_output(value.name)
+        run = functools.partial(session.run_with_iobinding, binding)
+        run.bound = bound
+        return run

@@ -1,0 +1,212 @@
+"""Decides what is measured next, and when it is enough."""
+
+import random
+import sys
+import time
+
+from .errors import Fatal
+from .facts import uncontrolled
+from .progress import Progress
+from .reading import now
+from .reference import Reference
+
+LOOK_FOR_HEAT_EVERY_S = 10.0
+COOLING_STEP_S = 5.0
+COOL_DOWN_S = 120.0  # at most; after that, a hot machine is measured hot
+STAYS_HOT_S = 600.0  # after that, the next pause comes this much later at the earliest
+REFERENCE_SHARE = 0.1  # of the time, at most: a slow reference model is looked at less often
+SETTLING_STEP_S = 5.0
+SETTLE_S = 60.0  # at most, of a whole run; after that, a machine that drifts is measured drifting ...
+SETTLE_SHARE = 0.1  # ... and at most this share of the time limit: a short measurement does not wait long
+SUMS = ("samples_ns", "warmup_ns", "warmup_runs", "seconds", "runs")  # what several visits have together
+
+
+class Supervisor:
+    """Visits models in rounds, in a new random order each, until every median is known well enough.
+
+    The order is shuffled and the models are interleaved. A machine that heats up or gets busy would otherwise make
+    those models slow that happen to be measured then. This way, drift affects all of them and shows in their spread.
+    """
+
+    def __init__(self, kit, host, results, visitor, machine, cores=None, fixed_performance=False):
+        self.kit, self.host, self.results, self.visitor, self.machine = kit, host, results, visitor, machine
+        self.wanted_cores = cores
+        self.fixed_performance = fixed_performance
+        self.settings = kit.run["settings"]
+        self.progress = {key: Progress(self.settings) for key in kit.models}
+        self.used_s = 0.0
+        self.reference = Reference(self.settings)
+        for record in results.measured:
+            self._take(record)
+        self.returned = bool(results.measured)  # the machine may have another speed by now
+        limit_s = self.settings["time_limit_s"]
+        self.patience_s = SETTLE_S if limit_s is None else min(SETTLE_S, SETTLE_SHARE * limit_s)
+        self.look_again = 0.0  # for heat
+        self.measured_hot = None
+
+    def run(self):
+        """Measure everything that the results lack."""
+        self.nice = self.machine.raise_priority()
+        try:
+            device = self.machine.describe()
+            self.cores = self.machine.choose_cores(device, self.settings["threads"], self.wanted_cores)
+            with self.machine.steady_clocks(self.cores) as found:
+                self._meet_device(device, found)
+                self._measure()
+                self._end(device)
+        finally:
+            self.visitor.close()
+
+    def _meet_device(self, device, governors):
+        count = self.machine.core_count(device)
+        used = len(self.cores) if self.cores else self.settings["threads"]
+        spare_core = count is not None and used < count
+        ready = self.visitor.start(self.settings, self.cores, spare_core)
+        if not ready["pinned"]:
+            if self.wanted_cores:
+                raise Fatal("this system does not let the agent choose its cores", usage=True)
+            self.cores = None
+        elif spare_core:
+            self.machine.keep_off(device, self.cores)
+        device["runtime"] = ready["runtime"]
+        device["cores_used"] = self.cores
+        device["nice"] = self.nice
+        core = (self.cores or [0])[0]
+        device["governor"] = self.machine.governor(core)
+        device["governor_found"] = governors.get(core, device["governor"])
+        device["fixed_performance_mode"] = self.fixed_performance or None  # a system cannot be asked for it
+        device.update(ready.get("device", {}))  # what the worker has done to the machine that it reaches
+        device["before"] = self.machine.state(self.cores)
+        device["uncontrolled"] = uncontrolled(device)
+        self.results.append(device)
+
+    def _end(self, device):
+        unsure = [key for key, p in self.progress.items() if not p.failed and not p.tight]
+        self.results.append(
+            {
+                "type": "end",
+                "time": now(),
+                "time_limit_s": self.settings["time_limit_s"],
+                "cut_short": [key for key in unsure if self.progress[key].wants_visit],
+                "noisy": [key for key in unsure if not self.progress[key].wants_visit],
+                "measured_hot": self.measured_hot,
+                "repeated": self.reference.repeated,
+                "drifted": self.reference.kept,
+                "after": self.machine.state(device["cores_used"]),
+            }
+        )
+
+    def _measure(self):
+        limit_s = self.settings["time_limit_s"]
+        while True:
+            wanting = [key for key, progress in self.progress.items() if progress.wants_visit]
+            if not wanting:
+                if self._has_drifted(at_end=True):
+                    continue
+                return
+            rounds = min(len(self.progress[key].medians) for key in wanting)
+            batch = [key for key in wanting if len(self.progress[key].medians) == rounds]
+            random.Random("%d:%d" % (self.settings["seed"], rounds)).shuffle(batch)
+            for key in batch:
+                # A first visit of every model comes before the limit: half a table is no table.
+                if rounds and limit_s is not None and self.used_s >= limit_s:
+                    self._has_drifted(at_end=True, may_repeat=False)
+                    return
+                self._cool_down()
+                if self._has_drifted():
+                    break
+                self._visit(key, rounds)
+
+    def _take(self, record):
+        """Count a visit, of this start or of an earlier one."""
+        self.used_s += record["seconds"]
+        if record["type"] == "visit":
+            self.progress[record["key"]].add(record)
+            self.reference.add_visit(record)
+        else:
+            for key in self.reference.add(record):
+                self.progress[key].forget_last()
+
+    def _visit(self, key, rounds):
+        record = self._ask(key, {"type": "visit", "key": key, "round": rounds, "status": "ok"})
+        self._take(record)
+        record["half_width"] = self.progress[key].half_width
+        self.results.append(record)
+        self._tell(rounds)
+        self.visitor.check_losses(record)
+
+    def _ask(self, key, record):
+        medians = self.progress[key].medians
+        request = dict(self.kit.request(key), visit_s=self._visit_s(), last_median_ns=medians[-1] if medians else None)
+        return self.visitor.visit(request, self.settings["op_timeout_s"], record)
+
+    def _visit_s(self):
+        """Time for the samples of one visit: shorter when the limit would not allow enough rounds."""
+        visit_s, limit_s = self.settings["visit_s"], self.settings["time_limit_s"]
+        if limit_s is None:
+            return visit_s
+        share_s = limit_s / (len(self.progress) * self.settings["min_rounds"])
+        return min(visit_s, max(0.01, 0.6 * share_s))
+
+    def _has_drifted(self, at_end=False, may_repeat=True):
+        """Look at the reference model if it is time to -> whether models have to be visited again."""
+        reference, every_s = self.reference, self.settings.get("reference_every_s")
+        if not every_s or (at_end and not (reference.since and reference.well_known)):
+            return False
+        if reference.key is None or not reference.well_known:
+            key = reference.key or reference.choose(self.progress)
+            while key is not None and not reference.well_known and self._look(key)["status"] == "ok":
+                pass
+            return False
+        due = reference.since_s >= max(every_s, reference.last_s / REFERENCE_SHARE)
+        if not (due or at_end or self.returned):
+            return False
+        self.returned = False
+        # Repeats cost as much as the least number of rounds, at most: a machine may never settle.
+        may_repeat = may_repeat and reference.repeated < len(self.progress) * self.settings["min_rounds"]
+        look = self._look(reference.key, may_repeat and self.patience_s > 0)
+        again = look.get("again", False)
+        while look.get("drifted") and self.patience_s > 0 and may_repeat:
+            percent = 100 * look["drift"]
+            why = "the time of the reference op differs by %+.0f%%: waiting for the device to settle" % percent
+            self.results.tell({"type": "waiting", "why": why})
+            step_s = min(SETTLING_STEP_S, self.patience_s)
+            self.host.check(step_s)
+            self.patience_s -= step_s
+            look = self._look(reference.key)
+        return again
+
+    def _look(self, key, may_repeat=False):
+        """Visit the reference model -> the record. A look that is off is confirmed by two more visits."""
+        record = self._ask(key, {"type": "reference", "key": key, "status": "ok"})
+        if record["status"] == "ok":
+            record["drift"], record["drifted"] = self.reference.drift(record["samples_ns"])
+            for _ in range(2 if record["drifted"] else 0):
+                more = self._ask(key, {"status": "ok"})
+                if more["status"] == "ok":
+                    record.update({name: record[name] + more[name] for name in SUMS if name in more})
+            record["drift"], record["drifted"] = self.reference.drift(record["samples_ns"])
+            record["again"] = record["drifted"] and may_repeat and bool(self.reference.since)
+        self._take(record)
+        self.results.append(record)
+        self.visitor.check_losses(record)
+        return record
+
+    def _cool_down(self):
+        """Pause while heat slows the machine down: otherwise the heat is measured."""
+        if time.monotonic() < self.look_again:
+            return
+        deadline = time.monotonic() + COOL_DOWN_S
+        why = self.machine.throttled()
+        if why is not None:
+            self.results.tell({"type": "waiting", "why": "the device cools down: " + why})
+        while why is not None and time.monotonic() < deadline:
+            self.host.check(COOLING_STEP_S)
+            why = self.machine.throttled()
+        self.measured_hot = self.measured_hot or why
+        self.look_again = time.monotonic() + (LOOK_FOR_HEAT_EVERY_S if why is None else STAYS_HOT_S)
+
+    def _tell(self, rounds):
+        if not self.host.attached and sys.stderr is not None and sys.stderr.isatty():
+            done = sum(len(progress.medians) > rounds or progress.failed for progress in self.progress.values())
+            sys.stderr.write("\rround %d: %d of %d models " % (rounds + 1, done, len(self.progress)))

@@ -1,0 +1,80 @@
+"""Has a worker run one model after the other, and replaces a worker that a model has crashed or hung."""
+
+import time
+
+from .errors import Fatal, WorkerLost
+
+START_TIMEOUT_S = 300.0  # importing a runtime takes minutes on a slow SD card
+ASK_TIMEOUT_S = 60.0
+GIVE_UP_AFTER = 5  # crashed or hung workers in a row: the runtime is broken, not a model
+
+
+class Visitor:
+    """Owns the worker. `new_worker(host)` starts one."""
+
+    def __init__(self, host, new_worker):
+        self.host, self.new_worker = host, new_worker
+        self.worker = None
+        self.start_message = None
+        self.killed = set()  # models whose worker was killed from outside, once
+        self.lost_in_a_row = 0
+
+    def start(self, settings, cores, spare_core):
+        """Have the worker load its runtime -> its answer."""
+        self.start_message = {"settings": settings, "cores": cores, "spare_core": spare_core}
+        return self._start()
+
+    def _start(self):
+        try:
+            return self._running().ask(self.start_message, START_TIMEOUT_S)
+        except WorkerLost as error:
+            raise Fatal("the runtime does not start: %s" % (str(error) or self.close())) from error
+
+    def _running(self):
+        if self.worker is None:
+            self.worker = self.new_worker(self.host)
+        return self.worker
+
+    def ask(self, what, **more):
+        """Ask a worker that measures another machine about that machine -> the answer."""
+        try:
+            return self._running().ask(dict(more, ask=what), ASK_TIMEOUT_S)
+        except WorkerLost as error:
+            why = str(error) or self.close()
+            raise Fatal("the worker does not answer: %s" % why, transient=True) from error
+
+    def visit(self, request, timeout_s, record):
+        """Let the worker run a model -> `record` with the outcome and the seconds that it took."""
+        begin = time.monotonic()
+        try:
+            record.update(self._outcome(request, timeout_s))
+        except WorkerLost as error:
+            ended = self.close()
+            if not str(error) and "SIGKILL" in ended and request["key"] not in self.killed:
+                # SIGKILL comes from outside (out of memory, a user), so the model gets one more try.
+                self.killed.add(request["key"])
+                self.visit(request, timeout_s, record)
+            else:
+                record.update(status="failed", cause="timeout" if str(error) else "crash", error=str(error) or ended)
+                self.lost_in_a_row += 1
+        record["seconds"] = round(time.monotonic() - begin, 6)
+        return record
+
+    def _outcome(self, request, timeout_s):
+        if self.worker is None:
+            self._start()
+        answer = self.worker.ask(request, timeout_s)
+        if answer.pop("damaged", False) and self.host.repairs:
+            raise Fatal(answer["error"], transient=True)
+        self.lost_in_a_row = 0
+        return dict({"status": "failed", "cause": "exception"} if "error" in answer else {}, **answer)
+
+    def check_losses(self, record):
+        """Raise `Fatal` when too many models in a row have cost their worker."""
+        if self.lost_in_a_row >= GIVE_UP_AFTER:
+            raise Fatal("%d models in a row crashed or hung: %s" % (self.lost_in_a_row, record["error"]))
+
+    def close(self):
+        """End the worker, if there is one -> how it ended, in words."""
+        worker, self.worker = self.worker, None
+        return worker.close() if worker is not None else ""

@@ -1,0 +1,191 @@
+"""The worker process as the supervisor sees it, and the ways to start it."""
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+
+from .errors import Fatal, WorkerLost
+from .serving import serve
+
+CAN_FORK = hasattr(os, "fork") and sys.platform in ("linux", "android")
+CRASH_S = 0.5  # a process that has crashed may take this long to end
+
+
+class Worker:
+    """A worker process. How it is started, and how messages reach it, is the subclass's."""
+
+    def __init__(self, host):
+        self.host = host
+
+    def send(self, message):
+        """Give it a message; raises `WorkerLost` when it is gone."""
+        raise NotImplementedError
+
+    def receive(self, timeout_s):
+        """The next message; raises `WorkerLost` when there is none within `timeout_s`."""
+        raise NotImplementedError
+
+    def close(self):
+        """Kill the worker, if it still lives -> how it ended, in words."""
+        raise NotImplementedError
+
+    def ask(self, message, timeout_s):
+        """The answer to `message`. Every sign of life starts `timeout_s` anew."""
+        self.send(message)
+        while True:
+            answer = self.receive(timeout_s)
+            if "fatal" in answer:
+                raise Fatal(answer["fatal"], answer.get("usage", False), answer.get("transient", False))
+            if "waiting" in answer:
+                self.host.say({"type": "waiting", "why": answer["waiting"]})
+            elif "alive" not in answer:
+                return answer
+
+
+def how_it_ended(status):
+    """`status` as subprocess has it: an exit code, or minus the number of a signal."""
+    if status >= 0:
+        return "the worker process ended with exit code %d" % status
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = "unknown"
+    hint = ": probably out of memory" if name == "SIGKILL" else ""
+    return "the worker process was killed by signal %d (%s)%s" % (-status, name, hint)
+
+
+class ForkedWorker(Worker):
+    """A fork of the supervisor, taken before any runtime is loaded.
+
+    On a phone the interpreter may have been started through its own loader: there is no
+    `sys.executable` that could be run again.
+    """
+
+    def __init__(self, host):
+        super().__init__(host)
+        self.buffer = b""
+        request_end, self.requests = os.pipe()
+        self.responses, response_end = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._live(request_end, response_end)
+        os.close(request_end)
+        os.close(response_end)
+
+    def _live(self, request_end, response_end):
+        status = 1
+        try:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends this process even inside a model that hangs
+            os.close(self.requests)
+            os.close(self.responses)
+            # What native code prints must not end up between the results.
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            os.dup2(2, 1)
+            serve(os.fdopen(request_end, "rb"), os.fdopen(response_end, "wb"))
+            status = 0
+        except BrokenPipeError:
+            pass  # the supervisor has ended, and reports why
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+
+    def send(self, message):
+        try:
+            os.write(self.requests, json.dumps(message).encode() + b"\n")
+        except OSError as error:
+            raise WorkerLost from error
+
+    def receive(self, timeout_s):
+        deadline = time.monotonic() + timeout_s
+        while b"\n" not in self.buffer:
+            if not self.host.check(max(0.0, deadline - time.monotonic()), self.responses):
+                raise WorkerLost("no answer within %g s" % timeout_s)
+            data = os.read(self.responses, 1 << 16)
+            if not data:
+                raise WorkerLost
+            self.buffer += data
+        line, self.buffer = self.buffer.split(b"\n", 1)
+        return json.loads(line.decode())
+
+    def close(self):
+        os.close(self.requests)
+        os.close(self.responses)
+        done = reap(self.pid, CRASH_S)
+        if done is None:
+            os.kill(self.pid, signal.SIGKILL)
+            done = os.waitpid(self.pid, 0)[1]
+        return how_it_ended(-os.WTERMSIG(done) if os.WIFSIGNALED(done) else os.WEXITSTATUS(done))
+
+
+def reap(pid, timeout_s):
+    """Wait for a child -> its wait status, or None when it still lives."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            return status
+        time.sleep(0.005)
+    return None
+
+
+def own_command():
+    """The command of a worker of this agent."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    return [sys.executable, os.path.join(os.path.dirname(here), "agent.py"), "--worker"]
+
+
+class SpawnedWorker(Worker):
+    """A program that speaks the worker's protocol on stdin and stdout.
+
+    Without a `command` it is this agent, started again: where forking is not possible or not safe (Windows, macOS).
+    """
+
+    def __init__(self, host, command=None, farewell_s=CRASH_S):
+        super().__init__(host)
+        self.farewell_s = farewell_s  # how long it may take to end when its stdin has ended
+        self.process = subprocess.Popen(command or own_command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.lines = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.lines.put(line)
+        self.lines.put(b"")
+
+    def send(self, message):
+        try:
+            self.process.stdin.write(json.dumps(message).encode() + b"\n")
+            self.process.stdin.flush()
+        except OSError as error:
+            raise WorkerLost from error
+
+    def receive(self, timeout_s):
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            self.host.check()
+            try:
+                line = self.lines.get(timeout=0.25)
+            except queue.Empty:
+                continue
+            if not line:
+                raise WorkerLost
+            return json.loads(line.decode())
+        raise WorkerLost("no answer within %g s" % timeout_s)
+
+    def close(self):
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(self.farewell_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+        return how_it_ended(self.process.wait())

@@ -1,0 +1,89 @@
+"""What the commands do, as functions: `profile` a device and `verify` a table.
+
+from ofa_profiler import profile, verify
+result = profile(device="local", space="cifar-mbv3", out="latency_tables/")
+result.table, result.path
+verify(result.table, device="local").mape
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ofa_profiler.base.plugins import load_plugins
+from ofa_profiler.devices import Device, DeviceOptions, open_device
+from ofa_profiler.measuring.profile import Profile
+from ofa_profiler.measuring.profile import profile as profile_device
+from ofa_profiler.measuring.request import Observer
+from ofa_profiler.protocol.settings import Settings
+from ofa_profiler.protocol.target import Target
+from ofa_profiler.spaces import SearchSpace, get_space
+from ofa_profiler.tables.table import LatencyTable
+from ofa_profiler.verification.result import DEFAULT_SUBNETS, Verification
+from ofa_profiler.verification.verify import store_validation
+from ofa_profiler.verification.verify import verify as verify_table
+
+_Path = str | os.PathLike[str]
+
+
+def profile(
+    device: str | Device = "local",
+    space: str | SearchSpace = "cifar-mbv3",
+    out: _Path = "latency_tables",
+    *,
+    resolutions: Sequence[int] | None = None,
+    runtime: str = "onnxruntime",
+    precision: str = "fp32",
+    batch: int = 1,
+    provider: str | None = None,
+    threads: int = 1,
+    time_limit_s: float | None = 600.0,
+    name: str | None = None,
+    fresh: bool = False,
+    options: DeviceOptions | None = None,
+    progress: Observer | None = None,
+) -> Profile:
+    """Measure every op of a space on a device and write a latency table into the folder `out`, as `ofa-profile` does.
+
+    Interrupted, the same call resumes. `options` are those of reaching the device. Raises `DeviceError` when the
+    device fails or all ops do, `UsageError` for what cannot be done or would mix two measurements.
+    """
+    load_plugins()
+    chosen = get_space(space) if isinstance(space, str) else space
+    if resolutions is not None:
+        chosen = chosen.with_resolutions(resolutions)
+    settings = Settings(
+        Target(runtime, precision, batch), provider=provider, threads=threads, time_limit_s=time_limit_s
+    )
+    with _opened(device, options) as opened:
+        return profile_device(opened, chosen, settings, Path(out), name=name, fresh=fresh, progress=progress)
+
+
+def verify(
+    table: LatencyTable | _Path,
+    device: str | Device = "local",
+    *,
+    subnets: int = DEFAULT_SUBNETS,
+    seed: int = 0,
+    space: str | SearchSpace | None = None,
+    options: DeviceOptions | None = None,
+    progress: Observer | None = None,
+) -> Verification:
+    """Measure whole networks beside what a table predicts for them, as `ofa-verify` does.
+
+    The figures become part of the table's JSON, if it is a file of this device. Raises `UsageError` for a table that
+    does not say how it was measured, `DeviceError` when the device fails.
+    """
+    load_plugins()
+    loaded = table if isinstance(table, LatencyTable) else LatencyTable.load(table)
+    chosen = get_space(space) if isinstance(space, str) else space
+    with _opened(device, options) as opened:
+        result = verify_table(loaded, opened, subnets=subnets, seed=seed, space=chosen, progress=progress)
+    store_validation(loaded, result)
+    return result
+
+
+def _opened(device: str | Device, options: DeviceOptions | None) -> Device:
+    return open_device(device, options or DeviceOptions()) if isinstance(device, str) else device

@@ -1,0 +1,69 @@
+"""What `ofa-profile` says about the tables that it has made: lines on stderr, a JSON document on stdout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ofa_profiler.base.units import format_duration_ms
+from ofa_profiler.cli.terminal import say
+from ofa_profiler.errors import OfaError
+
+if TYPE_CHECKING:
+    from ofa_profiler.measuring.profile import Profile
+    from ofa_profiler.protocol.replay import Replay
+    from ofa_profiler.tables.table import LatencyTable
+
+
+def report_outcomes(command: str, outcomes: Mapping[str, Profile | OfaError], *, as_json: bool) -> int:
+    """Report on every device, by its name -> the exit code. The error of the only device is raised."""
+    errors = [outcome for outcome in outcomes.values() if isinstance(outcome, OfaError)]
+    if len(outcomes) == 1 and errors:
+        raise errors[0]
+    documents: dict[str, Any] = {}
+    for spec, outcome in outcomes.items():
+        if isinstance(outcome, OfaError):
+            say(f"{command}: {' '.join(str(outcome).split())}")
+            documents[spec] = {"error": str(outcome), "exit_code": outcome.exit_code}
+            continue
+        facts = {
+            "seconds": round(outcome.seconds, 3),
+            "export_seconds": round(outcome.export_s, 3),
+            "measuring_seconds": round(outcome.measuring_s, 3),
+            "measuring_share": round(outcome.measuring_s / outcome.seconds, 4),
+            "was_complete": outcome.was_complete,
+        }
+        documents[spec] = report_table(outcome.table, outcome.replay, facts)
+    if as_json:
+        (only, *others) = documents.values()
+        print(json.dumps({"devices": documents} if others else only, indent=2))
+    return errors[0].exit_code if errors else 0
+
+
+def report_table(table: LatencyTable, replay: Replay, facts: dict[str, Any]) -> dict[str, Any]:
+    """Report on a table on stderr -> the same as a JSON document."""
+    assert table.path is not None
+    failures = {row.op: row.error for row in table.rows if row.status != "ok"}
+    ok, sampling, device = len(table.rows) - len(failures), table.metadata["sampling"], table.metadata["device"]
+    if facts.get("was_complete"):
+        say("the table is up to date, nothing was measured; --fresh measures again")
+    for doubt in table.doubts:
+        say(str(doubt))
+    took = f" in {format_duration_ms(facts['seconds'] * 1e3)}" if "seconds" in facts else ""
+    say(f"{table.path}: {ok} ops{took} on {device['model'] or 'an unnamed device'}")
+    return {
+        "name": table.name,
+        "table": str(table.path),
+        "metadata": str(table.path.with_suffix(".json")),
+        "journal": str(table.path.with_suffix(".jsonl")),
+        "spaces": list(table.spaces),
+        "ops": len(table.rows),
+        "ok": ok,
+        "failed": len(failures),
+        "failures": failures,
+        "cut_short": sampling["cut_short"],
+        "noisy": sampling["noisy"],
+        "visits": replay.n_visits,
+        **facts,
+    }

@@ -1,0 +1,85 @@
+"""The kinds of devices. The name of a device begins with the name of its kind: `ssh:pi@board` is of the kind `ssh`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ofa_profiler.devices.base import Device
+from ofa_profiler.devices.options import DeviceOptions
+from ofa_profiler.errors import UsageError
+
+
+@dataclass(frozen=True)
+class DeviceKind:
+    """A kind of device, which `register_device_kind` makes available to `--device`."""
+
+    #: The name of the kind. It is the name of a device up to its first colon.
+    name: str
+    #: Creates the device of a name. It connects to nothing, and raises `UsageError` for a wrong name.
+    open: Callable[[str, DeviceOptions], Device]
+    #: How its devices are named, for help texts and errors: `ssh:[user@]host[:port]`.
+    help: str
+
+
+_KINDS: dict[str, DeviceKind] = {}
+
+
+def register_device_kind(kind: DeviceKind) -> None:
+    """Add a kind of device. Raises `UsageError` if its name is taken."""
+    if kind.name in _KINDS:
+        raise UsageError(f"the kind of device {kind.name!r} is already registered")
+    _KINDS[kind.name] = kind
+
+
+def device_kinds() -> Mapping[str, DeviceKind]:
+    """Return all kinds of devices by name."""
+    return dict(_KINDS)
+
+
+def open_device(spec: str, options: DeviceOptions = DeviceOptions()) -> Device:  # noqa: B008 (frozen)
+    """Return the device named `spec`, to be used in a `with`. Raises `UsageError` for an unknown name.
+
+    The device is not contacted before it is used.
+    """
+    kind = _KINDS.get(spec.partition(":")[0])
+    if kind is None:
+        known = ", ".join(kind.help for kind in _KINDS.values())
+        raise UsageError(f"unknown device {spec!r:.100}; expected one of: {known}")
+    return kind.open(spec, options)
+
+
+def _open_local(spec: str, options: DeviceOptions) -> Device:
+    from ofa_profiler.devices.local import LocalDevice
+
+    _refuse_benchmark_model(spec, options)
+    if spec != LocalDevice.spec:
+        raise UsageError(f"device {spec!r:.100}: the name of this machine is {LocalDevice.spec}, without an address")
+    return LocalDevice(options)
+
+
+def _open_ssh(spec: str, options: DeviceOptions) -> Device:
+    from ofa_profiler.devices.ssh.device import SshDevice
+
+    _refuse_benchmark_model(spec, options)
+    return SshDevice(spec, options)
+
+
+def _open_adb(spec: str, options: DeviceOptions) -> Device:
+    if options.benchmark_model is not None:
+        from ofa_profiler.devices.android.benchmark_device import BenchmarkDevice
+
+        return BenchmarkDevice(spec, options.benchmark_model, options)
+    from ofa_profiler.devices.android.device import AdbDevice
+
+    return AdbDevice(spec, options)
+
+
+def _refuse_benchmark_model(spec: str, options: DeviceOptions) -> None:
+    if options.benchmark_model is not None:
+        raise UsageError(f"device {spec!r:.100}: --benchmark-model is for phones (adb:SERIAL)")
+
+
+register_device_kind(DeviceKind("local", _open_local, "local (this machine)"))
+register_device_kind(DeviceKind("ssh", _open_ssh, "ssh:[user@]host[:port]"))
+register_device_kind(DeviceKind("adb", _open_adb, "adb:SERIAL"))

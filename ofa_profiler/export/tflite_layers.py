@@ -1,0 +1,153 @@
+"""The TFLite nodes of every layer: what a converter makes of the torch module.
+
+BatchNorm is folded into the convolutions, and activations are part of the node before them where TFLite has that.
+The operators are those that XNNPACK runs and other delegates know, all in their first versions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import sqrt
+
+import numpy as np
+
+from ofa_profiler.errors import UsageError
+from ofa_profiler.export.tflite_graph import REFLECT, SAME, VALID, TfliteGraph
+from ofa_profiler.networks.layers import (
+    Add,
+    AvgPool,
+    Conv,
+    Gelu,
+    GlobalPool,
+    LayerNorm,
+    LayerTable,
+    Linear,
+    MaxPool,
+    SelfAttention,
+    SqueezeExcite,
+)
+from ofa_profiler.networks.parameters import Array, folded_conv
+from ofa_profiler.networks.tensors import Shape
+
+#: Layer type -> `write(graph, layer, name, *inputs)`: add the nodes, give the name of the output.
+TFLITE_LAYERS: LayerTable[Callable[..., str]] = LayerTable("the TFLite exporter")
+
+
+@TFLITE_LAYERS.register(Conv)
+def _conv(graph: TfliteGraph, layer: Conv, name: str, tensor: str) -> str:
+    if layer.groups != 1 and not layer.groups == layer.in_channels == layer.out_channels:
+        raise UsageError(f"the TFLite exporter does not know {layer.groups} groups, as in {name}")
+    weight, bias = folded_conv(layer, name, graph.weights)
+    return graph.add_conv(name, tensor, weight, bias, layer.activation, layer.stride, layer.groups > 1)
+
+
+@TFLITE_LAYERS.register(SqueezeExcite)
+def _squeeze_excite(graph: TfliteGraph, _layer: SqueezeExcite, name: str, tensor: str) -> str:
+    def parameter(part: str, field: str) -> Array:
+        return graph.weights[f"{name}.{part}.{field}"]
+
+    gate = graph.add_mean(name, tensor)
+    gate = graph.add_conv(f"{name}.reduce", gate, parameter("reduce", "weight"), parameter("reduce", "bias"), "relu")
+    # TFLite has no hard sigmoid. It is relu6(x + 3) / 6, and adding 3 is the convolution's to do.
+    shifted = parameter("expand", "bias") + np.float32(3)
+    gate = graph.add_conv(f"{name}.expand", gate, parameter("expand", "weight"), shifted, "relu6")
+    sixth = graph.add_constant("one_sixth", np.array(1 / 6, np.float32))
+    gate = graph.add_active("MUL", [gate, sixth], f"{name}.gate", graph.shapes[gate])
+    return graph.add_active("MUL", [tensor, gate], name, graph.shapes[tensor])
+
+
+@TFLITE_LAYERS.register(MaxPool)
+def _max_pool(graph: TfliteGraph, _layer: MaxPool, name: str, tensor: str) -> str:
+    # Zeros could be the largest of a window. Its own values are no larger than its largest:
+    # what is mirrored into a window over the edge is in that window already.
+    padded = graph.add_pad("MIRROR_PAD", tensor, f"{name}.pads", 1, Mode=REFLECT)
+    return graph.add_pool("MAX_POOL_2D", padded, name, 3, VALID)
+
+
+@TFLITE_LAYERS.register(AvgPool)
+def _avg_pool(graph: TfliteGraph, _layer: AvgPool, name: str, tensor: str) -> str:
+    return graph.add_pool("AVERAGE_POOL_2D", tensor, name, 2, SAME)
+
+
+@TFLITE_LAYERS.register(GlobalPool)
+def _global_pool(graph: TfliteGraph, _layer: GlobalPool, name: str, tensor: str) -> str:
+    return graph.add_mean(name, tensor)
+
+
+@TFLITE_LAYERS.register(Linear)
+def _linear(graph: TfliteGraph, layer: Linear, name: str, tensor: str) -> str:
+    constants = [graph.add_parameter(f"{name}.{part}") for part in ("weight", "bias")]
+    shape = (graph.shapes[tensor][0], layer.out_features)
+    return graph.add_active("FULLY_CONNECTED", [tensor, *constants], name, shape)
+
+
+@TFLITE_LAYERS.register(Add)
+def _add(graph: TfliteGraph, layer: Add, name: str, first: str, second: str) -> str:
+    return graph.add_active("ADD", [first, second], name, graph.shapes[first], layer.activation)
+
+
+@TFLITE_LAYERS.register(LayerNorm)
+def _layer_norm(graph: TfliteGraph, layer: LayerNorm, name: str, tensor: str) -> str:
+    """From elementary operators: TFLite has none for it."""
+    shape = graph.shapes[tensor]
+    axes = graph.add_constant("last_axis", np.array([len(shape) - 1], np.int32))
+
+    def mean(part: str, source: str) -> str:
+        return graph.add_node("MEAN", [source, axes], part, (*shape[:-1], 1), KeepDims=1)
+
+    centred = graph.add_active("SUB", [tensor, mean(f"{name}.mean", tensor)], f"{name}.centred", shape)
+    squared = graph.add_active("MUL", [centred, centred], f"{name}.squared", shape)
+    variance = mean(f"{name}.variance", squared)
+    epsilon = graph.add_constant(f"{name}.epsilon", np.array(layer.epsilon, np.float32))
+    shifted = graph.add_active("ADD", [variance, epsilon], f"{name}.shifted", graph.shapes[variance])
+    inverse = graph.add_node("RSQRT", [shifted], f"{name}.inverse", graph.shapes[variance])
+    normalised = graph.add_active("MUL", [centred, inverse], f"{name}.normalised", shape)
+    scaled = graph.add_active("MUL", [normalised, graph.add_parameter(f"{name}.weight")], f"{name}.scaled", shape)
+    return graph.add_active("ADD", [scaled, graph.add_parameter(f"{name}.bias")], name, shape)
+
+
+@TFLITE_LAYERS.register(Gelu)
+def _gelu(graph: TfliteGraph, _layer: Gelu, name: str, tensor: str) -> str:
+    return graph.add_node("GELU", [tensor], name, graph.shapes[tensor], Approximate=0)
+
+
+@TFLITE_LAYERS.register(SelfAttention)
+def _self_attention(graph: TfliteGraph, layer: SelfAttention, name: str, tensor: str) -> str:
+    (batch, length, channels), heads = graph.shapes[tensor], layer.heads
+    width = channels // heads
+
+    def dense(part: str, source: str, weight: Array, bias: Array) -> str:
+        inputs = [
+            source,
+            graph.add_constant(f"{part}.weight", weight),
+            graph.add_constant(f"{part}.bias", bias),
+        ]
+        return graph.add_active("FULLY_CONNECTED", inputs, part, (batch, length, channels), KeepNumDims=1)
+
+    def reshaped(part: str, source: str, shape: Shape) -> str:
+        return graph.add_node(
+            "RESHAPE", [source, graph.add_constant(f"{part}.shape", np.array(shape, np.int32))], part, shape
+        )
+
+    def turned(part: str, source: str, shape: Shape) -> str:
+        """(N, a, b, c) -> (N, b, a, c)."""
+        order = graph.add_constant("swap_middle", np.array([0, 2, 1, 3], np.int32))
+        return graph.add_node("TRANSPOSE", [source, order], part, shape)
+
+    def by_head(index: int, part: str) -> str:
+        rows = slice(index * channels, (index + 1) * channels)
+        weight, bias = (graph.weights[f"{name}.qkv.{field}"][rows] for field in ("weight", "bias"))
+        if index == 0:  # the scale of the scores costs nothing here
+            weight, bias = weight / np.float32(sqrt(width)), bias / np.float32(sqrt(width))
+        split = reshaped(part, dense(part, tensor, weight, bias), (batch, length, heads, width))
+        return turned(part, split, (batch, heads, length, width))
+
+    queries, keys, values = (by_head(i, f"{name}.{part}") for i, part in enumerate(("queries", "keys", "values")))
+    square = (batch, heads, length, length)
+    scores = graph.add_node("BATCH_MATMUL", [queries, keys], f"{name}.scores", square, AdjX=0, AdjY=1)
+    scores = graph.add_node("SOFTMAX", [scores], name, square, Beta=1)
+    inner = (batch, heads, length, width)
+    attended = graph.add_node("BATCH_MATMUL", [scores, values], f"{name}.attended", inner, AdjX=0, AdjY=0)
+    attended = turned(f"{name}.attended", attended, (batch, length, heads, width))
+    joined = reshaped(f"{name}.attended", attended, (batch, length, channels))
+    return dense(f"{name}.out", joined, *(graph.weights[f"{name}.out.{field}"] for field in ("weight", "bias")))

@@ -1,0 +1,55 @@
+"""A device that cannot be reached: a kit is carried there, and its results are imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ofa_profiler.base.files import write_bytes
+from ofa_profiler.errors import UsageError
+from ofa_profiler.measuring.naming import check_name, default_name
+from ofa_profiler.measuring.request import Observer, request
+from ofa_profiler.measuring.table_from_journal import save_table, table_rows
+from ofa_profiler.protocol.journal import read_journal
+from ofa_profiler.protocol.kit import RESULTS_FILE, KitWheels, write_kit
+from ofa_profiler.protocol.replay import Replay
+from ofa_profiler.protocol.settings import Settings
+from ofa_profiler.spaces import SearchSpace
+from ofa_profiler.tables.table import LatencyTable
+
+
+def make_kit(
+    space: SearchSpace,
+    settings: Settings,
+    folder: Path,
+    *,
+    wheels: KitWheels | None = None,
+    cache_dir: Path | None = None,
+    progress: Observer | None = None,
+) -> int:
+    """Write a kit for `space` into `folder`, which must be new or empty -> the number of its models."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} exists and is not an empty folder; give a new folder for the kit")
+    asked = request(space, settings, cache_dir=cache_dir, progress=progress)
+    write_kit(folder, asked.models, asked.run, wheels=wheels)
+    return len(asked.models)
+
+
+def import_results(
+    path: Path, out: Path, *, name: str | None = None, fresh: bool = False
+) -> tuple[LatencyTable, Replay]:
+    """Make a table in `out` from a journal or from the results of a kit, as if it had been measured from here.
+
+    For a journal that is in `out`, the table is derived again. Raises `InputFileError` for a wrong or unfinished
+    file, `UsageError` when `out` holds another measurement of that name (unless `fresh`).
+    """
+    replay, data = read_journal(path)
+    rows = table_rows(replay, path)
+    if name is None and path.name != RESULTS_FILE and path.parent.resolve() == out.resolve():
+        name = path.stem
+    name = check_name(name) if name is not None else default_name(replay.devices[0], replay.run)
+    target = out / f"{name}.jsonl"
+    if not (target.exists() and target.samefile(path)):
+        if target.exists() and not fresh and not data.startswith(target.read_bytes()):
+            raise UsageError(f"{target} holds another measurement: use another --name, or --fresh to replace it")
+        write_bytes(target, data)
+    return save_table(replay, rows, target), replay

@@ -1,0 +1,40 @@
+"""What is asked of a device: a model of every op of a search space, and the first line of the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ofa_profiler.export import Model, export_ops
+from ofa_profiler.measuring.progress import Progress
+from ofa_profiler.protocol.kit import run_record
+from ofa_profiler.protocol.records import Run
+from ofa_profiler.protocol.settings import Settings
+from ofa_profiler.spaces import SearchSpace
+
+#: Is told about the phases `export` and `measure`.
+Observer = Callable[[str, Progress], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """The models of a space's distinct ops, in the order of the space, and what a journal or a kit says about them."""
+
+    models: tuple[Model, ...]
+    run: Run
+
+
+def request(
+    space: SearchSpace, settings: Settings, *, cache_dir: Path | None = None, progress: Observer | None = None
+) -> Request:
+    """Export the ops of `space` at its resolutions, as far as they are not in the cache."""
+
+    def exported(done: int, total: int) -> None:
+        if progress is not None:
+            progress("export", Progress(done, total))
+
+    ops = space.unique_ops()
+    models = export_ops(ops, settings.target, cache_dir=cache_dir, progress=exported)
+    about = {"spaces": [space.name], "resolutions": list(space.resolutions)}
+    return Request(tuple(models), run_record(models, settings, about, ops))

@@ -1,0 +1,22 @@
+"""The addition in which two branches meet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ofa_profiler.errors import UsageError
+from ofa_profiler.networks.layers.base import Layer
+from ofa_profiler.networks.tensors import Shape
+
+
+@dataclass(frozen=True)
+class Add(Layer):
+    """The sum of two inputs of the same shape, then the activation ("": none)."""
+
+    activation: str = ""
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        first, second = inputs
+        if first != second:
+            raise UsageError(f"layer {self.name} cannot add outputs of the shapes {first} and {second}")
+        return first

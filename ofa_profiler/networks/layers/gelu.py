@@ -1,0 +1,12 @@
+"""GELU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ofa_profiler.networks.layers.base import SameShape
+
+
+@dataclass(frozen=True)
+class Gelu(SameShape):
+    """x times the normal distribution function of x, by the error function (arXiv 1606.08415, equation 1)."""

@@ -1,0 +1,25 @@
+"""The fully connected layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ofa_profiler.networks.layers.base import Layer
+from ofa_profiler.networks.tensors import Shape
+
+
+@dataclass(frozen=True)
+class Linear(Layer):
+    """Flatten, then a fully connected layer. Parameters: `weight` (out, in), `bias` (out)."""
+
+    in_features: int
+    out_features: int
+
+    def parameter_shapes(self) -> dict[str, Shape]:
+        return {"weight": (self.out_features, self.in_features), "bias": (self.out_features,)}
+
+    def output_shape(self, *inputs: Shape) -> Shape:  # noqa: ARG002
+        return (self.out_features,)
+
+    def macs(self, *inputs: Shape) -> int:  # noqa: ARG002
+        return self.in_features * self.out_features

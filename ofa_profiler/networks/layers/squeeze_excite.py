@@ -1,0 +1,31 @@
+"""Squeeze-and-excite: channels are scaled by a gate that sees the whole map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ofa_profiler.networks.layers.base import SameShape
+from ofa_profiler.networks.tensors import Shape
+
+
+@dataclass(frozen=True)
+class SqueezeExcite(SameShape):
+    """x * hsigmoid(expand(relu(reduce(mean(x))))), both with bias (MobileNetV3, arXiv 1905.02244, section 5.3).
+
+    Parameters: `reduce.{weight,bias}`, `expand.{weight,bias}`, 1x1 convolutions.
+    """
+
+    channels: int
+    mid_channels: int
+
+    def parameter_shapes(self) -> dict[str, Shape]:
+        channels, mid = self.channels, self.mid_channels
+        return {
+            "reduce.weight": (mid, channels, 1, 1),
+            "reduce.bias": (mid,),
+            "expand.weight": (channels, mid, 1, 1),
+            "expand.bias": (channels,),
+        }
+
+    def macs(self, *inputs: Shape) -> int:  # noqa: ARG002
+        return 2 * self.channels * self.mid_channels

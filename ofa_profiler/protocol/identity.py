@@ -1,0 +1,99 @@
+"""Is this the same device? Is this the same request? The one answer to each, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from ofa_profiler.protocol.records import Device, JsonObject, Run
+
+#: The fields of `DeviceIdentity` that tell one device from another.
+HARDWARE = ("model", "soc", "machine", "power_mode")
+#: Those that tell how a device runs models.
+EXECUTION = ("cores_used", "runtime", "runtime_version", "provider")
+
+
+@dataclass(frozen=True)
+class DeviceIdentity:
+    """What must be equal for two measurements to be of the same thing. None: not known."""
+
+    model: str | None
+    soc: str | None
+    machine: str | None
+    power_mode: str | None
+    #: Empty when the process could not be pinned to cores.
+    cores_used: tuple[int, ...] | None
+    runtime: str | None
+    runtime_version: str | None
+    provider: str | None
+
+    @staticmethod
+    def from_device(device: Device) -> DeviceIdentity:
+        """That of a device as it describes itself."""
+        runtime = device.runtime
+        return DeviceIdentity(
+            device.model,
+            device.soc,
+            device.machine,
+            device.power_mode,
+            device.cores_used,
+            runtime.name if runtime else None,
+            runtime.version if runtime else None,
+            runtime.provider if runtime else None,
+        )
+
+    @staticmethod
+    def from_table(metadata: JsonObject) -> DeviceIdentity:
+        """That of the device of a table, from the JSON beside it. What the JSON does not say is not known."""
+        device = metadata.get("device")
+        described: Mapping[str, Any] = device if isinstance(device, Mapping) else {}
+        return DeviceIdentity(
+            **{name: _text(described.get(name)) for name in HARDWARE},
+            cores_used=_cores(described),
+            **{name: _text(metadata.get(name)) for name in ("runtime", "runtime_version", "provider")},
+        )
+
+    def completed_by(self, other: DeviceIdentity) -> DeviceIdentity:
+        """This identity, with what only `other` knows."""
+        known = {f.name: getattr(self, f.name) for f in fields(self)}
+        return DeviceIdentity(**{name: getattr(other, name) if v is None else v for name, v in known.items()})
+
+
+def _cores(device: JsonObject) -> tuple[int, ...] | None:
+    cores = device.get("cores_used", "unknown")
+    if cores is None:
+        return ()
+    return tuple(cores) if isinstance(cores, list) else None
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def difference(one: DeviceIdentity, other: DeviceIdentity, among: Sequence[str] = HARDWARE + EXECUTION) -> str:
+    """The first of the fields `among` in which two devices differ, in words; empty if there is none.
+
+    What is not known of one of them is no difference: older tables and journals say less.
+    """
+    pairs = {name: (getattr(one, name), getattr(other, name)) for name in among}
+    known = {name: pair for name, pair in pairs.items() if None not in pair}
+    return _first_difference({k: v for k, (v, _) in known.items()}, {k: v for k, (_, v) in known.items()})
+
+
+def request_difference(one: Run, other: Run) -> str:
+    """The first difference between what two runs ask for, in words; empty if there is none.
+
+    The time limit does not count: with a longer one, a measurement that was cut short is continued.
+    """
+    settings = [{k: v for k, v in run.settings.to_json().items() if k != "time_limit_s"} for run in (one, other)]
+    about = [{k: v for k, v in run.about.items() if k != "tool_version"} for run in (one, other)]
+    found = _first_difference(*settings) or _first_difference(*about)
+    return found or ("other models" if one.models != other.models else "")
+
+
+def _first_difference(one: JsonObject, other: JsonObject) -> str:
+    for name in {**one, **other}:
+        if one.get(name) != other.get(name):
+            return f"{name} {one.get(name)!r:.60}, now {other.get(name)!r:.60}"
+    return ""

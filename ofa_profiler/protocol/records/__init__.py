@@ -1,0 +1,55 @@
+"""The records that an agent writes, as values: what was asked for, the device, the measurements, the end.
+
+`device_agents/README.md` lists them as JSON. `read_record` checks an object once, so whoever holds a record need not
+check it again. A record keeps the object that it was read from: fields that this version does not know are written
+back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ofa_profiler.protocol.records.device import Device, RuntimeInfo, State
+from ofa_profiler.protocol.records.measured import End, ModelRun, Reference, Visit
+from ofa_profiler.protocol.records.messages import Alive, Fatal, Unknown, Waiting
+from ofa_profiler.protocol.records.run import FORMAT, Run
+from ofa_profiler.protocol.records.values import JsonObject, Kept
+
+__all__ = [
+    "FORMAT",
+    "Alive",
+    "Device",
+    "End",
+    "Fatal",
+    "JsonObject",
+    "Kept",
+    "ModelRun",
+    "Record",
+    "Reference",
+    "Run",
+    "RuntimeInfo",
+    "State",
+    "Unknown",
+    "Visit",
+    "Waiting",
+    "read_record",
+]
+
+Record = Run | Device | Visit | Reference | End | Waiting | Alive | Fatal | Unknown
+
+_READ: Mapping[str, Callable[[JsonObject], Record]] = {
+    "run": Run.from_json,
+    "device": Device.from_json,
+    "visit": Visit.from_json,
+    "reference": Reference.from_json,
+    "end": End.from_json,
+    "waiting": Waiting.from_json,
+    "alive": lambda _: Alive(),
+    "fatal": Fatal.from_json,
+}
+
+
+def read_record(data: JsonObject) -> Record:
+    """The record in an object with a `type`. Raises `ValueError` for one that is wrong."""
+    read = _READ.get(data["type"])
+    return Unknown(data["type"]) if read is None else read(data)

@@ -1,0 +1,88 @@
+"""Where it is measured: the device, as it describes itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ofa_profiler.protocol.records.values import JsonObject, Kept, is_whole, number, text_or_none
+
+
+@dataclass(frozen=True)
+class RuntimeInfo:
+    """What runs the models on a device. None: it did not say."""
+
+    name: str | None
+    version: str | None
+    provider: str | None
+
+
+@dataclass(frozen=True)
+class State:
+    """What changes on a device during a measurement. What could not be read is None or missing."""
+
+    #: The clock of each core in use.
+    mhz: Mapping[str, float]
+    temperature_c: float | None
+
+    @staticmethod
+    def from_json(data: Any) -> State:
+        """Takes anything: no measurement is lost because a sensor says something strange."""
+        state = data if isinstance(data, Mapping) else {}
+        clocks = state.get("mhz")
+        read = {core: number(value) for core, value in clocks.items()} if isinstance(clocks, Mapping) else {}
+        mhz = {core: value for core, value in read.items() if value is not None}
+        return State(mhz, number(state.get("temperature_c")))
+
+
+@dataclass(frozen=True)
+class Device(Kept):
+    """The machine, once per start of the agent. What it does not say about itself is None."""
+
+    time: str
+    model: str | None
+    soc: str | None
+    machine: str | None
+    power_mode: str | None
+    #: Empty when the process could not be pinned to cores; None in a description.
+    cores_used: tuple[int, ...] | None
+    #: None in a description, which is made before a runtime is loaded.
+    runtime: RuntimeInfo | None
+    before: State
+    #: Sentences about what may have disturbed the measurement.
+    uncontrolled: tuple[str, ...]
+
+    @staticmethod
+    def from_json(data: JsonObject) -> Device:
+        """Raises `ValueError`. An object without `runtime` is a description: the answer to `--describe`."""
+        if not isinstance(data.get("time"), str):
+            raise ValueError("'time' must be a date")
+        is_description = "runtime" not in data
+        notes = data.get("uncontrolled", [] if is_description else None)
+        if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+            raise ValueError("'uncontrolled' must be a list of sentences")
+        return Device(
+            time=data["time"],
+            **{name: text_or_none(data, name) for name in ("model", "soc", "machine", "power_mode")},
+            cores_used=_cores(data),
+            runtime=None if is_description else _runtime(data["runtime"]),
+            before=State.from_json(data.get("before")),
+            uncontrolled=tuple(notes),
+            json=data,
+        )
+
+
+def _cores(device: JsonObject) -> tuple[int, ...] | None:
+    if "cores_used" not in device:
+        return None
+    cores = device["cores_used"] or []
+    if not isinstance(cores, list) or not all(map(is_whole, cores)):
+        raise ValueError("'cores_used' must be a list of cores or null")
+    return tuple(cores)
+
+
+def _runtime(data: Any) -> RuntimeInfo:
+    if not isinstance(data, dict):
+        raise ValueError("'runtime' must be an object")
+    return RuntimeInfo(*(text_or_none(data, name) for name in ("name", "version", "provider")))

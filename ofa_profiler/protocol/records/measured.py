@@ -1,0 +1,138 @@
+"""What is measured: visits of models and of the reference op, and the end of the measurement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ofa_profiler.protocol.records.device import State
+from ofa_profiler.protocol.records.values import JsonObject, Kept, is_nonnegative, is_whole
+
+
+@dataclass(frozen=True)
+class ModelRun(Kept):
+    """One model loaded, warmed up and sampled once, or the error that prevented it."""
+
+    key: str
+    #: With loading and warm-up.
+    seconds: float
+    #: Empty when the model failed.
+    samples_ns: tuple[int, ...]
+    warmup_ns: int
+    #: Half of the 95% confidence interval of the median of all samples so far, as a fraction of it.
+    half_width: float | None
+    error: str | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether there are samples."""
+        return self.error is None
+
+    @property
+    def busy_s(self) -> float:
+        """The time in which the model ran, warm-up included."""
+        return (self.warmup_ns + sum(self.samples_ns)) / 1e9
+
+
+@dataclass(frozen=True)
+class Visit(ModelRun):
+    """A measurement of a model. Each round visits every model that is not yet known well enough."""
+
+    round: int
+
+    @staticmethod
+    def from_json(data: JsonObject) -> Visit:
+        """Raises `ValueError`."""
+        common = _model_run(data)
+        if not is_whole(data.get("round")) or data["round"] < 0:
+            raise ValueError(f"'round' must be a whole number, 0 or more, not {data.get('round')!r:.40}")
+        return Visit(**common, round=data["round"])
+
+
+@dataclass(frozen=True)
+class Reference(ModelRun):
+    """A measurement of the reference op, which tells whether the device is as fast as before.
+
+    `again`: the visits since the previous reference do not count, and are repeated.
+    """
+
+    drifted: bool
+    again: bool
+
+    @staticmethod
+    def from_json(data: JsonObject) -> Reference:
+        """Raises `ValueError`."""
+        common = _model_run(data)
+        ok = common["error"] is None
+        drifted, again = (data.get(name) if ok else False for name in ("drifted", "again"))
+        if not isinstance(drifted, bool) or not isinstance(again, bool):
+            raise ValueError("'drifted' and 'again' must be true or false")
+        return Reference(**common, drifted=drifted, again=again)
+
+
+def _model_run(data: JsonObject) -> dict[str, Any]:
+    if not isinstance(data.get("key"), str):
+        raise ValueError("'key' must be the key of a model")
+    if not is_nonnegative(data.get("seconds")):
+        raise ValueError("'seconds' must be a number, 0 or more")
+    fields = {"key": data["key"], "seconds": data["seconds"], "json": data}
+    if data.get("status") == "failed":
+        if not isinstance(data.get("error"), str):
+            raise ValueError("a failed visit must have an 'error'")
+        return {**fields, "samples_ns": (), "warmup_ns": 0, "half_width": None, "error": data["error"]}
+    if data.get("status") != "ok":
+        raise ValueError(f"unknown status {data.get('status')!r:.40}")
+    if not is_whole(data.get("warmup_ns")) or data["warmup_ns"] < 0:
+        raise ValueError("'warmup_ns' must be a whole number, 0 or more")
+    width = data.get("half_width")
+    if width is not None and not is_nonnegative(width):
+        raise ValueError("'half_width' must be a number or null")
+    return {
+        **fields,
+        "samples_ns": _samples(data.get("samples_ns")),
+        "warmup_ns": data["warmup_ns"],
+        "half_width": width,
+        "error": None,
+    }
+
+
+def _samples(samples: Any) -> tuple[int, ...]:
+    if not isinstance(samples, list) or not samples:
+        raise ValueError("'samples_ns' must be a list of times")
+    for sample in samples:
+        if not is_whole(sample) or not 0 < sample < 10**15:
+            raise ValueError(f"'samples_ns' holds {sample!r:.40}, which is no time in nanoseconds")
+    return tuple(samples)
+
+
+@dataclass(frozen=True)
+class End(Kept):
+    """Everything asked for is measured, or the time limit is reached."""
+
+    time_limit_s: float | None
+    #: Models that the time limit kept from the requested precision.
+    cut_short: tuple[str, ...]
+    #: Models that are less precise than requested after the largest number of rounds.
+    noisy: tuple[str, ...]
+    #: Why the device was hot during the measurement, even after pauses; None if it was not.
+    measured_hot: str | None
+    after: State
+
+    @staticmethod
+    def from_json(data: JsonObject) -> End:
+        """Raises `ValueError`."""
+        for name in ("cut_short", "noisy"):
+            keys = data.get(name)
+            if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+                raise ValueError(f"{name!r} must be a list of models")
+        limit_s = data.get("time_limit_s")
+        if limit_s is not None and not is_nonnegative(limit_s):
+            raise ValueError("'time_limit_s' must be a number or null")
+        return End(
+            limit_s,
+            tuple(data["cut_short"]),
+            tuple(data["noisy"]),
+            data["measured_hot"] if isinstance(data.get("measured_hot"), str) else None,
+            State.from_json(data.get("after")),
+            json=data,
+        )

@@ -1,0 +1,70 @@
+"""What is asked for: the first line of a journal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ofa_profiler.errors import UsageError
+from ofa_profiler.networks.op import Op
+from ofa_profiler.protocol.records.values import JsonObject, Kept
+from ofa_profiler.protocol.settings import Settings
+
+#: Version of the first line. A change that older readers would misread gets the next number.
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Run(Kept):
+    """The first line: what is asked for. `models` maps the key of each model to its SHA-256."""
+
+    created: str
+    settings: Settings
+    #: What a table says about its origin: `spaces`, `resolutions`, `tool_version`.
+    about: JsonObject
+    models: Mapping[str, str]
+    #: The op of each model, in the same order; None in journals of whole networks and of earlier versions.
+    ops: tuple[Op, ...] | None
+
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        """The names of the search spaces that the models come from, if they come from any."""
+        return tuple(self.about.get("spaces") or ())
+
+    @staticmethod
+    def from_json(data: JsonObject) -> Run:
+        """Raises `ValueError`."""
+        if data.get("format") != FORMAT:
+            raise ValueError(f"format {data.get('format')!r:.40}; this version reads {FORMAT}")
+        for name in ("about", "models"):
+            if not isinstance(data.get(name), dict):
+                raise ValueError(f"{name!r} must be an object")
+        if not isinstance(data.get("created"), str):
+            raise ValueError("'created' must be a date")
+        try:
+            settings = Settings.from_json(data.get("settings"))
+        except UsageError as error:
+            raise ValueError(error) from None
+        spaces = data["about"].get("spaces")
+        if spaces is not None and not (isinstance(spaces, list) and all(isinstance(name, str) for name in spaces)):
+            raise ValueError("'spaces' in 'about' must be a list of names")
+        models = data["models"]
+        if not all(isinstance(sha256, str) for sha256 in models.values()):
+            raise ValueError("'models' must give the SHA-256 of each model")
+        return Run(data["created"], settings, data["about"], models, _ops(data), json=data)
+
+    def with_settings(self, settings: Settings) -> Run:
+        """The same request with other settings."""
+        return Run.from_json({**self.json, "settings": settings.to_json()})
+
+
+def _ops(run: JsonObject) -> tuple[Op, ...] | None:
+    data = run.get("ops")
+    if data is None:
+        return None
+    if not isinstance(data, list):
+        raise ValueError("'ops' must be a list of ops")
+    ops = tuple(map(Op.from_json, data))
+    if [op.key for op in ops] != list(run["models"]):
+        raise ValueError("'ops' must describe each of the models, in the same order")
+    return ops

@@ -1,0 +1,60 @@
+"""Genes: the open choices of a search space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Rows of gene indices, (N, G).
+Genomes = NDArray[np.int8]
+
+#: Kinds of genes with a meaning of their own; all others are what a space makes of them.
+RESOLUTION, DEPTH = "resolution", "depth"
+
+
+@dataclass(frozen=True)
+class Gene:
+    """One choice: of the whole network, of its stem, of a stage, or of a block of a stage.
+
+    It has an effect only while gene `switch` has at least the index `switch_from`.
+    """
+
+    kind: str
+    choices: tuple[float, ...]
+    _: KW_ONLY
+    stem: bool = False
+    stage: int | None = None
+    block: int | None = None
+    switch: int | None = None
+    switch_from: int = 0
+
+    @property
+    def name(self) -> str:
+        """Its place and kind: `resolution`, `stem.depth`, `stage0.depth`, `stage0.block1.kernel_size`."""
+        stage = None if self.stage is None else f"stage{self.stage}"
+        block = None if self.block is None else f"block{self.block}"
+        return ".".join(filter(None, ("stem" if self.stem else None, stage, block, self.kind)))
+
+
+def stage_genes(
+    stage: int,
+    switch: int,
+    depths: Sequence[int],
+    blocks: Mapping[str, Sequence[float]],
+    whole: Mapping[str, Sequence[float]] | None = None,
+) -> list[Gene]:
+    """The genes of a stage: its depth, the choices of the `whole` stage, then those of its `blocks`, block by block.
+
+    `blocks` and `whole` map kinds to choices. `switch` is the position of the depth among the genes of the space.
+    """
+    genes = [Gene(DEPTH, tuple(depths), stage=stage)]
+    genes += [Gene(kind, tuple(choices), stage=stage) for kind, choices in (whole or {}).items()]
+    for block in range(max(depths)):
+        switch_from = next(i for i, depth in enumerate(depths) if depth > block)
+        for kind, choices in blocks.items():
+            gene = Gene(kind, tuple(choices), stage=stage, block=block, switch=switch, switch_from=switch_from)
+            genes.append(gene)
+    return genes

@@ -1,0 +1,8 @@
+"""How the times of isolated ops become the time of a whole network, one method per file."""
+
+from ofa_profiler.tables.corrections.base import Correction, OpMs, read_correction, register_correction
+from ofa_profiler.tables.corrections.sum import Sum
+
+__all__ = ["Correction", "OpMs", "Sum", "read_correction", "register_correction"]
+
+register_correction(Sum)

@@ -1,0 +1,95 @@
+"""The columns of a table that describe an op: from an op to cells, and back.
+
+The contract's columns are those of convolutional blocks. What they cannot hold goes into the column `attributes`, as
+JSON: further attributes, and inputs and outputs other than one float32 tensor each.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ofa_profiler.networks.blocks import block_op, default_family
+from ofa_profiler.networks.graph import INPUT
+from ofa_profiler.networks.layers.activations import ACTIVATIONS
+from ofa_profiler.networks.ofa_keys import KEY_PREFIX, parse_key
+from ofa_profiler.networks.op import Op, check_attributes
+from ofa_profiler.networks.tensors import Shape, TensorSpec
+
+#: The attributes that have a column of their own.
+ATTRIBUTE_COLUMNS = ("kernel_size", "mid_channels", "stride", "skip", "se", "activation")
+_OUTPUT = "output"
+_INPUTS, _OUTPUTS = "inputs", "outputs"
+
+
+def op_values(op: Op) -> dict[str, Any]:
+    """The values of its columns; None where the op has none."""
+    return {
+        "op": op.key,
+        "kind": op.kind,
+        "input_shape": op.input_shape,
+        "output_shape": op.output_shape,
+        **{name: op.attributes.get(name) for name in ATTRIBUTE_COLUMNS},
+    }
+
+
+def other_attributes(op: Op) -> str:
+    """What the other columns cannot hold, as JSON; empty where there is nothing."""
+    more: dict[str, Any] = {name: value for name, value in op.attributes.items() if name not in ATTRIBUTE_COLUMNS}
+    if more.get("family") == default_family(op.kind, str(op.attributes.get("activation", ""))):
+        more.pop("family", None)
+    for name, tensors, usual in ((_INPUTS, op.inputs, INPUT), (_OUTPUTS, op.outputs, _OUTPUT)):
+        if tensors != _usual(usual, tensors[0].shape):
+            more[name] = [tensor.to_json() for tensor in tensors]
+    return json.dumps(more, sort_keys=True) if more else ""
+
+
+def _usual(name: str, shape: Shape) -> tuple[TensorSpec, ...]:
+    return (TensorSpec(name, "float32", shape),)
+
+
+def parse_attributes(text: str) -> dict[str, Any]:
+    """The value of a cell of the column `attributes`. Raises `ValueError`."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError("is not JSON") from None
+    if not isinstance(data, dict):
+        raise ValueError("is not a JSON object")
+    tensors = {name: _tensors(name, data.pop(name)) for name in (_INPUTS, _OUTPUTS) if name in data}
+    return {**check_attributes(data), **tensors}
+
+
+def _tensors(name: str, data: Any) -> tuple[TensorSpec, ...]:
+    if not isinstance(data, list) or not data:
+        raise ValueError(f"its {name} are not a list of tensors")
+    return tuple(map(TensorSpec.from_json, data))
+
+
+def op_of(values: Mapping[str, Any]) -> Op:
+    """The op that the values of a row describe. Raises `ValueError` with the column that is wrong."""
+    kind, key = values["kind"], values["op"]
+    more = dict(values.get("attributes") or {})
+    fields = {name: values[name] for name in ATTRIBUTE_COLUMNS if values[name] not in (None, "")}
+    if kind in KEY_PREFIX:
+        for name in ("input_shape", "output_shape", *ATTRIBUTE_COLUMNS[:-1]):
+            if values[name] is None:
+                raise ValueError(f"column {name}: is empty, which an op of the kind {kind} must not have")
+        if values["activation"] not in ACTIVATIONS:
+            known = ", ".join(filter(None, ACTIVATIONS))
+            raise ValueError(f"column activation: {values['activation']!r:.120} is not one of {known}, or empty")
+        family = more.get("family") or default_family(kind, values["activation"])
+        if family is not None:
+            fields["family"] = family
+        return block_op(kind, values["input_shape"], values["output_shape"], **fields)
+    if (published := parse_key(key)) is not None:
+        named = published["kind"]
+        raise ValueError(f"column kind: {kind!r:.120} contradicts the key, which is one of the kind {named}")
+    tensors = []
+    for name, column, usual in ((_INPUTS, "input_shape", INPUT), (_OUTPUTS, "output_shape", _OUTPUT)):
+        given = more.pop(name, None)
+        if given is None and values[column] is None:
+            raise ValueError(f"column {column}: is empty, and the column attributes has no {name}")
+        tensors.append(given if given is not None else _usual(usual, values[column]))
+    return Op(kind, tensors[0], tensors[1], {**fields, **more}, key)

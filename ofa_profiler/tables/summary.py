@@ -1,0 +1,48 @@
+"""What a table says about itself in a notebook or a debugger."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ofa_profiler.tables.row import FAILED, Row
+
+Facts = Sequence[tuple[str, str]]
+
+_SETTINGS = ("precision", "threads", "batch")
+
+
+def facts(rows: Sequence[Row], spaces: Sequence[str], metadata: Mapping[str, Any]) -> Facts:
+    """Label and value of what is worth knowing at a glance."""
+    failed = sum(row.status == FAILED for row in rows)
+    found = [("ops", f"{len(rows)}" + (f", {failed} failed" if failed else ""))]
+    found.append(("spaces", ", ".join(spaces) or "none known"))
+    device = metadata.get("device")
+    if isinstance(device, Mapping):
+        found.append(("device", str(device.get("model") or device.get("soc") or "unnamed")))
+    runtime = [metadata.get("runtime"), metadata.get("runtime_version")]
+    if metadata.get("runtime"):
+        found.append(("runtime", " ".join(str(part) for part in runtime if part)))
+        found.append(("precision, threads, batch", ", ".join(str(metadata.get(n)) for n in _SETTINGS)))
+    if metadata.get("date"):
+        found.append(("date", str(metadata["date"])))
+    found.append(("validation", _validation(metadata.get("validation"))))
+    return found
+
+
+def _validation(validation: Any) -> str:
+    if not isinstance(validation, Mapping) or not isinstance(validation.get("mape"), int | float):
+        return "none: ofa-verify measures how far predictions are off"
+    return f"MAPE {validation['mape']:.1%} on {validation.get('subnets')} networks"
+
+
+def facts_text(title: str, found: Facts) -> str:
+    """As one line."""
+    return f"<{title}: " + "; ".join(f"{label} {value}" for label, value in found) + ">"
+
+
+def facts_html(title: str, found: Facts) -> str:
+    """As a small table."""
+    rows = "".join(f"<tr><th>{html.escape(label)}</th><td>{html.escape(value)}</td></tr>" for label, value in found)
+    return f"<table><caption>{html.escape(title)}</caption>{rows}</table>"

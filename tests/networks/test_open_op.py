@@ -1,0 +1,102 @@
+"""The op as an open description: it travels as JSON, and through the columns of a table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ofa_profiler import LatencyTable, get_space, space_names
+from ofa_profiler.errors import InputFileError, UsageError
+from ofa_profiler.networks.op import Op, register_block
+from ofa_profiler.networks.tensors import DTYPES, TensorSpec
+from ofa_profiler.tables.row import Row
+
+names = st.text(st.characters(categories=("L", "N", "P", "Zs")), min_size=1, max_size=20).map(str.strip).filter(bool)
+shapes = st.lists(st.integers(1, 4096), max_size=4).map(tuple)
+ranges = st.none() | st.tuples(st.integers(-5, 5), st.integers(6, 1000))
+tensors = st.lists(st.builds(TensorSpec, names, st.sampled_from(DTYPES), shapes, ranges), min_size=1, max_size=3)
+scalars = st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+reserved = {"inputs", "outputs", "kernel_size", "mid_channels", "stride", "skip", "se", "activation"}
+attributes = st.dictionaries(names.filter(lambda name: name not in reserved), scalars, max_size=4)
+ops = st.builds(
+    Op, st.just("lstm"), tensors.map(tuple), tensors.map(tuple), attributes, names.map(lambda name: f"mine {name}")
+)
+
+
+@given(ops)
+def test_json_and_back(op):
+    assert Op.from_json(json.loads(json.dumps(op.to_json(), allow_nan=False))) == op
+
+
+@pytest.mark.parametrize("name", space_names())
+def test_ops_of_the_spaces_travel(name):
+    for op in get_space(name).unique_ops():
+        copy = Op.from_json(json.loads(json.dumps(op.to_json())))
+        assert copy == op
+        assert copy.graph == op.graph
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"key": ""}, "the key of an op must be a text"),
+        ({"kind": 3}, "the kind of an op must be a text"),
+        ({"inputs": []}, "the inputs of op 'a' must be a list of tensors"),
+        ({"outputs": [{"name": "y", "dtype": "complex64", "shape": []}]}, "the dtype of tensor 'y' is 'complex64'"),
+        ({"outputs": [{"name": "y", "dtype": "int8", "shape": [0]}]}, "the shape of tensor 'y' must be a list"),
+        ({"inputs": [{"name": "y", "dtype": "int8", "shape": [1], "range": [3, 3]}]}, "the range of tensor 'y'"),
+        ({"inputs": [7]}, "a tensor must be an object"),
+        ({"attributes": {"a": [1]}}, "attribute 'a' must be a text, a number, true or false"),
+        ({"attributes": None}, "the attributes of an op must be an object"),
+    ],
+)
+def test_what_is_no_op_is_refused(change, words):
+    tensor = {"name": "x", "dtype": "float32", "shape": [1]}
+    data = {"key": "a", "kind": "k", "inputs": [tensor], "outputs": [tensor], "attributes": {}}
+    assert Op.from_json(data).key == "a"
+    with pytest.raises(ValueError, match=words):
+        Op.from_json({**data, **change})
+
+
+@given(st.lists(ops, min_size=1, max_size=5, unique_by=lambda op: op.key))
+def test_a_table_of_any_ops_is_read_back(tmp_path_factory, listed):
+    path = tmp_path_factory.mktemp("tables") / "t.csv"
+    rows = tuple(Row.from_op(op, batch=1, precision="fp32", samples_ms=[1.0, 2.0]) for op in listed)
+    LatencyTable("t", rows, path=path).save(path)
+    assert [row.to_op() for row in LatencyTable.load(path).rows] == listed
+
+
+def test_columns_that_an_op_has_not_are_empty(tmp_path: Path):
+    ids = TensorSpec("ids", "int64", (7,), (0, 100))
+    op = Op("embedding", (ids,), (TensorSpec("output", "float32", (7, 16)),), {"stride": 2, "size": 100}, "embed")
+    row = Row.from_op(op, batch=1, precision="fp32", samples_ms=[1.0])
+    LatencyTable("t", (row,)).save(tmp_path / "t.csv")
+    header, line = (text.split(",") for text in (tmp_path / "t.csv").read_text().splitlines())
+    cells = dict(zip(header, line[: len(header)], strict=True))
+    assert cells | {"kernel_size": "", "mid_channels": "", "stride": "2", "skip": "", "activation": ""} == cells
+    assert (cells["kind"], cells["input_shape"], cells["output_shape"]) == ("embedding", "7", "7x16")
+    (again,) = LatencyTable.load(tmp_path / "t.csv").rows
+    assert again.to_op() == op
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"), [("{", "is not JSON"), ("[]", "is not a JSON object"), ('{"inputs":1}', "")]
+)
+def test_wrong_attributes_in_a_table_are_refused(tmp_path: Path, cell, words):
+    op = Op("k", (TensorSpec("x", "float32", (1,)),), (TensorSpec("y", "float32", (1,)),), {}, "a")
+    path = tmp_path / "t.csv"
+    LatencyTable("t", (Row.from_op(op, batch=1, precision="fp32", samples_ms=[1.0]),)).save(path)
+    text = path.read_text().splitlines()
+    start = text[1].index('"{')
+    path.write_text("\n".join([text[0], text[1][:start] + '"' + cell.replace('"', '""') + '"']) + "\n")
+    with pytest.raises(InputFileError, match=rf"row 2: column attributes: .*{words}"):
+        LatencyTable.load(path)
+
+
+def test_a_kind_is_registered_once():
+    with pytest.raises(UsageError, match="a block of the kind 'mbconv' is registered already"):
+        register_block("mbconv")(lambda op: op.graph)
