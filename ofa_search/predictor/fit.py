@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ofa_profiler.errors import UsageError
-from ofa_search.predictor.mlp import Layer
+from ofa_search.predictor.layers import Layer
 
 Matrix = NDArray[np.float32]
 

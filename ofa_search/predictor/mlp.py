@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,39 +14,17 @@ from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.spaces import Genomes, SearchSpace, get_space
 from ofa_search.predictor.features import Features
-from ofa_search.predictor.quality import Metrics
+from ofa_search.predictor.fit import fit_layers
+from ofa_search.predictor.layers import PredictorData
+from ofa_search.predictor.predictor_file import load_predictor, save_predictor
 
 #: The rows of a matrix product, padded up. With a few fixed shapes BLAS sums in a fixed order, whatever
 #: the number of its threads, so a genome has one accuracy and a search one outcome.
 _BATCHES = (64, 512)
 
 
-@dataclass(frozen=True)
-class Layer:
-    """`x @ weight + bias`; weight (inputs, outputs), bias (outputs,), float32."""
-
-    weight: NDArray[np.float32]
-    bias: NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class AccuracyPredictor:
-    """Linear layers with ReLU between them; the last has one output, the top-1 accuracy.
-
-    `space` names the search space whose accuracies it learned, of networks for `n_classes` classes;
-    `accuracy_of` says on what they were measured, and `metrics` how well it predicted those of
-    architectures that it had not seen. `offset` is what has to be added to a prediction to get the
-    accuracy on the test images, which no predictor ever sees.
-    """
-
-    name: str
-    space: str
-    features: Features
-    layers: tuple[Layer, ...]
-    n_classes: int
-    accuracy_of: str | None = None
-    metrics: Metrics | None = None
-    offset: float = 0.0
+class AccuracyPredictor(PredictorData):
+    """From architectures to their top-1 accuracy; its fields are those of `PredictorData`."""
 
     @staticmethod
     def load(path: str | Path) -> AccuracyPredictor:
@@ -55,17 +32,13 @@ class AccuracyPredictor:
 
         Raises `InputFileError` when the file is missing, damaged or no such predictor.
         """
-        from ofa_search.predictor.predictor_file import load_predictor
-
-        return load_predictor(Path(path))
+        return AccuracyPredictor(**vars(load_predictor(Path(path))))
 
     def save(self, path: str | Path, *, metadata: Mapping[str, Any] | None = None) -> Path:
         """Write `NAME.safetensors`, whole or not at all, and `NAME.json` beside it; returns the former.
 
         `metadata` is added to the JSON.
         """
-        from ofa_search.predictor.predictor_file import save_predictor
-
         return save_predictor(self, Path(path), metadata or {})
 
     @staticmethod
@@ -85,8 +58,6 @@ class AccuracyPredictor:
         It knows the resolutions that `space` draws from. The same seed and samples give the same predictor
         on the same machine. `sample_weight` (N,) says how much each sample counts. Raises `UsageError`.
         """
-        from ofa_search.predictor.fit import fit_layers
-
         features = Features.of(space)
         genomes = space.encode(architectures)
         inputs = _one_hot(features.ones(space, genomes), features.count(space))

@@ -37,7 +37,7 @@ from ofa_profiler.spaces import SearchSpace, get_space
 from ofa_profiler.spaces.genes import RESOLUTION
 from ofa_search.artifacts.torch_file import read_state_dict
 from ofa_search.predictor.features import Features
-from ofa_search.predictor.mlp import AccuracyPredictor, Layer
+from ofa_search.predictor.layers import Layer, PredictorData
 from ofa_search.predictor.quality import Metrics
 
 Array = NDArray[Any]
@@ -54,14 +54,14 @@ _PUBLISHED_SPACE = "ofa-mbv3-w1.2"
 _PUBLISHED_ACCURACY_OF = "10,000 images held out from the ImageNet training images"
 
 
-def load_predictor(path: Path) -> AccuracyPredictor:
+def load_predictor(path: Path) -> PredictorData:
     """See `AccuracyPredictor.load`."""
     if path.suffix == ".json":
         path = path.with_suffix(_SUFFIX)
     return _load_own(path) if path.suffix == _SUFFIX else _load_published(path)
 
 
-def save_predictor(predictor: AccuracyPredictor, path: Path, metadata: Mapping[str, Any]) -> Path:
+def save_predictor(predictor: PredictorData, path: Path, metadata: Mapping[str, Any]) -> Path:
     """See `AccuracyPredictor.save`."""
     if path.suffix != _SUFFIX:
         path = path.with_name(path.name + _SUFFIX)
@@ -88,18 +88,18 @@ def save_predictor(predictor: AccuracyPredictor, path: Path, metadata: Mapping[s
     return path
 
 
-def _load_published(path: Path) -> AccuracyPredictor:
+def _load_published(path: Path) -> PredictorData:
     layers = _layers(path, read_state_dict(path, max_bytes=_MAX_BYTES))
     space = get_space(_PUBLISHED_SPACE)
     inputs, expected = layers[0].weight.shape[0], _PUBLISHED_FEATURES.count(space)
     if inputs != expected:
         raise InputFileError(path, f"takes {inputs} features; predictors of this format have {expected}")
-    return AccuracyPredictor(
+    return PredictorData(
         path.stem, space.name, _PUBLISHED_FEATURES, layers, space.n_classes, accuracy_of=_PUBLISHED_ACCURACY_OF
     )
 
 
-def _load_own(path: Path) -> AccuracyPredictor:
+def _load_own(path: Path) -> PredictorData:
     description, arrays = _read_own(path)
     if description.get("format") != FORMAT:
         raise InputFileError(path, f"format {_short(description.get('format'))}, this version reads {FORMAT}")
@@ -117,7 +117,7 @@ def _load_own(path: Path) -> AccuracyPredictor:
         if description.get("hidden") != hidden:
             raise UsageError(f"its hidden layers are {hidden}, not {_short(description.get('hidden'))}")
         accuracy_of = description.get("accuracy_of")
-        return AccuracyPredictor(
+        return PredictorData(
             path.stem,
             space.name,
             features,

@@ -25,7 +25,7 @@ from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.spaces import space_names
 from ofa_search import AccuracyPredictor
 from ofa_search.predictor import Features, Metrics
-from ofa_search.predictor.mlp import Layer
+from ofa_search.predictor.layers import Layer
 
 CIFAR = get_space("cifar-mbv3")
 
