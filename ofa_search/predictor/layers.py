@@ -1,4 +1,4 @@
-"""What an accuracy predictor consists of, without its methods: what `fit` makes and a file holds."""
+"""What an accuracy predictor consists of: its layers, and what it says about itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class PredictorData:
-    """Linear layers with ReLU between them; the last has one output, the top-1 accuracy.
+    """Linear layers with ReLU between them. The last one has one output, the top-1 accuracy.
 
     `space` names the search space whose accuracies it learned, of networks for `n_classes` classes;
     `accuracy_of` says on what they were measured, and `metrics` how well it predicted those of

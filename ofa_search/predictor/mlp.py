@@ -24,7 +24,7 @@ _BATCHES = (64, 512)
 
 
 class AccuracyPredictor(PredictorData):
-    """Architectures -> top-1 accuracy in [0, 1]. `PredictorData` describes the fields."""
+    """From architectures to their top-1 accuracy; its fields are those of `PredictorData`."""
 
     @staticmethod
     def load(path: str | Path) -> AccuracyPredictor:
