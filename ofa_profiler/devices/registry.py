@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from ofa_profiler.devices.android.benchmark_device import BenchmarkDevice
 from ofa_profiler.devices.base import Device
+from ofa_profiler.devices.local import LocalDevice
 from ofa_profiler.devices.options import DeviceOptions
 from ofa_profiler.errors import UsageError
 
@@ -50,8 +52,6 @@ def open_device(spec: str, options: DeviceOptions = DeviceOptions()) -> Device: 
 
 
 def _open_local(spec: str, options: DeviceOptions) -> Device:
-    from ofa_profiler.devices.local import LocalDevice
-
     _refuse_benchmark_model(spec, options)
     if spec != LocalDevice.spec:
         raise UsageError(f"device {spec!r:.100}: the name of this machine is {LocalDevice.spec}, without an address")
@@ -59,7 +59,7 @@ def _open_local(spec: str, options: DeviceOptions) -> Device:
 
 
 def _open_ssh(spec: str, options: DeviceOptions) -> Device:
-    from ofa_profiler.devices.ssh.device import SshDevice
+    from ofa_profiler.devices.ssh.device import SshDevice  # paramiko takes long to import
 
     _refuse_benchmark_model(spec, options)
     return SshDevice(spec, options)
@@ -67,10 +67,8 @@ def _open_ssh(spec: str, options: DeviceOptions) -> Device:
 
 def _open_adb(spec: str, options: DeviceOptions) -> Device:
     if options.benchmark_model is not None:
-        from ofa_profiler.devices.android.benchmark_device import BenchmarkDevice
-
         return BenchmarkDevice(spec, options.benchmark_model, options)
-    from ofa_profiler.devices.android.device import AdbDevice
+    from ofa_profiler.devices.android.device import AdbDevice  # adb-shell takes long to import
 
     return AdbDevice(spec, options)
 
