@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ofa_profiler.base.plugins import load_plugins
+from ofa_profiler.base.progress import Reporter
 from ofa_profiler.devices import Device, DeviceOptions, open_device
 from ofa_profiler.measuring.profile import Profile
 from ofa_profiler.measuring.profile import profile as profile_device
-from ofa_profiler.measuring.request import Observer
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.protocol.target import Target
 from ofa_profiler.spaces import SearchSpace, get_space
@@ -43,7 +43,7 @@ def profile(
     name: str | None = None,
     fresh: bool = False,
     options: DeviceOptions | None = None,
-    progress: Observer | None = None,
+    progress: Reporter | None = None,
 ) -> Profile:
     """Measure every op of a space on a device and write a latency table into the folder `out`, as `ofa-profile` does.
 
@@ -69,7 +69,7 @@ def verify(
     seed: int = 0,
     space: str | SearchSpace | None = None,
     options: DeviceOptions | None = None,
-    progress: Observer | None = None,
+    progress: Reporter | None = None,
 ) -> Verification:
     """Measure whole networks beside what a table predicts for them, as `ofa-verify` does.
 

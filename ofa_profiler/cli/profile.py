@@ -11,10 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ofa_profiler.base.progress import Progress, Reporter
 from ofa_profiler.base.units import format_duration_ms, parse_duration_ms
 from ofa_profiler.cli.options import Parser, add_device_options, device_options, positive_integer
 from ofa_profiler.cli.report import report_outcomes, report_table
-from ofa_profiler.cli.terminal import Show, progress_bar, run_command, say
+from ofa_profiler.cli.terminal import labelled, progress_bar, run_command, say
 from ofa_profiler.errors import OfaError, UsageError
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.protocol.target import Target
@@ -23,7 +24,6 @@ from ofa_profiler.spaces import SearchSpace, get_space, space_names
 if TYPE_CHECKING:
     from ofa_profiler.devices import Device
     from ofa_profiler.measuring.profile import Profile
-    from ofa_profiler.measuring.progress import Progress
     from ofa_profiler.protocol.kit import KitWheels
 
 PROG = "ofa-profile"
@@ -225,10 +225,8 @@ def _kit(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) 
     from ofa_profiler.measuring.offline import make_kit
 
     wheels = None if arguments.wheels is None else _wheels(arguments.runtime, arguments.wheels)
-    with progress_bar() as show:
-        count = make_kit(
-            space, settings, arguments.kit, wheels=wheels, progress=lambda phase, p: _show(show, "", phase, p)
-        )
+    with progress_bar() as reporter:
+        count = make_kit(space, settings, arguments.kit, wheels=wheels, progress=reporter)
     if arguments.json:
         print(json.dumps({"kit": str(arguments.kit), "models": count, "space": space.name}, indent=2))
     say(f"{arguments.kit}: {count} models. Copy the folder to the board and run there: python3 agent.py --kit .")
@@ -261,10 +259,10 @@ def _profile(arguments: argparse.Namespace, space: SearchSpace, settings: Settin
                 outcomes[spec] = error
             else:
                 jobs[spec] = partial(_profile_one, arguments, space, settings, device, name)
-        with progress_bar() as show:
+        with progress_bar() as reporter:
             if len(jobs) > 1:  # once, for all devices
                 export_ops(space.unique_ops(), settings.target)
-            outcomes.update(run_all({spec: partial(job, show) for spec, job in jobs.items()}))
+            outcomes.update(run_all({spec: partial(job, reporter) for spec, job in jobs.items()}))
     return report_outcomes(PROG, {spec: outcomes[spec] for spec in specs}, as_json=arguments.json)
 
 
@@ -274,26 +272,18 @@ def _profile_one(
     settings: Settings,
     device: Device,
     name: str | None,
-    show: Show,
+    reporter: Reporter,
     check: Callable[[], None],
 ) -> Profile:
     from ofa_profiler.measuring.profile import profile
 
-    label = f"{device.spec}: " if len(arguments.device) > 1 else ""
+    show = labelled(reporter, f"{device.spec}: ") if len(arguments.device) > 1 else reporter
 
-    def progress(phase: str, state: Progress) -> None:
+    def progress(state: Progress) -> None:
         check()
-        _show(show, label, phase, state)
+        show(state)
 
     return profile(device, space, settings, arguments.out, name=name, fresh=arguments.fresh, progress=progress)
-
-
-def _show(show: Show, label: str, phase: str, progress: Progress) -> None:
-    words = [f"{progress.visits} visits"] if progress.visits else []
-    words += [f"{progress.failed} failed"] if progress.failed else []
-    if progress.waiting:
-        say(f"note: {label}{progress.waiting}")
-    show(label + phase, progress.done, progress.total, progress.left_s, ", ".join(words))
 
 
 def _import(arguments: argparse.Namespace) -> int:

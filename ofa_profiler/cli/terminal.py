@@ -7,10 +7,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import FrameType
 from typing import NoReturn
 
 from ofa_profiler.base.plugins import load_plugins
+from ofa_profiler.base.progress import Progress, Reporter
 from ofa_profiler.base.units import format_duration_ms
 from ofa_profiler.errors import OfaError
 
@@ -54,49 +56,68 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-#: `show(phase, done, total, left_s, words)`: `left_s` is an estimate or None, `words` add details.
-Show = Callable[[str, int, int, float | None, str], None]
-
-
 @contextmanager
-def progress_bar() -> Iterator[Show]:
-    """A progress bar on stderr with the estimated time left; without a terminal, a line every 15 s."""
+def progress_bar() -> Iterator[Reporter]:
+    """Show progress as a bar on stderr with the estimated time left; without a terminal, as a line every 15 s.
+
+    A reason for waiting is shown as a line of its own.
+    """
     if not sys.stderr.isatty():
         yield _lines()
         return
+    from rich import progress as rich_progress
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total}"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[words]}", style="dim"),
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(),
+        rich_progress.TextColumn("{task.completed}/{task.total}"),
+        rich_progress.TimeElapsedColumn(),
+        rich_progress.TextColumn("{task.fields[words]}", style="dim"),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=4) as bar:
+    with rich_progress.Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=4) as bar:
         tasks = {}
 
-        def show(phase: str, done: int, total: int, left_s: float | None, words: str) -> None:
-            if phase not in tasks:
-                tasks[phase] = bar.add_task(phase, total=total, words="")
-            bar.update(tasks[phase], completed=done, total=total, words=_words(left_s, words))
+        def show(progress: Progress) -> None:
+            _say_waiting(progress)
+            if progress.phase not in tasks:
+                tasks[progress.phase] = bar.add_task(progress.phase, total=progress.total, words="")
+            task, words = tasks[progress.phase], _words(progress)
+            bar.update(task, completed=progress.done, total=progress.total, words=words)
 
         yield show
 
 
-def _lines() -> Show:
-    told = time.monotonic()
+def _lines() -> Reporter:
+    shown = time.monotonic()
 
-    def show(phase: str, done: int, total: int, left_s: float | None, words: str) -> None:
-        nonlocal told
-        if time.monotonic() - told >= _EVERY_S:
-            told = time.monotonic()
-            say(f"{phase}: {done} of {total}  {_words(left_s, words)}".rstrip())
+    def show(progress: Progress) -> None:
+        nonlocal shown
+        _say_waiting(progress)
+        if time.monotonic() - shown >= _EVERY_S:
+            shown = time.monotonic()
+            of_total = f" of {progress.total}" if progress.total is not None else ""
+            say(f"{progress.phase}: {progress.done}{of_total}  {_words(progress)}".rstrip())
 
     return show
 
 
-def _words(left_s: float | None, words: str) -> str:
+def labelled(reporter: Reporter, label: str) -> Reporter:
+    """Return a reporter that adds `label` to the phase: progress of one of several devices."""
+
+    def show(progress: Progress) -> None:
+        waiting = progress.waiting and f"{label}{progress.waiting}"
+        reporter(replace(progress, phase=f"{label}{progress.phase}", waiting=waiting))
+
+    return show
+
+
+def _say_waiting(progress: Progress) -> None:
+    if progress.waiting:
+        say(f"note: {progress.waiting}")
+
+
+def _words(progress: Progress) -> str:
+    left_s = progress.left_s
     left = f"about {format_duration_ms(max(left_s, 1) * 1e3)} left" if left_s is not None else ""
-    return ", ".join(part for part in (left, words) if part)
+    return ", ".join(part for part in (left, progress.words) if part)

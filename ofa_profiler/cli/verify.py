@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,6 @@ from ofa_profiler.verification.plot import NOT_INSTALLED, can_plot, check_plot_p
 from ofa_profiler.verification.result import DEFAULT_SUBNETS, Verification
 
 if TYPE_CHECKING:
-    from ofa_profiler.measuring.progress import Progress
     from ofa_profiler.tables.table import LatencyTable
 
 PROG = "ofa-verify"
@@ -83,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         table = LatencyTable.load(arguments.lut)
         options = device_options(arguments, settings_of(table))
         journal = _beside(table, ".jsonl")
-        with open_device(arguments.device, options) as device, progress_bar() as show:
+        with open_device(arguments.device, options) as device, progress_bar() as reporter:
             kept = "interrupted; the results so far are kept; run the same command again to resume"
             verification = verify(
                 table,
@@ -94,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 keep_models=arguments.keep_models,
                 journal=journal,
                 fresh=arguments.fresh,
-                progress=lambda phase, p: _show(show, phase, p),
+                progress=reporter,
             )
         _report(arguments, table, verification, stored=store_validation(table, verification))
         journal.unlink(missing_ok=True)
@@ -107,10 +106,6 @@ def _beside(table: LatencyTable, ending: str) -> Path:
     """NAME-verify.* beside NAME.csv."""
     assert table.path is not None
     return table.path.with_name(f"{table.path.stem}-verify{ending}")
-
-
-def _show(show: Callable[[str, int, int, float | None, str], None], phase: str, progress: Progress) -> None:
-    show(f"{phase} networks", progress.done, progress.total, progress.left_s, progress.waiting)
 
 
 def _report(arguments: argparse.Namespace, table: LatencyTable, verification: Verification, *, stored: bool) -> None:

@@ -9,13 +9,14 @@ Models take `input` (batch, channels, height, width; TFLite: batch, height, widt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 
 from ofa_profiler.base import files
 from ofa_profiler.base.cache_dir import default_cache_dir, identity
+from ofa_profiler.base.progress import Reporter, report
 from ofa_profiler.export.base import LOGITS_NAME, OP_OUTPUT_NAME, Exporter, Model
 from ofa_profiler.export.model_cache import ModelCache
 from ofa_profiler.networks.architecture import Architecture
@@ -62,12 +63,12 @@ def export_ops(
     target: Target = DEFAULT_TARGET,
     *,
     cache_dir: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Reporter | None = None,
 ) -> list[Model]:
     """One model per op, in order, from the cache where it is there already (`model_cache.py` says how it is kept).
 
     The weights are made up for timing (`made_up_weights.repeating_weights`). The same op gives the same bytes in every
-    process. `progress` is called with the number of models done and to do.
+    process. The phase that `progress` receives is `export`.
     """
     exporter = get_exporter(target)
     cache = _cache(cache_dir)
@@ -75,8 +76,7 @@ def export_ops(
     models = []
     for op in ops:
         models.append(_export_op(exporter, op, target, cache))
-        if progress is not None:
-            progress(len(models), len(ops))
+        report(progress, "export", len(models), len(ops))
     return models
 
 

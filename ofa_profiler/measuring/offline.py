@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from ofa_profiler.base.files import write_bytes
+from ofa_profiler.base.progress import Reporter
 from ofa_profiler.errors import UsageError
 from ofa_profiler.measuring.naming import check_name, default_name
-from ofa_profiler.measuring.request import Observer, request
+from ofa_profiler.measuring.request import request
 from ofa_profiler.measuring.table_from_journal import save_table, table_rows
 from ofa_profiler.protocol.journal import read_journal
 from ofa_profiler.protocol.kit import RESULTS_FILE, KitWheels, write_kit
@@ -24,7 +25,7 @@ def make_kit(
     *,
     wheels: KitWheels | None = None,
     cache_dir: Path | None = None,
-    progress: Observer | None = None,
+    progress: Reporter | None = None,
 ) -> int:
     """Write a kit for `space` into `folder`, which must be new or empty -> the number of its models."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -11,9 +11,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from ofa_profiler.base.progress import Reporter
 from ofa_profiler.devices.base import Device
 from ofa_profiler.measuring.naming import check_name, default_name
-from ofa_profiler.measuring.request import Observer, request
+from ofa_profiler.measuring.request import request
 from ofa_profiler.measuring.session import measure_into
 from ofa_profiler.measuring.table_from_journal import derive_table
 from ofa_profiler.protocol.journal import Journal
@@ -52,7 +53,7 @@ def profile(
     name: str | None = None,
     fresh: bool = False,
     cache_dir: Path | None = None,
-    progress: Observer | None = None,
+    progress: Reporter | None = None,
 ) -> Profile:
     """Measure every op of `space` at its resolutions on `device` and write `out/NAME.{csv,json,jsonl}`.
 
@@ -68,8 +69,7 @@ def profile(
     with Journal(path, asked.run, fresh=fresh) as journal:
         replay = journal.replay
         was_complete, measured_before_s = replay.is_finished(settings.time_limit_s), replay.measuring_s
-        shown = None if progress is None else lambda p: progress("measure", p)
-        measure_into(journal, device, asked.models, settings, shown)
+        measure_into(journal, device, asked.models, settings, progress)
         table = derive_table(replay, path)
         seconds = time.perf_counter() - begin
         return Profile(table, replay, seconds, export_s, replay.measuring_s - measured_before_s, was_complete)

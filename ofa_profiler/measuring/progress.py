@@ -5,25 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ofa_profiler.base.progress import Progress
 from ofa_profiler.protocol.records import Visit
 from ofa_profiler.protocol.replay import Replay
 from ofa_profiler.protocol.settings import Settings
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Models done, of `total`. `left_s` is an estimate, None as long as there is none."""
+class MeasuringProgress(Progress):
+    """The progress of the phase `measure`: models done, of `total`."""
 
-    done: int
-    total: int
+    #: Models that failed, which are among those done.
     failed: int = 0
     visits: int = 0
-    left_s: float | None = None
-    #: Why nothing happens at the moment, in words; empty while the measurement runs.
-    waiting: str = ""
 
 
-def estimate(replay: Replay, settings: Settings, *, waiting: str = "") -> Progress:
+def estimate(replay: Replay, settings: Settings, *, waiting: str = "") -> MeasuringProgress:
     """The progress of the measurement in `replay`, and how long the rest will take."""
     done, failed, used_s, left = 0, 0, replay.used_s, 0.0
     for visits in replay.visits.values():
@@ -38,7 +35,9 @@ def estimate(replay: Replay, settings: Settings, *, waiting: str = "") -> Progre
         if settings.time_limit_s is not None:
             first_round_s = len(replay.unvisited) * visit_s
             left_s = min(left_s, max(settings.time_limit_s - used_s, first_round_s))
-    return Progress(done, len(replay.visits), failed, replay.n_visits, left_s, waiting)
+    counts = [f"{replay.n_visits} visits"] * bool(replay.n_visits) + [f"{failed} failed"] * bool(failed)
+    words = ", ".join(counts)
+    return MeasuringProgress("measure", done, len(replay.visits), left_s, words, waiting, failed, replay.n_visits)
 
 
 def _visits_left(visits: Sequence[Visit], settings: Settings) -> float:

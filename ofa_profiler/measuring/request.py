@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ofa_profiler.base.progress import Reporter
 from ofa_profiler.export import Model, export_ops
-from ofa_profiler.measuring.progress import Progress
 from ofa_profiler.protocol.kit import run_record
 from ofa_profiler.protocol.records import Run
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.spaces import SearchSpace
-
-#: Is told about the phases `export` and `measure`.
-Observer = Callable[[str, Progress], None]
 
 
 @dataclass(frozen=True)
@@ -26,15 +22,10 @@ class Request:
 
 
 def request(
-    space: SearchSpace, settings: Settings, *, cache_dir: Path | None = None, progress: Observer | None = None
+    space: SearchSpace, settings: Settings, *, cache_dir: Path | None = None, progress: Reporter | None = None
 ) -> Request:
     """Export the ops of `space` at its resolutions, as far as they are not in the cache."""
-
-    def exported(done: int, total: int) -> None:
-        if progress is not None:
-            progress("export", Progress(done, total))
-
     ops = space.unique_ops()
-    models = export_ops(ops, settings.target, cache_dir=cache_dir, progress=exported)
+    models = export_ops(ops, settings.target, cache_dir=cache_dir, progress=progress)
     about = {"spaces": [space.name], "resolutions": list(space.resolutions)}
     return Request(tuple(models), run_record(models, settings, about, ops))

@@ -15,7 +15,7 @@ from typing import Any
 from ofa_profiler.base.retry import retry
 from ofa_profiler.devices.base import Device
 from ofa_profiler.errors import DeviceError, TransientError
-from ofa_profiler.measuring.progress import Progress, estimate
+from ofa_profiler.measuring.progress import MeasuringProgress, estimate
 from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol.journal import Journal
 from ofa_profiler.protocol.kit import ModelFile, run_record, write_kit
@@ -26,7 +26,8 @@ from ofa_profiler.protocol.settings import Settings
 _WAITING = "waiting for another measurement on this device"
 _LONGEST_WHY = 300
 
-Observer = Callable[[Progress], None]
+#: Receives the progress of a measurement. A `Reporter` is one.
+MeasuringReporter = Callable[[MeasuringProgress], None]
 
 
 def measure(
@@ -37,7 +38,7 @@ def measure(
     journal: Path | None = None,
     about: Mapping[str, Any] | None = None,
     ops: Iterable[Op] | None = None,
-    progress: Observer | None = None,
+    progress: MeasuringReporter | None = None,
 ) -> dict[str, Measurement]:
     """Measure `models` on `device` -> a measurement per key, in the order of `models`.
 
@@ -56,7 +57,7 @@ def measure_into(
     device: Device,
     models: Sequence[ModelFile],
     settings: Settings,
-    progress: Observer | None = None,
+    progress: MeasuringReporter | None = None,
 ) -> None:
     """`measure` into an open journal, which must be that of a request for these models and settings."""
     replay = journal.replay
@@ -81,7 +82,7 @@ def _measure_once(
     models: Sequence[ModelFile],
     settings: Settings,
     folder: Path,
-    progress: Observer | None,
+    progress: MeasuringReporter | None,
 ) -> None:
     write_kit(folder, models, journal.replay.run.with_settings(settings), b"".join(journal.lines))
     with closing(device.measure_kit(folder, seen=len(journal.lines))) as records:

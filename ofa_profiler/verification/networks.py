@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from ofa_profiler.base.progress import Reporter, report
 from ofa_profiler.export import Model, export_network, network_model
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.networks.made_up_weights import repeating_weights
@@ -22,7 +23,7 @@ def export_networks(
     architectures: Sequence[Architecture],
     folder: Path,
     target: Target,
-    progress: Callable[[int, int], None],
+    progress: Reporter | None,
 ) -> list[Model]:
     """A model per network in `folder`. Equal architectures give equal files, so a journal can be continued."""
     suffix = get_runtime(target.runtime).suffix
@@ -39,7 +40,7 @@ def export_networks(
             metadata={"space": space.name, "architecture": text, "weights": "untrained"},
         )
         models.append(network_model(space, architecture, key, path, target))
-        progress(len(models), len(architectures))
+        report(progress, "export", len(models), len(architectures))
     return models
 
 

@@ -14,10 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from ofa_profiler.base.files import write_text
+from ofa_profiler.base.progress import Reporter
 from ofa_profiler.devices.base import Device
 from ofa_profiler.errors import DeviceError, InputFileError, UsageError
-from ofa_profiler.measuring.progress import Progress
-from ofa_profiler.measuring.request import Observer
 from ofa_profiler.measuring.session import measure_into
 from ofa_profiler.protocol.identity import request_difference
 from ofa_profiler.protocol.journal import Journal, read_journal
@@ -46,7 +45,7 @@ def verify(
     keep_models: Path | None = None,
     journal: Path | None = None,
     fresh: bool = False,
-    progress: Observer | None = None,
+    progress: Reporter | None = None,
 ) -> Verification:
     """Predict and measure `subnets` random networks of `space` (default: the only one of the table).
 
@@ -59,19 +58,16 @@ def verify(
     """
     if not MIN_SUBNETS <= subnets <= MAX_SUBNETS:
         raise UsageError(f"{subnets} networks: a verification takes {MIN_SUBNETS} to {MAX_SUBNETS}")
-    tell = progress if progress is not None else _ignore
     settings = settings_of(table)
     space = covered_space(table, space)
     architectures, predicted = draw_spread(space, table.cost(space), subnets, np.random.default_rng(seed))
     with ExitStack() as stack:
         folder = keep_models or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ofa-verify-")))
-        models = export_networks(
-            space, architectures, folder, settings.target, lambda done, total: tell("export", Progress(done, total))
-        )
+        models = export_networks(space, architectures, folder, settings.target, progress)
         run = run_record(models, settings, {"spaces": [space.name], "resolutions": list(space.resolutions)})
         fresh = fresh or (journal is not None and _is_stale(journal, run))
         opened = stack.enter_context(Journal(journal, run, fresh=fresh))
-        measure_into(opened, device, models, settings, lambda p: tell("measure", p))
+        measure_into(opened, device, models, settings, progress)
         replay = opened.replay
     found = replay.measurements()
     measured = tuple(
@@ -81,10 +77,6 @@ def verify(
     _check_enough(measured)
     date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     return Verification(measured, replay.devices[0], replay.end, seed, date)
-
-
-def _ignore(phase: str, progress: Progress) -> None:
-    """An observer that does nothing."""
 
 
 def _is_stale(journal: Path, run: Run) -> bool:

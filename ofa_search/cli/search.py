@@ -134,12 +134,10 @@ def _verify(request: Request, device: Device, found: Sequence[Found]) -> list[Fo
     from ofa_search.results.measure import measure_networks
 
     table = request.tables[0]
-    with device, progress_bar() as show:
+    with device, progress_bar() as reporter:
         if other := other_device(table, device.describe()):
             say(f"warning: {other}")
-        measured = measure_networks(
-            found, table, device, progress=lambda p: show("measure", p.done, p.total, p.left_s, "")
-        )
+        measured = measure_networks(found, table, device, progress=reporter)
     if request.out is not None:
         write_summary(request.out, measured)
     return measured

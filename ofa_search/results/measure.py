@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ofa_profiler.base.progress import Reporter
 from ofa_profiler.devices.base import Device
 from ofa_profiler.errors import DeviceError
 from ofa_profiler.export import network_model
-from ofa_profiler.measuring.progress import Progress
 from ofa_profiler.measuring.session import measure
 from ofa_profiler.runtimes import get_runtime
 from ofa_profiler.tables.table import LatencyTable
@@ -24,7 +24,7 @@ def measure_networks(
     table: LatencyTable,
     device: Device,
     *,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Reporter | None = None,
 ) -> list[Found]:
     """`found` with the measured latency of each network under the table's name.
 

@@ -21,7 +21,7 @@ from ofa_profiler.devices.android.install_python import install_python
 from ofa_profiler.devices.registry import register_device_kind
 from ofa_profiler.errors import UsageError
 from ofa_profiler.export import Model
-from ofa_profiler.measuring.progress import Progress
+from ofa_profiler.measuring.progress import MeasuringProgress
 from ofa_profiler.measuring.session import measure
 from ofa_profiler.protocol.journal import read_journal
 
@@ -97,7 +97,7 @@ def test_it_describes_itself(case):
 
 
 def test_all_models_are_measured_and_a_failure_stays_alone(case, tmp_path):
-    seen: list[Progress] = []
+    seen: list[MeasuringProgress] = []
     journal = tmp_path / "j.jsonl"
     with case.open() as device:
         found = measure(device, [*case.models, case.failing], SETTINGS, journal=journal, progress=seen.append)
@@ -115,7 +115,7 @@ def test_all_models_are_measured_and_a_failure_stays_alone(case, tmp_path):
 def test_an_interrupted_measurement_is_resumed_without_a_repetition(case, tmp_path):
     journal = tmp_path / "j.jsonl"
 
-    def interrupt(progress: Progress) -> None:
+    def interrupt(progress: MeasuringProgress) -> None:
         if progress.visits == 4:
             raise KeyboardInterrupt
 

@@ -23,6 +23,7 @@ from onnxruntime import GraphOptimizationLevel as Level
 
 from ofa_profiler import get_space, space_names
 from ofa_profiler.base.cache_dir import default_cache_dir
+from ofa_profiler.base.progress import Progress
 from ofa_profiler.errors import UsageError
 from ofa_profiler.export import Model, export_network, export_ops, get_exporter
 from ofa_profiler.export.onnx import IR_VERSION, OPSET, OnnxExporter
@@ -328,8 +329,8 @@ def test_models_are_taken_from_the_cache(tmp_path, monkeypatch):
     first = export_ops(SOME_OPS, cache_dir=tmp_path)
     monkeypatch.setattr(OnnxExporter, "build", lambda *args, **kwargs: pytest.fail("built again"))
     seen = []
-    assert export_ops(SOME_OPS, cache_dir=tmp_path, progress=lambda *step: seen.append(step)) == first
-    assert seen == [(i + 1, len(SOME_OPS)) for i in range(len(SOME_OPS))]
+    assert export_ops(SOME_OPS, cache_dir=tmp_path, progress=seen.append) == first
+    assert seen == [Progress("export", i + 1, len(SOME_OPS)) for i in range(len(SOME_OPS))]
     for model in first:
         assert model == Model.from_file(model.key, model.path, model.inputs)
 

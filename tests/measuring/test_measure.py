@@ -15,7 +15,7 @@ from support.records import DEVICE, REQUEST, visit
 from ofa_profiler.devices import Agent, LocalDevice, open_device
 from ofa_profiler.devices.local import LocalAgent
 from ofa_profiler.errors import DeviceError, TransientDeviceError, UsageError
-from ofa_profiler.measuring.progress import Progress, estimate
+from ofa_profiler.measuring.progress import MeasuringProgress, estimate
 from ofa_profiler.measuring.session import measure
 from ofa_profiler.protocol.journal import read_journal
 from ofa_profiler.protocol.records import read_record
@@ -77,7 +77,7 @@ class Liar(LocalDevice):
 
 
 def test_measures_and_keeps_samples_by_round(models, tmp_path):
-    seen: list[Progress] = []
+    seen: list[MeasuringProgress] = []
     with open_device("local") as device:
         found = measure(device, models, QUICK, progress=seen.append)
     assert list(found) == [model.key for model in models]
@@ -200,7 +200,7 @@ def test_describe():
 def test_the_estimate_follows_the_width_of_the_interval():
     settings, replay = Settings(min_rounds=2, max_rounds=10, target_half_width=0.02), Replay(REQUEST)
     replay.add(read_record(DEVICE))
-    assert estimate(replay, settings) == Progress(0, 2)
+    assert estimate(replay, settings) == MeasuringProgress("measure", 0, 2)
     replay.add(read_record(visit("a", 0, [5])))
     assert estimate(replay, settings).left_s == pytest.approx(3 * 0.1)
     # Twice too wide: four times the visits.

@@ -10,7 +10,7 @@ from pathlib import Path
 from ofa_profiler.devices import DeviceOptions, open_device
 from ofa_profiler.devices.remote.device import RemoteDevice
 from ofa_profiler.export import Model
-from ofa_profiler.measuring.progress import Progress
+from ofa_profiler.measuring.progress import MeasuringProgress
 from ofa_profiler.protocol.journal import read_journal
 from support.kits import QUICK
 from support.sshd import Sshd
@@ -40,11 +40,11 @@ def agents_of(server: Sshd) -> list[int]:
     return found
 
 
-def at(visits: int, act: Callable[[], object]) -> Callable[[Progress], None]:
+def at(visits: int, act: Callable[[], object]) -> Callable[[MeasuringProgress], None]:
     """A progress function that acts once, when so many visits are done."""
     done = []
 
-    def progress(state: Progress) -> None:
+    def progress(state: MeasuringProgress) -> None:
         if state.visits >= visits and not done:
             done.append(state)
             act()

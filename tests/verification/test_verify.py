@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -16,9 +15,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ofa_profiler import Architecture, get_space
+from ofa_profiler.base.progress import Progress
 from ofa_profiler.cli import verify as verify_cli
 from ofa_profiler.devices import Agent, LocalDevice, open_device
 from ofa_profiler.errors import DeviceError, InputFileError, UsageError
+from ofa_profiler.measuring.progress import MeasuringProgress
 from ofa_profiler.protocol.journal import read_journal
 from ofa_profiler.protocol.records import Device
 from ofa_profiler.spaces.costs import AdditiveCost
@@ -204,8 +205,8 @@ class Interrupting:
         self.visit = visit
         self.seen: list[int] = []
 
-    def __call__(self, phase: str, progress: Any) -> None:
-        if phase == "measure":
+    def __call__(self, progress: Progress) -> None:
+        if isinstance(progress, MeasuringProgress):
             self.seen.append(progress.visits)
             if progress.visits == self.visit:
                 raise KeyboardInterrupt

@@ -26,7 +26,7 @@ from ofa_profiler.devices.android import ROOT
 from ofa_profiler.devices.android.benchmark_worker import Task
 from ofa_profiler.errors import InputFileError
 from ofa_profiler.export import Model
-from ofa_profiler.measuring.progress import Progress
+from ofa_profiler.measuring.progress import MeasuringProgress
 from ofa_profiler.measuring.session import measure
 from ofa_profiler.protocol.records import Device, Run
 from ofa_profiler.protocol.target import Target
@@ -102,7 +102,7 @@ def test_models_are_measured_and_failures_stay_alone(phone: Phone, program: Path
     journal = tmp_path / "j.jsonl"
     state: list[str] = []
 
-    def watch(_progress: Progress) -> None:
+    def watch(_progress: MeasuringProgress) -> None:
         state.append(phone.text("data/local/fixed_performance_mode"))
 
     with device_of(phone.spec, program) as device:
@@ -141,7 +141,7 @@ def test_it_goes_on_where_it_was_and_brings_nothing_twice(phone: Phone, program:
     class Stop(Exception):
         pass
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: MeasuringProgress) -> None:
         if progress.visits == 3:
             raise Stop
 
@@ -173,7 +173,7 @@ def test_models_whose_transfer_is_cut_come_by_and_by(phone: Phone, program: Path
     proxy = Proxy(phone.port)
     cuts: list[int] = []
 
-    def cut_again(progress: Progress) -> None:
+    def cut_again(progress: MeasuringProgress) -> None:
         if "trying again" in progress.waiting:
             cuts.append(1)
             proxy.cut_after = proxy.passed + 3_500_000 if len(cuts) < 3 else None
@@ -220,7 +220,7 @@ def test_such_a_phone_gets_the_reference_op_and_pauses_for_heat(
     status.write_text("3")
     waited: list[str] = []
 
-    def cool(progress: Progress) -> None:
+    def cool(progress: MeasuringProgress) -> None:
         if progress.waiting:
             waited.append(progress.waiting)
             status.write_text("0")

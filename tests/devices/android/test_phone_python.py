@@ -27,7 +27,7 @@ from ofa_profiler.devices.android.device import AdbDevice
 from ofa_profiler.devices.android.install_python import install_python
 from ofa_profiler.devices.android.python_bundle import Bundle, read_bundle
 from ofa_profiler.errors import DeviceError, TransientDeviceError, UploadInterrupted
-from ofa_profiler.measuring.progress import Progress
+from ofa_profiler.measuring.progress import MeasuringProgress
 from ofa_profiler.measuring.session import measure
 
 
@@ -209,7 +209,7 @@ def test_ops_are_measured_in_the_state_for_it(measuring_phone: Phone, tmp_path: 
     models.append(bytes_model(tmp_path / "models", "crashes", b"crash"))
     seen: list[str] = []
 
-    def watch(_progress: Progress) -> None:
+    def watch(_progress: MeasuringProgress) -> None:
         seen.append(phone.text("data/local/fixed_performance_mode"))
 
     with AdbDevice(phone.spec, SYSTEM) as device:
@@ -234,7 +234,7 @@ def test_a_hot_phone_cools_down_first(
     models = [bytes_model(tmp_path / "models", "op", b"ok")]
     waited: list[str] = []
 
-    def cool_down(progress: Progress) -> None:
+    def cool_down(progress: MeasuringProgress) -> None:
         if progress.waiting:
             waited.append(progress.waiting)
             assert not progress.visits
@@ -258,7 +258,7 @@ def test_a_phone_that_restarts_while_it_measures_loses_nothing(measuring_phone: 
     models = [bytes_model(tmp_path / "models", f"op {number}", b"ok %d" % number) for number in range(30)]
     restarted: list[int] = []
 
-    def restart_once(progress: Progress) -> None:
+    def restart_once(progress: MeasuringProgress) -> None:
         if progress.visits == 10 and not restarted:
             restarted.append(1)
             phone.restart()
@@ -279,7 +279,7 @@ def test_a_link_that_breaks_while_it_measures_loses_nothing(measuring_phone: Pho
     proxy = Proxy(phone.port)
     done: list[int] = []
 
-    def break_once(progress: Progress) -> None:
+    def break_once(progress: MeasuringProgress) -> None:
         if progress.visits == 10 and not done:
             done.append(1)
             if fault == "cut":
@@ -348,7 +348,7 @@ def test_a_phone_that_is_full_says_so_and_goes_on_when_it_is_not(
             phone.start()
             hog = small / "photos"
 
-            def fill(progress: Progress | None = None) -> None:
+            def fill(progress: MeasuringProgress | None = None) -> None:
                 if progress is None or progress.visits >= 10:
                     with contextlib.suppress(OSError), hog.open("ab", buffering=0) as file:
                         while True:

@@ -20,7 +20,7 @@ from support.sshd import Me, Sshd
 
 from ofa_profiler.devices import open_device
 from ofa_profiler.errors import DeviceError
-from ofa_profiler.measuring.progress import Progress
+from ofa_profiler.measuring.progress import MeasuringProgress
 from ofa_profiler.measuring.session import measure
 
 # --- what a device may do wrong -----------------------------------------------------------------------
@@ -193,7 +193,7 @@ def test_a_pulled_cable_is_noticed_in_seconds_and_plugged_in_again(cable, models
 
     act = at(5, pull)
 
-    def progress(state: Progress) -> None:
+    def progress(state: MeasuringProgress) -> None:
         act(state)
         if state.waiting:
             noticed.append(state.waiting)

@@ -17,7 +17,7 @@ from support.remotes import SETTINGS, SYSTEM, agents_of, at, check, quick, resul
 
 from ofa_profiler.devices import open_device
 from ofa_profiler.errors import DeviceError, UsageError
-from ofa_profiler.measuring.progress import Progress
+from ofa_profiler.measuring.progress import MeasuringProgress
 from ofa_profiler.measuring.session import measure
 
 # --- without faults -----------------------------------------------------------------------------------
@@ -83,7 +83,7 @@ def test_a_cut_connection_is_made_again(proxy, models, store, tmp_path, visits):
     told: list[str] = []
     cut = at(visits, proxy.cut)
 
-    def progress(state: Progress) -> None:
+    def progress(state: MeasuringProgress) -> None:
         cut(state)
         told.append(state.waiting)
 

@@ -15,7 +15,7 @@ from support import sshd
 
 from ofa_profiler.devices import DeviceOptions, open_device
 from ofa_profiler.export import export_ops
-from ofa_profiler.measuring.progress import Progress
+from ofa_profiler.measuring.progress import MeasuringProgress
 from ofa_profiler.measuring.session import measure
 from ofa_profiler.protocol.journal import read_journal
 from ofa_profiler.protocol.settings import Settings
@@ -66,7 +66,7 @@ def test_a_board_is_provisioned_measured_and_rebooted(board, tmp_path, monkeypat
     journal = tmp_path / "j.jsonl"
     rebooted: list[int] = []
 
-    def progress(state: Progress) -> None:
+    def progress(state: MeasuringProgress) -> None:
         if state.visits == 3 and not rebooted:
             rebooted.append(state.visits)
             board.call("kill")
