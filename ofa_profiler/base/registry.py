@@ -1,4 +1,4 @@
-"""Things that are known by name, and that other packages may add to."""
+"""Named entries, to which other packages can add."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Names to things of one sort, in the order in which they were added. `what` names the sort in messages."""
+    """Name -> entry, in the order of addition. `what` names the sort of entries in messages."""
 
     def __init__(self, what: str) -> None:
         self._what = what
         self._entries: dict[str, T] = {}
 
-    def add(self, name: str, thing: T) -> None:
-        """Make `thing` known as `name`. Raises `UsageError` if that name is taken."""
+    def add(self, name: str, entry: T) -> None:
+        """Register `entry` as `name`. Raises `UsageError` if the name is taken."""
         if name in self._entries:
-            raise UsageError(f"{self._what} {name!r} is registered already; choose another name")
-        self._entries[name] = thing
+            raise UsageError(f"{self._what} {name!r} is already registered; choose another name")
+        self._entries[name] = entry
 
     def get(self, name: str) -> T:
-        """What is known as `name`. Raises `UsageError` with the known names."""
+        """The entry registered as `name`. Raises `UsageError` for an unknown name."""
         try:
             return self._entries[name]
         except KeyError:
-            raise UsageError(f"unknown {self._what} {name!r}; known are {', '.join(self._entries)}") from None
+            raise UsageError(f"unknown {self._what} {name!r}; choose from {', '.join(self._entries)}") from None
 
     def names(self) -> tuple[str, ...]:
-        """All known names, in the order in which they were added."""
+        """All names, in the order of addition."""
         return tuple(self._entries)

@@ -1,3 +1,3 @@
-"""What is measured: ops, layers, graphs, architectures and their parameters. numpy only, but for `torch_modules`."""
+"""Ops, layers, graphs, architectures and their parameters. Only `torch_modules` imports torch."""
 
-from ofa_profiler.networks import blocks  # noqa: F401 - whoever reads an op knows the layers of our kinds
+from ofa_profiler.networks import blocks  # noqa: F401 - registers the layers of the built-in kinds of ops

@@ -1,10 +1,10 @@
 """An architecture: one point of a search space, as pure data.
 
-It holds only blocks that exist. Its space knows what its numbers mean (widths, strides, where the squeeze-excite
-sits): `get_space(arch.space)`.
+It contains active blocks only. Its space, `get_space(arch.space)`, defines what its numbers mean (widths, strides,
+which stages have squeeze-excite).
 
-`NETWORK_FIELDS`, `STEM_FIELDS`, `STAGE_FIELDS` and `BLOCK_FIELDS` name the fields that hold choices, by the kind of
-choice. JSON and genomes (`spaces/codec.py`) are computed from them: a new kind of choice is a field and its entry.
+`NETWORK_FIELDS`, `STEM_FIELDS`, `STAGE_FIELDS` and `BLOCK_FIELDS` map each kind of choice to the field that stores it.
+JSON and genomes (`spaces/codec.py`) follow from these tables: a new kind of choice needs a field and an entry.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from ofa_profiler.errors import UsageError
 
 
 class Field(NamedTuple):
-    """A field that holds choices of one kind: numbers, or whole numbers only."""
+    """A field that stores choices of one kind: numbers, or integers only."""
 
     name: str
     integer: bool = False
 
     def read(self, value: Any, where: str) -> float:
-        """`value`, from JSON; `where` it stands is for messages. Raises `UsageError` unless it is such a number."""
+        """Return `value`, from JSON. Raises `UsageError` for another type; `where` names the field in the message."""
         if type(value) is int or (type(value) is float and not self.integer):
             return value
         raise UsageError(f"architecture: {where} must be {'an integer' if self.integer else 'a number'}, not {value!r}")
 
 
-#: Kind of choice -> the field of `Architecture`, `Stem` or `Stage` that holds it, one number each.
+#: Kind of choice -> the field of `Architecture`, `Stem` or `Stage` that stores it: one number.
 NETWORK_FIELDS = {"resolution": Field("resolution", integer=True)}
 STEM_FIELDS = {
     "depth": Field("depth", integer=True),
@@ -38,15 +38,15 @@ STEM_FIELDS = {
     "last_width_mult": Field("last_width_mult"),
 }
 STAGE_FIELDS = {"width_mult": Field("width_mult")}
-#: Kind of choice -> the field of `Stage` that holds it, one number per block. The depth of a stage is their length.
+#: Kind of choice -> the field of `Stage` that stores it: one number per block. Their length is the depth of the stage.
 BLOCK_FIELDS = {"kernel_size": Field("kernel_sizes", integer=True), "expand_ratio": Field("expand_ratios")}
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """The blocks of one stage, first to last. The lists are equally long.
+    """The blocks of one stage, from first to last. All lists have the same length.
 
-    In spaces that have no such choice, a list is empty and a number is None.
+    If the space does not have a choice, its list is empty or its number is None.
     """
 
     kernel_sizes: tuple[int, ...] = ()
@@ -65,7 +65,7 @@ class Stage:
 
     @staticmethod
     def from_json(data: Any, where: str) -> Stage:
-        """Read what `to_json` gives; `where` names it in messages. Raises `UsageError`."""
+        """Read the result of `to_json`. Raises `UsageError`; `where` names the stage in the message."""
         data = _object(data, where)
         depth = STEM_FIELDS["depth"].read(data.get("depth"), f"{where}.depth")
         fields: dict[str, Any] = _numbers(data, STAGE_FIELDS, f"{where}.")
@@ -75,20 +75,20 @@ class Stage:
                 if len(values) != depth:
                     raise UsageError(
                         f"architecture: {where} has depth {depth} but {len(values)} {field.name}; "
-                        "the lists hold the active blocks only"
+                        "list only active blocks"
                     )
                 fields[field.name] = tuple([field.read(v, f"{where}.{field.name}") for v in values])
         stage = Stage(**fields)
         if stage.depth != depth:
-            raise UsageError(f"architecture: {where} has depth {depth} but lists no choices, such as kernel_sizes")
+            raise UsageError(f"architecture: {where} has depth {depth} but no list of choices, such as kernel_sizes")
         return stage
 
 
 @dataclass(frozen=True, slots=True)
 class Stem:
-    """What comes before the stages, in spaces that choose it: `depth` convolutions.
+    """The `depth` convolutions before the stages, in spaces with such choices.
 
-    All but the last have the width `width_mult`; the last one has `last_width_mult`.
+    The last one has the width `last_width_mult`, all others have `width_mult`.
     """
 
     depth: int
@@ -106,7 +106,7 @@ class Stem:
 
     @staticmethod
     def from_json(data: Any) -> Stem:
-        """Read what `to_json` gives. Raises `UsageError`."""
+        """Read the result of `to_json`. Raises `UsageError`."""
         data = _object(data, "stem")
         widths = _list(data.get("width_mults"), "stem.width_mults")
         if len(widths) != 2:
@@ -119,7 +119,7 @@ class Stem:
 class Architecture:
     """A network of the space named `space`.
 
-    `resolution` is the height and width of its input image in pixels; None in spaces that have no such choice.
+    `resolution` is the height and width of the input image in pixels; None if the space has no such choice.
     """
 
     space: str
@@ -128,7 +128,7 @@ class Architecture:
     stem: Stem | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """A dict of plain JSON types; `from_json` reads it back to an equal architecture."""
+        """A dict of plain JSON types. `from_json` turns it into an equal architecture."""
         data: dict[str, Any] = {"space": self.space, **_given(self, NETWORK_FIELDS)}
         if self.stem is not None:
             data["stem"] = self.stem.to_json()
@@ -137,7 +137,7 @@ class Architecture:
 
     @staticmethod
     def from_json(data: Any) -> Architecture:
-        """Read what `to_json` gives and check it against its space. Raises `UsageError`."""
+        """Read the result of `to_json` and check it against its space. Raises `UsageError`."""
         if not isinstance(data, Mapping):
             raise UsageError(f"an architecture is a JSON object, not {type(data).__name__}")
         name = data.get("space")
@@ -154,19 +154,19 @@ class Architecture:
         return architecture
 
 
-#: By the name of a space: what raises `UsageError` for an architecture that is not of this space. The spaces import
-#: this module, so it does not import them: `spaces.register_space` adds their checks here.
+#: Name of a space -> function that raises `UsageError` for an architecture of another space. The spaces import this
+#: module, so it cannot import them. `spaces.register_space` adds their checks.
 SPACE_CHECKS: Registry[Callable[[Architecture], None]] = Registry("search space")
 
 
 def _given(part: Architecture | Stage, fields: Mapping[str, Field]) -> dict[str, Any]:
-    """Name and value of the fields of `part` that hold a choice."""
+    """Names and values of the fields of `part` that are set."""
     values = {field.name: getattr(part, field.name) for field in fields.values()}
     return {name: value for name, value in values.items() if value is not None and value != ()}
 
 
 def _numbers(data: Mapping[str, Any], fields: Mapping[str, Field], where: str) -> dict[str, Any]:
-    """Name and value of those `fields` that a JSON object has."""
+    """Names and values of those `fields` that the JSON object has."""
     return {f.name: f.read(data[f.name], where + f.name) for f in fields.values() if f.name in data}
 
 

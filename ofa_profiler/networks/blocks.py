@@ -1,6 +1,6 @@
-"""The blocks that networks of the search spaces are made of: from the kind of an op to its layers.
+"""The blocks of the built-in search spaces: from the kind of an op to its layers.
 
-`block_op(...)` describes one as an `Op`, whose `graph` has the layers.
+`block_op(...)` describes a block as an `Op`. `Op.graph` has its layers.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from ofa_profiler.networks.tensors import Shape, TensorSpec
 
 MOBILENETV3, PROXYLESS = "mobilenetv3", "proxyless"
 
-#: What BatchNorm adds to the variance. The published ProxylessNAS networks keep the epsilon of TensorFlow.
+#: Epsilon of BatchNorm by family. The published ProxylessNAS networks use TensorFlow's value.
 _EPSILON = {MOBILENETV3: 1e-5, PROXYLESS: 1e-3}
-#: The kinds whose layers or keys differ between families.
-_OF_A_FAMILY = ("stem", "mbconv", "final_expand")
+#: The kinds whose layers or keys depend on the family.
+_FAMILY_KINDS = ("stem", "mbconv", "final_expand")
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:
-    """Round to a multiple of `divisor`, never losing more than 10% (MobileNetV2's rule)."""
+    """Round to a multiple of `divisor`, but never down by more than 10% (the rule of MobileNetV2)."""
     rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * value else rounded
 
@@ -46,7 +46,7 @@ def block_op(
 ) -> Op:
     """The op of a block with these shapes (height, width, channels).
 
-    A block with `skip` adds its input to what its layers give. `mid_channels` are those between an expansion and a
+    A block with `skip` adds its input to its output. `mid_channels` is the number of channels between expansion and
     projection.
     """
     fields: dict[str, Any] = {
@@ -58,15 +58,15 @@ def block_op(
         "activation": activation,
     }
     key = key_of(kind, input_shape, output_shape, family=family, **fields)
-    if kind in _OF_A_FAMILY:
+    if kind in _FAMILY_KINDS:
         fields["family"] = family
     inputs, outputs = TensorSpec(INPUT, "float32", input_shape), TensorSpec("output", "float32", output_shape)
     return Op(kind, (inputs,), (outputs,), fields, key)
 
 
 def default_family(kind: str, activation: str) -> str | None:
-    """The family of an op that does not say it (tables have no column for it); None for kinds common to all."""
-    if kind not in _OF_A_FAMILY:
+    """The family of an op from a table without this attribute; None for kinds that all families share."""
+    if kind not in _FAMILY_KINDS:
         return None
     return PROXYLESS if activation == "relu6" else MOBILENETV3
 
@@ -75,7 +75,7 @@ def default_family(kind: str, activation: str) -> str | None:
 
 
 def _conv(op: Op, name: str, inputs: int, outputs: int, *, spatial: bool = False) -> Conv:
-    """A dense convolution as the family of this op has it."""
+    """A dense convolution with the epsilon of the family of `op`."""
     fields: Any = op.attributes
     size = {"kernel_size": fields["kernel_size"], "stride": fields["stride"]} if spatial else {}
     epsilon = _EPSILON[fields.get("family", MOBILENETV3)]
@@ -123,7 +123,7 @@ def _mbconv(op: Op) -> Graph:
     inputs, outputs = _channels(op)
     mid = fields["mid_channels"]
     layers: list[Layer] = []
-    if mid != inputs:  # an expand ratio of 1 has no expansion convolution
+    if mid != inputs:  # no expansion convolution for an expand ratio of 1
         layers.append(_conv(op, "inverted_bottleneck", inputs, mid))
     layers.append(replace(_conv(op, "depth_conv", mid, mid, spatial=True), groups=mid))
     if fields["se"]:
@@ -134,8 +134,9 @@ def _mbconv(op: Op) -> Graph:
 
 @register_block("bottleneck")
 def _bottleneck(op: Op) -> Graph:
-    """A bottleneck of ResNet-D: one that changes the shape has the mean of 2 x 2, then a 1 x 1 convolution, beside it
-    (arXiv 1812.01187, section 4.1).
+    """A bottleneck of ResNet-D (arXiv 1812.01187, section 4.1).
+
+    If it changes the shape, its shortcut has a 1 x 1 convolution, after 2 x 2 average pooling if the stride is 2.
     """
     fields: Any = op.attributes
     inputs, outputs = _channels(op)
@@ -154,12 +155,12 @@ def _bottleneck(op: Op) -> Graph:
 
 # --- networks ----------------------------------------------------------------------------------------------
 
-#: The slots of a network as (slot name, op), in the order in which they run: `SearchSpace.layout`.
+#: The slots of a network as (slot name, op), in the order of execution. See `SearchSpace.layout`.
 Layout = Sequence[tuple[str, Op]]
 
 
 def as_graph(network: Op | Layout | Graph) -> Graph:
-    """The layers of a network: of one op, or of a chain of ops, whose layers are named `SLOT.LAYER`."""
+    """The graph of one op, or of a chain of ops. The nodes of a chain are named `SLOT.LAYER`."""
     if isinstance(network, Graph):
         return network
     if isinstance(network, Op):

@@ -1,4 +1,4 @@
-"""A network as a small graph of layers. A chain is its simplest case."""
+"""A network as a small graph of layers. The simplest graph is a chain."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.layers import Add, Layer
 from ofa_profiler.networks.tensors import Shape, TensorSpec
 
-#: The input of a graph that has one.
+#: Name of the input of a graph with one input.
 INPUT = "input"
 
 V = TypeVar("V")
 
 
 class Node(NamedTuple):
-    """A layer in a graph, and the names of what it reads: inputs of the graph, or nodes before it."""
+    """A layer in a graph. `inputs` are names of graph inputs or of earlier nodes."""
 
     name: str
     layer: Layer
@@ -27,7 +27,7 @@ class Node(NamedTuple):
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes in the order in which they run, and the names of those whose outputs are the graph's."""
+    """Nodes in the order of execution. `outputs` names the nodes whose outputs are those of the graph."""
 
     inputs: tuple[TensorSpec, ...]
     nodes: tuple[Node, ...]
@@ -35,14 +35,17 @@ class Graph:
 
     @staticmethod
     def chain(layers: Iterable[Layer], shape: Shape) -> Graph:
-        """Layers that run one after the other on a float32 input of that shape."""
+        """A chain of layers with one float32 input of this shape."""
         return Graph.with_shortcut(tuple(layers), shape, None, "")
 
     @staticmethod
     def with_shortcut(
         layers: Iterable[Layer], shape: Shape, shortcut: Iterable[Layer] | None, activation: str
     ) -> Graph:
-        """A chain to whose output its input is added, after the layers of `shortcut`; None: nothing is added."""
+        """A chain of layers with a shortcut: output = activation(layers(input) + shortcut(input)).
+
+        An empty `shortcut` is the identity. If it is None, nothing is added.
+        """
         nodes: list[Node] = []
 
         def run(branch: Iterable[Layer]) -> str:
@@ -60,9 +63,9 @@ class Graph:
 
     @staticmethod
     def joined(parts: Iterable[tuple[str, Graph]]) -> Graph:
-        """Graphs one after the other as one: outputs become the next one's inputs, names get `PART.` in front.
+        """Several graphs in sequence as one graph. The outputs of each are the inputs of the next.
 
-        Raises `UsageError` where shapes do not fit.
+        `parts` are (name, graph). Nodes get the prefix `NAME.`. Raises `UsageError` if shapes differ.
         """
         first: tuple[TensorSpec, ...] | None = None
         nodes: list[Node] = []
@@ -73,7 +76,7 @@ class Graph:
                 first, sources = graph.inputs, tuple(tensor.name for tensor in graph.inputs)
             elif shapes != tuple(tensor.shape for tensor in graph.inputs):
                 needed = tuple(tensor.shape for tensor in graph.inputs)
-                raise UsageError(f"{part} takes inputs of the shapes {needed}, what comes before it gives {shapes}")
+                raise UsageError(f"{part} needs inputs of the shapes {needed}, but the part before it returns {shapes}")
             names = {tensor.name: source for tensor, source in zip(graph.inputs, sources, strict=True)}
             for node in graph.nodes:
                 names[node.name] = f"{part}.{node.name}" if part else node.name
@@ -84,7 +87,7 @@ class Graph:
 
     @cached_property
     def shapes(self) -> Mapping[str, Shape]:
-        """The shape of every input and of every node's output."""
+        """Name -> shape, for all inputs and the outputs of all nodes."""
         shapes = {tensor.name: tensor.shape for tensor in self.inputs}
         for node in self.nodes:
             shapes[node.name] = node.layer.output_shape(*(shapes[source] for source in node.inputs))
@@ -97,19 +100,19 @@ class Graph:
 
     @cached_property
     def params(self) -> int:
-        """Trainable parameters."""
+        """Number of trainable parameters."""
         return sum(node.layer.params() for node in self.nodes)
 
     @cached_property
     def parameter_shapes(self) -> Mapping[str, Shape]:
-        """Every array that the network stores, `NODE.NAME`, and its shape."""
+        """`NODE.NAME` -> shape, for all arrays that the network stores."""
         return {
             f"{node.name}.{name}": shape for node in self.nodes for name, shape in node.layer.parameter_shapes().items()
         }
 
     @cached_property
     def branches(self) -> tuple[tuple[Node, ...], ...]:
-        """The chains that meet in the addition at the end, the main one first; one where nothing is added."""
+        """The branches of the final addition, main branch first; a single chain if there is no addition."""
         named = {node.name: node for node in self.nodes}
 
         def chain(name: str) -> tuple[Node, ...]:
@@ -120,7 +123,7 @@ class Graph:
         return tuple(map(chain, last.inputs)) if isinstance(last.layer, Add) else (chain(last.name),)
 
     def run(self, inputs: Mapping[str, V], run_node: Callable[..., V]) -> tuple[V, ...]:
-        """The outputs, where `run_node(node, *values)` runs one node."""
+        """Run all nodes with `run_node(node, *values)` and return the outputs."""
         values: dict[str, Any] = dict(inputs)
         for node in self.nodes:
             values[node.name] = run_node(node, *(values[source] for source in node.inputs))

@@ -1,4 +1,4 @@
-"""The keys of the tables that the OFA authors publish: op to key, and key to op, letter for letter."""
+"""The keys of ops in the tables of the OFA authors: writing and parsing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from ofa_profiler.networks.tensors import Shape
 
-#: kind -> how the published tables call it; no tables of ResNets are published, so the last three are ours
+#: Kind -> prefix of its keys. There are no published tables of ResNets, so the last three prefixes are our own.
 KEY_PREFIX = {
     "stem": "Conv",
     "mbconv": "expanded_conv",
@@ -48,7 +48,7 @@ def key_of(
     key = f"{KEY_PREFIX[kind]}-input:{'x'.join(map(str, input_shape))}-output:{'x'.join(map(str, output_shape))}"
     proxyless = family == "proxyless"
     if kind in ("mbconv", "bottleneck"):
-        # The tables of ProxylessNAS have the ratio where those of MobileNetV3 have the channels.
+        # ProxylessNAS tables store the expand ratio, MobileNetV3 tables the number of channels.
         key += f"-expand:{mid_channels // input_shape[-1] if proxyless else mid_channels}"
     if kind in ("mbconv", "bottleneck", "conv"):
         key += f"-kernel:{kernel_size}-stride:{stride}-idskip:{skip:d}"
@@ -58,15 +58,15 @@ def key_of(
 
 
 def is_proxyless(key: str) -> bool:
-    """Whether a key can only be one of the ProxylessNAS tables."""
+    """Whether only ProxylessNAS tables contain this key."""
     return key.startswith(KEY_PREFIX["mbconv"] + "-") and "-se:" not in key
 
 
 def parse_key(key: str, *, family: str = "mobilenetv3") -> dict[str, Any] | None:
-    """What `blocks.block_op` takes for the op of that key; None for a text that is no key.
+    """The arguments of `blocks.block_op` for the op of this key; None if the text is not a key.
 
-    What a key leaves out is that of MobileNetV3 (a 3 x 3 stem, hard-swish in stem and head), or that of ProxylessNAS
-    where `family` says so, whose keys look the same but for those of the blocks.
+    Fields that a key does not contain get the values of `family`, for example a 3 x 3 stem. Except for blocks, the
+    keys of both families have the same form.
     """
     match = _KEY.fullmatch(key)
     if match is None:
@@ -79,7 +79,7 @@ def parse_key(key: str, *, family: str = "mobilenetv3") -> dict[str, Any] | None
 
 
 def _fields(kind: str, match: re.Match[str], family: str) -> dict[str, Any]:
-    """What the key says about the op beside its shapes, and what goes without saying."""
+    """The fields besides the shapes: from the key, or the defaults of the family."""
     inputs, outputs = _shape(match["input"]), _shape(match["output"])
     proxyless = family == "proxyless" or (kind == "mbconv" and not match["flags"])
     usual = "relu6" if proxyless else "h_swish"

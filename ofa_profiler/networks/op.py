@@ -1,9 +1,9 @@
-"""The op: the unit that is profiled, as an open description.
+"""The op: the unit of profiling, as an open description.
 
 An `Op` is what one row of a latency table measures: a stem, a block with its exact shapes, a classifier, or a block
-of somebody's own model. It is plain data that travels: a journal and a kit carry it, so whoever reads them needs not
-know where it came from. A search space is one producer of ops; what the ops of a kind compute is registered with
-`register_block` (`blocks.py` has the kinds of the search spaces).
+of a user's model. It is plain data. Journals and kits contain it, so they can be read without the code that produced
+the op. Search spaces are one source of ops. `register_block` registers the layers of a kind of op (`blocks.py` has
+those of the search spaces).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.graph import Graph
 from ofa_profiler.networks.tensors import Shape, TensorSpec
 
-#: What an attribute may be.
+#: Types of attributes.
 Scalar = str | int | float | bool
 
 
 @dataclass(frozen=True)
 class Op:
-    """One profiled unit. `key` names it in tables, `attributes` hold what else tells it from others of its kind."""
+    """One profiled unit. `key` is its name in tables. `attributes` distinguish it from other ops of its `kind`."""
 
     kind: str = field(hash=False)
     inputs: tuple[TensorSpec, ...] = field(hash=False)
@@ -34,33 +34,33 @@ class Op:
 
     @property
     def input_shape(self) -> Shape:
-        """The shape of its first input."""
+        """The shape of the first input, without the batch, channels last."""
         return self.inputs[0].shape
 
     @property
     def output_shape(self) -> Shape:
-        """The shape of its first output."""
+        """The shape of the first output, without the batch, channels last."""
         return self.outputs[0].shape
 
     @cached_property
     def graph(self) -> Graph:
-        """Its layers. Raises `UsageError` for an op of a kind that is not registered."""
+        """The layers of the op. Raises `UsageError` if its kind is not registered."""
         if self.kind not in _GRAPHS:
-            raise UsageError(f"op {self.key}: the layers of ops of the kind {self.kind!r} are not known")
+            raise UsageError(f"op {self.key}: unknown kind {self.kind!r}; register it with `register_block`")
         return _GRAPHS[self.kind](self)
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates for one image (`Layer.macs`)."""
+        """Multiply-accumulates for one image; see `Layer.macs`."""
         return self.graph.macs
 
     @property
     def params(self) -> int:
-        """Trainable parameters."""
+        """Number of trainable parameters."""
         return self.graph.params
 
     def to_json(self) -> dict[str, Any]:
-        """A dict of plain JSON types; `from_json` reads it back to an equal op."""
+        """A dict of plain JSON types. `from_json` turns it into an equal op."""
         return {
             "key": self.key,
             "kind": self.kind,
@@ -71,12 +71,12 @@ class Op:
 
     @staticmethod
     def from_json(data: Any) -> Op:
-        """Read what `to_json` gives. Raises `ValueError`."""
+        """Read the result of `to_json`. Raises `ValueError`."""
         if not isinstance(data, Mapping):
             raise ValueError("an op must be an object")
         for name in ("key", "kind"):
             if not isinstance(data.get(name), str) or not data[name]:
-                raise ValueError(f"the {name} of an op must be a text")
+                raise ValueError(f"the {name} of an op must be a string")
         tensors: list[tuple[TensorSpec, ...]] = []
         for name in ("inputs", "outputs"):
             if not isinstance(data.get(name), list) or not data[name]:
@@ -87,13 +87,13 @@ class Op:
 
 
 def check_attributes(data: Any) -> dict[str, Scalar]:
-    """The attributes of an op, from JSON. Raises `ValueError`."""
+    """Check the attributes of an op from JSON, and return them. Raises `ValueError`."""
     if not isinstance(data, Mapping):
         raise ValueError("the attributes of an op must be an object")
     for name, value in data.items():
         if not isinstance(name, str) or not isinstance(value, str | int | float | bool):
-            raise ValueError(f"attribute {name!r:.80} must be a text, a number, true or false")
-        json.dumps(value, allow_nan=False)  # a number must be one that JSON can hold
+            raise ValueError(f"attribute {name!r:.80} must be a string, a number, true or false")
+        json.dumps(value, allow_nan=False)  # refuses NaN and infinity
     return dict(data)
 
 
@@ -101,11 +101,11 @@ _GRAPHS: dict[str, Callable[[Op], Graph]] = {}
 
 
 def register_block(kind: str) -> Callable[[Callable[[Op], Graph]], Callable[[Op], Graph]]:
-    """As a decorator: the function that gives the layers of ops of that kind. Raises `UsageError` for a known kind."""
+    """Decorator for the function that returns the layers of an op of this kind. Raises `UsageError` if it exists."""
 
     def add(build: Callable[[Op], Graph]) -> Callable[[Op], Graph]:
         if kind in _GRAPHS:
-            raise UsageError(f"a block of the kind {kind!r} is registered already")
+            raise UsageError(f"kind of op {kind!r} is already registered; choose another name")
         _GRAPHS[kind] = build
         return build
 
@@ -113,5 +113,5 @@ def register_block(kind: str) -> Callable[[Callable[[Op], Graph]], Callable[[Op]
 
 
 def has_layers(kind: str) -> bool:
-    """Whether the layers of ops of that kind are known."""
+    """Whether the layers of this kind of op are registered."""
     return kind in _GRAPHS

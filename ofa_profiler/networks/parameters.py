@@ -1,7 +1,7 @@
-"""The numbers in a network: their names and shapes, checked, and BatchNorm folded into convolutions.
+"""The parameters of a network: names, shapes, checks, and folding of BatchNorm into convolutions. All in numpy.
 
-Names are those of a torch state_dict: `{slot}.{layer}.conv.weight`, `{slot}.se.reduce.bias`, `{slot}.linear.weight`
-(the docstring of each layer lists them); an op on its own has no `{slot}.` in front. Everything here is numpy.
+Names are those of a torch state_dict: `{slot}.{layer}.conv.weight`, `{slot}.se.reduce.bias`, `{slot}.linear.weight`.
+Those of a single op have no `{slot}.`. The docstring of each layer lists its parameters.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ from ofa_profiler.networks.tensors import Shape
 Array = NDArray[Any]
 Weights = Mapping[str, Array]
 
-#: Parameters of torch's BatchNorm that no inference needs.
+#: Suffix of the counters of torch's BatchNorm, which inference does not need.
 COUNTER_SUFFIX = "num_batches_tracked"
 
 
 def parameter_shapes(network: Op | Layout | Graph) -> dict[str, Shape]:
-    """Every parameter of an op or a network, BatchNorm statistics included, and its shape."""
+    """Name -> shape, for all parameters and BatchNorm statistics of an op or a network."""
     return dict(as_graph(network).parameter_shapes)
 
 
 def check_weights(shapes: Mapping[str, Shape], weights: Weights) -> None:
-    """Raise `UsageError` unless `weights` has exactly these finite arrays (torch's counters may be there too)."""
+    """Raise `UsageError` unless `weights` has exactly these arrays, all finite. Counters of torch are ignored."""
     for name, shape in shapes.items():
         if name not in weights:
-            raise UsageError(f"weights: {name} is missing; they are of another network")
+            raise UsageError(f"weights: {name} is missing; the weights belong to another network")
         if weights[name].shape != shape:
-            raise UsageError(f"weights: {name} has shape {weights[name].shape}, this network needs {shape}")
+            raise UsageError(f"weights: {name} has the shape {weights[name].shape}, but this network needs {shape}")
         if not np.isfinite(weights[name]).all():
             raise UsageError(f"weights: {name} holds values that are not finite")
         if name.endswith("running_var") and (weights[name] < 0).any():
             raise UsageError(f"weights: {name} holds a negative variance")
     for name in weights:
         if name not in shapes and not name.endswith(COUNTER_SUFFIX):
-            raise UsageError(f"weights: {name} is no parameter of this network")
+            raise UsageError(f"weights: {name} is not a parameter of this network")
 
 
 def folded_conv(layer: Conv, name: str, weights: Weights) -> tuple[Array, Array | None]:
-    """The weight (out, in / groups, k, k) and bias (out), float32, of a node with its BatchNorm folded in.
+    """Weight (out, in / groups, k, k) and bias (out) of the node `name` with its BatchNorm folded in, float32.
 
-    Computed in float64 and rounded once. The bias is None where the layer has neither bias nor BatchNorm.
+    They are computed in float64 and rounded once. The bias is None if the layer has neither bias nor BatchNorm.
     """
 
     def parameter(part: str) -> Array:

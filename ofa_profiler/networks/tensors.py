@@ -1,4 +1,4 @@
-"""What a tensor is: a name, an element type, a shape."""
+"""The description of a tensor: name, element type and shape."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 
 Shape = tuple[int, ...]
 
-#: Element types of tensors, as numpy calls them.
+#: Element types of tensors, by their names in numpy.
 DTYPES = ("float32", "float16", "float64", "int8", "uint8", "int16", "int32", "int64", "bool")
 
 
 class TensorSpec(NamedTuple):
-    """An input or output: its name, numpy's name of its element type, its shape.
+    """An input or output. `dtype` is the name of its element type in numpy.
 
-    Of an op, shapes have no batch and channels come last (`layers/base.py`); of a model file, they are those of the
-    file. `range` holds the smallest valid value of an integer input and the first one that is too large.
+    The shapes of an op have no batch, and channels come last (`layers/base.py`). The shapes of a model are those in
+    its file. `range` is for integer inputs: the smallest valid value, and the largest valid value plus 1.
     """
 
     name: str
@@ -30,22 +30,22 @@ class TensorSpec(NamedTuple):
 
     @staticmethod
     def from_json(data: Any) -> TensorSpec:
-        """Read what `to_json` gives. Raises `ValueError`."""
+        """Read the result of `to_json`. Raises `ValueError`."""
         if not isinstance(data, Mapping):
             raise ValueError("a tensor must be an object with name, dtype and shape")
         name, dtype, shape, limits = (data.get(key) for key in ("name", "dtype", "shape", "range"))
         if not isinstance(name, str):
-            raise ValueError("the name of a tensor must be a text")
+            raise ValueError("the name of a tensor must be a string")
         if dtype not in DTYPES:
             raise ValueError(f"the dtype of tensor {name!r:.80} is {dtype!r:.40}, not one of {', '.join(DTYPES)}")
-        if not isinstance(shape, list) or not all(_is_whole(size) and size > 0 for size in shape):
+        if not isinstance(shape, list) or not all(_is_integer(size) and size > 0 for size in shape):
             raise ValueError(f"the shape of tensor {name!r:.80} must be a list of positive whole numbers")
         if limits is not None and not (
-            isinstance(limits, list) and len(limits) == 2 and all(map(_is_whole, limits)) and limits[0] < limits[1]
+            isinstance(limits, list) and len(limits) == 2 and all(map(_is_integer, limits)) and limits[0] < limits[1]
         ):
-            raise ValueError(f"the range of tensor {name!r:.80} must be two whole numbers, the smaller one first")
+            raise ValueError(f"the range of tensor {name!r:.80} must be two whole numbers in ascending order")
         return TensorSpec(name, dtype, tuple(shape), None if limits is None else (limits[0], limits[1]))
 
 
-def _is_whole(value: Any) -> bool:
+def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)

@@ -1,6 +1,6 @@
 """Ops and networks as torch modules.
 
-The names of their parameters are those of `parameters.py`, so a state_dict is what the exporters take.
+Their parameters have the names of `parameters.py`, so exporters accept their state_dict (as numpy arrays).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TORCH_LAYERS: LayerTable[Callable[[Any], nn.Module]] = LayerTable("torch")
 
 
 def activation_module(name: str) -> nn.Module:
-    """The module of an activation. ReLU works in place: nothing else reads what comes before it."""
+    """The module of an activation. ReLU is in place, because no other module reads its input."""
     kind = getattr(nn, get_activation(name).torch)
     module: nn.Module = kind(inplace=True) if kind is nn.ReLU else kind()
     return module
@@ -58,16 +58,16 @@ class ConvModule(nn.Sequential):
             groups=layer.groups,
             bias=layer.bias,
         )
-        # Momentum is torch's own default, and that of the published networks.
+        # The momentum is torch's default, which the published networks use too.
         norm = nn.BatchNorm2d(layer.out_channels, eps=layer.epsilon) if layer.batch_norm else nn.Identity()
         super().__init__(OrderedDict(conv=conv, bn=norm, activation=activation_module(layer.activation)))
 
 
 def spatial_mean(x: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, C, 1, 1), summed in the order of the published networks.
+    """(N, C, H, W) -> (N, C, 1, 1). The order of the sums is that of the published networks.
 
-    Rounding differences grow through a deep network; with the same order there are none to grow. `mean` computes the
-    same, but its gradient fills a map, where that of `sum` is a view.
+    With another order, rounding differences would grow through a deep network. `mean` computes the same, but its
+    gradient allocates a map, and the gradient of `sum` is a view.
     """
     height, width = x.shape[2:]
     return (x.sum(3, keepdim=True) / width).sum(2, keepdim=True) / height
@@ -166,7 +166,7 @@ def layer_module(layer: Layer) -> nn.Module:
 
 
 def run_graph(graph: Graph, x: Tensor, run_node: Callable[..., Tensor]) -> Tensor:
-    """The output of a graph with one input and one output; `run_node(node, *tensors)` runs a node."""
+    """Run a graph with one input and one output, by `run_node(node, *tensors)`, and return its output."""
     (output,) = graph.run({graph.inputs[0].name: x}, run_node)
     return output
 
@@ -204,7 +204,7 @@ class StaticNetwork(nn.Sequential):
 
 
 def load_weights(module: nn.Module, weights: Weights) -> None:
-    """Copy numpy weights into a module. Raises `UsageError` unless they are exactly its parameters."""
+    """Copy numpy weights into a module. Raises `UsageError` unless names and shapes match exactly."""
     own = {name: tensor for name, tensor in module.state_dict().items() if not name.endswith(COUNTER_SUFFIX)}
     check_weights({name: tuple(tensor.shape) for name, tensor in own.items()}, weights)
     with torch.no_grad():

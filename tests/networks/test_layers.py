@@ -57,7 +57,7 @@ def test_a_missing_or_second_entry_is_refused():
     with pytest.raises(UsageError, match="a backend has no entry for the layer Conv"):
         _ = table[Conv]
     table.register(Conv)(1)
-    with pytest.raises(UsageError, match="a backend has an entry for the layer Conv already"):
+    with pytest.raises(UsageError, match="a backend already has an entry for the layer Conv"):
         table.register(Conv)(2)
 
 
@@ -163,7 +163,7 @@ def test_layers_without_choices_serve_as_elastic_ones():
 
 def test_graphs_that_do_not_fit_are_refused():
     first, second = Graph.chain((Gelu("a"),), (7, 24)), Graph.chain((Gelu("b"),), (7, 16))
-    with pytest.raises(UsageError, match=r"second takes inputs of the shapes \(\(7, 16\),\), what comes before"):
+    with pytest.raises(UsageError, match=r"second needs inputs of the shapes \(\(7, 16\),\), but the part before"):
         Graph.joined([("first", first), ("second", second)])
 
 

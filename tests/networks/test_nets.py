@@ -81,10 +81,10 @@ def test_half_precision_weights_are_read(made):
     ("name", "value", "message"),
     [
         ("point_linear.bn.bias", None, "point_linear.bn.bias is missing"),
-        ("point_linear.bn.bias", np.zeros(7), r"has shape \(7,\), this network needs \(8,\)"),
+        ("point_linear.bn.bias", np.zeros(7), r"has the shape \(7,\), but this network needs \(8,\)"),
         ("point_linear.bn.bias", np.full(8, np.nan), "holds values that are not finite"),
         ("point_linear.bn.running_var", np.full(8, -1.0), "holds a negative variance"),
-        ("se.reduce.bias", np.zeros(8), "se.reduce.bias is no parameter of this network"),
+        ("se.reduce.bias", np.zeros(8), "se.reduce.bias is not a parameter of this network"),
     ],
 )
 def test_weights_of_another_network_are_refused(name, value, message):
@@ -98,7 +98,7 @@ def test_weights_of_another_network_are_refused(name, value, message):
 
 
 def test_unknown_activation_is_refused():
-    with pytest.raises(UsageError, match="unknown activation 'mish'; known are relu, relu6, h_swish"):
+    with pytest.raises(UsageError, match="unknown activation 'mish'; choose from relu, relu6, h_swish"):
         OpModule(block(activation="mish"))
 
 

@@ -43,14 +43,14 @@ def test_ops_of_the_spaces_travel(name):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"key": ""}, "the key of an op must be a text"),
-        ({"kind": 3}, "the kind of an op must be a text"),
+        ({"key": ""}, "the key of an op must be a string"),
+        ({"kind": 3}, "the kind of an op must be a string"),
         ({"inputs": []}, "the inputs of op 'a' must be a list of tensors"),
         ({"outputs": [{"name": "y", "dtype": "complex64", "shape": []}]}, "the dtype of tensor 'y' is 'complex64'"),
         ({"outputs": [{"name": "y", "dtype": "int8", "shape": [0]}]}, "the shape of tensor 'y' must be a list"),
         ({"inputs": [{"name": "y", "dtype": "int8", "shape": [1], "range": [3, 3]}]}, "the range of tensor 'y'"),
         ({"inputs": [7]}, "a tensor must be an object"),
-        ({"attributes": {"a": [1]}}, "attribute 'a' must be a text, a number, true or false"),
+        ({"attributes": {"a": [1]}}, "attribute 'a' must be a string, a number, true or false"),
         ({"attributes": None}, "the attributes of an op must be an object"),
     ],
 )
@@ -98,5 +98,5 @@ def test_wrong_attributes_in_a_table_are_refused(tmp_path: Path, cell, words):
 
 
 def test_a_kind_is_registered_once():
-    with pytest.raises(UsageError, match="a block of the kind 'mbconv' is registered already"):
+    with pytest.raises(UsageError, match="kind of op 'mbconv' is already registered"):
         register_block("mbconv")(lambda op: op.graph)

@@ -111,7 +111,7 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> E
 
 def test_an_engine_is_registered_once() -> None:
     assert engine_names()[0] == DEFAULT_ENGINE == "evolutionary"
-    with pytest.raises(UsageError, match="engine 'random' is registered already"):
+    with pytest.raises(UsageError, match="engine 'random' is already registered"):
         register_engine(Random)
 
 

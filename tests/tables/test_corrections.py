@@ -136,9 +136,9 @@ def test_a_search_keeps_budgets_of_such_a_cost() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (None, "unknown method None; known are sum"),
+        (None, "unknown method None; choose from sum"),
         ({"method": ["sum"]}, r"unknown method \['sum'\]"),
-        ({"method": "magic"}, "unknown method 'magic'; known are sum, scaled, power"),
+        ({"method": "magic"}, "unknown method 'magic'; choose from sum, scaled, power"),
         ({"method": "power"}, "'correction' of the method 'power' does not fit: .*exponent"),
         ({"method": "sum", "exponent": 2}, "'correction' of the method 'sum' does not fit: .*exponent"),
     ],
@@ -149,5 +149,5 @@ def test_what_is_no_correction_is_refused(data: object, message: str) -> None:
 
 
 def test_a_method_is_registered_once() -> None:
-    with pytest.raises(UsageError, match="correction method 'sum' is registered already"):
+    with pytest.raises(UsageError, match="correction method 'sum' is already registered"):
         register_correction(Sum)

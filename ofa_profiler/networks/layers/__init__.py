@@ -1,4 +1,4 @@
-"""The layers that ops are made of: one file per type, which owns all that follows from the layer alone."""
+"""The layers of ops, one file per type. Each file has everything that follows from the layer alone."""
 
 from ofa_profiler.networks.layers.add import Add
 from ofa_profiler.networks.layers.attention import SelfAttention

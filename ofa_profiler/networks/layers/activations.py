@@ -1,4 +1,4 @@
-"""The one table of activations: what each is called by every backend."""
+"""The table of activations, with the names of each in all backends."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from ofa_profiler.errors import UsageError
 class Activation:
     """An elementwise function.
 
-    `gain` is the variance of its input for which its output has a mean square of about 1. `torch` is the module
-    of `torch.nn`, `onnx` the operator with its attributes. `tflite_fused` is the member of the schema's
-    `ActivationFunctionType` with which it is part of the node before it, `tflite` the operator of its own where
-    there is no such member.
+    `gain`: the output has a mean square of about 1 if the input has this variance. `torch`: its module in `torch.nn`.
+    `onnx`, `onnx_attributes`: its operator, "" if no node is needed. `tflite_fused`: its member in the schema's
+    `ActivationFunctionType`, if the node before can include it. `tflite`: its operator otherwise.
     """
 
     name: str
@@ -27,7 +26,7 @@ class Activation:
     tflite: str | None = None
 
 
-#: `onnx` is empty where no node is needed.
+#: Name -> activation. The name "" means no activation.
 ACTIVATIONS = {
     activation.name: activation
     for activation in (
@@ -40,9 +39,9 @@ ACTIVATIONS = {
 
 
 def get_activation(name: str) -> Activation:
-    """The activation of that name, "" for none. Raises `UsageError` with the known names."""
+    """The activation of this name, "" for none. Raises `UsageError` for an unknown name."""
     try:
         return ACTIVATIONS[name]
     except KeyError:
         known = ", ".join(filter(None, ACTIVATIONS))
-        raise UsageError(f"unknown activation {name!r}; known are {known}") from None
+        raise UsageError(f"unknown activation {name!r}; choose from {known}") from None

@@ -1,4 +1,4 @@
-"""The addition in which two branches meet."""
+"""The addition of two branches."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ofa_profiler.networks.tensors import Shape
 
 @dataclass(frozen=True)
 class Add(Layer):
-    """The sum of two inputs of the same shape, then the activation ("": none)."""
+    """The sum of two inputs of the same shape, then an activation ("": none)."""
 
     activation: str = ""
 
     def output_shape(self, *inputs: Shape) -> Shape:
         first, second = inputs
         if first != second:
-            raise UsageError(f"layer {self.name} cannot add outputs of the shapes {first} and {second}")
+            raise UsageError(f"layer {self.name} cannot add the different shapes {first} and {second}")
         return first

@@ -12,8 +12,8 @@ from ofa_profiler.networks.tensors import Shape
 class SelfAttention(SameShape):
     """Multi-head self-attention over a sequence (length, channels) (arXiv 1706.03762, section 3.2.2).
 
-    Every head has channels / heads channels. Parameters: `qkv.weight` (3 channels, channels) and `qkv.bias`,
-    queries, keys and values in this order; `out.weight` (channels, channels), `out.bias`.
+    Each head has channels / heads channels. Parameters: `qkv.weight` (3 channels, channels) and `qkv.bias`
+    (3 channels) for queries, keys and values in this order; `out.weight` (channels, channels), `out.bias` (channels).
     """
 
     channels: int

@@ -1,7 +1,7 @@
-"""What a layer is, and the tables from layer types to what a backend makes of them.
+"""The base class of layers, and the tables of backends.
 
-A layer is data: a frozen dataclass with a name. Everything that follows from its fields alone is computed by
-itself; what a backend (torch, an exporter, the elastic network) makes of it is one function in that backend's table.
+A layer is a frozen dataclass with a name. It computes everything that follows from its fields. Each backend (torch,
+an exporter, the elastic network) has a table with one entry per layer type.
 
 Shapes have no batch, and channels come last: a map is (height, width, channels), a sequence (length, channels),
 a vector (features,).
@@ -18,29 +18,28 @@ from typing import Generic, TypeVar
 from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.tensors import Shape
 
-#: Statistics, not parameters: they are stored with a network and not learned by gradients.
+#: Suffixes of statistics. A network stores them, but they are not trainable parameters.
 _STATISTICS = ("running_mean", "running_var")
 
 
 @dataclass(frozen=True)
 class Layer(ABC):
-    """A step of a network. `name` is unique in its op."""
+    """A layer of a network. `name` is unique in its op."""
 
     name: str
 
     def parameter_shapes(self) -> dict[str, Shape]:
-        """The arrays that it stores (parameters, statistics) by name, in torch's order of axes."""
+        """Name -> shape, for the stored arrays (parameters, statistics), with axes in torch's order."""
         return {}
 
     @abstractmethod
     def output_shape(self, *inputs: Shape) -> Shape:
-        """The shape of its output for inputs of these shapes."""
+        """The shape of the output for inputs of these shapes."""
 
-    def macs(self, *inputs: Shape) -> int:  # noqa: ARG002 - most layers multiply nothing
-        """Multiply-accumulates of its matrix products for one image.
+    def macs(self, *inputs: Shape) -> int:  # noqa: ARG002 - most layers have no matrix products
+        """Multiply-accumulates of the matrix products for one image.
 
-        Biases, norms, activations, pooling and the scaling of a squeeze-excite are not counted, as in the
-        papers of the field.
+        As usual in papers, this excludes biases, norms, activations, pooling and the scaling of a squeeze-excite.
         """
         return 0
 
@@ -61,25 +60,25 @@ T = TypeVar("T")
 
 
 class LayerTable(Generic[T]):
-    """From a layer type to what one backend makes of it."""
+    """Layer type -> entry of one backend, usually a function. `backend` names the backend in messages."""
 
     def __init__(self, backend: str) -> None:
         self.backend = backend
         self._entries: dict[type[Layer], T] = {}
 
     def register(self, layer_type: type[Layer]) -> Callable[[T], T]:
-        """As a decorator: the entry for `layer_type`. Raises `UsageError` if there is one already."""
+        """Decorator for the entry of `layer_type`. Raises `UsageError` if there is already one."""
 
         def add(entry: T) -> T:
             if layer_type in self._entries:
-                raise UsageError(f"{self.backend} has an entry for the layer {layer_type.__name__} already")
+                raise UsageError(f"{self.backend} already has an entry for the layer {layer_type.__name__}")
             self._entries[layer_type] = entry
             return entry
 
         return add
 
     def __getitem__(self, layer_type: type[Layer]) -> T:
-        """The entry for `layer_type`. Raises `UsageError` where the backend has none."""
+        """The entry for `layer_type`. Raises `UsageError` if there is none."""
         try:
             return self._entries[layer_type]
         except KeyError:

@@ -1,4 +1,4 @@
-"""The convolution, with the BatchNorm and the activation that follow it."""
+"""The convolution, with BatchNorm and activation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BATCH_NORM_FIELDS = ("weight", "bias", "running_mean", "running_var")
 
 
 def strided(size: int, *strides: int) -> int:
-    """Height (or width) after layers with "same" padding and these strides."""
+    """Height or width after layers with "same" padding and these strides."""
     for stride in strides:
         size = (size - 1) // stride + 1
     return size
@@ -20,11 +20,10 @@ def strided(size: int, *strides: int) -> int:
 
 @dataclass(frozen=True)
 class Conv(Layer):
-    """A square convolution with "same" padding, then BatchNorm if any, then the activation ("": none).
+    """A square convolution with "same" padding, then optional BatchNorm, then an activation ("": none).
 
-    Parameters: `conv.weight` (out, in / groups, k, k), `conv.bias` (out) where `bias` is set,
-    `bn.{weight,bias,running_mean,running_var}` (out) where `batch_norm` is set. `epsilon` is what BatchNorm adds
-    to the variance.
+    Parameters: `conv.weight` (out, in / groups, k, k); `conv.bias` (out) if `bias` is set;
+    `bn.{weight,bias,running_mean,running_var}` (out) if `batch_norm` is set. BatchNorm adds `epsilon` to the variance.
     """
 
     in_channels: int
@@ -39,7 +38,7 @@ class Conv(Layer):
 
     @property
     def weight_shape(self) -> Shape:
-        """(out, in / groups, k, k), as torch and ONNX store it."""
+        """(out, in / groups, k, k), the layout of torch and ONNX."""
         return (self.out_channels, self.in_channels // self.groups, self.kernel_size, self.kernel_size)
 
     def parameter_shapes(self) -> dict[str, Shape]:

@@ -9,4 +9,4 @@ from ofa_profiler.networks.layers.base import SameShape
 
 @dataclass(frozen=True)
 class Gelu(SameShape):
-    """x times the normal distribution function of x, by the error function (arXiv 1606.08415, equation 1)."""
+    """x * Phi(x), where Phi is the standard normal CDF, computed by the error function (arXiv 1606.08415)."""

@@ -10,9 +10,9 @@ from ofa_profiler.networks.tensors import Shape
 
 @dataclass(frozen=True)
 class LayerNorm(SameShape):
-    """Normalises each position over its channels, then scales and shifts (arXiv 1607.06450).
+    """Normalises each position over its channels, then scales and shifts it (arXiv 1607.06450).
 
-    Takes a sequence (length, channels). Parameters: `weight` (channels), `bias` (channels).
+    The input is a sequence (length, channels). Parameters: `weight` (channels), `bias` (channels).
     """
 
     channels: int

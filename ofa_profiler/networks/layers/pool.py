@@ -16,7 +16,7 @@ def _halved(shape: Shape) -> Shape:
 
 @dataclass(frozen=True)
 class MaxPool(Layer):
-    """The largest of each 3 x 3 window, "same" padding, stride 2."""
+    """Maximum of each 3 x 3 window, "same" padding, stride 2."""
 
     def output_shape(self, *inputs: Shape) -> Shape:
         return _halved(inputs[0])
@@ -24,7 +24,7 @@ class MaxPool(Layer):
 
 @dataclass(frozen=True)
 class AvgPool(Layer):
-    """Mean of each 2 x 2 window, stride 2. Windows over the edge count what is inside."""
+    """Mean of each 2 x 2 window, stride 2. Windows at the edge use only pixels inside the map."""
 
     def output_shape(self, *inputs: Shape) -> Shape:
         return _halved(inputs[0])
@@ -32,7 +32,7 @@ class AvgPool(Layer):
 
 @dataclass(frozen=True)
 class GlobalPool(Layer):
-    """Mean over height and width, kept as 1 x 1."""
+    """Mean over height and width: (H, W, C) -> (1, 1, C)."""
 
     def output_shape(self, *inputs: Shape) -> Shape:
         return (1, 1, inputs[0][-1])

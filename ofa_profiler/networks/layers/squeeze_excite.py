@@ -1,4 +1,4 @@
-"""Squeeze-and-excite: channels are scaled by a gate that sees the whole map."""
+"""Squeeze-and-excite: each channel is multiplied by a gate, computed from the mean of all channels."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from ofa_profiler.networks.tensors import Shape
 
 @dataclass(frozen=True)
 class SqueezeExcite(SameShape):
-    """x * hsigmoid(expand(relu(reduce(mean(x))))), both with bias (MobileNetV3, arXiv 1905.02244, section 5.3).
+    """x * hsigmoid(expand(relu(reduce(mean(x))))) (MobileNetV3, arXiv 1905.02244, section 5.3).
 
-    Parameters: `reduce.{weight,bias}`, `expand.{weight,bias}`, 1x1 convolutions.
+    `reduce` and `expand` are 1 x 1 convolutions with bias. Parameters: `reduce.weight` (mid, channels, 1, 1),
+    `reduce.bias` (mid), `expand.weight` (channels, mid, 1, 1), `expand.bias` (channels).
     """
 
     channels: int

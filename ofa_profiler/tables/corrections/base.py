@@ -61,5 +61,5 @@ def read_correction(data: Any) -> Correction:
     """Read the `correction` of a table's JSON. Raises `UsageError` for a method that is not known here."""
     method = data.get("method") if isinstance(data, Mapping) else None
     if not isinstance(method, str) or method not in _METHODS.names():
-        raise UsageError(f"'correction' has the unknown method {method!r}; known are {', '.join(_METHODS.names())}")
+        raise UsageError(f"'correction' has the unknown method {method!r}; choose from {', '.join(_METHODS.names())}")
     return _METHODS.get(method).from_json({name: value for name, value in data.items() if name != "method"})
