@@ -1,10 +1,10 @@
-"""From ops and networks to the model files that a runtime runs.
+"""Exports ops and networks as model files for a runtime.
 
     models = export_ops(space.unique_ops([160, 224]), Target("litert"))
     export_network(space, architecture, weights, "net.onnx", metadata={"weights": "trained"})
 
-Models take `input` (batch, channels, height, width; TFLite: batch, height, width, channels), normalised as the space's
-`preprocessing` says. An op's model gives `output`, a network's `logits` (batch, classes).
+The input of a model is `input` (batch, channels, height, width; TFLite: batch, height, width, channels), normalised
+by the `preprocessing` of the space. The output of an op is `output`; that of a network is `logits` (batch, classes).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _exporter(runtime: str) -> Exporter:
 
 
 def get_exporter(target: Target) -> Exporter:
-    """The exporter for a target. Raises `UsageError` with what is supported."""
+    """The exporter for a target. Raises `UsageError` if its runtime or precision is not supported."""
     exporter = _exporter(target.runtime)
     exporter.check(target)
     return exporter
@@ -65,10 +65,10 @@ def export_ops(
     cache_dir: Path | None = None,
     progress: Reporter | None = None,
 ) -> list[Model]:
-    """One model per op, in order, from the cache where it is there already (`model_cache.py` says how it is kept).
+    """Export one model per op, in order, or take it from the cache (`model_cache.py`).
 
-    The weights are made up for timing (`made_up_weights.repeating_weights`). The same op gives the same bytes in every
-    process. The phase that `progress` receives is `export`.
+    The weights are for timing only (`made_up_weights.repeating_weights`). The same op gives the same bytes in every
+    process. The phase that `progress` receives is `export`. Raises `UsageError` if a model cannot be written.
     """
     exporter = get_exporter(target)
     cache = _cache(cache_dir)
@@ -81,7 +81,7 @@ def export_ops(
 
 
 def count_exported(ops: Iterable[Op], target: Target, *, cache_dir: Path | None = None) -> int:
-    """How many of these models `export_ops` would find in the cache."""
+    """The number of these models that are in the cache."""
     exporter, suffix, cache = get_exporter(target), get_runtime(target.runtime).suffix, _cache(cache_dir)
     return sum(cache.has(_identity(exporter, op, target), suffix) for op in ops)
 
@@ -127,11 +127,11 @@ def export_network(
     *,
     metadata: Mapping[str, str],
 ) -> Path:
-    """Write the network of `architecture` with these weights to `path`, whole or not at all.
+    """Write the network of `architecture` with these weights to `path`, completely or not at all.
 
-    `metadata` goes into the model as it is, sorted by name: what the user of the file must know (the architecture,
-    whether the weights are trained, preprocessing, labels). Raises `UsageError` for weights of another network and
-    when the file cannot be written.
+    The model stores `metadata` unchanged, sorted by name, for the users of the file: architecture, whether the weights
+    are trained, preprocessing, labels. Raises `UsageError` if the weights belong to another network or the file cannot
+    be written.
     """
     exporter = get_exporter(target)
     graph = as_graph(space.layout(architecture))
@@ -148,6 +148,6 @@ def network_model(
     path: Path,
     target: Target = DEFAULT_TARGET,
 ) -> Model:
-    """The model that `export_network` has written to `path`, to be measured under the name `key`."""
+    """The model that `export_network` wrote to `path`, for measuring it under the name `key`."""
     graph = as_graph(space.layout(architecture))
     return Model.from_file(key, path, get_exporter(target).inputs(graph, target.batch))

@@ -1,4 +1,4 @@
-"""What an exporter is: from layers and weights to the bytes of a model that one runtime runs."""
+"""The base class of exporters, which turn layers and weights into the bytes of a model."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ofa_profiler.networks.parameters import Weights
 from ofa_profiler.networks.tensors import Shape, TensorSpec
 from ofa_profiler.protocol.target import Target
 
-#: Names of the output of an op's model and of a network's.
+#: Names of the output of an op and of a network.
 OP_OUTPUT_NAME = "output"
 LOGITS_NAME = "logits"
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model file, ready to be run.
+    """A model file.
 
-    `key` is an op's key or a network's name. `inputs` are those of the file: their shapes include the batch and have
-    the runtime's order of axes.
+    `key` is the key of an op or the name of a network. The shapes of `inputs` are those in the file: with the batch,
+    and with axes in the order of the runtime.
     """
 
     key: str
@@ -34,17 +34,17 @@ class Model:
 
     @staticmethod
     def from_file(key: str, path: Path, inputs: Sequence[TensorSpec]) -> Model:
-        """The model in an existing file."""
+        """The model in an existing file, with its hash. Raises `OSError`."""
         return Model(key, path, hashlib.sha256(path.read_bytes()).hexdigest(), tuple(inputs))
 
 
 class Exporter(ABC):
-    """Builds models in one file format. One layer that it does not know makes it refuse the whole model."""
+    """Builds models in one file format. It refuses a model with an unsupported layer."""
 
-    #: For messages.
+    #: Name of the file format in messages.
     format: str
     precisions: tuple[str, ...]
-    #: To be raised whenever the same op would give other bytes: cached models are then built anew.
+    #: Increase it if the same op gives other bytes. Cached models are then exported again.
     version: int
 
     @abstractmethod
@@ -57,24 +57,25 @@ class Exporter(ABC):
         outputs: Sequence[str],
         metadata: Mapping[str, str],
     ) -> bytes:
-        """The model of a network, or of one op; the same bytes for the same arguments. `outputs` names its outputs.
+        """The bytes of a model. The same arguments give the same bytes.
 
-        The weights have been checked against the graph. Raises `UsageError` for what the format cannot hold.
+        `outputs` are the names of its outputs, in order. `weights` must match the graph (`check_weights`). Raises
+        `UsageError` if the format does not support the graph or the target.
         """
 
     def check(self, target: Target) -> None:
-        """Raise `UsageError` for a precision that this exporter cannot write."""
+        """Raise `UsageError` if this exporter does not support the precision."""
         if target.precision not in self.precisions:
-            supported = ", ".join(self.precisions)
+            known = ", ".join(self.precisions)
             raise UsageError(
-                f"precision {target.precision!r} is not supported with {target.runtime}; supported are {supported}"
+                f"precision {target.precision!r} is not supported with {target.runtime}; choose from {known}"
             )
 
     def inputs(self, graph: Graph, batch: int) -> tuple[TensorSpec, ...]:
-        """The inputs of the model file, in the order of axes of the runtime (here: batch, channels, height, width)."""
+        """The inputs of the model file, with axes in the order of the runtime (here batch, channels, height, width)."""
         return tuple(tensor._replace(shape=nchw(tensor.shape, batch)) for tensor in graph.inputs)
 
 
 def nchw(shape: Shape, batch: int) -> Shape:
-    """With the batch, and with the channels of a map in front: (H, W, C) -> (N, C, H, W), (T, C) -> (N, T, C)."""
+    """Add the batch, and move the channels of a map: (H, W, C) -> (N, C, H, W), but (T, C) -> (N, T, C)."""
     return (batch, shape[-1], *shape[:-1]) if len(shape) == 3 else (batch, *shape)

@@ -1,12 +1,11 @@
-"""The folder in which the models of ops are kept, so that the next table starts at once.
+"""The cache folder for models of ops.
 
-A file is named `IDENTITY-SHA256.SUFFIX`: IDENTITY stands for everything that determines the model (the
-op's fields, batch, precision, exporter and its version), SHA256 is the hash of its bytes. A file whose
-bytes do not match is built anew. Files only appear whole, so any number of runs may share the folder.
+A file is named `IDENTITY-SHA256.SUFFIX`. IDENTITY is a hash of everything that determines the model: op, batch,
+precision, exporter and its version. SHA256 is the hash of its bytes. If the bytes do not match, the model is exported
+again. Files are written atomically, so several processes can share the folder.
 
-Sizes: one model per distinct op, batch and precision, stored as the runtime reads it: 311 MB for
-`ofa-mbv3-w1.2` at five resolutions, 37 MB for `cifar-mbv3`. Nothing is removed by itself, and
-everything may be deleted at any time.
+There is one uncompressed model per op, batch and precision: 311 MB for `ofa-mbv3-w1.2` at five resolutions, 37 MB for
+`cifar-mbv3`. Nothing is removed automatically. The user can delete files at any time.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _STALE_SECONDS = 24 * 3600
 
 
 class ModelCache:
-    """The models in one folder."""
+    """The models in one cache folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -36,17 +35,17 @@ class ModelCache:
                 self._known.setdefault(path.name.partition("-")[0], []).append(path)
 
     def has(self, name: str, suffix: str) -> bool:
-        """Whether there is a file of that identity; its bytes are not looked at."""
+        """Whether a file with the identity `name` exists. Its bytes are not checked."""
         return any(path.suffix == suffix for path in self._known.get(name, ()))
 
     def get(self, name: str, suffix: str, build: Callable[[], bytes]) -> tuple[Path, str]:
-        """The file of identity `name` and its SHA-256; built and stored if it is missing or damaged.
+        """The file with the identity `name` and its SHA-256. If it is missing or damaged, `build` makes its bytes.
 
-        Raises `UsageError` when it cannot be written (a full disk, no permission).
+        Raises `UsageError` if it cannot be written (full disk, no permission).
         """
         for path in self._known.get(name, ()):
             sha256 = path.stem.partition("-")[2]
-            if path.suffix == suffix and _holds(path, sha256):
+            if path.suffix == suffix and _has_hash(path, sha256):
                 return path, sha256
         data = build()
         sha256 = hashlib.sha256(data).hexdigest()
@@ -56,8 +55,8 @@ class ModelCache:
         try:
             write_bytes(path, data)
         except UsageError:
-            # Windows does not replace a file that another run is reading; that run has just written it.
-            if not _holds(path, sha256):
+            # Windows does not replace a file that another process is reading. That process has just written it.
+            if not _has_hash(path, sha256):
                 raise
         self._known[name] = [path]
         return path, sha256
@@ -72,7 +71,7 @@ def _files(folder: Path) -> list[Path]:
         raise UsageError(f"cannot read the cache {folder}: {error.strerror or error}") from error
 
 
-def _holds(path: Path, sha256: str) -> bool:
+def _has_hash(path: Path, sha256: str) -> bool:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest() == sha256
     except OSError:
@@ -80,7 +79,7 @@ def _holds(path: Path, sha256: str) -> bool:
 
 
 def _remove_stale(path: Path) -> None:
-    """Remove what a killed run left half-written, unless it may still be at work."""
+    """Remove an old temporary file of a killed process. A recent one may still be in use."""
     with contextlib.suppress(OSError):
         if path.suffix == ".tmp" and time.time() - path.stat().st_mtime > _STALE_SECONDS:
             path.unlink()

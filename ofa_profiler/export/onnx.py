@@ -1,7 +1,7 @@
 """ONNX models for onnxruntime, written node by node from the layers of a network.
 
-The graph is the one that onnxruntime would make of the torch module. A whole network is the nodes of its ops one
-after the other, so both hold the same operators.
+The graph equals the one to which onnxruntime optimises an export of the torch module. A network consists of the nodes
+of its ops in sequence, so it has the same operators as its ops.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from ofa_profiler.networks.parameters import Weights
 from ofa_profiler.networks.tensors import Shape
 from ofa_profiler.protocol.target import Target
 
-#: The first opset and file version with all that is needed (LayerNormalization: opset 17), so that the old
-#: onnxruntime of a board loads the models too (1.12 and later).
+#: The oldest opset and file version with all operators that are used (LayerNormalization needs opset 17). So old
+#: versions of onnxruntime on boards can load the models (1.12 and later).
 OPSET = 17
 IR_VERSION = 8
 
 
 class OnnxExporter(Exporter):
-    """Builds ONNX models: input (N, C, H, W), static batch, float32."""
+    """Builds float32 ONNX models with input (N, C, H, W) and a fixed batch."""
 
     format = "ONNX"
     precisions = ("fp32",)
@@ -49,13 +49,13 @@ class OnnxExporter(Exporter):
         )
         for old, new in zip(written, outputs, strict=True):
             file.rename(old, new)
-        ends = [nchw(graph.shapes[name], target.batch) for name in graph.outputs]
+        shapes = [nchw(graph.shapes[name], target.batch) for name in graph.outputs]
         model = helper.make_model(
             helper.make_graph(
                 file.nodes,
                 "ofa",
                 [_value(tensor.name, tensor.shape) for tensor in self.inputs(graph, target.batch)],
-                [_value(name, shape) for name, shape in zip(outputs, ends, strict=True)],
+                [_value(name, shape) for name, shape in zip(outputs, shapes, strict=True)],
                 file.initializers,
             ),
             opset_imports=[helper.make_opsetid("", OPSET)],

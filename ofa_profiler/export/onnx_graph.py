@@ -1,4 +1,4 @@
-"""An ONNX graph in the making: nodes and constants, written one by one."""
+"""A builder for the nodes and constants of an ONNX graph."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _ELEMENT_TYPES = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.int64): T
 
 
 class OnnxGraph:
-    """Every `add_*` takes the names of tensors and returns the name of the result.
+    """A graph under construction. Every `add_*` takes names of tensors and returns the name of the result.
 
-    `shapes` has the shapes of the network's nodes and inputs as `layers/base.py` has them, without the batch.
+    `shapes` are the shapes of the nodes and inputs of the network, without the batch, channels last.
     """
 
     def __init__(self, weights: Weights, shapes: dict[str, Shape], batch: int) -> None:
@@ -27,27 +27,27 @@ class OnnxGraph:
         self.initializers: list[onnx.TensorProto] = []
 
     def add_node(self, op_type: str, inputs: list[str], name: str, **attributes: Any) -> str:
-        """A node with one output."""
+        """Add a node with one output."""
         name = f"{name}/{op_type}"
         self.nodes.append(helper.make_node(op_type, inputs, [name], name, **attributes))
         return name
 
     def add_constant(self, name: str, value: Array) -> str:
-        """A constant, int64 for whole numbers, else float32."""
+        """Add a constant: int64 for integers, else float32."""
         dtype = np.dtype(np.int64 if value.dtype.kind == "i" else np.float32)
-        # Raw bytes are little-endian by the ONNX specification.
+        # The ONNX specification requires little-endian raw bytes.
         data = np.asarray(value, dtype=dtype.newbyteorder("<"), order="C")
         self.initializers.append(helper.make_tensor(name, _ELEMENT_TYPES[dtype], data.shape, data.tobytes(), raw=True))
         return name
 
     def add_parameter(self, name: str) -> str:
-        """One of the weights, under its own name."""
+        """Add the weight `name` as a constant."""
         return self.add_constant(name, self.weights[name])
 
     def add_conv(
         self, name: str, tensor: str, weight: Array, bias: Array | None, stride: int = 1, groups: int = 1
     ) -> str:
-        """A convolution with "same" padding."""
+        """Add a convolution with "same" padding."""
         inputs = [tensor, self.add_constant(f"{name}.weight", weight)]
         if bias is not None:
             inputs.append(self.add_constant(f"{name}.bias", bias))
@@ -63,20 +63,20 @@ class OnnxGraph:
         )
 
     def add_activation(self, name: str, activation: str, tensor: str) -> str:
-        """The activation of that name, "" for none."""
-        how = get_activation(activation)
-        if not how.onnx:
+        """Add an activation by its name, "" for none."""
+        kind = get_activation(activation)
+        if not kind.onnx:
             return tensor
-        if how.onnx == "Clip":  # takes its limits as tensors
+        if kind.onnx == "Clip":  # its limits are tensors
             limits = [
                 self.add_constant(f"{name}.{limit}", np.array(limit, np.float32))
-                for limit in how.onnx_attributes.values()
+                for limit in kind.onnx_attributes.values()
             ]
             return self.add_node("Clip", [tensor, *limits], name)
-        return self.add_node(how.onnx, [tensor], name, **how.onnx_attributes)
+        return self.add_node(kind.onnx, [tensor], name, **kind.onnx_attributes)
 
     def rename(self, old: str, new: str) -> None:
-        """Give a tensor another name, wherever it is written or read."""
+        """Rename a tensor in all nodes."""
         for node in self.nodes:
             for names in (node.input, node.output):
                 for i, name in enumerate(names):

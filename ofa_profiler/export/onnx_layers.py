@@ -1,4 +1,4 @@
-"""The ONNX nodes of every layer: BatchNorm folded, activations as single operators that onnxruntime fuses."""
+"""The ONNX nodes of each layer type. BatchNorm is folded, and activations are single operators, which can be fused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ofa_profiler.networks.layers import (
 )
 from ofa_profiler.networks.parameters import folded_conv
 
-#: Layer type -> `write(graph, layer, name, *inputs)`: add the nodes, give the name of the output.
+#: Layer type -> function `(graph, layer, name, *inputs)`, which adds the nodes and returns the name of the output.
 #: Maps are (N, C, H, W), sequences (N, length, C).
 ONNX_LAYERS: LayerTable[Callable[..., str]] = LayerTable("the ONNX exporter")
 
@@ -83,7 +83,7 @@ def _layer_norm(graph: OnnxGraph, layer: LayerNorm, name: str, tensor: str) -> s
 
 @ONNX_LAYERS.register(Gelu)
 def _gelu(graph: OnnxGraph, _layer: Gelu, name: str, tensor: str) -> str:
-    """The nodes that onnxruntime fuses into its Gelu; ONNX has an operator from opset 20 on only."""
+    """onnxruntime fuses these nodes into its Gelu. ONNX has this operator only since opset 20."""
 
     def scalar(part: str, value: float) -> str:
         return graph.add_constant(f"{name}.{part}", np.array(value, np.float32))

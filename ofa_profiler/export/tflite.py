@@ -1,4 +1,4 @@
-"""TFLite models for LiteRT and its relatives, written node by node from the layers of a network."""
+"""TFLite models for LiteRT and tflite_runtime, written node by node from the layers of a network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ofa_profiler.protocol.target import Target
 
 
 class TfliteExporter(Exporter):
-    """Builds TFLite models: input (N, H, W, C), static batch, float32."""
+    """Builds float32 TFLite models with input (N, H, W, C) and a fixed batch."""
 
     format = "TFLite"
     precisions = ("fp32",)
@@ -32,7 +32,7 @@ class TfliteExporter(Exporter):
     ) -> bytes:
         self.check(target)
         inputs = self.inputs(graph, target.batch)
-        _ = graph.shapes  # refuses layers that do not fit
+        _ = graph.shapes  # raises `UsageError` if shapes do not match
         file = TfliteGraph(weights, {tensor.name: tensor.shape for tensor in inputs})
         written = graph.run(
             {tensor.name: tensor.name for tensor in inputs},

@@ -1,6 +1,6 @@
-"""The file format of TFLite: nodes and constants in, the bytes of a flatbuffer out.
+"""The TFLite file format: writes nodes and constants as a flatbuffer.
 
-The schema is that of the package `tflite`; `schema.fbs` in TensorFlow's sources explains its fields.
+The package `tflite` provides the schema. `schema.fbs` in the sources of TensorFlow explains its fields.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from ofa_profiler.networks.parameters import Array
 from ofa_profiler.networks.tensors import Shape
 
-#: Operator -> the table of its options; those that are not here have none.
+#: Operator -> the schema's table of its options. Other operators have no options.
 _OPTIONS = {
     "ADD": "AddOptions",
     "AVERAGE_POOL_2D": "Pool2DOptions",
@@ -34,18 +34,18 @@ _OPTIONS = {
     "SUB": "SubOptions",
     "TRANSPOSE": "TransposeOptions",
 }
-#: The schema's own, of every file since 2017.
+#: Version and identifier of all TFLite files since 2017.
 _SCHEMA_VERSION, _FILE_IDENTIFIER = 3, b"TFL3"
-#: Kernels read weights in vectors of 16 bytes, right from the file.
+#: Kernels read weights directly from the file, in vectors of 16 bytes.
 _ALIGNMENT = 16
-#: Operators from this code on stand in a second field, and in the first one this code in their place.
+#: Operator codes from this value on are stored in a second field. The first field then has this value.
 _PLACEHOLDER = 127
 _TYPES = {"float32": "FLOAT32", "int32": "INT32"}
 
 
 @dataclass(frozen=True)
 class Node:
-    """One operator: the names of its tensors, and its options as the schema calls them (`StrideW`)."""
+    """An operator with the names of its tensors. `options` have the names of the schema, such as `StrideW`."""
 
     operator: str
     inputs: tuple[str, ...]
@@ -62,11 +62,11 @@ def write_model(
     outputs: Sequence[str],
     metadata: Mapping[str, str],
 ) -> bytes:
-    """A model of one graph; the same bytes for the same arguments.
+    """The bytes of a model with one graph. The same arguments give the same bytes.
 
-    `shapes` has every float32 tensor that is no constant. `metadata` becomes a buffer of UTF-8 per name.
+    `shapes` has all float32 tensors except constants, with the batch. Each entry of `metadata` becomes a UTF-8 buffer.
     """
-    import flatbuffers  # this and the schema take as long to import as a space of ops to write
+    import flatbuffers  # slow to import, like the schema
     import tflite
 
     texts = {name: np.frombuffer(text.encode(), np.uint8) for name, text in sorted(metadata.items())}
@@ -105,14 +105,14 @@ def write_model(
 
 
 class _File:
-    """A flatbuffer in the making: what a table refers to is written before it."""
+    """A flatbuffer under construction. Everything that a table refers to must be written before it."""
 
     def __init__(self, schema: Any, builder: Any) -> None:
         self.schema = schema
         self.builder = builder
 
     def table(self, kind: str, **fields: int) -> int:
-        """A table of the schema, its fields by their names in the schema."""
+        """Write a table of the schema, with fields by their names in the schema, and return its offset."""
         getattr(self.schema, f"{kind}Start")(self.builder)
         for name, value in fields.items():
             getattr(self.schema, f"{kind}Add{name}")(self.builder, value)
@@ -132,7 +132,7 @@ class _File:
 
     def buffer(self, array: Array) -> int:
         data = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False).tobytes()
-        # As `CreateByteVector`, which does not align.
+        # Like `CreateByteVector`, but aligned.
         self.builder.StartVector(1, len(data), _ALIGNMENT)
         self.builder.head -= len(data)
         self.builder.Bytes[self.builder.head : self.builder.head + len(data)] = data
@@ -150,7 +150,7 @@ class _File:
 
     def operator_code(self, name: str) -> int:
         code = getattr(self.schema.BuiltinOperator, name)
-        # Old runtimes read the first, new ones the larger of both.
+        # Old runtimes read the first field. New runtimes use the larger of both.
         return self.table("OperatorCode", DeprecatedBuiltinCode=min(code, _PLACEHOLDER), BuiltinCode=code, Version=1)
 
     def operator(self, node: Node, code: int, number: Mapping[str, int]) -> int:

@@ -1,6 +1,6 @@
-"""A TFLite graph in the making: nodes and constants, written one by one.
+"""A builder for the nodes and constants of a TFLite graph.
 
-Maps are (N, H, W, C), weights (out, k, k, in), those of depthwise convolutions (1, k, k, channels).
+Maps are (N, H, W, C). Weights are (out, k, k, in); those of depthwise convolutions are (1, k, k, channels).
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ REFLECT = 0
 
 
 class TfliteGraph:
-    """Every `add_*` takes the names of tensors and returns the name of the result."""
+    """A graph under construction. Every `add_*` takes names of tensors and returns the name of the result."""
 
     def __init__(self, weights: Weights, inputs: dict[str, Shape]) -> None:
         self.weights = weights
         self.nodes: list[Node] = []
-        #: Of every tensor that is no constant, with the batch.
+        #: The shapes of all tensors except constants, with the batch.
         self.shapes: dict[str, Shape] = inputs
         self.constants: dict[str, Array] = {}
 
     def add_node(self, operator: str, inputs: list[str], name: str, shape: Shape, **options: int) -> str:
-        """A node with one output of that shape."""
+        """Add a node with one output of this shape."""
         name = f"{name}/{operator}"
         self.nodes.append(Node(operator, tuple(inputs), name, options))
         self.shapes[name] = shape
@@ -41,23 +41,23 @@ class TfliteGraph:
     def add_active(
         self, operator: str, inputs: list[str], name: str, shape: Shape, activation: str = "", /, **options: int
     ) -> str:
-        """A node with its activation, which may need a node of its own."""
-        how = get_activation(activation)
-        if how.tflite_fused is not None:
+        """Add a node with an activation. If it cannot be fused, the activation is a second node."""
+        kind = get_activation(activation)
+        if kind.tflite_fused is not None:
             return self.add_node(
-                operator, inputs, name, shape, FusedActivationFunction=_FUSED[how.tflite_fused], **options
+                operator, inputs, name, shape, FusedActivationFunction=_FUSED[kind.tflite_fused], **options
             )
-        if how.tflite is None:
-            raise UsageError(f"the TFLite exporter does not know the activation {activation!r}, as in {name}")
-        return self.add_node(how.tflite, [self.add_active(operator, inputs, name, shape, **options)], name, shape)
+        if kind.tflite is None:
+            raise UsageError(f"{name}: the TFLite exporter does not support the activation {activation!r}")
+        return self.add_node(kind.tflite, [self.add_active(operator, inputs, name, shape, **options)], name, shape)
 
     def add_constant(self, name: str, value: Array) -> str:
-        """A constant, int32 for whole numbers, else float32."""
+        """Add a constant: int32 for integers, else float32."""
         self.constants[name] = np.asarray(value, np.int32 if value.dtype.kind == "i" else np.float32)
         return name
 
     def add_parameter(self, name: str) -> str:
-        """One of the weights, under its own name."""
+        """Add the weight `name` as a constant."""
         return self.add_constant(name, self.weights[name])
 
     def add_conv(
@@ -70,13 +70,13 @@ class TfliteGraph:
         stride: int = 1,
         is_depthwise: bool = False,
     ) -> str:
-        """A convolution with "same" padding, its weight as torch stores it."""
+        """Add a convolution with "same" padding. `weight` has torch's layout (out, in / groups, k, k)."""
         channels, _, kernel_size, _ = weight.shape
         padding = SAME
         if stride > 1 and kernel_size > 1:
-            # There, TFLite's "same" padding of an even map is larger at the end than at the beginning.
+            # TFLite's "same" padding of an even map is larger at the end than at the beginning, unlike torch's.
             padding, tensor = VALID, self.add_pad("PAD", tensor, f"{name}.pads", kernel_size // 2)
-        # Not all delegates know convolutions without bias.
+        # Some delegates do not support convolutions without bias.
         bias = np.zeros(channels, np.float32) if bias is None else bias
         inputs = [
             tensor,
@@ -92,13 +92,13 @@ class TfliteGraph:
         return self.add_active("CONV_2D", inputs, name, shape, activation, **options)
 
     def add_mean(self, name: str, tensor: str) -> str:
-        """The mean of a map over height and width, kept as 1 x 1."""
+        """Add the mean of a map over height and width: (N, H, W, C) -> (N, 1, 1, C)."""
         batch, _, _, channels = self.shapes[tensor]
         axes = self.add_constant("height_and_width", np.array([1, 2], np.int32))
         return self.add_node("MEAN", [tensor, axes], name, (batch, 1, 1, channels), KeepDims=1)
 
     def add_pad(self, operator: str, tensor: str, name: str, margin: int, **options: int) -> str:
-        """Height and width become larger by `margin` at either end."""
+        """Pad height and width by `margin` on each side."""
         batch, height, width, channels = self.shapes[tensor]
         margins = np.array([[0, 0], [margin, margin], [margin, margin], [0, 0]], np.int32)
         inputs = [tensor, self.add_constant(f"margins_{margin}", margins)]
@@ -106,7 +106,7 @@ class TfliteGraph:
         return self.add_node(operator, inputs, name, shape, **options)
 
     def add_pool(self, operator: str, tensor: str, name: str, size: int, padding: int) -> str:
-        """Windows of `size` x `size`, stride 2; those over the edge count what is inside."""
+        """Add pooling of `size` x `size` windows with stride 2. Windows at the edge use only pixels inside the map."""
         batch, height, width, channels = self.shapes[tensor]
         lost = 0 if padding == SAME else size - 1
         return self.add_active(
@@ -122,7 +122,7 @@ class TfliteGraph:
         )
 
     def rename(self, old: str, new: str) -> None:
-        """Give a tensor another name, wherever it is written or read."""
+        """Rename a tensor in all nodes."""
         for i, node in enumerate(self.nodes):
             inputs = tuple(new if name == old else name for name in node.inputs)
             self.nodes[i] = replace(node, inputs=inputs, output=new if node.output == old else node.output)

@@ -1,7 +1,7 @@
-"""The TFLite nodes of every layer: what a converter makes of the torch module.
+"""The TFLite nodes of each layer type, as a converter writes them.
 
-BatchNorm is folded into the convolutions, and activations are part of the node before them where TFLite has that.
-The operators are those that XNNPACK runs and other delegates know, all in their first versions.
+BatchNorm is folded into the convolutions. Activations are fused into the node before them if TFLite supports it.
+XNNPACK and other delegates support these operators. All have version 1.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from ofa_profiler.networks.layers import (
 from ofa_profiler.networks.parameters import Array, folded_conv
 from ofa_profiler.networks.tensors import Shape
 
-#: Layer type -> `write(graph, layer, name, *inputs)`: add the nodes, give the name of the output.
+#: Layer type -> function `(graph, layer, name, *inputs)`, which adds the nodes and returns the name of the output.
 TFLITE_LAYERS: LayerTable[Callable[..., str]] = LayerTable("the TFLite exporter")
 
 
 @TFLITE_LAYERS.register(Conv)
 def _conv(graph: TfliteGraph, layer: Conv, name: str, tensor: str) -> str:
     if layer.groups != 1 and not layer.groups == layer.in_channels == layer.out_channels:
-        raise UsageError(f"the TFLite exporter does not know {layer.groups} groups, as in {name}")
+        raise UsageError(f"{name}: the TFLite exporter does not support convolutions with {layer.groups} groups")
     weight, bias = folded_conv(layer, name, graph.weights)
     return graph.add_conv(name, tensor, weight, bias, layer.activation, layer.stride, layer.groups > 1)
 
@@ -48,7 +48,7 @@ def _squeeze_excite(graph: TfliteGraph, _layer: SqueezeExcite, name: str, tensor
 
     gate = graph.add_mean(name, tensor)
     gate = graph.add_conv(f"{name}.reduce", gate, parameter("reduce", "weight"), parameter("reduce", "bias"), "relu")
-    # TFLite has no hard sigmoid. It is relu6(x + 3) / 6, and adding 3 is the convolution's to do.
+    # TFLite has no hard sigmoid, which is relu6(x + 3) / 6. The bias of the convolution includes the 3.
     shifted = parameter("expand", "bias") + np.float32(3)
     gate = graph.add_conv(f"{name}.expand", gate, parameter("expand", "weight"), shifted, "relu6")
     sixth = graph.add_constant("one_sixth", np.array(1 / 6, np.float32))
@@ -58,8 +58,7 @@ def _squeeze_excite(graph: TfliteGraph, _layer: SqueezeExcite, name: str, tensor
 
 @TFLITE_LAYERS.register(MaxPool)
 def _max_pool(graph: TfliteGraph, _layer: MaxPool, name: str, tensor: str) -> str:
-    # Zeros could be the largest of a window. Its own values are no larger than its largest:
-    # what is mirrored into a window over the edge is in that window already.
+    # Zero padding could change the maximum. Mirrored values cannot, because they are already in the window.
     padded = graph.add_pad("MIRROR_PAD", tensor, f"{name}.pads", 1, Mode=REFLECT)
     return graph.add_pool("MAX_POOL_2D", padded, name, 3, VALID)
 
@@ -88,7 +87,7 @@ def _add(graph: TfliteGraph, layer: Add, name: str, first: str, second: str) -> 
 
 @TFLITE_LAYERS.register(LayerNorm)
 def _layer_norm(graph: TfliteGraph, layer: LayerNorm, name: str, tensor: str) -> str:
-    """From elementary operators: TFLite has none for it."""
+    """TFLite has no such operator, so it is built from elementary ones."""
     shape = graph.shapes[tensor]
     axes = graph.add_constant("last_axis", np.array([len(shape) - 1], np.int32))
 
@@ -129,7 +128,7 @@ def _self_attention(graph: TfliteGraph, layer: SelfAttention, name: str, tensor:
             "RESHAPE", [source, graph.add_constant(f"{part}.shape", np.array(shape, np.int32))], part, shape
         )
 
-    def turned(part: str, source: str, shape: Shape) -> str:
+    def transposed(part: str, source: str, shape: Shape) -> str:
         """(N, a, b, c) -> (N, b, a, c)."""
         order = graph.add_constant("swap_middle", np.array([0, 2, 1, 3], np.int32))
         return graph.add_node("TRANSPOSE", [source, order], part, shape)
@@ -137,10 +136,10 @@ def _self_attention(graph: TfliteGraph, layer: SelfAttention, name: str, tensor:
     def by_head(index: int, part: str) -> str:
         rows = slice(index * channels, (index + 1) * channels)
         weight, bias = (graph.weights[f"{name}.qkv.{field}"][rows] for field in ("weight", "bias"))
-        if index == 0:  # the scale of the scores costs nothing here
+        if index == 0:  # scaling the queries here saves scaling the scores at run time
             weight, bias = weight / np.float32(sqrt(width)), bias / np.float32(sqrt(width))
         split = reshaped(part, dense(part, tensor, weight, bias), (batch, length, heads, width))
-        return turned(part, split, (batch, heads, length, width))
+        return transposed(part, split, (batch, heads, length, width))
 
     queries, keys, values = (by_head(i, f"{name}.{part}") for i, part in enumerate(("queries", "keys", "values")))
     square = (batch, heads, length, length)
@@ -148,6 +147,6 @@ def _self_attention(graph: TfliteGraph, layer: SelfAttention, name: str, tensor:
     scores = graph.add_node("SOFTMAX", [scores], name, square, Beta=1)
     inner = (batch, heads, length, width)
     attended = graph.add_node("BATCH_MATMUL", [scores, values], f"{name}.attended", inner, AdjX=0, AdjY=0)
-    attended = turned(f"{name}.attended", attended, (batch, length, heads, width))
+    attended = transposed(f"{name}.attended", attended, (batch, length, heads, width))
     joined = reshaped(f"{name}.attended", attended, (batch, length, channels))
     return dense(f"{name}.out", joined, *(graph.weights[f"{name}.out.{field}"] for field in ("weight", "bias")))

@@ -265,21 +265,21 @@ def build(op: Op) -> bytes:
 
 def test_unknown_activation_is_refused():
     op = CIFAR.unique_ops()[0]
-    with pytest.raises(UsageError, match="unknown activation 'mish'; known are relu, relu6, h_swish"):
+    with pytest.raises(UsageError, match="unknown activation 'mish'; choose from relu, relu6, h_swish"):
         build(replace(op, attributes={**op.attributes, "activation": "mish"}))
 
 
 def test_impossible_shortcut_is_refused():
     block = next(op for op in CIFAR.unique_ops() if op.kind == "mbconv" and op.attributes["stride"] == 2)
-    with pytest.raises(UsageError, match=r"layer shortcut cannot add outputs of the shapes \(\d+, "):
+    with pytest.raises(UsageError, match=r"layer shortcut cannot add the different shapes \(\d+, "):
         build(replace(block, attributes={**block.attributes, "skip": True}))
 
 
 def test_unsupported_runtime_and_precision_are_refused_with_what_is_supported(tmp_path):
     assert get_exporter(Target()).precisions == ("fp32",)
-    with pytest.raises(UsageError, match="unknown runtime 'tvm'; known are onnxruntime, litert"):
+    with pytest.raises(UsageError, match="unknown runtime 'tvm'; choose from onnxruntime, litert"):
         get_exporter(Target("tvm"))
-    with pytest.raises(UsageError, match="precision 'fp8' is not supported with onnxruntime; supported are fp32"):
+    with pytest.raises(UsageError, match="precision 'fp8' is not supported with onnxruntime; choose from fp32"):
         export_ops(CIFAR.unique_ops(), Target(precision="fp8"), cache_dir=tmp_path)
     with pytest.raises(UsageError, match="batch 0 is not a positive number"):
         export_ops(CIFAR.unique_ops(), Target(batch=0), cache_dir=tmp_path)

@@ -267,5 +267,5 @@ def test_what_cannot_be_exported_is_refused_and_nothing_written(tmp_path: Path):
     with pytest.raises(UsageError, match="unknown activation 'swish'"):
         export_ops([op], target=Target("litert"), cache_dir=tmp_path)
     assert not list(tmp_path.glob("**/*.tflite"))
-    with pytest.raises(UsageError, match="precision 'int4' is not supported with litert; supported are fp32"):
+    with pytest.raises(UsageError, match="precision 'int4' is not supported with litert; choose from fp32"):
         get_exporter(Target("litert", "int4"))
