@@ -1,4 +1,4 @@
-"""Search spaces: families of networks and the choices that each leaves open."""
+"""Search spaces: families of networks with open choices."""
 
 from ofa_profiler.spaces.base import Preprocessing, SearchSpace, Slot
 from ofa_profiler.spaces.genes import Gene, Genomes

@@ -1,12 +1,12 @@
-"""What a search space is: genes, slots, and everything that follows from these two.
+"""The base class of search spaces: genes, slots, and everything that follows from them.
 
-A **gene** is one open choice (a kernel size, a depth, the resolution). A **slot** is one place in the network; it
-depends on a few genes only and yields an op, or none when the block is not active. Whatever is a sum over ops
-(latency, MACs, parameters) is therefore a sum of small tables, one per slot, which `costs.py` evaluates for thousands
-of architectures at once and minimises exactly.
+A **gene** is one open choice (a kernel size, a depth, the resolution). A **slot** is one position in the network. It
+depends on a few genes and has an op, or none if its block is inactive. So a sum over ops (latency, MACs, parameters)
+is a sum of small tables, one per slot. `costs.py` evaluates it for thousands of architectures at once and minimises
+it exactly.
 
-A **genome** is a row of gene indices. Genes without effect (of a block that is not active) are 0 in a canonical
-genome, so equal architectures have equal genomes. `codec.py` turns architectures into genomes and back.
+A **genome** is a row of gene indices. In a canonical genome, genes without effect (those of inactive blocks) are 0, so
+equal architectures have equal genomes. `codec.py` converts architectures to genomes and back.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ofa_profiler.spaces.genes import RESOLUTION, Gene, Genomes
 
 @dataclass(frozen=True)
 class Slot:
-    """One place in the network. `build` takes the *values* of `genes`, in order."""
+    """One position in the network. `genes` are positions of genes; `build` takes their values in this order."""
 
     name: str
     genes: tuple[int, ...]
@@ -39,7 +39,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What is done to an image before it is an input: it is scaled to `range`, then (x - mean) / std."""
+    """The normalisation of input images: pixels are scaled to `range`, then (x - mean) / std per channel."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -48,43 +48,43 @@ class Preprocessing:
 
 
 class SearchSpace(ABC):
-    """A family of networks. A space is a frozen dataclass: its data, its genes and its slots."""
+    """A family of networks. Every space is a frozen dataclass with genes and slots."""
 
     name: str
-    #: What its ops have in common with those of other spaces, for example `mobilenetv3`.
+    #: Spaces of one family share ops, for example `mobilenetv3`.
     family: str
     n_classes: int
     preprocessing: Preprocessing
-    #: The resolutions that `sample` and the search draw from; none in a space without a gene of this kind.
+    #: The resolutions for sampling and search, in pixels; empty if the resolution is not a gene.
     resolutions: tuple[int, ...] = ()
-    #: Every resolution that the supernet is trained for: all that `with_resolutions` takes.
+    #: All resolutions that `with_resolutions` accepts: those for which the supernet is trained.
     valid_resolutions: tuple[int, ...] = ()
 
     @cached_property
     @abstractmethod
     def genes(self) -> tuple[Gene, ...]:
-        """All open choices. A gene comes after its switch. The choices of a resolution are `resolutions`."""
+        """All open choices. Each gene comes after its switch. The choices of the resolution are `resolutions`."""
 
     @cached_property
     @abstractmethod
     def slots(self) -> tuple[Slot, ...]:
-        """All places of the network, in the order in which they run."""
+        """All positions in the network, in the order of execution."""
 
     @property
     def fixed(self) -> Mapping[str, float]:
-        """Kinds of choices that are no genes here, and the value that they have in every block."""
+        """Kind of choice -> its value in every block, for kinds that are not genes in this space."""
         return {}
 
     def with_resolutions(self, resolutions: Sequence[int]) -> SearchSpace:
-        """The same space, drawing from other resolutions. Raises `UsageError` for impossible ones."""
+        """The same space with other `resolutions`. Raises `UsageError` if they are not among `valid_resolutions`."""
         if not resolutions:
-            raise UsageError(f"space {self.name}: no resolution given")
+            raise UsageError(f"space {self.name}: at least one resolution is needed")
         for resolution in resolutions:
             self._check_resolution(resolution)
         return self._replaced(resolutions=tuple(sorted(set(resolutions))))
 
     def at(self, resolution: int | None) -> SearchSpace:
-        """The same space at one resolution; at None it is itself, where it has no choice of a resolution."""
+        """The same space at one resolution. Use None for a space without a choice of resolution."""
         if resolution is None and self.resolution_gene is None:
             return self
         self._check_resolution(resolution)
@@ -95,14 +95,14 @@ class SearchSpace(ABC):
         return self._replaced(n_classes=n_classes)
 
     def _replaced(self, **changes: Any) -> SearchSpace:
-        assert is_dataclass(self), "every space is a frozen dataclass"
+        assert is_dataclass(self), "a space must be a frozen dataclass"
         return replace(self, **changes)
 
     # --- genes -----------------------------------------------------------------------------------
 
     @cached_property
     def resolution_gene(self) -> int | None:
-        """The position of the resolution among the genes; None for a space without this choice."""
+        """The position of the resolution gene; None if the space has none."""
         return next((i for i, gene in enumerate(self.genes) if gene.kind == RESOLUTION), None)
 
     @cached_property
@@ -111,7 +111,7 @@ class SearchSpace(ABC):
         return np.array([len(gene.choices) for gene in self.genes])
 
     def position(self, kind: str, *, stem: bool = False, stage: int | None = None, block: int | None = None) -> int:
-        """The position of a gene, for `Slot.genes`. Raises `KeyError` if this place has no gene of this kind."""
+        """The position of a gene, for `Slot.genes`. Raises `KeyError` if there is no such gene."""
         return self._positions[kind, stem, stage, block]
 
     @cached_property
@@ -122,7 +122,7 @@ class SearchSpace(ABC):
 
     @cached_property
     def codec(self) -> Codec:
-        """Between architectures and genomes."""
+        """Converts architectures to genomes and back."""
         return Codec(self.name, self.genes, self.fixed)
 
     @cached_property
@@ -130,7 +130,7 @@ class SearchSpace(ABC):
         return self if self.resolution_gene is None else self.with_resolutions(self.valid_resolutions)
 
     def validate(self, architecture: Architecture) -> None:
-        """Raise `UsageError` unless `architecture` is a point of this space (at any resolution)."""
+        """Raise `UsageError` unless `architecture` belongs to this space, at any of `valid_resolutions`."""
         codec = self._at_all_resolutions.codec
         try:
             codec.encode([architecture])
@@ -141,13 +141,13 @@ class SearchSpace(ABC):
 
     def _check_resolution(self, resolution: int | None) -> None:
         if self.resolution_gene is None:
-            raise UsageError(f"space {self.name} has no choice of a resolution")
+            raise UsageError(f"space {self.name} has no choice of resolution")
         if resolution not in self.valid_resolutions:
-            known = _spell_range(self.valid_resolutions)
-            raise UsageError(f"space {self.name} has no resolution {resolution}; it has {known}")
+            known = _range_text(self.valid_resolutions)
+            raise UsageError(f"space {self.name} has no resolution {resolution}; choose from {known}")
 
     def encode(self, architectures: Iterable[Architecture]) -> Genomes:
-        """Architectures -> canonical genomes (N, G). Raises `UsageError` for one of another space."""
+        """Architectures -> canonical genomes (N, G). Raises `UsageError` for an architecture of another space."""
         architectures = list(architectures)
         try:
             return self.codec.encode(architectures)
@@ -156,8 +156,8 @@ class SearchSpace(ABC):
                 self.validate(architecture)
                 if self.resolution_gene is not None and architecture.resolution not in self.resolutions:
                     raise UsageError(
-                        f"resolution {architecture.resolution} is not among {list(self.resolutions)}, "
-                        "the resolutions in use here"
+                        f"resolution {architecture.resolution} is not one of {list(self.resolutions)}, "
+                        "to which the space is restricted"
                     ) from None
             raise
 
@@ -166,11 +166,11 @@ class SearchSpace(ABC):
         return self.codec.decode(genomes)
 
     def from_values(self, values: Sequence[float]) -> Architecture:
-        """The architecture that values of all genes (those without effect included) stand for."""
+        """The architecture with these values of all genes. Genes without effect also need a value."""
         return self.codec.from_values(values)
 
     def canonical(self, genomes: Genomes) -> Genomes:
-        """A copy of (N, G) in which the genes without effect are 0."""
+        """Return a copy of genomes (N, G) in which the genes without effect are 0."""
         genomes = genomes.copy()
         for i, gene in enumerate(self.genes):
             if gene.switch is not None:
@@ -178,12 +178,12 @@ class SearchSpace(ABC):
         return genomes
 
     def sample_genomes(self, rng: np.random.Generator, count: int) -> Genomes:
-        """`count` canonical genomes, every gene drawn evenly (the paper's sampling, section 3.2)."""
+        """Draw `count` canonical genomes (count, G), each gene uniformly (as in section 3.2 of the paper)."""
         drawn = rng.integers(0, self.n_choices, size=(count, len(self.genes)))
         return self.canonical(drawn.astype(np.int8))
 
     def sample(self, rng: np.random.Generator) -> Architecture:
-        """One architecture, every choice drawn evenly."""
+        """Draw one architecture, each choice uniformly."""
         return self.decode(self.sample_genomes(rng, 1))[0]
 
     @property
@@ -199,7 +199,7 @@ class SearchSpace(ABC):
     # --- ops -------------------------------------------------------------------------------------
 
     def layout(self, architecture: Architecture) -> tuple[tuple[str, Op], ...]:
-        """The active slots of a network as (slot name, op), in the order in which they run."""
+        """The active slots of a network as (slot name, op), in the order of execution. Raises `UsageError`."""
         self.validate(architecture)
         space = self._at_all_resolutions
         values = [gene.choices[i] for gene, i in zip(space.genes, space.encode([architecture])[0], strict=True)]
@@ -207,37 +207,37 @@ class SearchSpace(ABC):
         return tuple((name, op) for name, op in built if op is not None)
 
     def ops(self, architecture: Architecture) -> tuple[Op, ...]:
-        """The ops of a network, in the order in which they run."""
+        """The ops of a network, in the order of execution. Raises `UsageError`."""
         return tuple(op for _, op in self.layout(architecture))
 
     def unique_ops(self, resolutions: Sequence[int] | None = None) -> tuple[Op, ...]:
-        """Every distinct op of every architecture at these resolutions (default: the space's own)."""
+        """All distinct ops of all architectures at these resolutions (default: `self.resolutions`)."""
         space = self if resolutions is None else self.with_resolutions(resolutions)
         return tuple(dict.fromkeys(op for slot in space.slots for op in space.slot_ops(slot)))
 
     def slot_ops(self, slot: Slot) -> tuple[Op, ...]:
-        """Every distinct op that this slot of the space can hold."""
+        """All distinct ops of this slot."""
         choices = (self.genes[g].choices for g in slot.genes)
         built = (slot.build(*values) for values in product(*choices))
         return tuple(dict.fromkeys(op for op in built if op is not None))
 
     def macs(self, architecture: Architecture) -> int:
-        """Multiply-accumulates of one image through the network; see `Op.macs`."""
+        """Multiply-accumulates of the network for one image; see `Layer.macs`."""
         return sum(op.macs for op in self.ops(architecture))
 
     def params(self, architecture: Architecture) -> int:
-        """Trainable parameters of the network; see `Op.params`."""
+        """Number of trainable parameters of the network."""
         return sum(op.params for op in self.ops(architecture))
 
 
-def _spell_range(values: tuple[int, ...]) -> str:
+def _range_text(values: tuple[int, ...]) -> str:
     if len(values) <= 5:
         return ", ".join(map(str, values))
     return f"{values[0]} to {values[-1]} in steps of {values[1] - values[0]}"
 
 
 def strided(size: int, *strides: int) -> int:
-    """Height (or width) after layers with "same" padding and these strides."""
+    """Height or width after layers with "same" padding and these strides."""
     for stride in strides:
         size = (size - 1) // stride + 1
     return size

@@ -1,14 +1,14 @@
-"""The one codec between architectures and genomes, which also says what a space allows.
+"""The codec between architectures and genomes. It also checks whether a space allows an architecture.
 
-It follows from the genes of a space; `networks/architecture.py` says which field holds a kind of choice. So a space
-with a new kind of choice needs no new codec. Attention heads per block, for example, need
+It is computed from the genes of a space and from the tables of `networks/architecture.py`, which map kinds of choices
+to fields. So a space with a new kind of choice needs no new codec. For example, attention heads per block need
 
     heads: tuple[int, ...] = ()                   in `Stage`
     "heads": Field("heads", integer=True)         in `BLOCK_FIELDS`
     Gene("heads", (3, 6, 12), stage=0, block=1)   among the genes of the space, for every block
 
-and the width of a whole network a number in `Architecture`, its entry in `NETWORK_FIELDS`, and one gene. JSON, genomes,
-checks, sampling, costs, searches, features of predictors and training schedules follow from these.
+and the width of a whole network needs a number in `Architecture`, an entry in `NETWORK_FIELDS`, and one gene. JSON,
+genomes, checks, sampling, costs, searches, features of predictors and training schedules follow from these.
 """
 
 from __future__ import annotations
@@ -36,56 +36,56 @@ from ofa_profiler.spaces.genes import DEPTH, Gene, Genomes
 K = TypeVar("K")
 V = TypeVar("V")
 
-#: A memory holds this many entries at most. All networks of a space are made of some thousand stages.
-_REMEMBERED = 1 << 16
-#: For the length of a list, as a part of an integer.
+#: Maximum number of entries of a cache. A space has a few thousand different stages.
+_MAX_CACHED = 1 << 16
+#: Number of bits for the length of a list within an integer.
 _LENGTH_BITS = 32
 
-#: What determines the genes of each part, in the order in which `_Part.encode` takes it.
+#: The fields that determine the genes of each part, in the order of the arguments of `_Part.encode`.
 _network_values = attrgetter("space", "stem", *(field.name for field in NETWORK_FIELDS.values()))
 _stem_values = attrgetter(*(field.name for field in STEM_FIELDS.values()))
 _stage_values = attrgetter(*(field.name for field in (*BLOCK_FIELDS.values(), *STAGE_FIELDS.values())))
 
 
 class Codec:
-    """Architectures of the space named `space` to genomes with these genes, and back.
+    """Converts architectures of the space named `space` to genomes with these genes, and back.
 
-    `fixed` maps kinds that are no genes to the value that they have in every block.
+    `fixed` maps kinds that are not genes to their value in every block.
     """
 
     def __init__(self, space: str, genes: Sequence[Gene], fixed: Mapping[str, float]) -> None:
         self._space = space
         n_stages = 1 + max((gene.stage for gene in genes if gene.stage is not None), default=-1)
         places = [(False, None), (True, None), *((False, stage) for stage in range(n_stages))]
-        #: Positions of the genes of the network, of the stem, of each stage.
+        #: Positions of the genes of each part: the network, the stem, each stage.
         self._positions = [[i for i, gene in enumerate(genes) if (gene.stem, gene.stage) == place] for place in places]
         network, stem, *stages = (tuple(genes[i] for i in part) for part in self._positions)
         self._network = _Part(dict, network, NETWORK_FIELDS)
         self._stem = _Part(Stem, stem, STEM_FIELDS) if stem else None
         self._stages = [_stage_part(part, tuple(fixed.items())) for part in stages]
-        self._first = _Memory(self._encode_first)
-        #: The genes in the order of the parts, and where each part begins.
+        self._head = _Cache(self._encode_head)
+        #: The genes in the order of the parts, and the start of each part.
         self._order = [i for part in self._positions for i in part]
         self._starts = list(accumulate(map(len, self._positions), initial=0))
         self._in_order = self._order == list(range(len(genes)))
         if len(self._order) != len(genes):
-            raise ValueError(f"space {space}: a gene is both of the stem and of a stage")
+            raise ValueError(f"space {space}: a gene belongs to both the stem and a stage")
 
     def encode(self, architectures: Sequence[Architecture]) -> Genomes:
         """Architectures -> canonical genomes (N, G). Raises `KeyError` or `ValueError` for one of another space."""
-        first, stages = self._first, [part.encoded for part in self._stages]
+        head, stages = self._head, [part.encoded for part in self._stages]
         pieces: list[bytes] = []
         for architecture in architectures:
             if len(architecture.stages) != len(stages):
                 raise ValueError("another number of stages")
-            pieces.append(first[_network_values(architecture)])
+            pieces.append(head[_network_values(architecture)])
             pieces.extend(map(getitem, stages, map(_stage_values, architecture.stages)))
         shape = len(architectures), len(self._order)
         genomes = np.frombuffer(bytearray().join(pieces), dtype=np.int8).reshape(shape)
         return genomes if self._in_order else genomes[:, np.argsort(self._order)]
 
-    def _encode_first(self, values: tuple[Any, ...]) -> bytes:
-        """What comes before the stages."""
+    def _encode_head(self, values: tuple[Any, ...]) -> bytes:
+        """Encode the parts before the stages: the network and the stem."""
         space, stem, *numbers = values
         if space != self._space or (stem is None) != (self._stem is None):
             raise KeyError(values)
@@ -103,7 +103,7 @@ class Codec:
         return architectures
 
     def from_values(self, values: Sequence[float]) -> Architecture:
-        """The architecture that values of all genes stand for."""
+        """The architecture with these values of all genes."""
         parts = [self._network, self._stem, *self._stages]
         chosen = ([values[i] for i in positions] for positions in self._positions)
         return self._joined(*(part.decode(each) if part else None for part, each in zip(parts, chosen, strict=True)))
@@ -112,39 +112,39 @@ class Codec:
         return Architecture(self._space, stages=stages, stem=stem, **network)
 
     def problems(self, architecture: Architecture) -> Iterator[str]:
-        """What keeps `architecture` from being one of this space; nothing if it is one."""
+        """The reasons why `architecture` does not belong to this space, as messages; empty if it does."""
         space, stages = self._space, architecture.stages
         if architecture.space != space:
-            yield f"an architecture of space {architecture.space} was given where {space} is in use"
+            yield f"the architecture belongs to space {architecture.space}, not to {space}"
         yield from self._network.problems(architecture, "")
         if (architecture.stem is None) != (self._stem is None):
-            yield f"space {space} has no choice of a stem" if architecture.stem else f"space {space} needs a 'stem'"
+            yield f"space {space} has no choice of stem" if architecture.stem else f"space {space} needs a 'stem'"
         if self._stem and architecture.stem:
             yield from self._stem.problems(architecture.stem, "stem: ")
         if len(stages) != len(self._stages):
-            yield f"space {space} has {len(self._stages)} stages, the architecture {len(stages)}"
+            yield f"space {space} has {len(self._stages)} stages, but the architecture has {len(stages)}"
         for i, (part, stage) in enumerate(zip(self._stages, stages, strict=False)):
             yield from part.problems(stage, f"stage {i}: ")
 
 
-class _Memory(dict[K, V]):
-    """What `make` gives for a key, made once."""
+class _Cache(dict[K, V]):
+    """Caches `make(key)`."""
 
     def __init__(self, make: Callable[[K], V]) -> None:
         self._make = make
 
     def __missing__(self, key: K) -> V:
         value = self._make(key)
-        if len(self) < _REMEMBERED:
+        if len(self) < _MAX_CACHED:
             self[key] = value
         return value
 
 
 class _Part:
-    """The genes of one part of an architecture (the network, its stem, a stage), and the fields that hold their values.
+    """The genes of one part of an architecture (network, stem or stage), and the fields that store their values.
 
-    A field that the space leaves no choice of holds constants: each is like a gene with one choice, after the genes of
-    the part, that no genome has.
+    If a field is not a choice of the space, it stores constants. A constant is treated like a gene with one choice.
+    Constants come after the genes of the part, and genomes do not contain them.
     """
 
     def __init__(
@@ -155,11 +155,11 @@ class _Part:
         lists: Mapping[str, Field] | None = None,
         fixed: Mapping[str, float] | None = None,
     ) -> None:
-        """`make` takes the fields: `numbers` hold one choice of a kind, `lists` one for each block."""
+        """`make` takes the fields: `numbers` store one choice of a kind, `lists` store one choice per block."""
         self._make, self._n_genes = make, len(genes)
         self._choices: list[tuple[Any, ...]] = [gene.choices for gene in genes]
         self._kinds = {field.name: kind for fields in (lists or {}, numbers) for kind, field in fields.items()}
-        #: Name of a field -> the positions of the genes or constants that it holds.
+        #: Name of a field -> the positions of its genes or constants.
         self._lists: dict[str, list[int]] = {}
         self._numbers: dict[str, int] = {}
         open_genes = {(gene.kind, gene.block): position for position, gene in enumerate(genes)}
@@ -181,23 +181,23 @@ class _Part:
         for kind, field in numbers.items():
             self._numbers[field.name] = position(kind, None, None)
         for unknown in open_genes.values():
-            raise ValueError(f"gene {genes[unknown].name}: no field of an architecture holds such a choice")
+            raise ValueError(f"gene {genes[unknown].name}: no field of an architecture stores this kind of choice")
         self._constants = [choices[0] for choices in self._choices[len(genes) :]]
         self._prepare()
 
     def _prepare(self) -> None:
-        """The tables of `encode`. It adds up integers: one byte for each gene, above them the lengths of the lists."""
-        #: For every gene and constant: the value -> its index, in the byte of the gene.
+        """Build the tables of `encode`, which adds integers: one byte per gene, then the lengths of the lists."""
+        #: For each gene and constant: value -> index, shifted to the byte of the gene.
         self._codes = [
             {value: index << 8 * position for index, value in enumerate(choices)}
             for position, choices in enumerate(self._choices)
         ]
-        #: The same for every field, lists first.
+        #: The same for each field, lists first.
         self._fields: list[Mapping[Any, int]] = [
-            *(_Memory(partial(self._encode_list, number)) for number in range(len(self._lists))),
+            *(_Cache(partial(self._encode_list, number)) for number in range(len(self._lists))),
             *(self._codes[position] for position in self._numbers.values()),
         ]
-        #: The lengths of the lists -> the index of the depth. Lists without a choice are empty.
+        #: Lengths of the lists -> index of the depth. Lists without choices are empty.
         self._lengths = {0: 0}
         if self._lists:
             filled = [number for number, positions in enumerate(self._lists.values()) if positions]
@@ -205,11 +205,11 @@ class _Part:
                 sum(depth << _LENGTH_BITS * number for number in filled): code
                 for depth, code in self._codes[self._depth].items()
             }
-        self.encoded: Mapping[tuple[Any, ...], bytes] = _Memory(self.encode)
-        self.decoded: Mapping[bytes, Any] = _Memory(self._decode_indices)
+        self.encoded: Mapping[tuple[Any, ...], bytes] = _Cache(self.encode)
+        self.decoded: Mapping[bytes, Any] = _Cache(self._decode_indices)
 
     def encode(self, values: Sequence[Any]) -> bytes:
-        """Values of the fields, lists first -> indices of the genes. Raises `KeyError` for one that is no choice."""
+        """Values of the fields, lists first -> indices of the genes. Raises `KeyError` for an invalid value."""
         code = sum(map(getitem, self._fields, values))
         code += self._lengths[code >> 8 * self._n_genes]
         return (code & ((1 << 8 * self._n_genes) - 1)).to_bytes(self._n_genes, "little")
@@ -233,7 +233,7 @@ class _Part:
         return self.decode([choices[index] for choices, index in zip(self._choices, code, strict=False)])
 
     def problems(self, part: Any, where: str) -> Iterator[str]:
-        """What keeps the fields of `part` from being choices of this space."""
+        """The reasons why the fields of `part` are not choices of this space, as messages."""
         held = [(name, position, getattr(part, name)) for name, position in self._numbers.items()]
         if self._lists:
             held.insert(0, (DEPTH, self._depth, part.depth))
@@ -248,7 +248,7 @@ class _Part:
                 yield f"{where}{_words(self._kinds.get(name, name))} {value} is not one of {list(choices)}"
 
     def _unequal(self, part: Any, where: str) -> Iterator[str]:
-        """Lists of a choice that this space does not have, and lists of unequal lengths."""
+        """Report lists that this space does not have, and lists of different lengths."""
         lengths = {name: len(getattr(part, name)) for name, positions in self._lists.items() if positions}
         yield from (
             f"{where}this space has no choice of {name!r}"
@@ -261,7 +261,7 @@ class _Part:
 
 @lru_cache(maxsize=256)
 def _stage_part(genes: tuple[Gene, ...], fixed: tuple[tuple[str, float], ...]) -> _Part:
-    """One object for all spaces that have this stage, whatever their resolutions: what it remembers is shared."""
+    """One object, with its caches, for all spaces that have this stage, at any resolution."""
     return _Part(Stage, genes, STAGE_FIELDS, BLOCK_FIELDS, dict(fixed))
 
 

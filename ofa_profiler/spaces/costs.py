@@ -1,9 +1,9 @@
-"""What networks cost, over a whole search space: latency, MACs, parameters.
+"""Costs of all networks of a search space: latency, MACs, parameters.
 
-`Cost` is what a search needs. `AdditiveCost` is a sum over ops. A slot of a space depends on a few genes, so its share
-of the sum is a small dense array over the choices of these genes. All slots together give the value of any genome by
-lookups, for a million genomes a second and more, and the exact minimum and maximum over the whole space by eliminating
-one gene after the other (min-sum; Dechter, "Bucket elimination", 1999), without any search.
+`Cost` is the interface for searches. `AdditiveCost` is a sum over ops. A slot depends on a few genes, so its term is a
+small dense array over the choices of these genes. The cost of a genome is a sum of lookups, for more than a million
+genomes per second. The minimum and maximum over the whole space are computed exactly, without a search, by eliminating
+one gene after the other (min-sum; Dechter, "Bucket elimination", 1999).
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from ofa_profiler.networks.op import Op
 from ofa_profiler.spaces.base import SearchSpace
 from ofa_profiler.spaces.genes import Genomes
 
-#: Arrays are merged while the result has at most this many entries: fewer lookups per genome, and
-#: all of them together still stay in the cache of a core.
+#: Maximum number of entries of a merged array. Merging needs fewer lookups per genome, and all arrays together should
+#: fit into the cache of a core.
 _MERGED_ENTRIES = 1 << 13
-#: Genomes evaluated at a time; their lookups stay in the cache too.
+#: Number of genomes that are evaluated at once. Their lookups should fit into the cache too.
 _CHUNK = 1 << 12
 
 
 class Part(NamedTuple):
-    """A term of the sum: `values[i, j, ...]` where `genes` have the indices i, j, ..."""
+    """A term of the sum: `values[i, j, ...]` if the genes at the positions `genes` have the indices i, j, ..."""
 
     genes: tuple[int, ...]
     values: NDArray[np.float64]
 
 
 class Cost(ABC):
-    """A number for every network of `space`. A network that cannot be used costs infinity."""
+    """A cost for each network of `space`. An unusable network costs infinity."""
 
     space: SearchSpace
 
@@ -48,25 +48,25 @@ class Cost(ABC):
 
     @property
     def is_exact(self) -> bool:
-        """Whether `minimum` and `maximum` are known. A search finds low costs without them, but proves nothing."""
+        """Whether `minimum` and `maximum` work. Without them, a search cannot prove that no network is feasible."""
         return False
 
     def minimum(self, fixed: Mapping[int, int] | None = None) -> tuple[float, NDArray[np.int8]]:
-        """The lowest cost of the whole space, and a canonical genome (G,) that has it. Exact.
+        """The exact minimum over the whole space, and a canonical genome (G,) with this cost.
 
-        `fixed` holds genes (by position) to an index of their choices. Raises `InfeasibleError` when no architecture
-        can be used, `NotImplementedError` unless `is_exact`.
+        `fixed` maps positions of genes to the index that they must have. Raises `InfeasibleError` if no architecture
+        is usable, and `NotImplementedError` unless `is_exact`.
         """
         raise NotImplementedError(f"{type(self).__name__} has no exact minimum")
 
     def maximum(self, fixed: Mapping[int, int] | None = None) -> tuple[float, NDArray[np.int8]]:
-        """As `minimum`, the highest cost among the architectures that have a finite one."""
+        """Like `minimum`, but the highest finite cost."""
         raise NotImplementedError(f"{type(self).__name__} has no exact maximum")
 
 
 @dataclass(frozen=True, eq=False)
 class AdditiveCost(Cost):
-    """`constant` plus one part per slot of `space`. An op that cannot be used costs infinity."""
+    """`constant` plus one part per slot of `space`. An unusable op costs infinity."""
 
     space: SearchSpace
     parts: tuple[Part, ...]
@@ -74,19 +74,19 @@ class AdditiveCost(Cost):
 
     @staticmethod
     def from_ops(space: SearchSpace, value: Callable[[Op], float]) -> AdditiveCost:
-        """The sum of `value(op)` over the ops of a network; `inf` marks an op as unusable."""
+        """The sum of `value(op)` over the ops of a network. `inf` marks an op as unusable."""
         return AdditiveCost.from_ops_by_resolution(space, lambda _, op: value(op))
 
     @staticmethod
     def from_ops_by_resolution(space: SearchSpace, value: Callable[[int | None, Op], float]) -> AdditiveCost:
-        """As `from_ops`, for a `value(resolution, op)` that also depends on the network's resolution.
+        """Like `from_ops`, but `value(resolution, op)` also depends on the resolution of the network in pixels.
 
-        That is None in a space that has no choice of a resolution.
+        The resolution is None if the space has no choice of resolution.
         """
         parts = []
         resolution = space.resolution_gene
         for slot in space.slots:
-            # The resolution comes first, unless the slot depends on it anyway.
+            # Add the resolution in front, unless the slot already depends on it.
             extra = () if resolution is None or resolution in slot.genes else (resolution,)
             genes = extra + slot.genes
             choices = [space.genes[g].choices for g in genes]
@@ -103,13 +103,13 @@ class AdditiveCost(Cost):
 
     @staticmethod
     def weighted(costs: Sequence[AdditiveCost], weights: Sequence[float]) -> AdditiveCost:
-        """The sum of costs of one space, each times its weight (above zero)."""
+        """The sum of costs of the same space, each multiplied by a positive weight."""
         scaled = [cost.affine(float(weight), 0.0) for cost, weight in zip(costs, weights, strict=True)]
         parts = tuple(part for cost in scaled for part in cost.parts)
         return AdditiveCost(costs[0].space, parts, sum(cost.constant for cost in scaled))
 
     def affine(self, scale: float, offset: float) -> AdditiveCost:
-        """`scale` (above zero) times this cost, plus `offset`."""
+        """This cost times `scale`, which must be positive, plus `offset`."""
         if not 0 < scale < np.inf:
             raise ValueError(f"scale must be above zero and finite, not {scale}")
         parts = tuple(Part(part.genes, part.values * scale) for part in self.parts)
@@ -119,14 +119,14 @@ class AdditiveCost(Cost):
 
     @cached_property
     def _lookup(self) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float64]]:
-        """(G, P) weights, (P,) offsets and all values in a row: `values[genome @ weights + offsets].sum()`."""
+        """Weights (G, P), offsets (P,) and all values (V,): the cost is `values[genome @ weights + offsets].sum()`."""
         n_choices = self.space.n_choices
         merged = [_added(group, n_choices) for group in _groups(self.parts, n_choices)]
         weights = np.zeros((len(self.space.genes), len(merged)), dtype=np.float32)
         for column, part in enumerate(merged):
             weights[list(part.genes), column] = np.array(part.values.strides) // part.values.itemsize
         sizes = [part.values.size for part in merged]
-        if max(sizes) >= 1 << 24:  # float32 counts exactly up to here
+        if max(sizes) >= 1 << 24:  # float32 represents all integers up to 2**24
             raise ValueError("a slot of this space depends on too many choices for a dense table")
         offsets = np.cumsum([0, *sizes[:-1]]).astype(np.int32)
         return weights, offsets, np.concatenate([part.values.ravel() for part in merged])
@@ -174,7 +174,7 @@ def _scope(parts: Sequence[Part]) -> tuple[int, ...]:
 
 
 def _added(parts: Sequence[Part], n_choices: NDArray[np.int64]) -> Part:
-    """Several parts as one, over all of their genes in ascending order."""
+    """The sum of parts as one part over all of their genes, in ascending order."""
     genes = _scope(parts)
     total = np.zeros([n_choices[g] for g in genes])
     for part in parts:
@@ -184,7 +184,7 @@ def _added(parts: Sequence[Part], n_choices: NDArray[np.int64]) -> Part:
 
 
 def _groups(parts: Sequence[Part], n_choices: NDArray[np.int64]) -> list[list[Part]]:
-    """Which parts to merge: each goes where it lets the merged array grow least, if at all."""
+    """Group the parts to merge: each goes into the group that grows least, or into a new one."""
     groups: list[list[Part]] = []
     for part in sorted(parts, key=lambda part: -part.values.size):
         grown = {i: prod(n_choices[list(_scope([*group, part]))].tolist()) for i, group in enumerate(groups)}
@@ -197,11 +197,11 @@ def _groups(parts: Sequence[Part], n_choices: NDArray[np.int64]) -> list[list[Pa
 
 
 def _argmin(parts: Sequence[Part], n_choices: NDArray[np.int64]) -> NDArray[np.int8] | None:
-    """The genome with the lowest sum, or None when every sum is infinite.
+    """The genome with the lowest sum, or None if all sums are infinite.
 
-    The gene whose elimination needs the smallest array goes first. All parts that depend on it are
-    added up and replaced by their minimum over it; the best index for each setting of the other genes
-    is kept, and read back in reverse order once nothing else is open.
+    The gene whose elimination needs the smallest array is eliminated first. All parts that depend on it are added
+    and replaced by their minimum over it. The best index for each combination of the other genes is stored. At the
+    end, the indices of the minimum are read in reverse order.
     """
     parts = list(parts)
     best: list[tuple[int, tuple[int, ...], NDArray[np.int64]]] = []

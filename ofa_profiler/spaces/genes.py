@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 #: Rows of gene indices, (N, G).
 Genomes = NDArray[np.int8]
 
-#: Kinds of genes with a meaning of their own; all others are what a space makes of them.
+#: Kinds of genes with a meaning for every space. The space defines the meaning of all others.
 RESOLUTION, DEPTH = "resolution", "depth"
 
 
 @dataclass(frozen=True)
 class Gene:
-    """One choice: of the whole network, of its stem, of a stage, or of a block of a stage.
+    """One choice of the network, its stem, a stage, or a block of a stage.
 
-    It has an effect only while gene `switch` has at least the index `switch_from`.
+    It has an effect only if the gene at position `switch` has at least the index `switch_from`, or if `switch` is None.
     """
 
     kind: str
@@ -33,7 +33,7 @@ class Gene:
 
     @property
     def name(self) -> str:
-        """Its place and kind: `resolution`, `stem.depth`, `stage0.depth`, `stage0.block1.kernel_size`."""
+        """Position and kind: `resolution`, `stem.depth`, `stage0.depth`, `stage0.block1.kernel_size`."""
         stage = None if self.stage is None else f"stage{self.stage}"
         block = None if self.block is None else f"block{self.block}"
         return ".".join(filter(None, ("stem" if self.stem else None, stage, block, self.kind)))
@@ -46,7 +46,7 @@ def stage_genes(
     blocks: Mapping[str, Sequence[float]],
     whole: Mapping[str, Sequence[float]] | None = None,
 ) -> list[Gene]:
-    """The genes of a stage: its depth, the choices of the `whole` stage, then those of its `blocks`, block by block.
+    """The genes of a stage: its depth, the choices of the `whole` stage, then the choices of each block.
 
     `blocks` and `whole` map kinds to choices. `switch` is the position of the depth among the genes of the space.
     """

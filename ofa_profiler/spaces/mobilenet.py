@@ -1,6 +1,6 @@
-"""What MobileNet-like spaces share: a fixed stem, stages of inverted bottlenecks, and a head of their own.
+"""The base class of MobileNet-like spaces: a fixed stem, stages of inverted bottlenecks, and a head by subclass.
 
-Every stage chooses its depth, every block its kernel size and expand ratio.
+Each stage has a choice of depth. Each block has a choice of kernel size and expand ratio.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 @dataclass(frozen=True, kw_only=True)
 class MobileNetSpace(SearchSpace):
-    """Stem, one fixed block, stages, head. All tuples of stages are first to last."""
+    """Stem, one fixed block, stages, head. Tuples with one entry per stage start with the first stage."""
 
     name: str
     n_classes: int
@@ -43,11 +43,11 @@ class MobileNetSpace(SearchSpace):
     @property
     @abstractmethod
     def stage_depths(self) -> tuple[tuple[int, ...], ...]:
-        """The depths that each stage may have, ascending."""
+        """The possible depths of each stage, ascending."""
 
     @abstractmethod
     def _head_slots(self) -> tuple[Slot, ...]:
-        """What comes after the stages."""
+        """The slots after the stages."""
 
     @cached_property
     def genes(self) -> tuple[Gene, ...]:
@@ -64,7 +64,7 @@ class MobileNetSpace(SearchSpace):
         return (*self._stem_slots(), *self._stage_slots(), *self._head_slots())
 
     def _size(self, resolution: int, stages: int) -> int:
-        """Height (and width) of the feature map after the stem and the first `stages` stages."""
+        """Height and width of the feature map after the stem and the first `stages` stages."""
         return strided(resolution, self.stem_stride, *self.stage_strides[:stages])
 
     def _final_size(self, resolution: int) -> int:

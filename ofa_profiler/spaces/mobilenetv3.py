@@ -1,7 +1,7 @@
-"""The MobileNetV3 family: squeeze-excite and hard-swish in the later stages, a head that works on 1 x 1.
+"""The MobileNetV3 family: squeeze-excite and hard-swish in later stages, and a head that pools early.
 
-The published spaces follow the OFA authors' code (arXiv 1908.09791, section 4.1); `cifar-mbv3` is
-the same family for 32 x 32 images.
+The published spaces follow the code of the OFA authors (arXiv 1908.09791, section 4.1). `cifar-mbv3` belongs to the
+same family and is for 32 x 32 images.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CIFAR10 = Preprocessing(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.26
 
 @dataclass(frozen=True, kw_only=True)
 class MobileNetV3Space(MobileNetSpace):
-    """Five stages of the same depths; the head is expansion, pooling, a hidden layer and the classifier."""
+    """Stages with the same choice of depths. The head has expansion, pooling, a hidden layer and the classifier."""
 
     final_expand_width: int
     feature_mix_width: int
@@ -82,8 +82,8 @@ def _published(name: str, width_mult: float) -> MobileNetV3Space:
 OFA_MBV3_W10 = _published("ofa-mbv3-w1.0", 1.0)
 OFA_MBV3_W12 = _published("ofa-mbv3-w1.2", 1.2)
 
-#: Ours, for 32 x 32 images: the stem keeps the resolution, the last stage works on 4 x 4. Narrow
-#: enough that two CPU cores train the supernet in hours (the largest network has 41 M MACs).
+#: This project's space for 32 x 32 images. The stem keeps the resolution, and the last stage works on 4 x 4 maps. Its
+#: largest network has 41 M MACs, so two CPU cores train the supernet in hours.
 CIFAR_MBV3 = MobileNetV3Space(
     name="cifar-mbv3",
     n_classes=10,

@@ -1,5 +1,7 @@
-"""The ProxylessNAS family (arXiv 1812.00332), as the OFA authors published it: MobileNetV2's blocks
-with ReLU6 and no squeeze-excite, five elastic stages and a sixth that is always one block deep.
+"""The ProxylessNAS family (arXiv 1812.00332), as published by the OFA authors.
+
+It has the blocks of MobileNetV2, with ReLU6 and without squeeze-excite. Five stages are elastic. The sixth stage
+always has one block.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from ofa_profiler.spaces.mobilenet import IMAGENET, MobileNetSpace
 
 @dataclass(frozen=True, kw_only=True)
 class ProxylessSpace(MobileNetSpace):
-    """Six stages; the head is one convolution and the classifier, which pools."""
+    """Six stages. The head has one convolution and the classifier, which includes the pooling."""
 
     feature_mix_width: int
     family: str = PROXYLESS
@@ -28,8 +30,8 @@ class ProxylessSpace(MobileNetSpace):
     def _head_slots(self) -> tuple[Slot, ...]:
         width, mixed = self.stage_widths[-1], self.feature_mix_width
 
-        # In the published tables this convolution has the name of MobileNetV3's expansion, and pooling
-        # belongs to the classifier.
+        # The published tables name this convolution like the expansion of MobileNetV3. The classifier includes the
+        # pooling.
         def feature_mix(resolution: int) -> Op:
             size = self._final_size(resolution)
             return block_op(

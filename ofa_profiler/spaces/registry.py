@@ -13,18 +13,18 @@ _SPACES: Registry[SearchSpace] = Registry("search space")
 
 
 def register_space(space: SearchSpace) -> None:
-    """Make a space known by its name to every command and file. Raises `UsageError` for a name that is taken."""
+    """Register a space for all commands and files. Raises `UsageError` if its name is taken."""
     _SPACES.add(space.name, space)
     SPACE_CHECKS.add(space.name, space.validate)
 
 
 def get_space(name: str) -> SearchSpace:
-    """The search space of that name. Raises `UsageError` with the known names."""
+    """The search space of this name. Raises `UsageError` for an unknown name."""
     return _SPACES.get(name)
 
 
 def space_names() -> tuple[str, ...]:
-    """The names that `get_space` knows."""
+    """The names of all registered spaces."""
     return _SPACES.names()
 
 

@@ -1,8 +1,8 @@
-"""The ResNet50-D family, as the OFA authors published it: elastic depth, and elastic width on two levels,
-the channels of a stage and, by the expand ratio, those inside its bottlenecks.
+"""The ResNet50-D family, as published by the OFA authors.
 
-An expand ratio is a part of the stage's width here. The stem is three convolutions (ResNet-D,
-arXiv 1812.01187), of which the second is a residual block that may be left out.
+The depth is elastic, and so is the width on two levels: the channels of a stage, and the channels inside each
+bottleneck. The expand ratio is relative to the width of the stage. The stem has three convolutions (ResNet-D, arXiv
+1812.01187). The second one is a residual block and optional.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class ResNet50Space(SearchSpace):
         return (*self._stem_slots(), *self._stage_slots(), *self._head_slots())
 
     def _stem_widths(self, width_mult: float) -> tuple[int, int]:
-        """Channels inside the stem and after it, if the whole stem had this width."""
+        """Channels inside and after a stem with this width."""
         last = make_divisible(self.stem_width * width_mult)
         return make_divisible(last // 2), last
 
@@ -69,7 +69,7 @@ class ResNet50Space(SearchSpace):
         return make_divisible(self.stage_widths[stage] * width_mult)
 
     def _size(self, resolution: int, stages: int) -> int:
-        """Height (and width) of the feature map after stem, max pooling and the first `stages` stages."""
+        """Height and width of the feature map after stem, max pooling and the first `stages` stages."""
         return strided(resolution, 2, 2, *self.stage_strides[:stages])
 
     def _stem_slots(self) -> list[Slot]:
@@ -109,11 +109,11 @@ class ResNet50Space(SearchSpace):
         for stage, depths in enumerate(self.stage_depths):
             depth, width = self.position(DEPTH, stage=stage), self.position("width_mult", stage=stage)
             for block in range(max(depths)):
-                # The first block is always there, and the only one that sees the width of the stage before.
-                before = depth if block else in_width
+                # The first block is always active. Only its input has the width of the previous stage.
+                switch = depth if block else in_width
                 ratio = self.position("expand_ratio", stage=stage, block=block)
                 builder = self._block_builder(stage, block)
-                slots.append(Slot(f"stage{stage}_block{block}", (at, before, width, ratio), builder))
+                slots.append(Slot(f"stage{stage}_block{block}", (at, switch, width, ratio), builder))
             in_width = width
         return slots
 
@@ -162,7 +162,7 @@ OFA_RESNET50 = ResNet50Space(
     name="ofa-resnet50",
     n_classes=1000,
     preprocessing=IMAGENET,
-    # Those of the accuracy predictor that the authors published for this space.
+    # The resolutions of the published accuracy predictor for this space.
     resolutions=(128, 144, 160, 176, 192, 224, 240, 256),
     valid_resolutions=tuple(range(128, 257, 4)),
 )

@@ -1,4 +1,4 @@
-"""Random architectures that are spread over the range of their cost."""
+"""Random architectures whose costs are spread evenly."""
 
 from __future__ import annotations
 
@@ -11,27 +11,31 @@ from ofa_profiler.spaces import Genomes, SearchSpace
 from ofa_profiler.spaces.costs import Cost
 
 _POOL = 8192
-#: How far a genome may lean towards small or large choices: the largest weighs exp(6) times the smallest.
+#: Maximum tilt towards small or large choices. At 6, the largest choice is exp(6) times as likely as the smallest.
 _MAX_TILT = 6.0
 
 
 def draw_spread(
     space: SearchSpace, cost: Cost, count: int, rng: np.random.Generator
 ) -> tuple[list[Architecture], NDArray[np.float64]]:
-    """`count` distinct random architectures whose `cost` is spread evenly, lowest first, and these costs.
+    """Draw `count` distinct architectures with evenly spread costs.
 
-    If every choice is drawn evenly, most architectures have a medium cost: a sum of many choices is rarely near its
-    ends, where tight and generous budgets are. Here each genome of a large pool leans towards small or towards large
-    choices to a random degree (the resolution is always drawn evenly). The range of the costs of the pool is divided
-    into `count` bands of equal width, and the architecture nearest to a random point of each band is taken.
+    Returns them and their costs (count,), in ascending order.
 
-    Raises `UsageError` when fewer than `count` of the pool have a finite cost.
+    If each choice were drawn uniformly, most architectures would have a medium cost, because a sum of many choices is
+    rarely near its extremes. Tight and generous budgets are near the extremes. So each genome of a large pool has a
+    random tilt towards small or large choices (the resolution is always uniform). The range of costs in the pool is
+    divided into `count` bands of equal width. The architecture nearest to a random point of each band is selected.
+
+    Raises `UsageError` if fewer than `count` architectures of the pool have a finite cost.
     """
     pool = np.unique(leaning_genomes(space, max(_POOL, 8 * count), rng), axis=0)
     costs = cost.evaluate(pool)
     pool, costs = pool[np.isfinite(costs)], costs[np.isfinite(costs)]
     if len(pool) < count:
-        raise UsageError(f"only {len(pool)} of the drawn architectures of {space.name} can be used; {count} are needed")
+        raise UsageError(
+            f"only {len(pool)} of the sampled architectures of {space.name} are usable; {count} are needed"
+        )
     points = costs.min() + np.ptp(costs) * (np.arange(count) + rng.random(count)) / count
     free = np.ones(len(pool), dtype=bool)
     for point in points:
@@ -42,9 +46,9 @@ def draw_spread(
 
 
 def leaning_genomes(space: SearchSpace, count: int, rng: np.random.Generator) -> Genomes:
-    """Canonical genomes (count, G), of small to large architectures.
+    """Draw canonical genomes (count, G) of small to large architectures.
 
-    Choice i of n has the weight exp(tilt * i / (n - 1)), one tilt per genome; the resolution is drawn evenly.
+    Choice i of n has the weight exp(tilt * i / (n - 1)), with one random tilt per genome. The resolution is uniform.
     """
     tilt = rng.uniform(-_MAX_TILT, _MAX_TILT, size=(count, 1))
     columns = []

@@ -120,16 +120,20 @@ def test_what_is_valid_is_what_can_be_encoded(space, data):
         (
             SmallSpace(resolutions=(4, 8), valid_resolutions=(4, 8)),
             Architecture("small", None, ()),
-            "space small has no resolution None; it has 4, 8",
+            "space small has no resolution None; choose from 4, 8",
         ),
-        (SmallSpace(), Architecture("small", None, (), Stem(1, 1, 1)), "space small has no choice of a stem"),
+        (SmallSpace(), Architecture("small", None, (), Stem(1, 1, 1)), "space small has no choice of stem"),
         (SmallSpace(stem=True), Architecture("small", None, ()), "space small needs a 'stem'"),
         (
             SmallSpace(stem=True),
             Architecture("small", None, (), Stem(1, 9, 1)),
             r"stem: width mult 9 is not one of \[1, 2, 3\]",
         ),
-        (SmallSpace(depths=((1,),)), Architecture("small", None, ()), "space small has 1 stages, the architecture 0"),
+        (
+            SmallSpace(depths=((1,),)),
+            Architecture("small", None, ()),
+            "space small has 1 stages, but the architecture has 0",
+        ),
         (
             SmallSpace(depths=((2,),), kernel_sizes=(7,)),
             Architecture("small", None, (Stage((7, 5), (1, 2)),)),
@@ -158,16 +162,18 @@ def test_a_space_without_a_resolution():
     assert space.at(None) is space
     assert space.sample(np.random.default_rng(0)).resolution is None
     assert len(space.unique_ops()) > 2
-    with pytest.raises(UsageError, match="space small has no choice of a resolution"):
+    with pytest.raises(UsageError, match="space small has no choice of resolution"):
         space.with_resolutions([32])
-    with pytest.raises(UsageError, match="space small has no choice of a resolution"):
+    with pytest.raises(UsageError, match="space small has no choice of resolution"):
         space.at(32)
 
 
 def test_genes_that_no_field_holds_are_refused():
-    with pytest.raises(ValueError, match=r"stage0\.block0\.colour: no field of an architecture holds such a choice"):
+    with pytest.raises(
+        ValueError, match=r"stage0\.block0\.colour: no field of an architecture stores this kind of choice"
+    ):
         Codec("x", (Gene("colour", (1, 2), stage=0, block=0),), {})
-    with pytest.raises(ValueError, match="a gene is both of the stem and of a stage"):
+    with pytest.raises(ValueError, match="a gene belongs to both the stem and a stage"):
         Codec("x", (Gene("depth", (1, 2), stem=True, stage=0),), {})
 
 

@@ -17,7 +17,7 @@ from ofa_search import AccuracyPredictor, Macs, search
 
 def test_a_name_is_taken_once():
     space = get_space("cifar-mbv3")
-    with pytest.raises(UsageError, match="search space 'cifar-mbv3' is registered already"):
+    with pytest.raises(UsageError, match="search space 'cifar-mbv3' is already registered"):
         register_space(SmallSpace(name="cifar-mbv3"))
     assert get_space("cifar-mbv3") is space
     assert Architecture.from_json(space.largest.to_json()) == space.largest
@@ -26,7 +26,7 @@ def test_a_name_is_taken_once():
 def test_an_architecture_of_a_registered_space_is_read_and_checked():
     space = SmallSpace(name="mine")
     document = space.largest.to_json()
-    with pytest.raises(UsageError, match=r"unknown search space 'mine'; known are ofa-mbv3-w1\.0, "):
+    with pytest.raises(UsageError, match=r"unknown search space 'mine'; choose from ofa-mbv3-w1\.0, "):
         Architecture.from_json(document)
     with registered(space):
         assert space_names()[-1] == "mine"

@@ -92,10 +92,10 @@ def test_any_json_value_gives_a_usage_error(value):
 @pytest.mark.parametrize(
     ("path", "change", "message"),
     [
-        (("space",), "ofa-mbv4", "unknown search space 'ofa-mbv4'; known are"),
-        (("resolution",), 33, "space cifar-mbv3 has no resolution 33; it has 24, 28, 32"),
+        (("space",), "ofa-mbv4", "unknown search space 'ofa-mbv4'; choose from"),
+        (("resolution",), 33, "space cifar-mbv3 has no resolution 33; choose from 24, 28, 32"),
         (("resolution",), True, "resolution must be an integer, not True"),
-        (("stages", 4), ..., "space cifar-mbv3 has 5 stages, the architecture 4"),
+        (("stages", 4), ..., "space cifar-mbv3 has 5 stages, but the architecture has 4"),
         (("stages", 1, "depth"), 1, r"stages\[1\] has depth 1 but 4 kernel_sizes"),
         (("stages", 1, "expand_ratios"), [6], r"stages\[1\] has depth 4 but 1 expand_ratios"),
         (("stages", 2, "kernel_sizes", 0), 9, r"stage 2: kernel size 9 is not one of \[3, 5, 7\]"),
@@ -141,7 +141,7 @@ def test_sampling_is_valid_repeatable_and_even(name):
 @SPACES
 def test_architecture_of_another_space_is_refused(name):
     other = next(n for n in space_names() if n != name)
-    with pytest.raises(UsageError, match=f"an architecture of space {other} was given where {name} is in use"):
+    with pytest.raises(UsageError, match=f"the architecture belongs to space {other}, not to {name}"):
         get_space(name).encode([sample(other, 0)])
 
 
@@ -149,7 +149,7 @@ def test_architecture_at_a_resolution_out_of_use_is_not_encoded():
     space = get_space("ofa-mbv3-w1.2")
     architecture = Architecture(space.name, 132, space.largest.stages)
     space.validate(architecture)
-    with pytest.raises(UsageError, match="resolution 132 is not among"):
+    with pytest.raises(UsageError, match="resolution 132 is not one of"):
         space.encode([architecture])
     assert space.with_resolutions([132]).decode(space.with_resolutions([132]).encode([architecture])) == [architecture]
 
@@ -192,12 +192,12 @@ def test_unique_ops_are_exactly_those_of_the_networks(name):
 
 
 def test_wrong_resolutions_are_refused():
-    with pytest.raises(UsageError, match="has no resolution 225; it has 128 to 224 in steps of 4"):
+    with pytest.raises(UsageError, match="has no resolution 225; choose from 128 to 224 in steps of 4"):
         get_space("ofa-mbv3-w1.0").unique_ops([160, 225])
-    with pytest.raises(UsageError, match="no resolution given"):
+    with pytest.raises(UsageError, match="at least one resolution is needed"):
         get_space("ofa-mbv3-w1.0").unique_ops([])
 
 
 def test_unknown_space_is_refused_with_the_known_ones():
-    with pytest.raises(UsageError, match=r"unknown search space 'x'; known are ofa-mbv3-w1\.0, "):
+    with pytest.raises(UsageError, match=r"unknown search space 'x'; choose from ofa-mbv3-w1\.0, "):
         get_space("x")
