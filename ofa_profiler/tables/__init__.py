@@ -1,1 +1,1 @@
-"""Latency tables: rows, files, and the milliseconds of whole networks."""
+"""Latency tables: rows, files, and latency predictions of whole networks."""

@@ -1,7 +1,7 @@
-"""Latency tables as files: a CSV with one row per op, and beside it a JSON that says who, how and when.
+"""Latency tables as files: a CSV with one row per op, and a JSON beside it with device, settings and date.
 
-Reading checks every cell, so that a wrong number is found here, by file, row and column, and not as a
-network that misses its budget. A row is named by its line in the file, as an editor counts.
+Every cell is checked when a table is read. Messages name the file, the row and the column. The number of a row is its
+line in the file, from 1.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ofa_profiler.networks.tensors import Shape
 from ofa_profiler.tables.op_columns import op_of, op_values, other_attributes, parse_attributes
 from ofa_profiler.tables.row import FAILED, OK, Row
 
-#: Version of the CSV and JSON. A change that old readers would misread gets the next number.
+#: Version of the CSV and JSON. Increase it for a change that old readers would misread.
 FORMAT = 1
 
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -30,11 +30,11 @@ _INTEGER = re.compile(r"[0-9]{1,18}")
 _SHAPE = re.compile(r"[1-9][0-9]{0,8}(x[1-9][0-9]{0,8})*")
 
 
-# --- cells: text -> value, ValueError with what is wrong ------------------------------------------------
+# --- cells: text -> value, ValueError with the problem ------------------------------------------------
 
 
 def shown(text: str) -> str:
-    """`text` in quotes, fit for a message of one line."""
+    """`text` in quotes, at most 120 characters, for a message."""
     return repr(text if len(text) <= 120 else f"{text[:117]}...")
 
 
@@ -46,7 +46,7 @@ def _number(text: str) -> float:
 
 
 def parse_time_ms(text: str) -> float:
-    """A finite number above zero. Raises `ValueError` with what is wrong."""
+    """Parse a finite number above zero. Raises `ValueError`."""
     value = _number(text)
     if value <= 0:
         raise ValueError(f"{shown(text)} is not a time above zero")
@@ -54,7 +54,7 @@ def parse_time_ms(text: str) -> float:
 
 
 def parse_spread_ms(text: str) -> float:
-    """A number that is not below zero. Raises `ValueError`."""
+    """Parse a finite number, at least zero. Raises `ValueError`."""
     value = _number(text)
     if value < 0:
         raise ValueError(f"{shown(text)} is below zero")
@@ -62,7 +62,7 @@ def parse_spread_ms(text: str) -> float:
 
 
 def parse_count(text: str) -> int:
-    """A whole number, at least 1. Raises `ValueError`."""
+    """Parse a whole number, at least 1. Raises `ValueError`."""
     value = _integer(text)
     if value < 1:
         raise ValueError(f"{shown(text)} is not at least 1")
@@ -85,7 +85,7 @@ def _shape(text: str) -> Shape:
     return tuple(map(int, text.split("x")))
 
 
-def _named(text: str) -> str:
+def _not_empty(text: str) -> str:
     if not text:
         raise ValueError("is empty")
     return text
@@ -106,7 +106,7 @@ def _optional(parse: Callable[[str], Any]) -> Callable[[str], Any]:
 
 _COLUMNS: dict[str, Callable[[str], Any]] = {
     "op": str,
-    "kind": _named,
+    "kind": _not_empty,
     "input_shape": _optional(_shape),
     "output_shape": _optional(_shape),
     "kernel_size": _optional(_integer),
@@ -130,7 +130,7 @@ _OPTIONAL_COLUMNS: dict[str, Callable[[str], Any]] = {
     "resolution": _optional(_integer),
     "attributes": _optional(parse_attributes),
 }
-#: Those that describe the op.
+#: The columns that describe the op.
 _OP_COLUMNS = (*list(_COLUMNS)[:10], "attributes")
 _TIMES = ("median_ms", "mean_ms", "std_ms", "p10_ms", "p90_ms")
 
@@ -149,7 +149,7 @@ def _format(value: Any) -> str:
 
 
 def csv_text(rows: Sequence[Row]) -> str:
-    """The table as CSV. Columns that are empty throughout are left out where they are optional."""
+    """The table as CSV. Optional columns without any value are omitted."""
     columns = [*_COLUMNS, "error", *(["resolution"] if any(row.resolution for row in rows) else [])]
     attributes = [other_attributes(row.description) for row in rows]
     columns += ["attributes"] * any(attributes)
@@ -163,16 +163,16 @@ def csv_text(rows: Sequence[Row]) -> str:
 
 
 def _csv_line(cells: Sequence[str]) -> str:
-    """One line, ended by `\\n`. Python 3.10 quotes a cell with `\\r` only where lines end in that, too."""
+    """One line with `\\n` at its end. Python 3.10 quotes cells with `\\r` only if the line terminator contains it."""
     buffer = io.StringIO(newline="")
     csv.writer(buffer, lineterminator="\r\n").writerow(cells)
     return buffer.getvalue().removesuffix("\r\n") + "\n"
 
 
 def read_text(path: Path) -> str:
-    """The UTF-8 text of `path`. Raises `InputFileError` when it is missing, unreadable or not text."""
+    """The UTF-8 text of `path`. Raises `InputFileError` if it is missing, unreadable or not text."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")  # spreadsheets put a mark in front
+        text = path.read_bytes().decode("utf-8-sig")  # spreadsheets add a byte order mark
     except FileNotFoundError:
         raise InputFileError(path, "there is no such file") from None
     except OSError as error:
@@ -180,17 +180,17 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError:
         raise InputFileError(path, "is not a text file (UTF-8)") from None
     if "\0" in text:
-        raise InputFileError(path, "is not a text file (it holds zero bytes)")
+        raise InputFileError(path, "is not a text file (it contains zero bytes)")
     return text
 
 
 def read_csv(path: Path) -> tuple[Row, ...]:
-    """The rows of a latency table. Raises `InputFileError` that names the row and the column."""
+    """The rows of a latency table. Raises `InputFileError` with row and column."""
     return parse_csv(read_text(path), path)
 
 
 def parse_csv(text: str, path: Path | str) -> tuple[Row, ...]:
-    """The rows of a table in this text; `path` names its source in messages. Raises as `read_csv` does."""
+    """The rows of a table as text. Raises `InputFileError`; `path` names the source in messages."""
     lines = _csv_lines(path, text)
     first, header = next(lines, (1, []))
     if not header:
@@ -209,7 +209,7 @@ def _csv_lines(path: Path | str, text: str) -> Iterator[tuple[int, list[str]]]:
     """(line number, cells) of every line that is not blank."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     while True:
-        line = reader.line_num + 1  # a quoted cell may span lines: name the first
+        line = reader.line_num + 1  # a quoted cell can span lines; this is the first one
         try:
             cells = next(reader, None)
         except csv.Error as error:
@@ -222,7 +222,7 @@ def _csv_lines(path: Path | str, text: str) -> Iterator[tuple[int, list[str]]]:
 
 def _row(path: Path | str, line: int, header: Sequence[str], cells: Sequence[str]) -> Row:
     if len(cells) != len(header):
-        raise InputFileError(path, f"has {len(cells)} cells where the first line names {len(header)}", row=line)
+        raise InputFileError(path, f"has {len(cells)} cells, but the first line has {len(header)} columns", row=line)
     values: dict[str, Any] = {}
     extra: dict[str, str] = {}
     for name, cell in zip(header, cells, strict=True):
@@ -247,15 +247,15 @@ def _row(path: Path | str, line: int, header: Sequence[str], cells: Sequence[str
 
 def _contradiction(key: str, described: str) -> str:
     differences = [
-        f"{said} in the key, {meant} in the columns"
-        for said, meant in zip(key.split("-"), described.split("-"), strict=False)
-        if said != meant
+        f"{in_key} in the key, {in_columns} in the columns"
+        for in_key, in_columns in zip(key.split("-"), described.split("-"), strict=False)
+        if in_key != in_columns
     ]
     return f"column op: {shown(key)} contradicts its own columns ({differences[0] if differences else described})"
 
 
 def _check(path: Path | str, row: Row) -> None:
-    """What one row must hold beyond well-formed cells."""
+    """Check that the cells of a row are consistent. Raises `InputFileError`."""
 
     def refuse(problem: str) -> NoReturn:
         raise InputFileError(path, problem, row=row.line)
@@ -264,16 +264,16 @@ def _check(path: Path | str, row: Row) -> None:
     if row.status == FAILED and times:
         refuse(f"column {times[0]}: a failed row has no times")
     if row.status == OK and row.median_ms is None and row.mean_ms is None:
-        refuse("column median_ms: is empty though the status is ok")
+        refuse("column median_ms: is empty, but the status is ok")
     if row.status == OK and row.samples < 1:
-        refuse(f"column samples: must be at least 1 when the status is {OK}")
+        refuse(f"column samples: must be at least 1 if the status is {OK}")
 
 
 # --- JSON -----------------------------------------------------------------------------------------------
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file, without NaN or infinity. Raises `InputFileError`."""
+    """The value in a JSON file. Raises `InputFileError`, also for NaN, infinity and repeated keys."""
 
     def no_constant(name: str) -> NoReturn:
         raise ValueError(f"it holds {name}")
@@ -295,7 +295,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """The JSON beside a table. Raises `InputFileError` for a format that this version does not know."""
+    """The JSON beside a table. Raises `InputFileError`, also for the format of a later version."""
     metadata = read_json(path)
     if not isinstance(metadata, dict):
         raise InputFileError(path, "does not describe a latency table: it is not a JSON object")
@@ -308,18 +308,18 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 
 def metadata_text(metadata: Mapping[str, Any]) -> str:
-    """The JSON beside a table. In ASCII: what a device calls itself may be no text that can be encoded."""
+    """The JSON beside a table. It is ASCII, because the name of a device may contain invalid characters."""
     return json.dumps({**metadata, "format": FORMAT}, indent=2, allow_nan=False) + "\n"
 
 
 def save_files(path: Path, rows: Sequence[Row], metadata: Mapping[str, Any]) -> None:
-    """Write the CSV to `path` and `metadata` to the JSON beside it; both or none.
+    """Write the CSV to `path` and `metadata` to the JSON beside it, both or none. Raises `UsageError`.
 
-    The old JSON goes before the new CSV comes: whoever is stopped in between leaves a table without
-    its JSON, which says so when it is read, and never one with the JSON of another.
+    The old JSON is removed before the new CSV is renamed. So an interruption can leave a table without JSON, for which
+    readers warn, but never a table with the JSON of another table.
     """
     if path.suffix != ".csv":
-        raise UsageError(f"cannot write {path}: the name of a latency table ends in .csv")
+        raise UsageError(f"cannot write {path}: the name of a latency table must end in .csv")
     table = csv_text(rows)
     description = metadata_text(metadata)
     json_path = path.with_suffix(".json")
@@ -331,7 +331,7 @@ def save_files(path: Path, rows: Sequence[Row], metadata: Mapping[str, Any]) -> 
 
 
 def _write(path: Path, text: str) -> None:
-    """Down to the disk, so that a full one is noticed before anything is replaced."""
+    """Write and sync, so that a full disk is noticed before a file is replaced."""
     with path.open("w", encoding="utf-8", newline="\n") as file:
         file.write(text)
         file.flush()

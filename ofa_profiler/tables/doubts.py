@@ -1,4 +1,4 @@
-"""May one trust the numbers of a latency table? Every reason not to, in one place."""
+"""Reasons why the numbers of a latency table may be wrong."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 from ofa_profiler.tables.row import FAILED, OK, Row
 
-#: Samples of an op that spread by more than this fraction of their mean are unsteady.
+#: Maximum standard deviation of the samples of an op, relative to their mean. Larger values give a warning.
 _HIGH_RELATIVE_STD = 0.3
 
 
 @dataclass(frozen=True)
 class Doubt:
-    """One reason, on one line. A `note` tells what could not be controlled; other doubts are warnings."""
+    """One reason, as one line. A note reports what could not be controlled. All others are warnings."""
 
     text: str
     is_note: bool = False
@@ -25,41 +25,41 @@ class Doubt:
 
 
 def row_doubts(rows: Sequence[Row]) -> Iterator[Doubt]:
-    """What the rows show."""
+    """The doubts that follow from the rows."""
     failed = [row for row in rows if row.status == FAILED]
     if failed:
         why = f": {failed[0].error}" if failed[0].error else ""
-        yield Doubt(f"{_how_many(failed)} failed and will not be used{why}")
+        yield Doubt(f"{_ops(failed)} failed and will not be used{why}")
     unsteady = [row for row in rows if row.relative_std > _HIGH_RELATIVE_STD]
     if unsteady:
         yield Doubt(
-            f"the samples of {_how_many(unsteady)} spread by more than {_HIGH_RELATIVE_STD:.0%} of their mean; "
+            f"the samples of {_ops(unsteady)} spread by more than {_HIGH_RELATIVE_STD:.0%} of their mean; "
             "measure again on a quiet device"
         )
     copied = _copied(rows)
     if copied:
-        yield Doubt(f"the times of {_how_many(copied)} equal another row's bit for bit")
+        yield Doubt(f"the times of {_ops(copied)} are exactly equal to those of another row; the rows may be copied")
 
 
 def metadata_doubts(metadata: Mapping[str, Any]) -> Iterator[Doubt]:
-    """What the JSON beside the rows says about their measurement."""
+    """The doubts that follow from the JSON beside the table."""
     device, sampling = (metadata.get(name) for name in ("device", "sampling"))
     notes = device.get("uncontrolled") if isinstance(device, dict) else None
     if isinstance(notes, list):
         yield from (Doubt(note, is_note=True) for note in notes if isinstance(note, str))
     cut_short, noisy = (sampling.get(n) if isinstance(sampling, dict) else None for n in ("cut_short", "noisy"))
     if cut_short:
-        yield Doubt(f"the time limit cut {cut_short} ops short; a longer --time-limit continues them", is_note=True)
+        yield Doubt(f"the time limit stopped {cut_short} ops early; resume with a longer --time-limit", is_note=True)
     if noisy:
         yield Doubt(f"{noisy} ops are noisier than requested after all rounds; close other programs", is_note=True)
 
 
-def _how_many(rows: Sequence[Row]) -> str:
-    return f"{len(rows)} of its ops (for example {rows[0].op})" if len(rows) > 1 else f"its op {rows[0].op}"
+def _ops(rows: Sequence[Row]) -> str:
+    return f"{len(rows)} ops (for example {rows[0].op})" if len(rows) > 1 else f"op {rows[0].op}"
 
 
 def _copied(rows: Sequence[Row]) -> list[Row]:
-    """Rows with exactly the times of another: two measurements never agree to the last bit."""
+    """Rows with exactly the same times as another row. Two measurements never agree to the last bit."""
 
     def times(row: Row) -> tuple[float | int | None, ...]:
         return row.median_ms, row.mean_ms, row.std_ms, row.p10_ms, row.p90_ms, row.samples

@@ -1,4 +1,4 @@
-"""Latency tables as pandas frames: the same columns and values as `pandas.read_csv` gives for the file."""
+"""Latency tables as pandas frames, with the columns and values that `pandas.read_csv` reads from the file."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _NAME, _METADATA = "name", "metadata"
 
 
 def rows_to_frame(rows: Sequence[Row], name: str, metadata: Mapping[str, Any]) -> pd.DataFrame:
-    """A frame with a row per op; its `attrs` hold name and metadata. Raises `UsageError` where pandas is missing."""
+    """A frame with one row per op. Its `attrs` have name and metadata. Raises `UsageError` if pandas is missing."""
     try:
         import pandas as pd
     except ImportError:
-        raise UsageError("frames need pandas: pip install 'ofa-profiler[pandas]'") from None
-    # Before pandas 3, numbers are read exactly only on request.
+        raise UsageError("pandas is not installed: pip install 'ofa-profiler[pandas]'") from None
+    # pandas before version 3 reads numbers exactly only on request.
     exact: dict[str, Any] = {} if int(pd.__version__.partition(".")[0]) >= 3 else {"float_precision": "round_trip"}
     frame: pd.DataFrame = pd.read_csv(io.StringIO(csv_text(rows)), **exact)
     frame.attrs = {_NAME: name, _METADATA: dict(metadata)}
@@ -30,8 +30,8 @@ def rows_to_frame(rows: Sequence[Row], name: str, metadata: Mapping[str, Any]) -
 
 
 def rows_of_frame(frame: pd.DataFrame) -> tuple[str, tuple[Row, ...], dict[str, Any]]:
-    """Name, rows and metadata of a table. Raises `InputFileError` for a frame that is no latency table."""
+    """Name, rows and metadata of a frame. Raises `InputFileError` if it is not a latency table."""
     name = str(frame.attrs.get(_NAME, "frame"))
-    # A column of whole numbers with gaps is one of floats in pandas, unless its type is chosen anew.
+    # pandas stores integer columns with empty cells as floats. `convert_dtypes` restores integers.
     text = frame.convert_dtypes().to_csv(index=False)
     return name, parse_csv(text, name), dict(frame.attrs.get(_METADATA, {}))

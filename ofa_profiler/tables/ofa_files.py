@@ -1,8 +1,8 @@
-"""The tables that the OFA authors publish: a folder with one `NNN_lookup_table.yaml` (or `.json`) per resolution.
+"""The tables of the OFA authors: a folder with one `NNN_lookup_table.yaml` (or `.json`) per resolution.
 
-Each file maps the key of an op to `count`, `mean` and `std` of its milliseconds. There is no median, so
-these tables predict by their mean, as the authors' own code does. An op that several resolutions share
-was measured once for each; its row belongs to its file's resolution (`Row.resolution`).
+Each file maps the key of an op to `count`, `mean` and `std` of its times in milliseconds. There is no median, so these
+tables predict by the mean, like the code of the authors. An op that several resolutions share was measured once per
+resolution. Its row belongs to the resolution of its file (`Row.resolution`).
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _FILE = re.compile(r"([1-9][0-9]{0,4})_lookup_table\.(?:yaml|yml|json)")
 
 
 def parse_op(key: str, *, family: str = MOBILENETV3) -> Op:
-    """The op that a published key names, in a table of that family. Raises `ValueError` for what is no key."""
+    """The op of a published key in a table of this family. Raises `ValueError` if it is not a key."""
     fields = parse_key(key, family=family)
     if fields is not None:
         op = block_op(**fields)
-        # An op whose key is another one lacks a part, or has one that its kind has not.
+        # If the keys differ, `key` lacks a part or has an extra one.
         if op.key == key:
             return op
     raise ValueError(f"{shown(key)} is not the key of an op")
@@ -40,7 +40,7 @@ def parse_op(key: str, *, family: str = MOBILENETV3) -> Op:
 
 
 def read_published(folder: Path) -> tuple[Row, ...]:
-    """The rows of all files of a folder. Raises `InputFileError` with file and row, or file and key."""
+    """The rows of all files in a folder. Raises `InputFileError` with file and row or key."""
     rows: list[Row] = []
     for resolution, path in sorted(_lookup_files(folder).items()):
         entries = list(_json_entries(path) if path.suffix == ".json" else _yaml_entries(path))
@@ -52,12 +52,12 @@ def read_published(folder: Path) -> tuple[Row, ...]:
             seen[key] = line
             rows.append(_row(path, resolution, key, entry, line, family))
         if not seen:
-            raise InputFileError(path, "holds no op")
+            raise InputFileError(path, "contains no op")
     return tuple(rows)
 
 
 def _lookup_files(folder: Path) -> dict[int, Path]:
-    """The files of a folder by resolution."""
+    """Resolution -> file, for a folder."""
     files: dict[int, Path] = {}
     try:
         paths = sorted(folder.iterdir())
@@ -67,10 +67,10 @@ def _lookup_files(folder: Path) -> dict[int, Path]:
         match = _FILE.fullmatch(path.name)
         if match and files.setdefault(int(match[1]), path) != path:
             raise InputFileError(
-                path, f"is a second table for resolution {match[1]}, beside {files[int(match[1])].name}"
+                path, f"is a second table for resolution {match[1]}; remove it or {files[int(match[1])].name}"
             )
     if not files:
-        raise InputFileError(folder, "holds no published tables, which are named like 224_lookup_table.yaml or .json")
+        raise InputFileError(folder, "contains no published tables, such as 224_lookup_table.yaml or .json")
     return files
 
 
@@ -78,16 +78,15 @@ _NO_TABLE = "is not a published table: it must map the keys of ops to count, mea
 _FIELDS = "its count, mean and std"
 _Event = TypeVar("_Event", bound=yaml.Event)
 
-#: (key, its fields as text, line of the file where that is known)
+#: (key, fields as text, line in the file if known)
 Entry = tuple[str, dict[str, str], int | None]
 
 
 def _yaml_entries(path: Path) -> Iterator[Entry]:
-    """The entries of a YAML file, one after the other.
+    """The entries of a YAML file, in order. Raises `InputFileError`.
 
-    Read from the parser's events rather than as values: they know their lines, show keys that come
-    twice, keep numbers as they were written (YAML 1.1 takes 1e-05 for a text), and no nesting of the
-    file exhausts the stack (the C loader crashes on it).
+    They are read from the events of the parser, not loaded as values. Events have line numbers, include repeated keys
+    and keep numbers as text (YAML 1.1 reads 1e-05 as a string). Deep nesting, which crashes the C loader, is harmless.
     """
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     events = yaml.parse(read_text(path), Loader=loader)
@@ -112,7 +111,7 @@ def _yaml_entries(path: Path) -> Iterator[Entry]:
                 fields[getattr(field, "value", "")] = value.value
             yield event.value, fields, _line(event)
         take(yaml.DocumentEndEvent, _NO_TABLE)
-        take(yaml.StreamEndEvent, "goes on after its table; a file holds one")
+        take(yaml.StreamEndEvent, "has more content after the table; a file must contain one table")
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or "cannot be parsed"
@@ -166,12 +165,12 @@ def _row(path: Path, resolution: int, key: str, entry: dict[str, str], line: int
 
 
 def write_published(name: str, rows: Iterable[Row], ops: Mapping[int, Iterable[Op]], folder: Path) -> None:
-    """Write the rows of the table `name`, one YAML file per resolution; see `LatencyTable.save_published`.
+    """Write the rows of the table `name`, one YAML file per resolution. Raises `UsageError`.
 
-    `ops` has the ops of the networks of each resolution that the table covers.
+    `ops` maps each resolution that the table covers to the ops of its networks. See `LatencyTable.save_published`.
     """
     if folder.is_dir() and any(_FILE.fullmatch(path.name) for path in folder.iterdir()):
-        raise UsageError(f"cannot write {folder}: it already holds published tables")
+        raise UsageError(f"cannot write {folder}: it already contains published tables; choose another folder")
     found = _rows_by_resolution(name, rows, ops)
     texts = {resolution: _yaml_text(name, entries) for resolution, entries in found.items()}
     written: list[Path] = []
@@ -181,7 +180,7 @@ def write_published(name: str, rows: Iterable[Row], ops: Mapping[int, Iterable[O
             write_text(path, text)
             written.append(path)
     except UsageError:
-        for path in written:  # some resolutions alone would read as a whole table
+        for path in written:  # a part of the resolutions would look like a complete table
             path.unlink(missing_ok=True)
         raise
 

@@ -1,7 +1,7 @@
-"""The columns of a table that describe an op: from an op to cells, and back.
+"""The columns of a table that describe an op: converts ops to cells and back.
 
-The contract's columns are those of convolutional blocks. What they cannot hold goes into the column `attributes`, as
-JSON: further attributes, and inputs and outputs other than one float32 tensor each.
+The fixed columns describe convolutional blocks. The column `attributes` stores the rest as JSON: other attributes, and
+inputs and outputs unless they are one float32 tensor each.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from ofa_profiler.networks.ofa_keys import KEY_PREFIX, parse_key
 from ofa_profiler.networks.op import Op, check_attributes
 from ofa_profiler.networks.tensors import Shape, TensorSpec
 
-#: The attributes that have a column of their own.
+#: The attributes with their own column.
 ATTRIBUTE_COLUMNS = ("kernel_size", "mid_channels", "stride", "skip", "se", "activation")
 _OUTPUT = "output"
 _INPUTS, _OUTPUTS = "inputs", "outputs"
 
 
 def op_values(op: Op) -> dict[str, Any]:
-    """The values of its columns; None where the op has none."""
+    """Column -> value for an op; None if the op has no such attribute."""
     return {
         "op": op.key,
         "kind": op.kind,
@@ -35,7 +35,7 @@ def op_values(op: Op) -> dict[str, Any]:
 
 
 def other_attributes(op: Op) -> str:
-    """What the other columns cannot hold, as JSON; empty where there is nothing."""
+    """The cell of the column `attributes`: everything that has no other column, as JSON; empty if there is nothing."""
     more: dict[str, Any] = {name: value for name, value in op.attributes.items() if name not in ATTRIBUTE_COLUMNS}
     if more.get("family") == default_family(op.kind, str(op.attributes.get("activation", ""))):
         more.pop("family", None)
@@ -50,7 +50,7 @@ def _usual(name: str, shape: Shape) -> tuple[TensorSpec, ...]:
 
 
 def parse_attributes(text: str) -> dict[str, Any]:
-    """The value of a cell of the column `attributes`. Raises `ValueError`."""
+    """Parse a cell of the column `attributes`. Raises `ValueError`."""
     try:
         data = json.loads(text)
     except (ValueError, RecursionError):
@@ -68,24 +68,24 @@ def _tensors(name: str, data: Any) -> tuple[TensorSpec, ...]:
 
 
 def op_of(values: Mapping[str, Any]) -> Op:
-    """The op that the values of a row describe. Raises `ValueError` with the column that is wrong."""
+    """The op that the values of a row describe. Raises `ValueError` with the wrong column."""
     kind, key = values["kind"], values["op"]
     more = dict(values.get("attributes") or {})
     fields = {name: values[name] for name in ATTRIBUTE_COLUMNS if values[name] not in (None, "")}
     if kind in KEY_PREFIX:
         for name in ("input_shape", "output_shape", *ATTRIBUTE_COLUMNS[:-1]):
             if values[name] is None:
-                raise ValueError(f"column {name}: is empty, which an op of the kind {kind} must not have")
+                raise ValueError(f"column {name}: is empty, but an op of the kind {kind} needs a value")
         if values["activation"] not in ACTIVATIONS:
             known = ", ".join(filter(None, ACTIVATIONS))
-            raise ValueError(f"column activation: {values['activation']!r:.120} is not one of {known}, or empty")
+            raise ValueError(f"column activation: {values['activation']!r:.120} is not one of {known}, nor empty")
         family = more.get("family") or default_family(kind, values["activation"])
         if family is not None:
             fields["family"] = family
         return block_op(kind, values["input_shape"], values["output_shape"], **fields)
     if (published := parse_key(key)) is not None:
         named = published["kind"]
-        raise ValueError(f"column kind: {kind!r:.120} contradicts the key, which is one of the kind {named}")
+        raise ValueError(f"column kind: {kind!r:.120} contradicts the key, which has the kind {named}")
     tensors = []
     for name, column, usual in ((_INPUTS, "input_shape", INPUT), (_OUTPUTS, "output_shape", _OUTPUT)):
         given = more.pop(name, None)

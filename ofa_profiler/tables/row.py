@@ -1,4 +1,4 @@
-"""One row of a latency table: an op, the times that were measured for it, and the status of the measurement."""
+"""One row of a latency table: an op, its measured times, and the status of the measurement."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ OK, FAILED = "ok", "failed"
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One measured op. Times are milliseconds; None where there is none (see `status`).
+    """One measured op. Times are in milliseconds; None if unknown or if the op failed (`status`).
 
-    `batch` and `precision` are None and "" where a table does not tell (the published ones).
+    Published tables do not contain batch and precision. Then `batch` is None and `precision` is "".
     """
 
     description: Op
@@ -33,20 +33,20 @@ class Row:
     status: str
     #: Why the op failed, on one line.
     error: str = ""
-    #: Set when the times count only inside networks of this resolution: the published tables measured
-    #: an op that several resolutions share once for each.
+    #: If set, the times are valid only in networks of this resolution. Published tables contain an op that several
+    #: resolutions share once per resolution.
     resolution: int | None = None
-    #: Columns of the CSV that are none of ours, kept as they are.
+    #: Unknown columns of the CSV, kept unchanged.
     extra: Mapping[str, str] = field(default_factory=dict, hash=False)
-    #: The line of the file that it came from, for messages.
+    #: The line in the file, for messages.
     line: int | None = field(default=None, compare=False)
 
     @staticmethod
     def from_op(op: Op, *, batch: int, precision: str, samples_ms: Sequence[float] | NDArray[np.float64]) -> Row:
-        """A row with the statistics of all `samples_ms`, which must be above zero and finite."""
+        """A row with the statistics of all `samples_ms`. Raises `ValueError` unless they are finite and above zero."""
         samples = np.asarray(samples_ms, dtype=np.float64)
         if samples.ndim != 1 or not samples.size or not np.isfinite(samples).all() or samples.min() <= 0:
-            raise ValueError(f"{op.key}: samples must be at least one time above zero, all finite")
+            raise ValueError(f"{op.key}: at least one sample is needed, and all must be finite and above zero")
         p10, median, p90 = (float(p) for p in np.percentile(samples, (10, 50, 90)))
         return Row(
             description=op,
@@ -63,7 +63,7 @@ class Row:
 
     @staticmethod
     def failed(op: Op, *, batch: int, precision: str, error: str) -> Row:
-        """A row that says that the op could not be measured, and why."""
+        """A row for an op that could not be measured. `error` is the reason."""
         return Row(
             description=op,
             batch=batch,
@@ -80,19 +80,19 @@ class Row:
 
     @property
     def op(self) -> str:
-        """The key of its op."""
+        """The key of the op."""
         return self.description.key
 
     def to_op(self) -> Op:
-        """Its op."""
+        """The op."""
         return self.description
 
     @property
     def relative_std(self) -> float:
-        """Standard deviation over mean, 0 where one of them is not known."""
+        """Standard deviation divided by mean; 0 if one of them is unknown."""
         return self.std_ms / self.mean_ms if self.std_ms and self.mean_ms else 0.0
 
 
 def _one_line(text: str) -> str:
-    """What a device said, fit for a cell: on one line, printable, not endless."""
+    """A message of a device, for a cell: one line, printable, at most 500 characters."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:500]

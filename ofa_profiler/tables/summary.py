@@ -1,4 +1,4 @@
-"""What a table says about itself in a notebook or a debugger."""
+"""The summary of a table for notebooks and debuggers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SETTINGS = ("precision", "threads", "batch")
 
 
 def facts(rows: Sequence[Row], spaces: Sequence[str], metadata: Mapping[str, Any]) -> Facts:
-    """Label and value of what is worth knowing at a glance."""
+    """The most important facts of a table, as (label, value)."""
     failed = sum(row.status == FAILED for row in rows)
     found = [("ops", f"{len(rows)}" + (f", {failed} failed" if failed else ""))]
     found.append(("spaces", ", ".join(spaces) or "none known"))
@@ -33,16 +33,16 @@ def facts(rows: Sequence[Row], spaces: Sequence[str], metadata: Mapping[str, Any
 
 def _validation(validation: Any) -> str:
     if not isinstance(validation, Mapping) or not isinstance(validation.get("mape"), int | float):
-        return "none: ofa-verify measures how far predictions are off"
+        return "none; run ofa-verify to measure the prediction error"
     return f"MAPE {validation['mape']:.1%} on {validation.get('subnets')} networks"
 
 
 def facts_text(title: str, found: Facts) -> str:
-    """As one line."""
+    """The facts as one line of text."""
     return f"<{title}: " + "; ".join(f"{label} {value}" for label, value in found) + ">"
 
 
 def facts_html(title: str, found: Facts) -> str:
-    """As a small table."""
+    """The facts as an HTML table."""
     rows = "".join(f"<tr><th>{html.escape(label)}</th><td>{html.escape(value)}</td></tr>" for label, value in found)
     return f"<table><caption>{html.escape(title)}</caption>{rows}</table>"

@@ -1,4 +1,4 @@
-"""The latency table: measured ops of one device, and the milliseconds of any network made of them."""
+"""The latency table: measured ops of one device, and latency predictions for networks of these ops."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ __all__ = ["LatencyTable", "Row"]
 class LatencyTable:
     """The rows of one device, runtime, precision, number of threads and batch.
 
-    `name` is the file's stem (for a folder of published tables, the folder's name), `metadata` the JSON
-    beside it. A prediction adds up the medians, in a table without medians (the published ones) the
-    means, and applies the correction of the metadata.
+    `name` is the stem of the file, or the name of a folder of published tables. `metadata` is the JSON beside the file.
+    A prediction sums the medians of the ops and applies the correction of the metadata. Tables without medians, such
+    as the published ones, use the means.
 
-    Raises `InputFileError` when the rows do not belong together: an op listed twice, several batches or
-    precisions, a median in some rows only, an unknown correction.
+    Raises `InputFileError` for inconsistent rows: an op is listed twice, batch or precision differ, only some rows have
+    a median. Also raises it for an unknown correction.
     """
 
     name: str
@@ -61,9 +61,9 @@ class LatencyTable:
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> LatencyTable:
-        """Read a CSV (with its JSON, if there is one) or a folder of published tables.
+        """Read a CSV with its JSON, if it exists, or a folder of published tables.
 
-        Raises `InputFileError` with file, row and column of what is wrong.
+        Raises `InputFileError` with file, row and column.
         """
         path = Path(path)
         if path.is_dir():
@@ -71,17 +71,17 @@ class LatencyTable:
 
             return LatencyTable(path.resolve().name, read_published(path), {"source": "published tables"}, path)
         if path.name.endswith(("_lookup_table.yaml", "_lookup_table.yml", "_lookup_table.json")):
-            raise InputFileError(path, "is one of the published tables; give the folder that holds them")
+            raise InputFileError(path, "is one file of published tables; give its folder instead")
         if path.suffix in (".json", ".jsonl"):
-            raise InputFileError(path, f"is not the latency table itself; give {path.with_suffix('.csv').name}")
+            raise InputFileError(path, f"is not the latency table; give {path.with_suffix('.csv').name} instead")
         rows = read_csv(path)
         json_path = path.with_suffix(".json")
         return LatencyTable(path.stem, rows, read_metadata(json_path) if json_path.exists() else {}, path)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the CSV to `path`, and the JSON beside it. Whole or not at all; raises `UsageError`.
+        """Write the CSV to `path` and the JSON beside it, both or none. Raises `UsageError`.
 
-        The metadata must be plain JSON types without NaN and infinity.
+        The metadata must consist of plain JSON types, without NaN and infinity.
         """
         metadata = {"format": None, **self.metadata, "spaces": list(self.spaces)}
         save_files(Path(path), self.rows, {**metadata, "correction": self.correction.to_json()})
@@ -89,8 +89,8 @@ class LatencyTable:
     def save_published(self, folder: str | os.PathLike[str]) -> None:
         """Write the means in the format of the published tables, one YAML file per resolution.
 
-        Raises `UsageError` for a table that this format cannot hold (failed ops, resolutions that are not
-        whole) and for a folder that already has published tables.
+        Raises `UsageError` if the format cannot store the table (failed ops, ops without a complete resolution), or if
+        the folder already contains published tables.
         """
         from ofa_profiler.tables.ofa_files import write_published  # yaml is slow to import
 
@@ -102,12 +102,12 @@ class LatencyTable:
         write_published(self.name, self.rows, ops, Path(folder))
 
     def to_frame(self) -> pd.DataFrame:
-        """A pandas frame with a row per op. Raises `UsageError` where pandas is not installed."""
+        """A pandas frame with one row per op. Raises `UsageError` if pandas is not installed."""
         return rows_to_frame(self.rows, self.name, self.metadata)
 
     @staticmethod
     def from_frame(frame: pd.DataFrame) -> LatencyTable:
-        """The table in a frame with the columns of `to_frame`. Raises `InputFileError` with what is wrong."""
+        """The table in a frame with the columns of `to_frame`. Raises `InputFileError`."""
         return LatencyTable(*rows_of_frame(frame))
 
     def __repr__(self) -> str:
@@ -116,11 +116,11 @@ class LatencyTable:
     def _repr_html_(self) -> str:
         return facts_html(f"latency table {self.name}", facts(self.rows, self.spaces, self.metadata))
 
-    # --- what it covers ------------------------------------------------------------------------------
+    # --- coverage ----------------------------------------------------------------------------------
 
     @cached_property
     def correction(self) -> Correction:
-        """How isolated ops become whole networks here."""
+        """The correction of the metadata; the sum of the ops if there is none."""
         try:
             return read_correction(self.metadata.get("correction", Sum().to_json()))
         except UsageError as error:
@@ -128,18 +128,18 @@ class LatencyTable:
 
     @cached_property
     def spaces(self) -> tuple[str, ...]:
-        """The names of the search spaces that it was measured for; without a JSON, of those it covers."""
+        """The names of the search spaces of the metadata; without metadata, of all spaces that the table covers."""
         named = self.metadata.get("spaces")
         if named:
             return tuple(named)
         return tuple(name for name in space_names() if self.covers(get_space(name)))
 
     def covers(self, space: SearchSpace) -> bool:
-        """Whether every op of `space`, at one resolution at least, has a row, failed or not."""
+        """Whether all ops of `space` have a row at one resolution at least. Failed rows count."""
         return self._covers(space, None) if space.resolution_gene is None else bool(self.resolutions(space))
 
     def resolutions(self, space: SearchSpace) -> tuple[int, ...]:
-        """The resolutions of the networks of `space` for which every op has a row, failed or not."""
+        """The resolutions at which all ops of `space` have a row. Failed rows count."""
         return tuple(r for r in space.valid_resolutions if self._covers(space.with_resolutions([r]), r))
 
     def _covers(self, space: SearchSpace, resolution: int | None) -> bool:
@@ -149,35 +149,35 @@ class LatencyTable:
 
     @cached_property
     def statistic(self) -> str:
-        """The column that predicts: `median_ms`, or `mean_ms` in a table without medians."""
+        """The column for predictions: `median_ms`, or `mean_ms` in a table without medians."""
         return "median_ms" if any(row.median_ms is not None for row in self.rows) else "mean_ms"
 
     def latency_ms(self, op: Op, resolution: int | None = None) -> float:
-        """The time of `op` alone, as measured.
+        """The measured time of the isolated `op`, in milliseconds.
 
-        Published tables may hold an op once for each resolution of the network: `resolution` says which.
-        Raises `UsageError` for an op that is not in the table or that failed.
+        Published tables can contain an op once per resolution of the network. `resolution` selects one. Raises
+        `UsageError` if the op is missing, failed or ambiguous.
         """
         if resolution is None and (None, op.key) not in self._index:
             measured_at = sorted(at for at, key in self._index if key == op.key and at is not None)
             if len(measured_at) > 1:
                 listed = ", ".join(map(str, measured_at))
-                raise UsageError(f"table {self.name} holds {op.key} at the resolutions {listed}: say which")
+                raise UsageError(
+                    f"table {self.name} has {op.key} at the resolutions {listed}; choose one by `resolution`"
+                )
             resolution = measured_at[0] if measured_at else None
         row = self.find(op, resolution)
         if row is None:
-            raise UsageError(f"table {self.name} does not hold the op {op.key}; it covers {self._coverage()}")
+            raise UsageError(f"table {self.name} does not contain the op {op.key}; it covers {self._coverage()}")
         if row.status == FAILED:
             why = f" ({row.error})" if row.error else ""
-            self._refuse(
-                f"op {op.key} failed when it was measured{why}; profile the device again or do without this op", row
-            )
+            self._refuse(f"op {op.key} could not be measured{why}; profile the device again or avoid this op", row)
         return self._time_ms(row)
 
     def predict_ms(self, architectures: Iterable[Architecture]) -> NDArray[np.float64]:
-        """Architectures -> milliseconds of the whole networks, (N,).
+        """N architectures -> predicted milliseconds of the networks (N,).
 
-        Raises `UsageError` when a network needs an op that is not in the table or that failed.
+        Raises `UsageError` if an op of a network is missing or failed.
         """
         architectures = list(architectures)
         predicted = np.empty(len(architectures))
@@ -190,13 +190,13 @@ class LatencyTable:
         for architecture, milliseconds in zip(architectures, predicted, strict=True):
             if np.isinf(milliseconds):
                 for op in get_space(architecture.space).ops(architecture):
-                    self.latency_ms(op, architecture.resolution)  # says what is wrong with it
+                    self.latency_ms(op, architecture.resolution)  # raises the error of the op
         return predicted
 
     def cost(self, space: SearchSpace) -> Cost:
-        """Milliseconds of every network of `space` at `space.resolutions`; an op that failed costs infinity.
+        """The milliseconds of all networks of `space` at `space.resolutions`. A failed op costs infinity.
 
-        Raises `UsageError` when the table lacks ops of it: restrict it to `resolutions(space)` before.
+        Raises `UsageError` if ops are missing. `space.with_resolutions(table.resolutions(space))` avoids this.
         """
         cost, missing = self._cost(space)
         if missing:
@@ -210,7 +210,7 @@ class LatencyTable:
         return cost
 
     def _cost(self, space: SearchSpace) -> tuple[Cost, dict[int | None, list[str]]]:
-        """The cost with infinity for ops that failed or are not in the table; the latter's keys by resolution."""
+        """The cost, with infinity for failed and missing ops, and the keys of missing ops by resolution."""
         if space not in self._costs:
             missing: dict[int | None, dict[str, None]] = {}
 
@@ -227,7 +227,7 @@ class LatencyTable:
         return self._costs[space]
 
     def _coverage(self) -> str:
-        """The spaces and their resolutions, in words."""
+        """The spaces and resolutions of the table, for messages."""
         covered = []
         for name in self.spaces:
             resolutions = self.resolutions(get_space(name)) if name in space_names() else ()
@@ -239,7 +239,7 @@ class LatencyTable:
                 covered.append(name)
             else:
                 covered.append(f"parts of {name}")
-        return "; ".join(covered) or "no known space whole"
+        return "; ".join(covered) or "no known space completely"
 
     # --- rows ----------------------------------------------------------------------------------------
 
@@ -255,7 +255,7 @@ class LatencyTable:
         return index
 
     def find(self, op: Op, resolution: int | None) -> Row | None:
-        """The row of `op` in networks of that resolution, None where there is none."""
+        """The row of `op` in networks of this resolution; None if there is none."""
         return self._index.get((resolution, op.key)) or self._index.get((None, op.key))
 
     def _time_ms(self, row: Row) -> float:
@@ -265,9 +265,9 @@ class LatencyTable:
         first = self.rows[0]
         for row in self.rows:
             if (row.batch, row.precision) != (first.batch, first.precision):
-                self._refuse("columns batch, precision: differ from the rows above; a table holds one of each", row)
+                self._refuse("columns batch, precision: differ from the rows above; split the table", row)
             if row.status == OK and getattr(row, self.statistic) is None:
-                self._refuse(f"column {self.statistic}: is empty though the status is ok", row)
+                self._refuse(f"column {self.statistic}: is empty, but the status is ok", row)
 
     def _refuse(self, problem: str, row: Row | None = None) -> NoReturn:
         raise InputFileError(self.path or self.name, problem, row=row.line if row else None)
@@ -279,15 +279,15 @@ class LatencyTable:
 
     @cached_property
     def doubts(self) -> tuple[Doubt, ...]:
-        """Why its numbers may be wrong, notes first. None of it prevents the use of the table."""
+        """Reasons why the numbers may be wrong, notes first. The table can still be used."""
         found = [*metadata_doubts(self.metadata), *row_doubts(self.rows)]
         named = [replace(doubt, text=f"table {self.name}: {doubt.text}") for doubt in found]
         if self.path is not None and self.path.suffix == ".csv" and not self.metadata:
-            beside = f"there is no {self.path.stem}.json beside it, so device and settings are unknown"
+            beside = f"{self.path.stem}.json is missing, so device and settings are unknown"
             named.append(Doubt(f"{self.path}: {beside}"))
         return tuple(named)
 
     @property
     def warnings(self) -> list[str]:
-        """The doubts that are more than notes, one line each."""
+        """The doubts except notes, one line each."""
         return [doubt.text for doubt in self.doubts if not doubt.is_note]

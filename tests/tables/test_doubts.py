@@ -27,7 +27,7 @@ def test_a_good_table() -> None:
 def test_failed_ops() -> None:
     failed = [Row.failed(op, batch=1, precision="fp32", error="out of memory") for op in SPACE.unique_ops()[:2]]
     (doubt,) = table_of(*failed).doubts
-    assert str(doubt).startswith("warning: table board: 2 of its ops")
+    assert str(doubt).startswith("warning: table board: 2 ops")
     assert doubt.text.endswith("out of memory")
 
 
@@ -37,7 +37,7 @@ def test_notes_of_the_measurement() -> None:
     )
     assert [str(doubt) for doubt in table.doubts] == [
         "note: table board: no temperature can be read",
-        "note: table board: the time limit cut 3 ops short; a longer --time-limit continues them",
+        "note: table board: the time limit stopped 3 ops early; resume with a longer --time-limit",
         "note: table board: 5 ops are noisier than requested after all rounds; close other programs",
     ]
 

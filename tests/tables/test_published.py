@@ -109,7 +109,7 @@ def test_is_the_sum_of_the_means_of_its_own_resolution(note10):
     classifier = SPACE.ops(chosen[0])[-1]
     assert table.latency_ms(classifier, 160) == files[160][classifier.key]["mean"]
     assert table.latency_ms(classifier, 160) != table.latency_ms(classifier, 224)
-    with pytest.raises(UsageError, match="say which"):
+    with pytest.raises(UsageError, match="choose one by"):
         table.latency_ms(classifier)
 
 
@@ -217,7 +217,7 @@ GOOD = f"{KEY}:\n  count: 10\n  mean: 0.5\n  std: 0.01\n"
         ("", "row 1: is not a published table"),
         ("just words", "row 1: is not a published table"),
         ("- a\n- b\n", "row 1: is not a published table"),
-        ("{}", "holds no op"),
+        ("{}", "contains no op"),
         (GOOD + "a: [", "row 5: 'a' must be followed"),
         ("a: {", "row [12]: is not YAML"),
         (GOOD + "foo:\n  count: 1\n", "row 5: 'foo' is not the key of an op"),
@@ -258,7 +258,7 @@ def test_bad_yaml(tmp_path, text, problem, c_loader, monkeypatch):
     [
         ("", "is not JSON"),
         ("[]", "is not a published table"),
-        ("{}", "holds no op"),
+        ("{}", "contains no op"),
         ('{"a": 1}', "'a' must be followed by its count, mean and std"),
         ('{"a": {}, "a": {}}', "'a' twice"),
         (f'{{"{KEY}": {{"count": 1, "mean": NaN, "std": 0}}}}', "NaN"),
@@ -278,7 +278,7 @@ def test_bad_json(tmp_path, text, problem):
 
 def test_bad_folders(tmp_path):
     (tmp_path / "NNN_lookup_table.yaml").write_text(GOOD)
-    with pytest.raises(InputFileError, match="holds no published tables"):
+    with pytest.raises(InputFileError, match="contains no published tables"):
         LatencyTable.load(tmp_path)
     (tmp_path / "224_lookup_table.yaml").write_text(GOOD)
     with pytest.raises(InputFileError, match="give the folder"):

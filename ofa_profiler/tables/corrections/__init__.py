@@ -1,4 +1,4 @@
-"""How the times of isolated ops become the time of a whole network, one method per file."""
+"""Corrections: methods to predict the time of a network from the times of its isolated ops, one per file."""
 
 from ofa_profiler.tables.corrections.base import Correction, OpMs, read_correction, register_correction
 from ofa_profiler.tables.corrections.sum import Sum

@@ -1,7 +1,7 @@
-"""What a correction is: the second half of a latency model, after the table.
+"""The base class of corrections. Table and correction together are the latency model.
 
-The method and what was fitted for it are the `correction` of a table's JSON. A new method is a frozen dataclass with
-what it fitted as its fields, in a file of its own, and its `register_correction`.
+The JSON of a table stores the method and its fitted values as `correction`. A new method is a frozen dataclass whose
+fields are the fitted values. `register_correction` registers it.
 """
 
 from __future__ import annotations
@@ -17,48 +17,48 @@ from ofa_profiler.networks.op import Op
 from ofa_profiler.spaces import SearchSpace
 from ofa_profiler.spaces.costs import Cost
 
-#: (resolution of the network, op) -> milliseconds of the op alone, infinity for one that cannot be used. The
-#: resolution is None in spaces that have no such choice.
+#: (resolution of the network, op) -> milliseconds of the isolated op, infinity if unusable. The resolution is None if
+#: the space has no choice of resolution.
 OpMs = Callable[[int | None, Op], float]
 
 
 class Correction(ABC):
-    """How the times of isolated ops become the time of a whole network."""
+    """Predicts the time of a network from the times of its isolated ops."""
 
-    #: Its name in the JSON.
+    #: The name of the method in the JSON.
     method: ClassVar[str]
 
     @abstractmethod
     def cost(self, space: SearchSpace, op_ms: OpMs) -> Cost:
-        """The milliseconds of every network of `space`; infinity for a network with an op of infinite time.
+        """The milliseconds of each network of `space`; infinity for a network with an op of infinite time.
 
-        It calls `op_ms` for every op of the space before it returns: the table learns from this which ops it lacks.
+        It must call `op_ms` for all ops of the space before it returns, so that the table finds missing ops.
         """
 
     def to_json(self) -> dict[str, Any]:
-        """The method and all that it fitted, in plain JSON types; `read_correction` reads it back."""
-        assert is_dataclass(self), "every correction is a frozen dataclass"
+        """The method and its fitted values, in plain JSON types. `read_correction` reads the result."""
+        assert is_dataclass(self), "a correction must be a frozen dataclass"
         return {"method": self.method, **asdict(self)}
 
     @classmethod
     def from_json(cls, fitted: Mapping[str, Any]) -> Correction:
-        """Read what `to_json` gives besides the method. Raises `UsageError` for anything else."""
+        """Read the result of `to_json` without the method. Raises `UsageError`."""
         try:
             return cls(**fitted)
         except TypeError as error:
-            raise UsageError(f"'correction' of the method {cls.method!r} does not fit: {error}") from None
+            raise UsageError(f"'correction' has wrong fields for the method {cls.method!r}: {error}") from None
 
 
 _METHODS: Registry[type[Correction]] = Registry("correction method")
 
 
 def register_correction(correction: type[Correction]) -> None:
-    """Make a method known to all tables. Raises `UsageError` if its name is taken."""
+    """Register a method for all tables. Raises `UsageError` if its name is taken."""
     _METHODS.add(correction.method, correction)
 
 
 def read_correction(data: Any) -> Correction:
-    """Read the `correction` of a table's JSON. Raises `UsageError` for a method that is not known here."""
+    """Read the `correction` of a table's JSON. Raises `UsageError`, also for an unknown method."""
     method = data.get("method") if isinstance(data, Mapping) else None
     if not isinstance(method, str) or method not in _METHODS.names():
         raise UsageError(f"'correction' has the unknown method {method!r}; choose from {', '.join(_METHODS.names())}")

@@ -1,4 +1,4 @@
-"""The correction that corrects nothing: a network takes as long as its ops together."""
+"""The identity correction: the time of a network is the sum of the times of its ops."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ofa_profiler.tables.corrections.base import Correction, OpMs
 
 @dataclass(frozen=True)
 class Sum(Correction):
-    """The sum of the ops as measured."""
+    """The sum of the measured times of the ops."""
 
     method: ClassVar[str] = "sum"
 
