@@ -1,4 +1,4 @@
-"""What the commands do, as functions: `profile` a device and `verify` a table.
+"""The commands as functions: `profile` a device and `verify` a table.
 
 from ofa_profiler import profile, verify
 result = profile(device="local", space="cifar-mbv3", out="latency_tables/")
@@ -45,10 +45,11 @@ def profile(
     options: DeviceOptions | None = None,
     progress: Reporter | None = None,
 ) -> Profile:
-    """Measure every op of a space on a device and write a latency table into the folder `out`, as `ofa-profile` does.
+    """Measure all ops of a space on a device and write a latency table to the folder `out`, like `ofa-profile`.
 
-    Interrupted, the same call resumes. `options` are those of reaching the device. Raises `DeviceError` when the
-    device fails or all ops do, `UsageError` for what cannot be done or would mix two measurements.
+    After an interruption, the same call resumes. `options` configure the connection to the device. Raises
+    `DeviceError` if the device or all ops fail, and `UsageError` for invalid arguments or if `out` contains another
+    measurement with this name.
     """
     load_plugins()
     chosen = get_space(space) if isinstance(space, str) else space
@@ -71,10 +72,10 @@ def verify(
     options: DeviceOptions | None = None,
     progress: Reporter | None = None,
 ) -> Verification:
-    """Measure whole networks beside what a table predicts for them, as `ofa-verify` does.
+    """Measure whole networks and compare them with the predictions of a table, like `ofa-verify`.
 
-    The figures become part of the table's JSON, if it is a file of this device. Raises `UsageError` for a table that
-    does not say how it was measured, `DeviceError` when the device fails.
+    If the table is a file and belongs to this device, the result is stored in its JSON. Raises `UsageError` if the
+    table lacks its measurement settings, and `DeviceError` if the device fails.
     """
     load_plugins()
     loaded = table if isinstance(table, LatencyTable) else LatencyTable.load(table)

@@ -1,4 +1,4 @@
-"""The runtimes: what runs a model, which file format it reads, and what a device needs for it."""
+"""The registry of runtimes. A runtime is a library that runs models of one file format."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ _WORKERS = Path(device_agents.__path__[0]) / "ofa_agent" / "runtimes"
 
 @dataclass(frozen=True)
 class Runtime:
-    """A runtime by the name that `--runtime` takes.
+    """A runtime. `name` is the value of `--runtime`.
 
-    `suffix` is that of its model files. `exporter` names the class that writes them, as `MODULE:CLASS`: it is
-    imported on first use, since it may need libraries that take long to import. `packages` are alternatives, the
-    first one first: what pip has to bring to a device that lacks the runtime. `worker` is the file that travels with
-    the agent and runs models there (device_agents/README.md says what is in it).
+    `suffix`: of its model files, like `.onnx`. `exporter`: the class that writes them, as `MODULE:CLASS`; it is
+    imported on first use, because its libraries can be slow to import. `packages`: the pip packages that a device
+    without the runtime needs, as alternatives in the order of preference. `default_provider`: the provider without
+    `--provider`. `worker`: the file that is sent to the device with the agent and runs models there
+    (device_agents/README.md describes it).
     """
 
     name: str
@@ -34,17 +35,17 @@ _RUNTIMES: Registry[Runtime] = Registry("runtime")
 
 
 def register_runtime(runtime: Runtime) -> None:
-    """Make a runtime known to the commands and to kits. Raises `UsageError` for a name that is taken."""
+    """Register a runtime for commands and kits. Raises `UsageError` if its name is taken."""
     _RUNTIMES.add(runtime.name, runtime)
 
 
 def runtimes() -> Mapping[str, Runtime]:
-    """Every runtime by its name."""
+    """Name -> runtime, for all runtimes."""
     return {name: _RUNTIMES.get(name) for name in _RUNTIMES.names()}
 
 
 def get_runtime(name: str) -> Runtime:
-    """The runtime of that name. Raises `UsageError` with the known names."""
+    """The runtime of this name. Raises `UsageError` for an unknown name."""
     return _RUNTIMES.get(name)
 
 
@@ -63,7 +64,7 @@ register_runtime(
         name="litert",
         suffix=".tflite",
         exporter="ofa_profiler.export.tflite:TfliteExporter",
-        # LiteRT's predecessor serves old Pythons and 32-bit boards, and was built for numpy 1.
+        # tflite-runtime, the predecessor of LiteRT, supports old Pythons and 32-bit boards. It needs numpy 1.
         packages=(("ai-edge-litert", "numpy"), ("tflite-runtime", "numpy<2")),
         default_provider="XNNPACK",
         worker=_WORKERS / "litert.py",

@@ -1,1 +1,1 @@
-"""What everything else stands on: files, units, parallel jobs, downloads, progress. Knows nothing of networks."""
+"""Basic tools: files, locks, units, parallel jobs, downloads, retries, plugins. They do not depend on networks."""

@@ -1,4 +1,4 @@
-"""Where this user's caches are, and how their entries are named."""
+"""The cache folder of the user, and the names of its entries."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ofa_profiler.errors import UsageError
 
 
 def default_cache_dir() -> Path:
-    """`$OFA_CACHE_DIR`, else `$XDG_CACHE_HOME/ofa-profiler`, else the place that the system has for caches.
+    """`$OFA_CACHE_DIR`, else `$XDG_CACHE_HOME/ofa-profiler`, else `ofa-profiler` in the system's folder for caches.
 
-    Raises `UsageError` for a user without a home folder.
+    Raises `UsageError` if the user has no home folder.
     """
     if own := os.environ.get("OFA_CACHE_DIR"):
         return Path(own).absolute()
-    # The XDG specification says to ignore a relative path.
+    # The XDG specification requires to ignore relative paths.
     xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (xdg if xdg.is_absolute() else _system_cache_dir()) / "ofa-profiler"
 
@@ -31,7 +31,7 @@ def _system_cache_dir() -> Path:
     try:
         home = Path.home()
     except RuntimeError:
-        raise UsageError("this user has no home folder to cache models in: set XDG_CACHE_HOME") from None
+        raise UsageError("this user has no home folder for the cache; set XDG_CACHE_HOME") from None
     return home / "Library" / "Caches" if sys.platform == "darwin" else home / ".cache"
 
 

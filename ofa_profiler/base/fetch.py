@@ -84,7 +84,7 @@ def fetch(
 ) -> Path:
     """Download a file to `path`, unless it exists, and return `path`.
 
-    An existing file is not checked, unless `replace_damaged`. `waiting` is called if another process is downloading it.
+    An existing file is only checked with `replace_damaged`. `waiting` is called if another process is downloading it.
     Raises `FetchError`, or `UsageError` if `path` cannot be written.
     """
     try:

@@ -1,4 +1,4 @@
-"""Several jobs at the same time, one thread each: devices spend their time measuring, we spend ours waiting."""
+"""Runs several jobs at the same time, one thread per job. The jobs mostly wait for devices."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from ofa_profiler.errors import OfaError
 
 T = TypeVar("T")
 
-#: To be called by a job now and then: raises `KeyboardInterrupt` once all are to stop.
+#: A job must call this regularly. It raises `KeyboardInterrupt` if all jobs must stop.
 Check = Callable[[], None]
 
-_PATIENCE_S = 5.0
+#: Time for the other jobs to stop after an interruption.
+_STOP_TIMEOUT_S = 5.0
 
 
 def run_all(jobs: Mapping[str, Callable[[Check], T]]) -> dict[str, T | OfaError]:
-    """Run `jobs` side by side -> what each gave, or its error, in their order. One failing does not stop the others.
+    """Run `jobs` in parallel. Return the result of each, or its `OfaError`, in the order of `jobs`.
 
-    Interrupted, all are told to stop and given a moment. Raises what a job raised that is no `OfaError`.
-    A single job runs in the calling thread.
+    An `OfaError` of one job does not stop the others. Any other exception of a job is raised. After an interruption,
+    all jobs are asked to stop, with a short timeout. A single job runs in the calling thread.
     """
     stop = threading.Event()
 
@@ -39,7 +40,7 @@ def run_all(jobs: Mapping[str, Callable[[Check], T]]) -> dict[str, T | OfaError]
     except BaseException:
         stop.set()
         for thread in threads.values():
-            thread.join(_PATIENCE_S)
+            thread.join(_STOP_TIMEOUT_S)
         raise
     return {name: thread.outcome() for name, thread in threads.items()}
 

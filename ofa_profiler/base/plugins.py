@@ -1,7 +1,7 @@
 """Plugins: installed packages that add runtimes, kinds of devices, engines, spaces, layers or corrections.
 
-A plugin is an entry point of the group `ofa_profiler.plugins` that names a function without arguments, which calls the
-`register_*` functions. The commands call every plugin when they start (docs/extending.md).
+A plugin is an entry point of the group `ofa_profiler.plugins`. It names a function without arguments, which calls the
+`register_*` functions. All commands call all plugins at their start (docs/extending.md).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _loaded: set[tuple[str, str]] = set()
 
 
 def load_plugins() -> None:
-    """Call every plugin that was not called before in this process.
+    """Call all plugins that this process has not called yet.
 
-    Raises `UsageError` that names a plugin which cannot be loaded.
+    Raises `UsageError` with the name of a plugin that cannot be loaded.
     """
     for plugin in entry_points(group=GROUP):
         if (plugin.name, plugin.value) in _loaded:

@@ -1,4 +1,4 @@
-"""The one place that tries again.
+"""Retries after transient errors, for the whole project.
 
 The class of an error says whether another attempt may succeed: a `TransientError` may, all others are final.
 `retry` repeats an action after transient errors. `LinkErrors` gives the errors of a device link the right class where

@@ -1,6 +1,6 @@
-"""Durations and counts as people type them: `20ms`, `1.5s`, `300M`, `5.3M`.
+"""Durations and counts with units: `20ms`, `1.5s`, `300M`, `5.3M`.
 
-A bare number is refused: nobody should have to guess whether `20` meant milliseconds or seconds.
+A number without a unit is refused, because `20` could mean milliseconds or seconds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _parse(text: str, units: dict[str, float], what: str, example: str) -> float
     if unit not in units:
         known = ", ".join(units)
         problem = f"has an unknown unit {unit!r}" if unit else "has no unit"
-        raise UsageError(f"{what} {text!r} {problem}: write one of {known}, like {example}")
+        raise UsageError(f"{what} {text!r} {problem}; use one of {known}, like {example}")
     value = float(number) * units[unit]
     if not math.isfinite(value) or value <= 0:
         raise UsageError(f"{what} {text!r} must be above zero and finite, like {example}")
@@ -31,17 +31,17 @@ def _parse(text: str, units: dict[str, float], what: str, example: str) -> float
 
 
 def parse_duration_ms(text: str, what: str = "duration") -> float:
-    """`'1.5s'` -> `1500.0`. Raises `UsageError`; `what` names the option in its message."""
+    """`'1.5s'` -> `1500.0` milliseconds. Raises `UsageError`; `what` names the option in the message."""
     return _parse(text, _DURATIONS_MS, what, "20ms")
 
 
 def parse_count(text: str, what: str = "count") -> float:
-    """`'300M'` -> `3e8`. Raises `UsageError`; `what` names the option in its message."""
+    """`'300M'` -> `3e8`. Raises `UsageError`; `what` names the option in the message."""
     return _parse(text, _COUNTS, what, "300M")
 
 
 def format_duration_ms(value_ms: float) -> str:
-    """Three significant digits and the unit that suits them: `0.8` -> `'800 us'`."""
+    """Format milliseconds with three significant digits and a suitable unit: `0.8` -> `'800 us'`."""
     if value_ms >= 60e3:
         return f"{_three_digits(value_ms / 60e3)} min"
     if value_ms >= 1e3:
@@ -52,7 +52,7 @@ def format_duration_ms(value_ms: float) -> str:
 
 
 def format_count(value: float) -> str:
-    """Three significant digits and the unit that suits them: `3e8` -> `'300M'`."""
+    """Format a count with three significant digits and a suitable unit: `3e8` -> `'300M'`."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("K", 1e3)):
         if value >= size:
             return f"{_three_digits(value / size)}{unit}"
@@ -60,5 +60,5 @@ def format_count(value: float) -> str:
 
 
 def _three_digits(value: float) -> str:
-    # "g" alone would write 999.9 as 1e+03.
+    # The format "g" alone gives 1e+03 for 999.9.
     return f"{value:.3g}" if value < 999.5 else f"{value:.0f}"

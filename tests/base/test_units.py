@@ -44,7 +44,7 @@ def test_any_text_is_positive_and_finite_or_refused_in_one_line(parse, units, te
 
 @pytest.mark.parametrize("text", ["20", "20.5", ".5", "0"])
 def test_bare_number_is_refused_with_the_units(text):
-    with pytest.raises(UsageError, match="has no unit: write one of us, ms, s, m, h"):
+    with pytest.raises(UsageError, match="has no unit; use one of us, ms, s, m, h"):
         parse_duration_ms(text)
 
 

@@ -132,7 +132,7 @@ def test_what_is_valid_is_what_can_be_encoded(space, data):
         (
             SmallSpace(depths=((1,),)),
             Architecture("small", None, ()),
-            "space small has 1 stages, but the architecture has 0",
+            "1 stages, but the architecture has 0",
         ),
         (
             SmallSpace(depths=((2,),), kernel_sizes=(7,)),
@@ -169,9 +169,7 @@ def test_a_space_without_a_resolution():
 
 
 def test_genes_that_no_field_holds_are_refused():
-    with pytest.raises(
-        ValueError, match=r"stage0\.block0\.colour: no field of an architecture stores this kind of choice"
-    ):
+    with pytest.raises(ValueError, match=r"stage0\.block0\.colour: no field of an architecture stores this"):
         Codec("x", (Gene("colour", (1, 2), stage=0, block=0),), {})
     with pytest.raises(ValueError, match="a gene belongs to both the stem and a stage"):
         Codec("x", (Gene("depth", (1, 2), stem=True, stage=0),), {})
