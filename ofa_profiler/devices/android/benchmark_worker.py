@@ -44,13 +44,13 @@ class Task:
     kit: str | None = None
 
     def command(self) -> list[str]:
-        """The command that starts the process, with the modules that this process has."""
+        """Return the command that starts the process. It searches for modules where this process does."""
         code = f"import sys; sys.path[:] = sys.argv[2:]; from {__name__} import main; main(sys.argv[1])"
         return [sys.executable, "-c", code, json.dumps(dataclasses.asdict(self)), *sys.path]
 
 
 class Answers:
-    """The agent reads these."""
+    """Sends answers to the agent."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -63,7 +63,7 @@ class Answers:
 
     @contextlib.contextmanager
     def alive(self) -> Iterator[None]:
-        """Within, tell the agent every second that an answer will come."""
+        """Within, send the agent a sign of life every second."""
         done = threading.Event()
 
         def repeat() -> None:
@@ -81,7 +81,7 @@ class Answers:
 
 
 class Requests(threading.Thread):
-    """Lines of `stream`. Its end is the end of the agent, and interrupts the main thread, whatever that waits for."""
+    """The requests on `stream`, which ends with the agent. Its end interrupts the main thread, whatever that waits for."""
 
     def __init__(self, stream: BinaryIO) -> None:
         super().__init__(daemon=True)
@@ -104,7 +104,7 @@ class Requests(threading.Thread):
 
 
 class PhoneWorker:
-    """Answers requests about one phone, which is reached when the first one comes. A context manager."""
+    """Answers requests about one phone. It connects at the first request. A context manager."""
 
     def __init__(self, task: Task, answers: Answers) -> None:
         self._task, self._answers = task, answers
@@ -119,12 +119,12 @@ class PhoneWorker:
         self._open.close()
 
     def answer(self, request: Message) -> Message:
-        """An answer to every request; errors are answers, too."""
+        """Return the answer to a request. An error is an answer, too."""
         try:
             with self._answers.alive():
                 return self._answer(request)
         except OfaError as error:
-            words = str(error).removeprefix(f"{self._task.spec}: ")  # whoever reads this names the device
+            words = str(error).removeprefix(f"{self._task.spec}: ")  # the host adds the name of the device
             transient = isinstance(error, TransientDeviceError)
             return {"fatal": words, "usage": isinstance(error, UsageError), "transient": transient}
 
@@ -170,7 +170,7 @@ def main(task: str) -> None:
     """Answer the requests on stdin until it ends; `task` is that of `Task.command`."""
 
     def end(*_: Any) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing interrupts what sets the phone back
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing may interrupt the restoring of the state
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the agent to handle
