@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ofa_profiler.base.progress import Progress, Reporter
 from ofa_profiler.cli.options import positive_integer, whole_number
-from ofa_profiler.cli.terminal import Show, progress_bar, say
+from ofa_profiler.cli.terminal import progress_bar, say
 from ofa_profiler.errors import UsageError
 from ofa_profiler.verification.plot import can_plot
 
@@ -157,13 +158,13 @@ def prepare_process(arguments: argparse.Namespace) -> None:
         torch.set_num_threads(arguments.threads)
 
 
-def load_data(arguments: argparse.Namespace, space: SearchSpace, world: World, show: Show) -> DataSplit:
+def load_data(arguments: argparse.Namespace, space: SearchSpace, world: World, show: Reporter) -> DataSplit:
     """Training, held-out and test images. One process per host decodes them, the others read its cache."""
     from ofa_search.data.images import DataSplit, load_images
 
     def decoded(done: int, total: int) -> None:
         if world.leads:
-            show("decode", done, total, None, "images")
+            show(Progress("decode", done, total, words="images"))
 
     resolution = max(space.valid_resolutions)
     with world.one_first():
@@ -181,18 +182,18 @@ def load_data(arguments: argparse.Namespace, space: SearchSpace, world: World, s
 
 
 @contextmanager
-def progress(world: World) -> Iterator[Show]:
+def progress(world: World) -> Iterator[Reporter]:
     """A progress bar in the leading process; nothing in the others."""
     if not world.leads:
-        yield lambda _phase, _done, _total, _left_s, _words: None
+        yield lambda _progress: None
         return
     with progress_bar() as show:
         yield show
 
 
-def tell_training(show: Show, report: Report) -> None:
+def tell_training(show: Reporter, report: Report) -> None:
     """Show the progress of a training."""
-    show("train", report.step, report.steps, report.left_s, report.words)
+    show(Progress("train", report.step, report.steps, report.left_s, report.words))
 
 
 def draw_log(out: Path, log: str, title: str) -> Path | None:

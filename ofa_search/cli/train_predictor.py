@@ -7,8 +7,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ofa_profiler.base.progress import Progress, Reporter
 from ofa_profiler.cli.options import positive_integer, whole_number
-from ofa_profiler.cli.terminal import Show
 from ofa_search.cli import train_options as common
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
-def _data(arguments: Namespace, trained: TrainedSupernet, world: World, show: Show) -> Measured:
+def _data(arguments: Namespace, trained: TrainedSupernet, world: World, show: Reporter) -> Measured:
     from ofa_search.evaluation.fit_predictor import measured_on, number_held_out
 
     held_out = number_held_out(arguments.supernet, trained)
@@ -106,14 +106,15 @@ def _data(arguments: Namespace, trained: TrainedSupernet, world: World, show: Sh
     return measured_on(arguments.supernet, trained, data, arguments.data.name, arguments.images)
 
 
-def _timed(show: Show) -> Tell:
+def _timed(show: Reporter) -> Tell:
     """Estimate the time left from the time that each phase has taken so far."""
     began: dict[str, tuple[float, int]] = {}
 
     def tell(phase: str, done: int, total: int) -> None:
         since, first = began.setdefault(phase, (time.monotonic(), done))
         each_s = (time.monotonic() - since) / (done - first) if done > first else None
-        show(phase, done, total, each_s * (total - done) if each_s is not None else None, "")
+        left_s = each_s * (total - done) if each_s is not None else None
+        show(Progress(phase, done, total, left_s))
 
     return tell
 

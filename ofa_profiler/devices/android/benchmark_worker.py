@@ -81,7 +81,7 @@ class Answers:
 
 
 class Requests(threading.Thread):
-    """The requests on `stream`, which ends with the agent. Its end interrupts the main thread, whatever that waits for."""
+    """The requests on `stream`, which ends with the agent. Its end interrupts the main thread."""
 
     def __init__(self, stream: BinaryIO) -> None:
         super().__init__(daemon=True)
