@@ -1,1 +1,1 @@
-"""What runs on the device: the agent, and the script that keeps its files there. Nothing of ours is imported."""
+"""The code for devices: the agent, and the script that manages its files. It imports nothing else of this project."""

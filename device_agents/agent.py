@@ -1,27 +1,27 @@
 #!/usr/bin/env python3
-"""Measures the models of a kit on this machine.  By hand:  python3 agent.py --kit DIR
+"""Measures the models of a kit on this machine: python3 agent.py --kit DIR
 
-The code is in the folder `ofa_agent` beside this file: the standard library plus the runtime, Python 3.7 or newer.
+The code is in the folder `ofa_agent` beside this file. It needs the standard library, the runtime, and Python 3.7 or
+newer.
 
-Two processes do the work. The *supervisor* reads the kit, decides what is measured next and writes the
-results; it needs the standard library only. The *worker* loads the runtime and runs one model at a time.
-An exception in a model travels back as data. A model that crashes or hangs its worker fails alone: the
-supervisor replaces the worker and continues with the other models.
+There are two processes. The *supervisor* reads the kit, selects the next model and writes the results. It needs only
+the standard library. The *worker* loads the runtime and runs one model at a time. It reports an exception as data. If
+a model crashes or hangs the worker, only this model fails: the supervisor replaces the worker and continues.
 
-The results are JSON lines. They are appended to `KIT/results.jsonl` and repeated on stdout unless stdout
-is a terminal. Started again, the agent resumes at the end of that file.
+The results are JSON lines. They are appended to `KIT/results.jsonl`, and also written to stdout unless it is a
+terminal. After an interruption, the agent resumes at the end of that file.
 
-    {"type": "run", ...}        the request: settings and the SHA-256 of every model (first line)
+    {"type": "run", ...}        the request: settings and the SHA-256 of each model (first line)
     {"type": "device", ...}     the machine, once per start
-    {"type": "visit", ...}      one model measured once: every sample in ns, or status "failed" and why
-    {"type": "reference", ...}  the reference model, measured between the visits to see whether the machine
-                                still has the same speed: `drifted` if not; `again` if the visits since the
-                                previous look do not count and are repeated
-    {"type": "end", ...}        everything is measured, or the time is up
+    {"type": "visit", ...}      one visit of a model: all samples in ns, or the status "failed" with the reason
+    {"type": "reference", ...}  a visit of the reference model, which shows whether the speed of the machine has
+                                changed: then `drifted` is true. If `again` is true, the visits since the last
+                                reference visit do not count and are repeated
+    {"type": "end", ...}        everything is measured, or the time limit is reached
 
-Four more records go to stdout only: {"type": "waiting"} (another agent is measuring here, or the chip cools
-down), {"type": "alive"} (the answer to the host's sign of life), {"type": "device"} for --describe, and
-{"type": "fatal"} (nothing can be measured; the exit status is 1).
+Four more records are written to stdout only: {"type": "waiting"} (for another agent, or for the chip to cool down),
+{"type": "alive"} (the answer to a keep-alive of the host), {"type": "device"} for --describe, and {"type": "fatal"}
+(nothing can be measured; the exit code is 1).
 """
 
 import os
@@ -31,16 +31,16 @@ PACKAGE = "ofa_agent"
 
 
 def search_last(folder):
-    """Let Python search `folder` and the working directory last: a `queue.py` there must not hide its own."""
+    """Move `folder` and the working directory to the end of `sys.path`. A `queue.py` there must not hide Python's."""
     try:
         unsafe = {"", folder, os.path.realpath(folder), os.getcwd()}
-    except OSError:  # the working directory is gone
+    except OSError:  # the working directory was removed
         unsafe = {"", folder, os.path.realpath(folder)}
     sys.path.sort(key=lambda entry: entry in unsafe)
 
 
 def load_package(folder):
-    """Import the package from `folder`, whatever else has its name. No bytecode is kept: what was sent is what runs."""
+    """Import the package from `folder` only. No bytecode is written, so the sent files are always the ones that run."""
     import importlib.util
 
     files = os.path.join(folder, PACKAGE)

@@ -1,13 +1,13 @@
-"""The agent's code. `agent.py` beside this folder starts it; both travel to the device together.
+"""The code of the agent. `agent.py` beside this folder starts it. Both are sent to the device together.
 
     main.py         the command line
-    kit.py          the folder with the models; wheels.py: the runtime that it may bring along
-    supervisor.py   decides what is measured next; with progress.py, reference.py (drift), medians.py (intervals)
-    visiting.py     has the worker run models; workers.py: the ways to start a worker; serving.py: the worker itself
-    runtimes/       one file per runtime; inputs.py: the data that models are given
-    machine.py      the machine that is measured; facts.py, heat.py, cores.py, clocks.py, reading.py: about this one
-    results.py      the file of results; lock.py; host.py: who started the agent
-    errors.py       what can go wrong
+    kit.py          the folder with the models; wheels.py: the runtime in a kit
+    supervisor.py   selects the next model; progress.py: its progress; reference.py: drift; medians.py: intervals
+    visiting.py     runs models in a worker; workers.py: the ways to start a worker; serving.py: the worker process
+    runtimes/       one file per runtime; inputs.py: the input data of models
+    machine.py      the measured machine; facts.py, heat.py, cores.py, clocks.py, reading.py: facts of this machine
+    results.py      the results file; lock.py: the lock; host.py: the program that started the agent
+    errors.py       the errors
 
-Standard library and runtime only, Python 3.7 or newer, relative imports.
+Only the standard library and the runtime, Python 3.7 or newer, relative imports.
 """

@@ -1,4 +1,4 @@
-"""The governor of the clock: `performance` during the measurement, then the previous one again."""
+"""Sets the governor of the CPU clock to `performance` during the measurement, and restores it afterwards."""
 
 import contextlib
 import json
@@ -7,16 +7,16 @@ import os
 from . import reading
 from .cores import core_file
 
-STEADY = "performance"  # the governor that does not change the clock
+STEADY = "performance"  # the governor that keeps the clock constant
 
 
 def governor(core):
-    """What sets the clock of a core, or None."""
+    """Return the governor of a core, or None."""
     return reading.text(core_file(core, "cpufreq/scaling_governor"))
 
 
 def set_governor(core, name):
-    """Ask the kernel for another governor -> whether it is in force."""
+    """Set the governor of a core, and return whether it is active."""
     try:
         with open(core_file(core, "cpufreq/scaling_governor"), "w") as file:
             file.write(name)
@@ -26,9 +26,9 @@ def set_governor(core, name):
 
 
 def set_back(memory):
-    """Restore the governors that the file `memory` lists -> those that could not be restored.
+    """Restore the governors in the file `memory`. Return those that could not be restored, by core.
 
-    A core that has another governor than ours by now keeps it: a user, or a reboot, has set it since.
+    If a core no longer has our governor, it keeps the current one, because a user or a reboot has set it.
     """
     try:
         with open(memory, encoding="utf-8") as file:
@@ -43,10 +43,10 @@ def set_back(memory):
 
 
 def remember(memory, found):
-    """Write to the disk what must be restored -> whether that worked."""
+    """Write the governors `found` to the file `memory`, and return whether this worked."""
     try:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(memory)  # make a new file, follow no link: other users may write in this folder
+            os.unlink(memory)  # create a new file and follow no link, because other users may write to this folder
         with open(memory, "x", encoding="utf-8") as file:
             json.dump(found, file)
             file.flush()
@@ -58,10 +58,9 @@ def remember(memory, found):
 
 @contextlib.contextmanager
 def steady_clocks(cores, memory):
-    """Within, the governor of `cores` is `performance`, if we may set it -> the previous governors by core.
+    """Set the governor of `cores` to `performance` within the context, if permitted. Yield the previous ones by core.
 
-    The file `memory` lists what must be restored until that is done. After a kill that cannot be caught,
-    the next run restores it first.
+    Until they are restored, the file `memory` stores them. After a `kill -9`, the next run restores them first.
     """
     left = set_back(memory)
     found = {core: governor(core) for core in cores or []}
@@ -77,4 +76,4 @@ def steady_clocks(cores, memory):
         try:
             set_back(memory)
         finally:
-            set_back(memory)  # in case a signal interrupted the first call; otherwise nothing is left to do
+            set_back(memory)  # if a signal has interrupted the first call; otherwise this does nothing

@@ -1,4 +1,4 @@
-"""The cores of this machine: which there are, which are fast, and who runs on them."""
+"""The cores of this machine: which are allowed, which are fast, and pinning."""
 
 import os
 
@@ -8,25 +8,25 @@ CPUS = "/sys/devices/system/cpu"
 
 
 def core_file(core, name):
-    """Where the kernel reports something about a core."""
+    """Return the path of a kernel file about a core."""
     return "%s/cpu%d/%s" % (CPUS, core, name)
 
 
 def allowed_cores():
-    """The cores that this process may use, or None where the system does not report them."""
+    """Return the cores that this process may use; None if the system does not report them."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
 
 
 def max_mhz(core):
-    """The highest clock of a core, or None."""
+    """Return the maximum clock of a core in MHz, or None."""
     khz = reading.integer(core_file(core, "cpufreq/cpuinfo_max_freq"))
     return khz / 1000 if khz and khz > 0 else None
 
 
 def fastest_cores(cores, count):
-    """`count` of `cores`: highest clock first, then the scheduler's capacity, then the highest numbers.
+    """Return the `count` fastest of `cores`, by clock, then by capacity for the scheduler, then by number.
 
-    Two threads of one physical core share its units, so the second thread of a core comes after all other cores.
+    Two threads of a physical core share its units, so the second thread comes after all other cores.
     """
 
     def speed(core):
@@ -41,7 +41,7 @@ def fastest_cores(cores, count):
 
 
 def pin(cores):
-    """Keep this process, and all threads that it will start, on `cores`; False where that is impossible."""
+    """Pin this process and its future threads to `cores`. Return whether this worked."""
     try:
         os.sched_setaffinity(0, cores)
         return sorted(os.sched_getaffinity(0)) == sorted(cores)
@@ -50,15 +50,15 @@ def pin(cores):
 
 
 def raise_priority():
-    """Ask the scheduler to prefer this process, so that other programs rarely run between two samples.
+    """Raise the priority of this process, so that other programs rarely run between two samples.
 
-    Only root, or a user with this right, may. Returns the nice value in force; None where there is none.
+    This needs root or the right to do so. Returns the active nice value; None if the system has none.
     """
     if not hasattr(os, "setpriority"):
         return None
     try:
         os.setpriority(os.PRIO_PROCESS, 0, -20)
-        if os.getsid(0) == os.getpid():  # a session of our own: some schedulers weigh sessions, not processes
+        if os.getsid(0) == os.getpid():  # our own session: autogroups have a priority per session
             with open("/proc/self/autogroup", "w") as file:
                 file.write("-20")
     except OSError:

@@ -1,8 +1,8 @@
-"""What can go wrong."""
+"""The errors of the agent."""
 
 
 class Fatal(Exception):
-    """Nothing can be measured. `usage`: another request could work; `transient`: another start could work."""
+    """Nothing can be measured. `usage`: the request is wrong. `transient`: a retry may succeed."""
 
     def __init__(self, message, usage=False, transient=False):
         super().__init__(message)
@@ -11,12 +11,12 @@ class Fatal(Exception):
 
 
 class Damaged(Exception):
-    """A model's file is not what it should be."""
+    """A file of the kit is missing or damaged."""
 
 
 class WorkerLost(Exception):
-    """The worker died or hung while it ran a model."""
+    """The worker crashed or hung."""
 
 
 class HostGone(Exception):
-    """The program that started this agent, and reads its output, has died."""
+    """The host, which started this agent and reads its output, has ended."""

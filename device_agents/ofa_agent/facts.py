@@ -1,4 +1,4 @@
-"""What can be read about this machine. What cannot be read is None, never 0."""
+"""Facts about this machine. A value that cannot be read is None, never 0."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ from .cores import allowed_cores, core_file, max_mhz
 
 
 def cpuinfo(field):
-    """The first value of a field of /proc/cpuinfo, or None."""
+    """Return the first value of a field of /proc/cpuinfo, or None."""
     for line in (reading.text("/proc/cpuinfo") or "").splitlines():
         name, _, value = line.partition(":")
         if name.strip() == field and value.strip():
@@ -19,12 +19,12 @@ def cpuinfo(field):
 
 
 def device_tree(name):
-    """A property of the device tree, or None."""
+    """Return a property of the device tree, or None."""
     return reading.text("/proc/device-tree/" + name) or reading.text("/sys/firmware/devicetree/base/" + name)
 
 
 def model_and_soc():
-    """The name of the machine's model, and of its chip. Either may be None."""
+    """Return the names of the machine and of its chip. Each can be None."""
     tool = reading.output_of
     compatible = (device_tree("compatible") or "").split()
     model = device_tree("model") or tool("getprop", "ro.product.model") or tool("sysctl", "-n", "hw.model")
@@ -43,20 +43,20 @@ def model_and_soc():
 
 
 def jetson_release():
-    """The release of a Jetson's system, like `R35.4.1`; None elsewhere."""
+    """Return the release of Jetson Linux, like `R35.4.1`; None on other machines."""
     found = re.match(r"# R(\d+) \(release\), REVISION: ([\d.]+)", reading.text("/etc/nv_tegra_release") or "")
     return "R%s.%s" % found.groups() if found else None
 
 
 def power_mode():
-    """The power mode of a Jetson by its name, or by its number where the tool does not answer; None elsewhere."""
+    """Return the power mode of a Jetson: its name, or its number if the tool fails; None on other machines."""
     name = (reading.output_of("nvpmodel", "-q", containing="NV Power Mode:") or "").rpartition(":")[2].strip()
     kept = re.search(r"pmode:\s*(\d+)", reading.text("/var/lib/nvpmodel/status") or "")
     return name or (str(int(kept.group(1))) if kept else None)
 
 
 def memory_mb():
-    """All memory of the machine in MiB, or None."""
+    """Return the memory of the machine in MiB, or None."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // (1 << 20)
     except (AttributeError, OSError, ValueError):
@@ -64,7 +64,7 @@ def memory_mb():
 
 
 def state(cores):
-    """What changes during a measurement. `cores` are those in use, or None when they are not known."""
+    """Return the values that change during a measurement. `cores` are the cores in use, None if unknown."""
     mhz = {}
     for core in cores or []:
         khz = reading.integer(core_file(core, "cpufreq/scaling_cur_freq"))
@@ -84,7 +84,7 @@ def state(cores):
 
 
 def describe():
-    """What does not change about this machine: the beginning of a `device` record."""
+    """Return the constant facts: the first fields of a `device` record."""
     model, soc = model_and_soc()
     allowed = allowed_cores()
     return {
@@ -104,13 +104,13 @@ def describe():
 
 
 def uncontrolled(device):
-    """Sentences about what may have disturbed the measurement and could not be ruled out."""
+    """Return notes about possible disturbances that the agent cannot control, from a `device` record."""
     notes = []
     before = device["before"]
     if device["cores_used"] is None:
         notes.append("the process could not be pinned to its cores")
     if device["fixed_performance_mode"]:
-        pass  # Android holds the clocks, whatever the governor is
+        pass  # Android keeps the clocks constant, regardless of the governor
     elif device["governor"] is None:
         notes.append("the governor of the clock cannot be read")
     elif device["governor"] != clocks.STEADY:

@@ -11,17 +11,17 @@ from .errors import HostGone
 
 
 class Host:
-    """An attached host holds our stdin open for as long as it lives.
+    """The host. If it is `attached`, our stdin is open as long as it runs.
 
-    A link can die without notice: stdin stays open then, and what we write is lost. A host that gives a
-    `patience_s` sends signs of life; each is answered with `say`, and without one for that long the agent ends.
+    A connection can be lost without notice. Then stdin stays open, and our output is lost. So a host with `patience_s`
+    sends keep-alives. The agent answers each one through `say`, and ends if none arrives for `patience_s`.
     """
 
     def __init__(self, attached, threaded, patience_s=0, say=None):
         self.attached = attached
-        self.threaded = threaded  # where pipes cannot be waited for; never together with forks
+        self.threaded = threaded  # wait in a thread, where `select` does not support pipes; not allowed with forks
         self.patience_s = patience_s
-        self.repairs = False  # whether it sends a damaged model again
+        self.repairs = False  # whether the host sends a damaged model again
         self.say = say
         self.gone = threading.Event()
         if patience_s:
@@ -35,10 +35,10 @@ class Host:
             threading.Thread(target=self._watch, daemon=True).start()
 
     def _hear(self):
-        """Read what the host has sent -> False at the end."""
+        """Read from the host. Return False at the end of the stream."""
         heard = os.read(0, 4096)
         if heard and self.patience_s:
-            signal.alarm(self.patience_s)  # the kernel counts, so even a write that blocks for ever ends
+            signal.alarm(self.patience_s)  # a timer of the kernel, so it also ends a write that blocks
             self.say({"type": "alive"})
         return bool(heard)
 
@@ -49,7 +49,7 @@ class Host:
         self.gone.set()
 
     def check(self, timeout_s=0.0, also=None):
-        """Wait until the descriptor `also` can be read, at most `timeout_s` -> whether it can."""
+        """Wait up to `timeout_s` for data on the descriptor `also`. Return whether there is some. Raises `HostGone`."""
         deadline = time.monotonic() + timeout_s
         while not self.threaded:
             watched = ([0] if self.attached else []) + ([] if also is None else [also])

@@ -1,29 +1,29 @@
-"""The data that a model is given: by the kit's description of its inputs, the same values every time.
+"""The input data of models. It follows from the descriptions in the kit, with the same values every time.
 
-A description is a dict: `name` (null: by position), `dtype` as numpy names it (null: the model's), `shape`, and for
-integers `range`: the lowest value and the one after the highest.
+A description is a dict: `name` (null: by position), `dtype` by its name in numpy (null: that of the model), `shape`,
+and for integers `range`: the smallest value, and the largest value plus 1.
 """
 
-DEFAULT_RANGE = [0, 2]  # valid as an index of almost everything
+DEFAULT_RANGE = [0, 2]  # valid as an index into almost any table
 LEGACY_RANGE = [0, 127]
-SMALLEST_FLOAT16 = 2.0**-14  # of those that are not denormal
+SMALLEST_FLOAT16 = 2.0**-14  # the smallest normal number
 
 
 def descriptions(entry):
-    """The inputs of a model by its entry in the manifest; earlier manifests give the shape of the only one."""
+    """Return the inputs of a model from its entry in the manifest. Old manifests have the shape of a single input."""
     if "inputs" in entry:
         return entry["inputs"]
     return [{"name": None, "dtype": None, "shape": entry["input_shape"], "range": LEGACY_RANGE}]
 
 
 def arrays(numpy, described, found):
-    """An array for each input of a model -> a list in the order of `found`, the model's (name, dtype, shape).
+    """Return an array for each input of a model, in the order of `found`: its (name, dtype, shape) in the model.
 
-    Raises `ValueError` when the model does not have the inputs that the kit describes.
+    Raises `ValueError` if they differ from the inputs that the kit describes.
     """
     if len(found) != len(described):
         names = ", ".join(str(name) for name, _, _ in found)
-        raise ValueError("the model has %d inputs (%s), the kit says %d" % (len(found), names, len(described)))
+        raise ValueError("the model has %d inputs (%s), but the kit describes %d" % (len(found), names, len(described)))
     return [_array(numpy, described, position, *one) for position, one in enumerate(found)]
 
 
@@ -33,15 +33,16 @@ def _array(numpy, described, position, name, dtype, shape):
     expected = described[number]
     if expected["name"] not in (None, name):
         names = ", ".join(str(other["name"]) for other in described)
-        raise ValueError("the model has an input %r, the kit says %s" % (name, names))
+        raise ValueError("the model has an input %r, but the kit describes %s" % (name, names))
     if list(shape) != list(expected["shape"]) or expected["dtype"] not in (None, dtype):
         wanted = "%s %s" % (expected["dtype"] or dtype, list(expected["shape"]))
-        raise ValueError("the model's input %r is %s %s, the kit says %s" % (name, dtype, list(shape), wanted))
+        words = "the input %r of the model is %s %s, but the kit describes %s"
+        raise ValueError(words % (name, dtype, list(shape), wanted))
     return values(numpy, dtype, list(shape), expected.get("range") or DEFAULT_RANGE, number)
 
 
 def values(numpy, dtype, shape, limits, seed):
-    """Floats in [-1, 1], none of them denormal (those are slow on many chips); integers within `limits`."""
+    """Return floats in [-1, 1] without denormal numbers, which are slow on many chips; or integers within `limits`."""
     generator = numpy.random.RandomState(seed)
     if dtype.startswith("float"):
         drawn = generator.uniform(-1, 1, shape)

@@ -12,7 +12,7 @@ FORMAT = 1
 
 
 class Kit:
-    """A kit whose manifest was read."""
+    """A kit with a valid manifest. Raises `Fatal`."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -22,7 +22,7 @@ class Kit:
                 manifest = json.load(file)
             if manifest["format"] != FORMAT:
                 raise Fatal(
-                    "%s has the format %s, this agent reads %d" % (path, manifest["format"], FORMAT), usage=True
+                    "%s has the format %s, but this agent reads %d" % (path, manifest["format"], FORMAT), usage=True
                 )
             self.models = {model["key"]: dict(model, inputs=descriptions(model)) for model in manifest["models"]}
             self.run = {
@@ -33,7 +33,7 @@ class Kit:
                 "about": manifest["about"],
                 "models": {key: model["sha256"] for key, model in self.models.items()},
             }
-            if "ops" in manifest:  # a table is made of the results alone: they tell what each model is
+            if "ops" in manifest:  # so that a table follows from the results alone
                 self.run["ops"] = manifest["ops"]
             self.runtime = manifest["settings"]["runtime"]
             wheels = manifest.get("wheels")
@@ -42,13 +42,16 @@ class Kit:
             raise Fatal("%s cannot be read: %s" % (path, one_line(error)), usage=True) from error
 
     def request(self, key):
-        """What a worker must know to run a model."""
+        """Return the request that makes a worker run a model."""
         model = self.models[key]
         return dict(model, path=os.path.join(self.folder, "models", os.path.basename(model["file"])))
 
 
 def verified(path, sha256):
-    """The bytes of a file that was checked: they are run, so nothing can change between the check and the run."""
+    """Return the bytes of a file after a check of their hash. Raises `Damaged`.
+
+    The runtime gets these bytes, so the file cannot change between check and run.
+    """
     try:
         with open(path, "rb") as file:
             data = file.read()

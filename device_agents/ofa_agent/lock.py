@@ -1,4 +1,4 @@
-"""One agent at a time: two that measure at once would measure each other."""
+"""A lock for one agent at a time, because two simultaneous measurements disturb each other."""
 
 import sys
 import time
@@ -9,7 +9,7 @@ LOCK_TIMEOUT_S = 900.0
 
 
 class Lock:
-    """A lock file. The system releases the lock when its holder ends, however it ends."""
+    """A lock file. The system releases the lock when its holder ends, also after a kill."""
 
     def __init__(self, path):
         self.path = path
@@ -19,7 +19,7 @@ class Lock:
             raise Fatal("cannot write %s: %s" % (path, error.strerror)) from error
 
     def take(self, host, say):
-        """Wait for the lock."""
+        """Wait for the lock. Raises `Fatal` after a timeout."""
         deadline = time.monotonic() + LOCK_TIMEOUT_S
         told = False
         while not self._try():

@@ -1,4 +1,4 @@
-"""The machine that is measured: this one, or one that the worker knows how to reach."""
+"""The measured machine: this one, or one that the worker reaches."""
 
 import contextlib
 import os
@@ -8,47 +8,47 @@ from .errors import Fatal
 
 
 class Machine:
-    """What the supervisor needs of a machine."""
+    """The interface of a machine for the supervisor."""
 
     def describe(self):
-        """What does not change: the beginning of a `device` record."""
+        """Return the constant facts: the first fields of a `device` record."""
         raise NotImplementedError
 
     def state(self, cores_used):
-        """What changes: clocks of the cores in use, temperature, ..."""
+        """Return the values that change: clocks of the cores in use, temperature, ..."""
         raise NotImplementedError
 
     def throttled(self):
-        """Why heat slows it down right now, in words; None if it does not."""
+        """Return why heat throttles the machine, as a message; None if it does not."""
         raise NotImplementedError
 
     def governor(self, core):
-        """What sets the clock of a core, or None."""
+        """Return the governor of a core, or None."""
         raise NotImplementedError
 
     def steady_clocks(self, cores_used):
-        """A context manager: within, clocks do not change, as far as possible. Gives the previous governors by core."""
+        """A context manager that keeps the clocks constant, if possible, and yields the previous governors by core."""
         raise NotImplementedError
 
     def core_count(self, device):
-        """How many cores can be used, or None."""
+        """Return the number of usable cores, or None."""
         raise NotImplementedError
 
     def fastest_cores(self, device, count):
-        """The fastest cores, or None where they are not known."""
+        """Return the `count` fastest cores; None if they are unknown."""
         raise NotImplementedError
 
     def raise_priority(self):
-        """Have its scheduler prefer the measurement -> the nice value, where it is known."""
+        """Raise the priority of the measurement. Return the nice value; None if it is unknown."""
 
     def keep_off(self, device, cores_used):
-        """Keep the supervisor away from the cores in use."""
+        """Pin the supervisor to other cores than those in use."""
 
     def choose_cores(self, device, threads, wanted):
-        """Cores for so many threads: the `wanted` ones or else the fastest -> None if they cannot be chosen."""
+        """Return the `wanted` cores, or else the fastest, one per thread; None if unknown. Raises `Fatal`."""
         allowed = device["cores_allowed"]
         if wanted and not set(wanted) <= set(allowed or wanted):
-            raise Fatal("cores %s were requested, this device allows %s" % (wanted, allowed), usage=True)
+            raise Fatal("cores %s were requested, but this device allows %s" % (wanted, allowed), usage=True)
         count = len(wanted) if wanted else self.core_count(device)
         if count is not None and threads > count:
             have = "--cores names %d cores" if wanted else "this device allows %d cores"
@@ -57,7 +57,7 @@ class Machine:
 
 
 class LocalMachine(Machine):
-    """The machine that this agent runs on. `memory` is the file of `steady_clocks`."""
+    """The machine on which this agent runs. `memory` is the file of `steady_clocks`."""
 
     def __init__(self, memory):
         self.memory = memory
@@ -93,11 +93,11 @@ class LocalMachine(Machine):
 
 
 class WorkerMachine(Machine):
-    """A machine that the worker reaches, like a phone without Python. The worker answers questions about it:
+    """A machine that the worker reaches, like a phone without Python. The worker answers requests about it:
 
-    {"ask": "describe"}               a `device` record; `governors` by core may be in it, and is taken out
-    {"ask": "state", "cores": [...]}  `mhz`, `temperature_c`, and what else is known
-    {"ask": "heat"}                   see `heat.why_slow`
+    {"ask": "describe"}               a `device` record; it can have `governors` by core, which are removed
+    {"ask": "state", "cores": [...]}  `mhz`, `temperature_c`, and other known values
+    {"ask": "heat"}                   the argument of `heat.why_slow`
     """
 
     def __init__(self, visitor):
@@ -121,7 +121,7 @@ class WorkerMachine(Machine):
 
     @contextlib.contextmanager
     def steady_clocks(self, cores_used):  # noqa: ARG002
-        yield self.governors  # the worker does what can be done there
+        yield self.governors  # the worker controls the clocks
 
     def core_count(self, device):  # noqa: ARG002
         return None

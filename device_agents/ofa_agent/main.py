@@ -19,18 +19,18 @@ from .visiting import Visitor
 from .wheels import use_wheels
 from .workers import CAN_FORK, ForkedWorker, SpawnedWorker
 
-FAREWELL_S = 30.0  # a program of --worker-command may have to restore the state of the machine that it reaches
+EXIT_TIMEOUT_S = 30.0  # a program of --worker-command may have to restore the state of the machine
 
 
 def core_list(text):
-    """For `type=` of an option: `2,3`."""
+    """Parse a list of cores like `2,3`, for argparse."""
     if not all(part.isdigit() for part in text.split(",")):
         raise argparse.ArgumentTypeError("%r is not a list of cores like 2,3" % text)
     return sorted({int(part) for part in text.split(",")})
 
 
 def command_list(text):
-    """For `type=` of an option: a command as a JSON list."""
+    """Parse a command as a JSON list, for argparse."""
     try:
         words = json.loads(text)
     except ValueError:
@@ -41,15 +41,15 @@ def command_list(text):
 
 
 def parse_arguments(argv):
-    """The options."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description="Measure the models of a kit on this machine.")
     parser.add_argument("--kit", metavar="DIR", help="folder with manifest.json and models/")
-    parser.add_argument("--describe", action="store_true", help="print what is known about this device and stop")
-    parser.add_argument("--attached", action="store_true", help="end when stdin closes: the host holds it open")
-    parser.add_argument("--patience", type=int, default=0, metavar="S", help="... or is silent for S seconds")
-    parser.add_argument("--repair", action="store_true", help="end when a model is damaged: the host sends it again")
+    parser.add_argument("--describe", action="store_true", help="print what can be read about this device")
+    parser.add_argument("--attached", action="store_true", help="end when the host closes stdin")
+    parser.add_argument("--patience", type=int, default=0, metavar="S", help="or when it sends nothing for S seconds")
+    parser.add_argument("--repair", action="store_true", help="end when a model is damaged; the host sends it again")
     parser.add_argument("--cores", type=core_list, metavar="N[,N...]", help="use these cores, not the fastest ones")
-    parser.add_argument("--fixed-performance", action="store_true", help="Android's mode of this name is on")
+    parser.add_argument("--fixed-performance", action="store_true", help="Android's fixed performance mode is on")
     parser.add_argument("--seen", type=int, default=0, metavar="N", help="do not repeat the first N lines of results")
     parser.add_argument("--lock", metavar="FILE", help="lock file (default: DIR/lock)")
     parser.add_argument("--no-fork", action="store_true", help="start workers as new processes")
@@ -57,17 +57,17 @@ def parse_arguments(argv):
         "--worker-command",
         type=command_list,
         metavar="JSON",
-        help="measure another machine through this program: a list of words; README.md has its protocol",
+        help="measure another machine through this program; README.md describes the protocol",
     )
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if not (arguments.kit or arguments.describe or arguments.worker):
-        parser.error("--kit DIR is missing: the folder with the models to measure")
+        parser.error("--kit DIR is missing")
     return arguments
 
 
 def to_stdout(line):
-    """Give a line to the reader of our stdout."""
+    """Write a line to stdout. Raises `HostGone` if it is closed."""
     try:
         sys.stdout.buffer.write(line)
         sys.stdout.buffer.flush()
@@ -76,11 +76,11 @@ def to_stdout(line):
 
 
 def ignore(line):
-    """A terminal is for people, and they have the file."""
+    """Do nothing. A terminal does not get the lines, because the user has the file."""
 
 
 def end_on_signals():
-    """Let SIGTERM and SIGHUP end the agent as Ctrl-C does."""
+    """Make SIGTERM and SIGHUP end the agent like Ctrl-C."""
 
     def end(*_):
         raise KeyboardInterrupt
@@ -91,18 +91,18 @@ def end_on_signals():
 
 
 def make_visitor(arguments, say):
-    """The host, and who has workers run models for it."""
+    """Return the host and the visitor, which runs models in workers."""
     spawn = arguments.no_fork or arguments.worker_command is not None or not CAN_FORK
     host = Host(arguments.attached, spawn, arguments.patience, say)
     host.repairs = arguments.repair
     new_worker = SpawnedWorker if spawn else ForkedWorker
     if arguments.worker_command is not None:
-        new_worker = functools.partial(SpawnedWorker, command=arguments.worker_command, farewell_s=FAREWELL_S)
+        new_worker = functools.partial(SpawnedWorker, command=arguments.worker_command, exit_timeout_s=EXIT_TIMEOUT_S)
     return host, Visitor(host, new_worker)
 
 
 def measure_kit(arguments, stream):
-    """Measure the models of the kit; every line of the results also goes to the function `stream`."""
+    """Measure the models of the kit. The function `stream` also gets each line of the results."""
     end_on_signals()
 
     def say(record):
@@ -122,7 +122,7 @@ def measure_kit(arguments, stream):
 
 
 def describe(arguments, stream):
-    """Print the beginning of a `device` record."""
+    """Print the first fields of a `device` record."""
     _, visitor = make_visitor(arguments, lambda record: stream(json.dumps(record).encode() + b"\n"))
     machine = LocalMachine(None) if arguments.worker_command is None else WorkerMachine(visitor)
     try:
@@ -132,7 +132,7 @@ def describe(arguments, stream):
 
 
 def main(argv=None):
-    """The command: 0 when everything was measured, 1 when nothing can be, 130 when interrupted."""
+    """Run the command. Exit codes: 0 everything is measured, 1 nothing can be measured, 130 interrupted."""
     arguments = parse_arguments(argv)
     if arguments.worker:
         return serving.main()

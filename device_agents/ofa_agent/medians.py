@@ -1,4 +1,4 @@
-"""When is a median known well enough?"""
+"""Confidence intervals of medians."""
 
 import math
 import statistics
@@ -8,18 +8,18 @@ T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 
 
 
 def t_975(count):
-    """The quantile for `count` values, which are at least 2."""
+    """Return the quantile for `count` values, at least 2."""
     return T_975[min(count - 1, len(T_975)) - 1]
 
 
 def half_width(medians, samples):
-    """Half of the 95% confidence interval of a model's median, relative to it; None if unknown yet.
+    """Return the half-width of the 95% confidence interval of a model's median, relative to it; None if unknown.
 
-    The larger of two intervals, because each misses what the other one sees:
-    - rounds as clusters: a t interval over the medians of the rounds. It sees what drifts between
-      rounds (clocks, heat, other programs, memory layout), which any number of samples of one visit hides.
-    - order statistics of all samples together, free of assumptions about their distribution. It sees
-      that a few samples per visit are few, even when the medians of three visits agree by luck.
+    It is the larger of two intervals, because each one covers a different error:
+    - a t interval over the medians of the rounds (clusters). It covers changes between rounds (clocks, heat, other
+      programs, memory layout), which the samples of a single visit do not show.
+    - order statistics of all samples, without assumptions about their distribution. It covers a small number of
+      samples, even if the medians of three visits agree by chance.
     """
     if len(medians) < 2 or len(samples) < 6:
         return None
@@ -30,7 +30,7 @@ def half_width(medians, samples):
 
 
 def clusters_half_width(medians):
-    """The first of the two intervals of `half_width`, for workers that report no single samples."""
+    """Return the first interval of `half_width`, for workers that do not report single samples."""
     if len(medians) < 2:
         return None
     spread = statistics.stdev(medians) / math.sqrt(len(medians))

@@ -1,4 +1,4 @@
-"""What is known of one model so far."""
+"""The progress of one model."""
 
 import array
 import statistics
@@ -7,10 +7,10 @@ from .medians import clusters_half_width, half_width
 
 
 class Progress:
-    """The visits of a model that count.
+    """The valid visits of a model.
 
-    A worker that reports no single samples gives one sample per visit, which summarizes `runs` of them. Then only the
-    spread between visits is known.
+    A worker that does not report single samples gives one sample per visit, which summarizes `runs` of them. Then only
+    the spread between visits is known.
     """
 
     def __init__(self, settings):
@@ -19,11 +19,11 @@ class Progress:
         self.summarized = False
         self.medians = []
         self.samples = array.array("q")
-        self.counts = []  # of the samples of each visit
+        self.counts = []  # number of samples of each visit
         self.half_width = None
 
     def add(self, record):
-        """Take in a visit."""
+        """Add the record of a visit."""
         if record["status"] != "ok":
             self.failed = True
             return
@@ -34,7 +34,7 @@ class Progress:
         self._update()
 
     def forget_last(self):
-        """The last visit does not count."""
+        """Remove the last visit, because it does not count."""
         self.medians.pop()
         del self.samples[len(self.samples) - self.counts.pop() :]
         self._update()
@@ -45,12 +45,12 @@ class Progress:
 
     @property
     def tight(self):
-        """Whether the median is known well enough."""
+        """Whether the confidence interval of the median is narrow enough."""
         return self.half_width is not None and self.half_width <= self.settings["target_half_width"]
 
     @property
     def wants_visit(self):
-        """Whether another visit is due."""
+        """Whether the model needs another visit."""
         rounds = len(self.medians)
         if self.failed or rounds >= self.settings["max_rounds"]:
             return False

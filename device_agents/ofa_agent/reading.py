@@ -1,4 +1,4 @@
-"""Small things that are read from this machine. What cannot be read is None, never 0."""
+"""Reads files and tools of this machine. A value that cannot be read is None, never 0."""
 
 import datetime
 import shutil
@@ -6,12 +6,12 @@ import subprocess
 
 
 def one_line(text, limit=500):
-    """Text of unknown origin as one line of bounded length."""
+    """Return text of unknown origin as one line with at most `limit` characters."""
     return " ".join(str(text).split())[:limit]
 
 
 def text(path):
-    """The content of a small file, or None."""
+    """Return the content of a small file, or None."""
     try:
         with open(path, "rb") as file:
             content = file.read(1 << 16).replace(b"\0", b" ").decode("utf-8", "replace").strip()
@@ -21,7 +21,7 @@ def text(path):
 
 
 def integer(path):
-    """The whole number in a file, or None."""
+    """Return the integer in a file, or None."""
     try:
         return int(text(path) or "")
     except ValueError:
@@ -29,7 +29,7 @@ def integer(path):
 
 
 def output_of(*command, containing=""):
-    """The first line with `containing` in it that a small system tool prints, or None."""
+    """Return the first line with `containing` in the output of a system tool, or None."""
     program = shutil.which(command[0])
     if program is None:
         return None
@@ -42,5 +42,5 @@ def output_of(*command, containing=""):
 
 
 def now():
-    """The time by this machine's clock."""
+    """Return the time of this machine (UTC, ISO 8601)."""
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

@@ -1,40 +1,41 @@
-"""Drift: one model tells whether the machine still has the same speed."""
+"""Drift: one model shows whether the speed of the machine has changed."""
 
 import math
 import statistics
 
 from .medians import t_975
 
-REFERENCE_MS = 1.0  # the reference model is the one nearest to this ...
-REFERENCE_AMONG = 8  # ... of the first that were visited
-LOOKS_AT_FIRST = 5  # at the reference model, to know how much its visits vary
+REFERENCE_MS = 1.0  # the reference model is the one whose time is nearest to this ...
+REFERENCE_AMONG = 8  # ... of this number of models that were visited first
+LOOKS_AT_FIRST = 5  # number of looks to learn the normal variation
 
 
 class Reference:
-    """The reference model; its `key` is None before it is chosen. A visit of it is a *look*.
+    """The reference model. Its `key` is None until it is chosen. A visit of it is a *look*.
 
-    Its level is the median of all looks, so a machine that changes for good gets a new level as soon as most
-    looks agree. Of the looks made while the agent waits for the machine to settle, only the first counts,
-    unless the machine never settles.
-    The settings' `drift_tolerance` is how far a look may be off the level. On a noisy machine the tolerance is
-    the normal variation of the looks (95% of them, by their median absolute deviation, which a few slow looks
-    do not widen).
+    The level is the median of all looks. After a permanent change of the machine, there is a new level as soon as most
+    looks agree. Of the looks while the agent waits for the machine to settle, only the first one counts, unless the
+    machine never settles.
+
+    A look may differ from the level by the setting `drift_tolerance`. On a noisy machine it may differ by the normal
+    variation: the range of 95% of the looks, estimated from the median absolute deviation, which is robust against a
+    few slow looks.
     """
 
     def __init__(self, settings):
         self.tolerance = settings.get("drift_tolerance", 0)
         self.key = None
         self.medians = []
-        self.waiting = []  # medians of looks that count only if the machine does not settle
+        self.waiting = []  # medians of looks that only count if the machine does not settle
         self.is_off = False
         self.unfit = set()  # models that failed as a reference
-        self.last_s = 0.0  # what the last look took
-        self.since = []  # models visited since then ...
-        self.since_s = 0.0  # ... for so long
+        self.last_s = 0.0  # duration of the last look
+        self.since = []  # models visited since the last look ...
+        self.since_s = 0.0  # ... and the duration of these visits
         self.visits = self.repeated = self.kept = 0
 
     def add_visit(self, record):
-        """Take in a visit of any model."""
+        """Add a visit of any model."""
         self.medians += self.waiting
         self.waiting = []
         self.since_s += record["seconds"]
@@ -44,7 +45,7 @@ class Reference:
             self.since = [key for key in self.since if key != record["key"]]
 
     def add(self, record):
-        """Take in a look -> the models whose visits since the previous look do not count."""
+        """Add a look. Return the models whose visits since the previous look do not count."""
         self.visits += 1
         if record["status"] != "ok":
             self.unfit.add(record["key"])
@@ -64,11 +65,11 @@ class Reference:
 
     @property
     def well_known(self):
-        """Whether there were enough looks to judge another one."""
+        """Whether there are enough looks to judge another one."""
         return len(self.medians) >= LOOKS_AT_FIRST
 
     def drift(self, samples):
-        """How far the median of `samples` is off the level, relative to it, and whether that is too far."""
+        """Return the relative difference of the median of `samples` from the level, and whether it is too large."""
         if not self.well_known:
             return None, False
         level, count = statistics.median(self.medians), len(self.medians)
@@ -78,7 +79,7 @@ class Reference:
         return off / level, abs(off) > max(self.tolerance * level, varies)
 
     def choose(self, progress):
-        """The model to look at, once enough of them are known; None before."""
+        """Return the key of the reference model; None until enough models were visited."""
         fit = {key: model for key, model in progress.items() if not model.failed and key not in self.unfit}
         known = [key for key, model in fit.items() if model.medians]
         if not known or len(known) < min(REFERENCE_AMONG, len(fit)):

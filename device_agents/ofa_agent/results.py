@@ -1,4 +1,4 @@
-"""The file of results: JSON lines, append-only."""
+"""The results file: JSON lines, append-only."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ MEASURED = ("visit", "reference")
 
 
 class Results:
-    """`results.jsonl`: append-only, and repeated on `stream` from line `seen` on."""
+    """The file `results.jsonl`. `stream` gets its lines too, from line `seen` on. Raises `Fatal`."""
 
     def __init__(self, path, run, seen, stream):
         self.stream = stream
@@ -20,10 +20,10 @@ class Results:
         records = [self._parse(line, path) for line in lines]
         self.measured = [record for record in records if record["type"] in MEASURED]
         if records and not same_run(records[0], run):
-            raise Fatal("%s holds the results of another kit: move it away" % path)
+            raise Fatal("%s holds the results of another kit; move it away" % path)
         with self._writing(path):
             self.file = open(path, "ab")  # noqa: SIM115
-            self.file.truncate(sum(map(len, lines)))  # a line torn by a power cut or a kill
+            self.file.truncate(sum(map(len, lines)))  # remove an incomplete last line (power cut, kill)
         self.synced = time.monotonic()
         for line in lines[seen:]:
             self.stream(line)
@@ -39,8 +39,8 @@ class Results:
                 lines = [line for line in file if line.endswith(b"\n")]
         except OSError as error:
             raise Fatal("cannot read %s: %s" % (path, error.strerror)) from error
-        # A power cut leaves rubbish at the end. A host has all that it saw, so the lines after those can be dropped.
-        # Without a host this file is the only copy, and its owner decides.
+        # After a power cut, the end can be damaged. A host has the first `seen` lines, so damaged later lines can be
+        # dropped. Without a host, this file is the only copy, so the user must decide.
         for number in range(seen, len(lines) if seen else 0):
             try:
                 cls._parse(lines[number], path)
@@ -55,21 +55,21 @@ class Results:
             record["type"]
             return record
         except (ValueError, TypeError, KeyError) as error:
-            raise Fatal("%s is damaged: move it away" % path) from error
+            raise Fatal("%s is damaged; move it away" % path) from error
 
     def tell(self, record):
-        """To the host alone."""
+        """Send a record to the host only."""
         self.stream(json.dumps(record).encode() + b"\n")
 
     def append(self, record):
-        """To the file and to the host."""
+        """Append a record to the file and send it to the host."""
         line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
         with self._writing(self.file.name):
             self.file.write(line)
             self.file.flush()
         self.stream(line)
-        # The host syncs every line of its own copy. Here: often enough to lose little in a power cut, and
-        # seldom enough not to disturb the measurement on a slow card.
+        # The host syncs each line of its copy. The agent syncs less often, because a slow card would disturb the
+        # measurement.
         if time.monotonic() - self.synced > FSYNC_EVERY_S or record["type"] not in MEASURED:
             with self._writing(self.file.name):
                 os.fsync(self.file.fileno())
@@ -85,10 +85,10 @@ class Results:
 
 
 def same_run(one, other):
-    """Whether two run records request the same thing; another time limit is still the same."""
+    """Return whether two run records request the same measurement. Their time limits may differ."""
     if not isinstance(one, dict):
         return False
-    common = one.get("settings", {}).keys() & other["settings"].keys()  # later versions have more of them
+    common = one.get("settings", {}).keys() & other["settings"].keys()  # later versions have more settings
 
     def essence(run):
         settings = {k: v for k, v in run.get("settings", {}).items() if k in common and k != "time_limit_s"}

@@ -1,9 +1,9 @@
-"""The worker: loads the runtime and runs one model at a time.
+"""The worker process: loads the runtime and runs one model at a time.
 
-JSON lines in, JSON lines out. The first request is the start: {"settings", "cores", "spare_core"}; the answer is
-{"ready", "runtime", "pinned"}. Every other request is a visit: {"path", "sha256", "inputs", "visit_s", ...}; the
-answer has the samples, or an "error". {"alive"} in between means that the worker is busy. {"fatal", "usage"} means
-that this worker cannot measure anything.
+Requests and answers are JSON lines. The first request is {"settings", "cores", "spare_core"}, and its answer is
+{"ready", "runtime", "pinned"}. All others are visits: {"path", "sha256", "inputs", "visit_s", ...}. The answer has the
+samples or an "error". {"alive"} before an answer means that the worker is busy. {"fatal", "usage"} means that this
+worker cannot measure anything.
 """
 
 import gc
@@ -22,7 +22,7 @@ from .reading import one_line
 
 
 def sample(run, budget_s, fewest, most, alive):
-    """Times of single runs in ns: at least `fewest`, then until `budget_s` or `most` is reached."""
+    """Return the times of single runs in ns: at least `fewest`, at most `most`, for about `budget_s` seconds."""
     clock = time.perf_counter_ns
     samples = []
     begin = spoken = clock()
@@ -39,7 +39,7 @@ def sample(run, budget_s, fewest, most, alive):
 
 
 def warm_up(run, budget_s, alive):
-    """Run until two windows in a row agree within 5% (or `budget_s` is spent) -> the samples so far."""
+    """Run until two consecutive windows agree within 5%, or for `budget_s` seconds. Return the samples in ns."""
     done = []
     before = None
     deadline = time.perf_counter() + budget_s
@@ -53,7 +53,7 @@ def warm_up(run, budget_s, alive):
 
 
 def visit(runtime, request, settings, alive):
-    """Load one model, warm it up, measure it, forget it."""
+    """Load a model, warm it up and measure it. Return the answer."""
     begin = time.perf_counter_ns()
     run = runtime.load(verified(request["path"], request["sha256"]), request["inputs"])
     loaded = time.perf_counter_ns()
@@ -64,7 +64,7 @@ def visit(runtime, request, settings, alive):
 
 
 class Service:
-    """A worker that has a runtime and answers requests with JSON lines on `responses`."""
+    """Answers requests with JSON lines on `responses`."""
 
     def __init__(self, responses, settings):
         self.responses, self.settings = responses, settings
@@ -76,22 +76,22 @@ class Service:
         self.responses.flush()
 
     def alive(self):
-        """Tell the supervisor that the worker is busy."""
+        """Report to the supervisor that the worker is busy."""
         self.respond({"alive": True})
         if hasattr(signal, "alarm"):
-            # If the supervisor is gone when a model hangs, the kernel ends this process instead.
+            # If a model hangs and the supervisor has ended, this timer ends the process.
             signal.alarm(int(self.settings["op_timeout_s"]) + 30)
 
     def start(self, cores, spare_core):
-        """Load the runtime."""
+        """Load the runtime and report it."""
         pinned = bool(cores) and pin(cores)
         self.runtime = runtimes.find(self.settings["runtime"])(self.settings, spare_core)
         self.respond({"ready": True, "runtime": self.runtime.info, "pinned": pinned})
         gc.disable()
-        gc.freeze()  # the collection after a visit need not look at the runtime's modules
+        gc.freeze()  # makes the collection after each visit faster, because it skips the runtime's modules
 
     def answer(self, request):
-        """Measure a model -> the answer."""
+        """Measure a model and return the answer."""
         try:
             self.alive()
             return visit(self.runtime, request, self.settings, self.alive)
@@ -104,8 +104,8 @@ class Service:
 
 
 def serve(requests, responses):
-    """Answer requests until they end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor to handle
+    """Answer requests until the stream ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor handles Ctrl-C
     start = json.loads(requests.readline().decode())
     service = Service(responses, start["settings"])
     try:
@@ -120,7 +120,7 @@ def serve(requests, responses):
 
 
 def main():
-    """A worker in a process of its own: stdout carries the responses, whatever else is printed goes to stderr."""
+    """Run a worker in its own process. stdout is for answers only; all other output goes to stderr."""
     responses = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     serve(sys.stdin.buffer, responses)

@@ -1,4 +1,4 @@
-"""Decides what is measured next, and when it is enough."""
+"""The scheduler: selects the next model, and decides when the measurement is complete."""
 
 import random
 import sys
@@ -10,22 +10,22 @@ from .progress import Progress
 from .reading import now
 from .reference import Reference
 
-LOOK_FOR_HEAT_EVERY_S = 10.0
+HEAT_CHECK_EVERY_S = 10.0
 COOLING_STEP_S = 5.0
-COOL_DOWN_S = 120.0  # at most; after that, a hot machine is measured hot
-STAYS_HOT_S = 600.0  # after that, the next pause comes this much later at the earliest
-REFERENCE_SHARE = 0.1  # of the time, at most: a slow reference model is looked at less often
+COOL_DOWN_S = 120.0  # maximum pause; after it, a hot machine is measured hot
+STAYS_HOT_S = 600.0  # after such a pause, minimum time until the next one
+REFERENCE_SHARE = 0.1  # maximum share of the time for looks, so a slow reference model is visited less often
 SETTLING_STEP_S = 5.0
-SETTLE_S = 60.0  # at most, of a whole run; after that, a machine that drifts is measured drifting ...
-SETTLE_SHARE = 0.1  # ... and at most this share of the time limit: a short measurement does not wait long
-SUMS = ("samples_ns", "warmup_ns", "warmup_runs", "seconds", "runs")  # what several visits have together
+SETTLE_S = 60.0  # maximum wait per run for the machine to settle; after it, a drifting machine is measured ...
+SETTLE_SHARE = 0.1  # ... but at most this share of the time limit
+SUMS = ("samples_ns", "warmup_ns", "warmup_runs", "seconds", "runs")  # fields that are added over several visits
 
 
 class Supervisor:
-    """Visits models in rounds, in a new random order each, until every median is known well enough.
+    """Visits models in rounds, each in a new random order, until the confidence interval of each median is narrow.
 
-    The order is shuffled and the models are interleaved. A machine that heats up or gets busy would otherwise make
-    those models slow that happen to be measured then. This way, drift affects all of them and shows in their spread.
+    Models are interleaved because the machine can heat up or become busy. This affects all models, so it shows in
+    their spread. Otherwise only the models that are measured at that time would look slow.
     """
 
     def __init__(self, kit, host, results, visitor, machine, cores=None, fixed_performance=False):
@@ -38,14 +38,14 @@ class Supervisor:
         self.reference = Reference(self.settings)
         for record in results.measured:
             self._take(record)
-        self.returned = bool(results.measured)  # the machine may have another speed by now
+        self.returned = bool(results.measured)  # the speed of the machine may have changed
         limit_s = self.settings["time_limit_s"]
         self.patience_s = SETTLE_S if limit_s is None else min(SETTLE_S, SETTLE_SHARE * limit_s)
-        self.look_again = 0.0  # for heat
+        self.next_heat_check = 0.0
         self.measured_hot = None
 
     def run(self):
-        """Measure everything that the results lack."""
+        """Measure everything that is missing in the results."""
         self.nice = self.machine.raise_priority()
         try:
             device = self.machine.describe()
@@ -64,7 +64,7 @@ class Supervisor:
         ready = self.visitor.start(self.settings, self.cores, spare_core)
         if not ready["pinned"]:
             if self.wanted_cores:
-                raise Fatal("this system does not let the agent choose its cores", usage=True)
+                raise Fatal("this system does not support pinning to cores; omit --cores", usage=True)
             self.cores = None
         elif spare_core:
             self.machine.keep_off(device, self.cores)
@@ -74,8 +74,8 @@ class Supervisor:
         core = (self.cores or [0])[0]
         device["governor"] = self.machine.governor(core)
         device["governor_found"] = governors.get(core, device["governor"])
-        device["fixed_performance_mode"] = self.fixed_performance or None  # a system cannot be asked for it
-        device.update(ready.get("device", {}))  # what the worker has done to the machine that it reaches
+        device["fixed_performance_mode"] = self.fixed_performance or None  # the system does not report it
+        device.update(ready.get("device", {}))  # facts of a machine that the worker reaches
         device["before"] = self.machine.state(self.cores)
         device["uncontrolled"] = uncontrolled(device)
         self.results.append(device)
@@ -108,7 +108,7 @@ class Supervisor:
             batch = [key for key in wanting if len(self.progress[key].medians) == rounds]
             random.Random("%d:%d" % (self.settings["seed"], rounds)).shuffle(batch)
             for key in batch:
-                # A first visit of every model comes before the limit: half a table is no table.
+                # The limit does not apply to the first round, because a table needs every model.
                 if rounds and limit_s is not None and self.used_s >= limit_s:
                     self._has_drifted(at_end=True, may_repeat=False)
                     return
@@ -118,7 +118,7 @@ class Supervisor:
                 self._visit(key, rounds)
 
     def _take(self, record):
-        """Count a visit, of this start or of an earlier one."""
+        """Count the record of a visit, of this run or an earlier one."""
         self.used_s += record["seconds"]
         if record["type"] == "visit":
             self.progress[record["key"]].add(record)
@@ -141,7 +141,7 @@ class Supervisor:
         return self.visitor.visit(request, self.settings["op_timeout_s"], record)
 
     def _visit_s(self):
-        """Time for the samples of one visit: shorter when the limit would not allow enough rounds."""
+        """Return the time for the samples of one visit. A short time limit makes it shorter, to allow enough rounds."""
         visit_s, limit_s = self.settings["visit_s"], self.settings["time_limit_s"]
         if limit_s is None:
             return visit_s
@@ -149,7 +149,7 @@ class Supervisor:
         return min(visit_s, max(0.01, 0.6 * share_s))
 
     def _has_drifted(self, at_end=False, may_repeat=True):
-        """Look at the reference model if it is time to -> whether models have to be visited again."""
+        """Visit the reference model if it is due. Return whether models must be visited again."""
         reference, every_s = self.reference, self.settings.get("reference_every_s")
         if not every_s or (at_end and not (reference.since and reference.well_known)):
             return False
@@ -162,7 +162,7 @@ class Supervisor:
         if not (due or at_end or self.returned):
             return False
         self.returned = False
-        # Repeats cost as much as the least number of rounds, at most: a machine may never settle.
+        # Repeats are limited to the minimum number of rounds, because a machine may never settle.
         may_repeat = may_repeat and reference.repeated < len(self.progress) * self.settings["min_rounds"]
         look = self._look(reference.key, may_repeat and self.patience_s > 0)
         again = look.get("again", False)
@@ -177,7 +177,7 @@ class Supervisor:
         return again
 
     def _look(self, key, may_repeat=False):
-        """Visit the reference model -> the record. A look that is off is confirmed by two more visits."""
+        """Visit the reference model and return the record. Two more visits confirm a drift."""
         record = self._ask(key, {"type": "reference", "key": key, "status": "ok"})
         if record["status"] == "ok":
             record["drift"], record["drifted"] = self.reference.drift(record["samples_ns"])
@@ -193,8 +193,8 @@ class Supervisor:
         return record
 
     def _cool_down(self):
-        """Pause while heat slows the machine down: otherwise the heat is measured."""
-        if time.monotonic() < self.look_again:
+        """Pause while heat throttles the machine."""
+        if time.monotonic() < self.next_heat_check:
             return
         deadline = time.monotonic() + COOL_DOWN_S
         why = self.machine.throttled()
@@ -204,7 +204,7 @@ class Supervisor:
             self.host.check(COOLING_STEP_S)
             why = self.machine.throttled()
         self.measured_hot = self.measured_hot or why
-        self.look_again = time.monotonic() + (LOOK_FOR_HEAT_EVERY_S if why is None else STAYS_HOT_S)
+        self.next_heat_check = time.monotonic() + (HEAT_CHECK_EVERY_S if why is None else STAYS_HOT_S)
 
     def _tell(self, rounds):
         if not self.host.attached and sys.stderr is not None and sys.stderr.isatty():

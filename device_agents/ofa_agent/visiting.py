@@ -1,26 +1,26 @@
-"""Has a worker run one model after the other, and replaces a worker that a model has crashed or hung."""
+"""Runs models in a worker, and replaces a worker that crashed or hung."""
 
 import time
 
 from .errors import Fatal, WorkerLost
 
-START_TIMEOUT_S = 300.0  # importing a runtime takes minutes on a slow SD card
+START_TIMEOUT_S = 300.0  # importing a runtime can take minutes on a slow SD card
 ASK_TIMEOUT_S = 60.0
-GIVE_UP_AFTER = 5  # crashed or hung workers in a row: the runtime is broken, not a model
+GIVE_UP_AFTER = 5  # consecutive crashes or hangs; then the runtime is broken, not a model
 
 
 class Visitor:
-    """Owns the worker. `new_worker(host)` starts one."""
+    """Owns the worker. `new_worker(host)` starts a new one."""
 
     def __init__(self, host, new_worker):
         self.host, self.new_worker = host, new_worker
         self.worker = None
         self.start_message = None
-        self.killed = set()  # models whose worker was killed from outside, once
+        self.killed = set()  # models whose worker was killed from outside
         self.lost_in_a_row = 0
 
     def start(self, settings, cores, spare_core):
-        """Have the worker load its runtime -> its answer."""
+        """Start the worker, which loads the runtime, and return its answer. Raises `Fatal`."""
         self.start_message = {"settings": settings, "cores": cores, "spare_core": spare_core}
         return self._start()
 
@@ -36,7 +36,7 @@ class Visitor:
         return self.worker
 
     def ask(self, what, **more):
-        """Ask a worker that measures another machine about that machine -> the answer."""
+        """Ask the worker about the machine that it reaches, and return the answer. Raises `Fatal`."""
         try:
             return self._running().ask(dict(more, ask=what), ASK_TIMEOUT_S)
         except WorkerLost as error:
@@ -44,7 +44,7 @@ class Visitor:
             raise Fatal("the worker does not answer: %s" % why, transient=True) from error
 
     def visit(self, request, timeout_s, record):
-        """Let the worker run a model -> `record` with the outcome and the seconds that it took."""
+        """Run a model in the worker. Return `record` with the result and the duration in seconds."""
         begin = time.monotonic()
         try:
             record.update(self._outcome(request, timeout_s))
@@ -70,11 +70,11 @@ class Visitor:
         return dict({"status": "failed", "cause": "exception"} if "error" in answer else {}, **answer)
 
     def check_losses(self, record):
-        """Raise `Fatal` when too many models in a row have cost their worker."""
+        """Raise `Fatal` if too many consecutive models have crashed or hung their worker."""
         if self.lost_in_a_row >= GIVE_UP_AFTER:
             raise Fatal("%d models in a row crashed or hung: %s" % (self.lost_in_a_row, record["error"]))
 
     def close(self):
-        """End the worker, if there is one -> how it ended, in words."""
+        """End the worker, if there is one, and return how it ended, as a message."""
         worker, self.worker = self.worker, None
         return worker.close() if worker is not None else ""

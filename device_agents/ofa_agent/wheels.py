@@ -1,4 +1,4 @@
-"""A kit may bring its runtime along, as wheels. They are unpacked once, into a folder of the kit."""
+"""The runtime in a kit, as wheels. They are unpacked once, to a folder of the kit."""
 
 import hashlib
 import io
@@ -15,21 +15,21 @@ from .reading import one_line
 
 
 def python_tag():
-    """Which wheels fit this Python: `aarch64-cp311`."""
+    """Return the tag of wheels for this Python, like `aarch64-cp311`."""
     machine = platform.machine()
-    if sys.maxsize < 1 << 32:  # many a 64-bit kernel carries a 32-bit system
+    if sys.maxsize < 1 << 32:  # a 64-bit kernel can run a 32-bit system
         machine = {"aarch64": "armv7l", "armv8l": "armv7l", "x86_64": "i686"}.get(machine, machine)
     return "%s-cp%d%d" % (machine, sys.version_info[0], sys.version_info[1])
 
 
 def use_wheels(kit):
-    """Make Python find the runtime of the kit, if it brings one, before any other."""
+    """If the kit contains a runtime, use it instead of an installed one. Raises `Fatal`."""
     if not kit.wheels:
         return
-    meant, files = kit.wheels
-    if meant != python_tag():
-        words = "the wheels of this kit are for %s, this Python takes those for %s: give that to ofa-profile --wheels"
-        raise Fatal(words % (meant, python_tag()), usage=True)
+    tag, files = kit.wheels
+    if tag != python_tag():
+        words = "the wheels of this kit are for %s, but this Python is %s; give that to ofa-profile --wheels"
+        raise Fatal(words % (tag, python_tag()), usage=True)
     digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:16]
     folder = os.path.abspath(os.path.join(kit.folder, "runtime-" + digest))
     if not os.path.isdir(folder):
@@ -39,7 +39,7 @@ def use_wheels(kit):
 
 
 def unpack_wheels(kit, files, folder):
-    """Unpack all wheels into a folder, which gets its name when it is complete."""
+    """Unpack all wheels to a folder. It gets its final name when it is complete. Raises `Fatal`."""
     fresh = folder + ".incoming"
     shutil.rmtree(fresh, ignore_errors=True)
     try:
@@ -61,7 +61,7 @@ def unpack_wheels(kit, files, folder):
 
 
 def installed(member):
-    """Where a member of a wheel is installed (PEP 427), in parts; None for what is no part of a package."""
+    """Return where a member of a wheel is installed (PEP 427), as parts of a path; None if it is not installed."""
     parts = member.split("/")
     if parts[0].endswith(".data"):
         parts = parts[2:] if parts[1:2] in (["purelib"], ["platlib"]) else []

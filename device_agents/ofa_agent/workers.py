@@ -1,4 +1,4 @@
-"""The worker process as the supervisor sees it, and the ways to start it."""
+"""The supervisor's side of the worker process, and the ways to start it."""
 
 import contextlib
 import json
@@ -15,29 +15,29 @@ from .errors import Fatal, WorkerLost
 from .serving import serve
 
 CAN_FORK = hasattr(os, "fork") and sys.platform in ("linux", "android")
-CRASH_S = 0.5  # a process that has crashed may take this long to end
+CRASH_S = 0.5  # time for a crashed process to end
 
 
 class Worker:
-    """A worker process. How it is started, and how messages reach it, is the subclass's."""
+    """A worker process. Subclasses start it and transmit the messages."""
 
     def __init__(self, host):
         self.host = host
 
     def send(self, message):
-        """Give it a message; raises `WorkerLost` when it is gone."""
+        """Send a message. Raises `WorkerLost` if the worker has ended."""
         raise NotImplementedError
 
     def receive(self, timeout_s):
-        """The next message; raises `WorkerLost` when there is none within `timeout_s`."""
+        """Return the next message. Raises `WorkerLost` if none arrives within `timeout_s`."""
         raise NotImplementedError
 
     def close(self):
-        """Kill the worker, if it still lives -> how it ended, in words."""
+        """End the worker, and return how it ended, as a message."""
         raise NotImplementedError
 
     def ask(self, message, timeout_s):
-        """The answer to `message`. Every sign of life starts `timeout_s` anew."""
+        """Send a message and return the answer. Each `alive` or `waiting` restarts the timeout. Raises `WorkerLost`."""
         self.send(message)
         while True:
             answer = self.receive(timeout_s)
@@ -50,7 +50,7 @@ class Worker:
 
 
 def how_it_ended(status):
-    """`status` as subprocess has it: an exit code, or minus the number of a signal."""
+    """Return a message about the status of `subprocess`: an exit code, or the negative number of a signal."""
     if status >= 0:
         return "the worker process ended with exit code %d" % status
     try:
@@ -62,10 +62,10 @@ def how_it_ended(status):
 
 
 class ForkedWorker(Worker):
-    """A fork of the supervisor, taken before any runtime is loaded.
+    """A fork of the supervisor, before a runtime is loaded.
 
-    On a phone the interpreter may have been started through its own loader: there is no
-    `sys.executable` that could be run again.
+    On a phone, the interpreter may have been started through its own loader. Then `sys.executable` cannot be started
+    again.
     """
 
     def __init__(self, host):
@@ -75,24 +75,24 @@ class ForkedWorker(Worker):
         self.responses, response_end = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
-            self._live(request_end, response_end)
+            self._run(request_end, response_end)
         os.close(request_end)
         os.close(response_end)
 
-    def _live(self, request_end, response_end):
+    def _run(self, request_end, response_end):
         status = 1
         try:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends this process even inside a model that hangs
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the timer also ends a process whose model hangs
             os.close(self.requests)
             os.close(self.responses)
-            # What native code prints must not end up between the results.
+            # Output of native code must not mix with the results.
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             os.dup2(2, 1)
             serve(os.fdopen(request_end, "rb"), os.fdopen(response_end, "wb"))
             status = 0
         except BrokenPipeError:
-            pass  # the supervisor has ended, and reports why
+            pass  # the supervisor has ended and reports the reason
         except BaseException:
             traceback.print_exc()
         finally:
@@ -127,7 +127,7 @@ class ForkedWorker(Worker):
 
 
 def reap(pid, timeout_s):
-    """Wait for a child -> its wait status, or None when it still lives."""
+    """Wait for a child and return its wait status; None if it is still running."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         found, status = os.waitpid(pid, os.WNOHANG)
@@ -138,20 +138,21 @@ def reap(pid, timeout_s):
 
 
 def own_command():
-    """The command of a worker of this agent."""
+    """Return the command that starts a worker of this agent."""
     here = os.path.dirname(os.path.abspath(__file__))
     return [sys.executable, os.path.join(os.path.dirname(here), "agent.py"), "--worker"]
 
 
 class SpawnedWorker(Worker):
-    """A program that speaks the worker's protocol on stdin and stdout.
+    """A program with the protocol of workers on stdin and stdout.
 
-    Without a `command` it is this agent, started again: where forking is not possible or not safe (Windows, macOS).
+    Without a `command`, it is a new process of this agent, for systems where forking is impossible or unsafe (Windows,
+    macOS).
     """
 
-    def __init__(self, host, command=None, farewell_s=CRASH_S):
+    def __init__(self, host, command=None, exit_timeout_s=CRASH_S):
         super().__init__(host)
-        self.farewell_s = farewell_s  # how long it may take to end when its stdin has ended
+        self.exit_timeout_s = exit_timeout_s  # time to end after its stdin is closed
         self.process = subprocess.Popen(command or own_command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.lines = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
@@ -185,7 +186,7 @@ class SpawnedWorker(Worker):
         with contextlib.suppress(OSError):
             self.process.stdin.close()
         try:
-            self.process.wait(self.farewell_s)
+            self.process.wait(self.exit_timeout_s)
         except subprocess.TimeoutExpired:
             self.process.kill()
         return how_it_ended(self.process.wait())

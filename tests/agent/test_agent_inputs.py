@@ -44,10 +44,10 @@ def test_two_inputs_one_of_them_integers(tmp_path, runtime, model, dtype, revers
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"name": "other"}, "has an input 'ids', the kit says other, offset"),
-        ({"dtype": "float32"}, "the kit says float32 [1, 4]"),
-        ({"shape": [1, 5]}, "[1, 4], the kit says"),
-        ("alone", "has 2 inputs (ids, offset), the kit says 1"),
+        ({"name": "other"}, "has an input 'ids', but the kit describes other, offset"),
+        ({"dtype": "float32"}, "the kit describes float32 [1, 4]"),
+        ({"shape": [1, 5]}, "[1, 4], but the kit describes"),
+        ("alone", "has 2 inputs (ids, offset), but the kit describes 1"),
     ],
 )
 def test_a_model_with_other_inputs_fails_alone(tmp_path, runtime, model, dtype, change, words):

@@ -49,7 +49,7 @@ def test_what_is_no_model_and_another_input_fail_alone(models, tmp_path):
     )
     found = visits(run_agent(make_kit(tmp_path / "kit", [bad, other, models[1]], SETTINGS)).stdout)
     assert "ValueError" in found["bad"][0]["error"]
-    assert "the kit says" in found["other"][0]["error"]
+    assert "but the kit describes" in found["other"][0]["error"]
     assert all(visit["status"] == "ok" for visit in found[models[1].key])
 
 
@@ -58,7 +58,7 @@ def test_a_provider_that_litert_lacks_is_one_fatal_record(models, tmp_path):
     assert done.returncode == 1
     fatal = records(done.stdout)[-1]
     assert (fatal["type"], fatal["usage"]) == ("fatal", True)
-    assert "it has XNNPACK, and CPU" in fatal["error"]
+    assert "choose from XNNPACK, CPU" in fatal["error"]
 
 
 #: Delegates nothing when the model is "alone".
@@ -99,7 +99,7 @@ def test_the_predecessor_runs_where_it_is_what_there_is(tmp_path):
     assert device["runtime"] == {"name": "litert", "version": "tflite_runtime 2.14.0", "provider": "XNNPACK"}
     found = visits(done.stdout)
     assert found["one"][-1]["status"] == "ok"
-    assert "XNNPACK does not run this model here" in found["alone"][0]["error"]
+    assert "XNNPACK does not run this model on this device" in found["alone"][0]["error"]
 
 
 def test_a_runtime_that_does_not_load_is_one_line_with_every_reason(tmp_path):

@@ -77,7 +77,7 @@ def test_another_python_is_told_what_to_ask_for(kit: Path) -> None:
     change_manifest(kit, **{"for": "aarch64-cp39"})
     done = run_agent(kit)
     assert done.returncode == 1
-    assert f"are for aarch64-cp39, this Python takes those for {HERE}: give that to ofa-profile --wheels" in done.stderr
+    assert f"are for aarch64-cp39, but this Python is {HERE}; give that to ofa-profile --wheels" in done.stderr
     assert folders(kit) == ["models", "ofa_agent", "wheels"]
 
 

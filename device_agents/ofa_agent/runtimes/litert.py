@@ -1,4 +1,4 @@
-"""LiteRT, or its predecessor tflite_runtime, with XNNPACK, which it uses by default on most systems."""
+"""LiteRT, or its predecessor tflite_runtime, with XNNPACK, the default on most systems."""
 
 import importlib
 import os
@@ -9,7 +9,7 @@ from ..reading import one_line
 
 
 class Runtime:
-    """`litert` of a manifest."""
+    """The runtime `litert`."""
 
     PACKAGES = ("ai_edge_litert", "tflite_runtime")
 
@@ -17,13 +17,13 @@ class Runtime:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         package = self.find()
         self.threads = settings["threads"]
-        # Tables that Google's benchmark_model has measured have the provider "default".
+        # Tables from Google's benchmark_model have the provider "default".
         self.provider = "XNNPACK" if settings["provider"] in (None, "default") else settings["provider"]
         self.options = {}
         if self.provider == "CPU":
             self.options["experimental_op_resolver_type"] = self.litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         elif self.provider != "XNNPACK":
-            words = "litert has no provider %r on this device; it has XNNPACK, and CPU (without XNNPACK)"
+            words = "litert has no provider %r on this device; choose from XNNPACK, CPU (without XNNPACK)"
             raise Fatal(words % self.provider, usage=True)
         version = package.__version__
         if package.__name__ != self.PACKAGES[0]:
@@ -31,7 +31,7 @@ class Runtime:
         self.info = {"name": "litert", "version": version, "provider": self.provider}
 
     def find(self):
-        """Import the first of the packages that is installed -> it."""
+        """Import the first installed package and return it. Raises `Fatal`."""
         problems = []
         for name in self.PACKAGES:
             try:
@@ -40,16 +40,16 @@ class Runtime:
                 return importlib.import_module(name)
             except ImportError as error:  # noqa: PERF203
                 problems.append(one_line(error))
-        raise Fatal("the runtime litert (package ai-edge-litert) cannot be imported here: %s" % "; ".join(problems))
+        raise Fatal("the runtime litert (package ai-edge-litert) cannot be imported: %s" % "; ".join(problems))
 
     def load(self, model, inputs):
-        """Bytes of a model and descriptions of its inputs -> a function without arguments that runs it once."""
+        """Return a function that runs the model once. `inputs` are the descriptions of its inputs."""
         interpreter = self.litert.Interpreter(model_content=model, num_threads=self.threads, **self.options)
         interpreter.allocate_tensors()
-        # What the provider does not take runs elsewhere without notice.
+        # Without a message, other kernels run the operators that the provider does not support.
         names = [node["op_name"] for node in interpreter._get_ops_details()]
         if self.provider == "XNNPACK" and "DELEGATE" not in names:
-            raise ValueError("XNNPACK does not run this model here; --provider CPU measures without it")
+            raise ValueError("XNNPACK does not run this model on this device; use --provider CPU")
         values = interpreter.get_input_details()
         found = [
             (value.get("name"), self.numpy.dtype(value["dtype"]).name, [int(size) for size in value["shape"]])

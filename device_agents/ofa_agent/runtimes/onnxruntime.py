@@ -1,4 +1,4 @@
-"""onnxruntime, with its inputs and outputs bound once, so that a run measures the network and no copies."""
+"""onnxruntime. Inputs and outputs are bound once, so that a run does not include copies."""
 
 import functools
 import os
@@ -7,29 +7,30 @@ from ..errors import Fatal
 from ..inputs import arrays
 from ..reading import one_line
 
-#: onnxruntime's element types by their names in numpy, where those differ
+#: onnxruntime's name of an element type -> numpy's name
 DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64"}
 SAME_NAMES = ("float16", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
 DTYPES.update({"tensor(%s)" % name: name for name in SAME_NAMES})
 
 
 class Runtime:
-    """`onnxruntime` of a manifest."""
+    """The runtime `onnxruntime`."""
 
     def __init__(self, settings, spare_core):
-        os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import: it must not run on people's devices
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import: no telemetry on the devices of users
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         try:
             import numpy
             import onnxruntime
         except ImportError as error:
-            raise Fatal("the runtime onnxruntime cannot be imported here: %s" % one_line(error)) from error
+            raise Fatal("the runtime onnxruntime cannot be imported: %s" % one_line(error)) from error
         self.ort, self.numpy = onnxruntime, numpy
         self.provider = settings["provider"] or "CPUExecutionProvider"
         available = onnxruntime.get_available_providers()
         if self.provider not in available:
             have = ", ".join(available)
-            raise Fatal("onnxruntime has no provider %r on this device; it has %s" % (self.provider, have), usage=True)
+            words = "onnxruntime has no provider %r on this device; choose from %s"
+            raise Fatal(words % (self.provider, have), usage=True)
         self.options = self._options(settings, spare_core)
         self.info = {"name": "onnxruntime", "version": onnxruntime.__version__, "provider": self.provider}
 
@@ -40,21 +41,21 @@ class Runtime:
         options.execution_mode = self.ort.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 4
         if not spare_core:
-            # Threads that spin between operators on every core leave none for the rest of the system.
+            # Threads that spin between operators would occupy all cores.
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if self.provider != "CPUExecutionProvider":
-            # Without this, operators that the provider lacks run on the CPU without notice.
+            # Otherwise unsupported operators would run on the CPU without a message.
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         return options
 
     def load(self, model, inputs):
-        """Bytes of a model and descriptions of its inputs -> a function without arguments that runs it once."""
+        """Return a function that runs the model once. `inputs` are the descriptions of its inputs."""
         session = self.ort.InferenceSession(model, self.options, providers=[self.provider])
         if self.provider not in session.get_providers():
-            raise Fatal("onnxruntime dropped the provider %s: its libraries do not load here" % self.provider)
+            raise Fatal("onnxruntime cannot load the libraries of the provider %s" % self.provider)
         binding = session.io_binding()
         found = [(value.name, DTYPES.get(value.type, value.type), value.shape) for value in session.get_inputs()]
-        bound = []  # a binding does not keep alive what is bound
+        bound = []  # a binding does not keep references to its values
         for (name, _, _), array in zip(found, arrays(self.numpy, inputs, found)):
             bound.append(self.ort.OrtValue.ortvalue_from_numpy(array))
             binding.bind_ortvalue_input(name, bound[-1])
