@@ -1,4 +1,4 @@
-"""The error of the sum of isolated ops, and its causes: `python benchmarks/additivity.py SPACE [NETWORKS]`.
+"""Measures the error of the sum of isolated ops, and its causes: `python benchmarks/additivity.py SPACE [NETWORKS]`.
 
 Draws random networks of SPACE (default: 24), spread over its range of MACs. onnxruntime runs them and all their ops
 on one thread, interleaved over rounds, as in `ofa-profile` and `ofa-verify`. Times are CPU times of that thread, so
@@ -36,11 +36,11 @@ from ofa_profiler.verification import agreement
 
 ROUNDS = 10
 RUNS_PER_VISIT = 5
-#: More than the private caches of a core hold, less than what it shares with others.
+#: Larger than the private caches of a core, smaller than the shared cache.
 EVICTED_BYTES = 8 << 20
 PROFILED_NETWORKS = 6
-#: onnxruntime's names of operators -> where their time is booked; others are "elementwise and pooling".
-BOOKS = {
+#: Operator of onnxruntime -> group for its time. All others are "elementwise and pooling".
+GROUPS = {
     "Conv": "convolutions",
     "Gemm": "fully connected",
     "ReorderInput": "layout reorders",
@@ -59,7 +59,7 @@ def build(layout: Layout) -> bytes:
 
 
 class Model:
-    """A model and its CPU times in ms: run again and again (`warm`), or after its caches were emptied (`cold`)."""
+    """A model and its CPU times in ms: repeated runs (`warm`), and runs after the caches were cleared (`cold`)."""
 
     def __init__(self, data: bytes, input_shape: Sequence[int]) -> None:
         self.run = _runtime.load(data, inputs.descriptions({"input_shape": list(input_shape)}))
@@ -73,14 +73,14 @@ class Model:
 
     @staticmethod
     def empty() -> Model:
-        """A model that does nothing: what is left is the cost of a session's run."""
+        """A model without computation. Its time is the overhead of a run."""
         value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 1, 1, 1)) for name in ("input", "output")]
         graph = helper.make_graph([helper.make_node("Identity", ["input"], ["output"])], "e", value[:1], value[1:])
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
         return Model(model.SerializeToString(), (1, 1, 1, 1))
 
     def visit(self) -> None:
-        """One round of both."""
+        """Measure one round of warm and cold runs."""
         for _ in range(3):
             self.run()
         self.warm.append([self._one_ms() for _ in range(RUNS_PER_VISIT)])
@@ -98,12 +98,12 @@ class Model:
 
 
 def median_ms(rounds: Sequence[Sequence[float]]) -> float:
-    """Of all samples together."""
+    """The median of all samples."""
     return float(np.median(np.concatenate(rounds)))
 
 
 def profiled_us(layout: Layout) -> Counter[str]:
-    """Microseconds per run by book, from onnxruntime's own profile; wall times, the faster half of the runs."""
+    """Group -> microseconds per run, from the profiler of onnxruntime: wall times of the faster half of the runs."""
     options = _runtime.ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.enable_profiling = True
@@ -118,16 +118,16 @@ def profiled_us(layout: Layout) -> Counter[str]:
     for event in events:
         if event["cat"] == "Node" and event["name"].endswith("_kernel_time"):
             kernels.setdefault((event["name"], event["args"]["op_name"]), []).append(event["dur"])
-    books: Counter[str] = Counter()
+    groups: Counter[str] = Counter()
     for (_, operator), durations in kernels.items():
         fast = sorted(durations[5:])[: (len(durations) - 5) // 2]
-        books[BOOKS.get(operator, "elementwise and pooling")] += float(np.mean(fast))
-        books["nodes"] += 1
-    return books
+        groups[GROUPS.get(operator, "elementwise and pooling")] += float(np.mean(fast))
+        groups["nodes"] += 1
+    return groups
 
 
 def errors(name: str, predicted: NDArray[np.float64], measured: NDArray[np.float64]) -> str:
-    """A line of the first table."""
+    """Format a line of the first table."""
     ratios = predicted / measured
     scaled = predicted / agreement.ratio(predicted, measured)
     return (
@@ -138,7 +138,7 @@ def errors(name: str, predicted: NDArray[np.float64], measured: NDArray[np.float
 
 
 def left_out_error(features: NDArray[np.float64], measured: NDArray[np.float64]) -> float:
-    """MAPE of least squares on relative errors, every network predicted by a fit of the others."""
+    """MAPE of least squares on relative errors. Each network is predicted by a fit to the others."""
     relative = features / measured[:, None]
     predictions = []
     for i in range(len(measured)):
@@ -149,7 +149,7 @@ def left_out_error(features: NDArray[np.float64], measured: NDArray[np.float64])
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the tables."""
     space = get_space(sys.argv[1])
     count = int(sys.argv[2]) if len(sys.argv) > 2 else 24
     cores.pin(cores.fastest_cores(cores.allowed_cores(), 1))
@@ -163,7 +163,7 @@ def main() -> None:
             everything[i].visit()
     measured = np.array([median_ms(network.warm) for network in networks])
     report_ways(space.name, layouts, ops, networks, empty, measured)
-    report_books(layouts)
+    report_groups(layouts)
     report_fits(layouts, ops, measured)
 
 
@@ -181,7 +181,7 @@ def report_ways(
     empty: Model,
     measured: NDArray[np.float64],
 ) -> None:
-    """How far the sum is off, by the way in which the ops were measured."""
+    """Print the error of the sum for each way to measure ops."""
     noise = agreement.mape([median_ms(n.warm[::2]) for n in networks], [median_ms(n.warm[1::2]) for n in networks])
     cold_networks = np.array([median_ms(network.cold) for network in networks])
     print(f"{name}: {len(networks)} networks of {measured.min():.3g} to {measured.max():.3g} ms, {len(ops)} ops")
@@ -196,8 +196,8 @@ def report_ways(
         print(errors(f"  less {constant * 1e3:.1f} us per session", plain - surplus * constant, measured))
 
 
-def report_books(layouts: Sequence[Layout]) -> None:
-    """Where the time goes, kernel by kernel."""
+def report_groups(layouts: Sequence[Layout]) -> None:
+    """Print the time per group of kernels."""
     chosen = [layouts[i] for i in np.linspace(0, len(layouts) - 1, PROFILED_NETWORKS).astype(int)]
     alone = {op.key: profiled_us(op) for op in dict.fromkeys(op for layout in chosen for _, op in layout)}
     within: Counter[str] = Counter()
@@ -210,15 +210,15 @@ def report_books(layouts: Sequence[Layout]) -> None:
     print(
         f"\nkernels of {len(chosen)} networks, ms: {'in the networks':>16} {'in their ops':>14} {'ops / networks':>15}"
     )
-    for book in sorted(within, key=lambda book: -within[book]):
-        ratio = isolated[book] / within[book]
-        print(f"{book:29} {within[book] / 1e3:17.3f} {isolated[book] / 1e3:14.3f} {ratio:15.2f}")
+    for group in sorted(within, key=lambda group: -within[group]):
+        ratio = isolated[group] / within[group]
+        print(f"{group:29} {within[group] / 1e3:17.3f} {isolated[group] / 1e3:14.3f} {ratio:15.2f}")
     print(f"{'all kernels':29} {within.total() / 1e3:17.3f} {isolated.total() / 1e3:14.3f}", end="")
     print(f" {isolated.total() / within.total():15.2f}\n{'nodes':29} {nodes[0]:17.0f} {nodes[1]:14.0f}")
 
 
 def report_fits(layouts: Sequence[Layout], ops: dict[str, Model], measured: NDArray[np.float64]) -> None:
-    """What a fit on top of the sum would leave."""
+    """Print the error of fits on top of the sum."""
     features = {
         "sum": summed(layouts, ops, "warm"),
         "constant": np.ones(len(layouts)),
@@ -226,7 +226,7 @@ def report_fits(layouts: Sequence[Layout], ops: dict[str, Model], measured: NDAr
         "parameters": np.array([sum(op.params for _, op in layout) / 1e6 for layout in layouts]),
         "boundaries": np.array([sum(np.prod(op.output_shape) for _, op in layout) / 1e6 for layout in layouts]),
     }
-    print("\nMAPE left by a fit on (each network predicted from the others)")
+    print("\nMAPE of a fit to (each network is predicted by a fit to the others)")
     for names in (
         ("sum",),
         ("sum", "constant"),

@@ -1,4 +1,4 @@
-"""The speed of evaluating a subnet on the CPU: `python benchmarks/evaluation.py [SPACE [IMAGES]]`.
+"""Measures the speed of evaluating a subnet on the CPU: `python benchmarks/evaluation.py [SPACE [IMAGES]]`.
 
 Milliseconds of CPU time per image, on one thread, to classify IMAGES (default: 500) made-up images with the smallest,
 a middle and the largest subnet of SPACE (default: cifar-mbv3), in three ways:
@@ -50,7 +50,7 @@ def folded(network: StaticNetwork) -> StaticNetwork:
 
 
 def measure(space: SearchSpace, architecture: Architecture, images: int) -> tuple[list[dict[str, float]], float]:
-    """CPU seconds of every way in every round, and the share of images on which all agree."""
+    """Return the CPU seconds of each way in each round, and the share of images on which all ways agree."""
     layout = space.layout(architecture)
     weights = random_weights(layout, np.random.default_rng(0))
     network = StaticNetwork(layout).eval()

@@ -1,4 +1,4 @@
-"""The time to export the ops of a space, cold and from the cache, and the size of a kit.
+"""Measures the time to export the ops of a space, cold and from the cache, and the size of a kit.
 
     python benchmarks/export.py [--runtime litert] [--space ofa-mbv3-w1.2] [--resolution 160,176,192,208,224]
 
@@ -21,14 +21,14 @@ COLD_LIMIT_S = 60
 
 
 def timed_export(ops, runtime: str, cache_dir: Path) -> tuple[list[Model], float]:
-    """The models and the seconds that they took."""
+    """Export `ops`, and return the models and the time in seconds."""
     start = time.perf_counter()
     models = export_ops(ops, target=Target(runtime), cache_dir=cache_dir)
     return models, time.perf_counter() - start
 
 
 def kit_bytes(models: list[Model], path: Path) -> int:
-    """The size of a tar.gz of the models, as a kit would be sent."""
+    """Return the size of a tar.gz of the models, like that of a sent kit."""
     with tarfile.open(path, "w:gz", compresslevel=6) as archive:
         for model in models:
             archive.add(model.path, model.path.name)
@@ -36,11 +36,11 @@ def kit_bytes(models: list[Model], path: Path) -> int:
 
 
 def main() -> None:
-    """Export twice into a fresh folder and print what it took."""
+    """Export twice to a new folder and print the times."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--space", default="ofa-mbv3-w1.2")
     parser.add_argument("--runtime", default="onnxruntime")
-    parser.add_argument("--resolution", help="comma-separated; default: the space's own")
+    parser.add_argument("--resolution", help="comma-separated list of pixels; default: those of the space")
     arguments = parser.parse_args()
     space = get_space(arguments.space)
     resolutions = [int(r) for r in arguments.resolution.split(",")] if arguments.resolution else space.resolutions
@@ -49,7 +49,7 @@ def main() -> None:
         models, cold_s = timed_export(ops, arguments.runtime, Path(folder))
         again, warm_s = timed_export(ops, arguments.runtime, Path(folder))
         if again != models:
-            raise SystemExit("the cache gave other models")
+            raise SystemExit("the models from the cache differ")
         total = sum(model.path.stat().st_size for model in models)
         compressed = kit_bytes(models, Path(folder) / "kit.tar.gz")
     print(f"{space.name} for {arguments.runtime} at {', '.join(map(str, resolutions))}: {len(ops)} ops")

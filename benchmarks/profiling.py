@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The time to make a latency table, and the share of it in which the device runs models.
+"""Measures the time to make a latency table, and the share of it in which the device runs models.
 
     python benchmarks/profiling.py [--space ofa-mbv3-w1.2] [--threads 1]
 
@@ -33,10 +33,11 @@ def main() -> int:
         begin = time.perf_counter()
         done = subprocess.run(command, stdout=subprocess.PIPE, env={**os.environ, "XDG_CACHE_HOME": folder}, check=True)
         wall_s = time.perf_counter() - begin
-    said = json.loads(done.stdout)
-    measuring_s, export_s = said["measuring_seconds"], said["export_seconds"]
-    print(f"space                     {arguments.space}, {said['ops']} ops, {said['failed']} failed")
-    print(f"visits                    {said['visits']}, {said['noisy']} ops noisy, {said['cut_short']} cut short")
+    report = json.loads(done.stdout)
+    measuring_s, export_s = report["measuring_seconds"], report["export_seconds"]
+    print(f"space                     {arguments.space}, {report['ops']} ops, {report['failed']} failed")
+    stopped = f"{report['noisy']} ops noisy, {report['cut_short']} stopped early"
+    print(f"visits                    {report['visits']}, {stopped}")
     print(f"wall time                 {wall_s:.1f} s, of which export {export_s:.1f} s")
     print(f"device measuring          {measuring_s:.1f} s")
     without_export = measuring_s / (wall_s - export_s)

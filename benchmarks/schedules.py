@@ -1,4 +1,4 @@
-"""Compare the training schedules at equal cost.
+"""Compares the training schedules at equal cost.
 
     python benchmarks/schedules.py --data TRAIN.parquet --test-data TEST.parquet --out DIR
 
@@ -39,7 +39,7 @@ OPTIMIZER = ("--optimizer", "sgd", "--learning-rate", "0.08", "--weight-decay", 
 
 @dataclass(frozen=True)
 class Training:
-    """One of `ofa-train`, into a folder of its own."""
+    """A run of `ofa-train` with its own folder."""
 
     name: str
     kind: str
@@ -48,7 +48,7 @@ class Training:
 
 
 def trainings(arguments: argparse.Namespace) -> list[Training]:
-    """All of them, the same cost each."""
+    """Return the selected trainings, all with the same cost."""
     space, cost = get_space(SPACE), arguments.cost * 1e12 / arguments.images
     found = []
     for name in schedule_names():
@@ -63,7 +63,7 @@ def trainings(arguments: argparse.Namespace) -> list[Training]:
 
 
 def train(arguments: argparse.Namespace, training: Training) -> tuple[dict[str, Any], float]:
-    """Run it, or what is left of it -> accuracies on test images, and the minutes that it took in all."""
+    """Run or resume a training. Return the accuracies on test images and the total minutes."""
     out = arguments.out / training.name
     command = [sys.executable, "-m", "ofa_search.train_cli", training.kind, *training.options, *OPTIMIZER]
     command += ["--epochs", f"{training.epochs:.3f}", "--data", arguments.data, "--test-data", arguments.test_data]
@@ -79,7 +79,7 @@ def train(arguments: argparse.Namespace, training: Training) -> tuple[dict[str, 
 
 
 def table(done: dict[Training, tuple[dict[str, Any], float]]) -> str:
-    """A row per supernet, and one for the networks alone."""
+    """Return a table with one row per supernet, and one row for the networks that were trained alone."""
     lines = [f"| | {' | '.join(REPRESENTATIVES)} | epochs | minutes |", "| --- |" + " ---: |" * 5]
     alone = dict.fromkeys(REPRESENTATIVES, ("-", "-", "-"))
     for training, (accuracy, minutes) in done.items():
@@ -94,15 +94,17 @@ def table(done: dict[Training, tuple[dict[str, Any], float]]) -> str:
 
 
 def main() -> None:
-    """Train everything and print the table."""
+    """Run all trainings and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--data", required=True, metavar="PATH")
     parser.add_argument("--test-data", required=True, metavar="PATH")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR")
-    parser.add_argument("--cost", type=float, default=80.0, metavar="N", help="10^12 multiply-accumulates each")
+    parser.add_argument(
+        "--cost", type=float, default=80.0, metavar="N", help="10^12 multiply-accumulates per training (default: 80)"
+    )
     names = [*schedule_names(), *REPRESENTATIVES]
-    parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"trainings: {', '.join(names)}")
-    parser.add_argument("--images", type=int, default=45_000, metavar="N", help="training images (default: CIFAR-10's)")
+    parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"only these: {', '.join(names)}")
+    parser.add_argument("--images", type=int, default=45_000, metavar="N", help="training images (default: 45000)")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="trainings at the same time (default: 2)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)

@@ -1,4 +1,4 @@
-"""The quality and speed of a search, and the speed of a predictor in architectures per second.
+"""Measures the quality and speed of a search, and the speed of a predictor in architectures per second.
 
     python benchmarks/search.py --lut note10/ --predictor acc_predictor.pth [--budget 25ms] [--seeds 20]
 
@@ -24,7 +24,7 @@ ARCHITECTURES = 20 * 1024
 
 
 def main() -> None:
-    """Run what the options ask for."""
+    """Run the benchmark and print its figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lut", required=True)
     parser.add_argument("--predictor", required=True)
@@ -64,7 +64,7 @@ def _speed(predictor: AccuracyPredictor, space_name: str) -> None:
 
 
 def _rate(function: Callable[[], object]) -> float:
-    """Architectures a second."""
+    """Architectures per second."""
     best = np.inf
     with threadpool_limits(1):
         for _ in range(5):

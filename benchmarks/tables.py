@@ -1,4 +1,4 @@
-"""The speed of reading tables and evaluating costs: `python benchmarks/tables.py [TABLE]`.
+"""Measures the speed of reading tables and evaluating costs: `python benchmarks/tables.py [TABLE]`.
 
 TABLE is a CSV or a folder of published tables; the default is a table with made-up times.
 """
@@ -18,7 +18,7 @@ from ofa_profiler.tables.table import Row
 
 
 def best_of(repeats: int, action: Callable[[], object]) -> float:
-    """The shortest of `repeats` runs, in seconds."""
+    """Return the shortest time of `repeats` runs, in seconds."""
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -28,7 +28,7 @@ def best_of(repeats: int, action: Callable[[], object]) -> float:
 
 
 def made_up(folder: Path) -> Path:
-    """A table of `ofa-mbv3-w1.2` at its five resolutions with random times."""
+    """Write a table of `ofa-mbv3-w1.2` with random times at its five resolutions."""
     rng = np.random.default_rng(0)
     ops = get_space("ofa-mbv3-w1.2").unique_ops()
     rows = tuple(Row.from_op(op, batch=1, precision="fp32", samples_ms=rng.uniform(0.1, 2, 20)) for op in ops)
@@ -37,7 +37,7 @@ def made_up(folder: Path) -> Path:
 
 
 def main() -> None:
-    """Print one line per figure."""
+    """Run the benchmark and print its figures."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(sys.argv[1]) if len(sys.argv) > 1 else made_up(Path(folder))
         table = LatencyTable.load(path)

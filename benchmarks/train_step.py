@@ -1,6 +1,6 @@
-"""The speed of training a subnet on the CPU: `python benchmarks/train_step.py [SPACE [RESOLUTION [BATCH [THREADS]]]]`.
+"""Measures the speed of training a subnet: `python benchmarks/train_step.py [SPACE [RESOLUTION [BATCH [THREADS]]]]`.
 
-Images per second, forward and backward, of the largest, a middle and the smallest subnet of SPACE (default:
+Images per second on the CPU, forward and backward, of the largest, a middle and the smallest subnet of SPACE (default:
 cifar-mbv3 at 32 pixels, batches of 64, the default threads of torch), in four ways:
 
     ofa            the elastic layers of PyPI's `ofa`, as its code runs them (omitted if it is not installed)
@@ -44,12 +44,12 @@ Forward = Callable[[Tensor, Architecture], Tensor]
 
 
 def plain_depthwise(x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """What `depthwise_conv2d` computes, by torch alone."""
+    """The same as `depthwise_conv2d`, but with torch's convolution."""
     return functional.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2, groups=x.shape[1])
 
 
 def naive(supernet: Supernet) -> Forward:
-    """The supernet's forward pass without a change of format."""
+    """Return the forward pass of the supernet without a change of the memory format."""
 
     def forward(x: Tensor, architecture: Architecture) -> Tensor:
         for slot, op in supernet.space.layout(architecture):
@@ -60,7 +60,7 @@ def naive(supernet: Supernet) -> Forward:
 
 
 class OfaNetwork(nn.Module):
-    """A MobileNetV3 space from the elastic layers of PyPI's `ofa`; its own network has fixed widths."""
+    """A MobileNetV3 space from the elastic layers of PyPI's `ofa`, whose own network has fixed widths."""
 
     def __init__(self, space: MobileNetV3Space) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class OfaNetwork(nn.Module):
 
 
 def network(way: str, space: MobileNetV3Space) -> tuple[nn.Module, Forward]:
-    """The module that has the parameters, and its forward pass."""
+    """Return the module with the parameters, and its forward pass."""
     if way == "ofa":
         ofa = OfaNetwork(space).train()
         return ofa, ofa
@@ -127,7 +127,7 @@ def network(way: str, space: MobileNetV3Space) -> tuple[nn.Module, Forward]:
 
 
 def work(way: str, name: str, resolution: int, batch: int, threads: int, pipe: Connection) -> None:
-    """A process that trains one step for every architecture it is sent, and answers (seconds, CPU seconds)."""
+    """Run a process that trains one step per received architecture, and sends (seconds, CPU seconds)."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     space: Any = get_space(name)
@@ -147,7 +147,7 @@ def work(way: str, name: str, resolution: int, batch: int, threads: int, pipe: C
 
 
 def start(name: str, resolution: int, batch: int, threads: int) -> dict[str, Connection]:
-    """The ways that can run here, each with the pipe to its process."""
+    """Start a process per way that can run here. Return the pipes to them."""
     context = multiprocessing.get_context("spawn")
     pipes = {}
     for way in WAYS:
@@ -156,7 +156,7 @@ def start(name: str, resolution: int, batch: int, threads: int) -> dict[str, Con
             continue
         pipe, other = context.Pipe()
         context.Process(target=work, args=(way, name, resolution, batch, threads, other), daemon=True).start()
-        other.close()  # so that a process that dies ends the wait for its answer
+        other.close()  # so that `recv` fails if the process crashes
         problem = pipe.recv()
         if problem:
             print(f"{way} cannot run: {problem}")
@@ -166,7 +166,7 @@ def start(name: str, resolution: int, batch: int, threads: int) -> dict[str, Con
 
 
 def measure(pipes: dict[str, Connection], architecture: Architecture) -> dict[str, list[tuple[float, float]]]:
-    """(seconds, CPU seconds) of each way in each round."""
+    """Return (seconds, CPU seconds) of each way in each round."""
     order, times = list(pipes), {way: [] for way in pipes}
     for repetition in range(-2, ROUNDS):  # the first two warm up
         random.shuffle(order)
@@ -179,7 +179,7 @@ def measure(pipes: dict[str, Connection], architecture: Architecture) -> dict[st
 
 
 def report(title: str, kind: int, results: dict[str, dict[str, list[tuple[float, float]]]], batch: int) -> None:
-    """Print the table of one `kind` of seconds, by its position in the results."""
+    """Print the table of one kind of seconds. `kind` is its position in the results."""
     print(f"\nimages/s by {title}\n{'subnet':10}{'way':16}{'images/s':>9}{'x naive':>9}{'x ofa':>9}")
     for subnet, times in results.items():
         for way in times:
@@ -193,7 +193,7 @@ def report(title: str, kind: int, results: dict[str, dict[str, list[tuple[float,
 
 
 def main() -> None:
-    """Measure what the command line asks for."""
+    """Run the benchmark and print its tables."""
     name = sys.argv[1] if len(sys.argv) > 1 else "cifar-mbv3"
     space = get_space(name)
     numbers = [int(argument) for argument in sys.argv[2:5]]
@@ -206,7 +206,7 @@ def main() -> None:
     subnets = {"largest": space.largest, "middle": middle, "smallest": space.smallest}
     results = {subnet: measure(pipes, architecture) for subnet, architecture in subnets.items()}
     print(f"{name}, {resolution} px, batch {batch}, {threads} thread(s), torch {torch.__version__}, {ROUNDS} rounds")
-    report("the clock", 0, results, batch)
+    report("wall time", 0, results, batch)
     report("CPU time", 1, results, batch)
     for pipe in pipes.values():
         pipe.send(None)

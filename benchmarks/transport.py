@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The cost of ssh: the share of a table's wall time in which the device measures, on loopback.
+"""Measures the overhead of ssh: the share of a table's wall time in which the device measures, on loopback.
 
     python benchmarks/transport.py [--space cifar-mbv3] [--resolution 24]
 
@@ -57,7 +57,7 @@ def main() -> int:
 
 
 def profile(device: str, out: Path, what: list[str], env: dict[str, str]) -> str:
-    """Make a table anew -> its wall time and what it was spent on, in words."""
+    """Make a new table. Return its wall time and the shares of it, as a line of text."""
     command = [
         sys.executable,
         "-m",
@@ -72,11 +72,11 @@ def profile(device: str, out: Path, what: list[str], env: dict[str, str]) -> str
     begin = time.perf_counter()
     done = subprocess.run([*command, *what, "--json", "--fresh"], stdout=subprocess.PIPE, env=env, check=True)
     wall_s = time.perf_counter() - begin
-    said = json.loads(done.stdout)
+    report = json.loads(done.stdout)
     records = map(json.loads, (out / "table.jsonl").read_text(encoding="utf-8").splitlines())
     visits_s = sum(record.get("seconds", 0.0) for record in records)
-    shares = f"measuring {said['measuring_seconds'] / wall_s:.1%}, visits {visits_s / wall_s:.1%}"
-    return f"{said['ops']} ops, {said['visits']} visits, wall {wall_s:.1f} s, {shares}"
+    shares = f"measuring {report['measuring_seconds'] / wall_s:.1%}, visits {visits_s / wall_s:.1%}"
+    return f"{report['ops']} ops, {report['visits']} visits, wall {wall_s:.1f} s, {shares}"
 
 
 if __name__ == "__main__":

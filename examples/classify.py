@@ -1,12 +1,12 @@
-"""Classifies images with a network that `ofa-search` or `ofa-train subnet` has exported.
+"""Classifies images with a network exported by `ofa-search` or `ofa-train subnet`.
 
     python examples/classify.py out/search/cifar-mbv3-1ms.onnx photo.jpg another.png
     python examples/classify.py out/search/cifar-mbv3-1ms.onnx --folder images      (a folder per class: top-1)
     python examples/classify.py out/search/cifar-mbv3-1ms.onnx --parquet test.parquet    (columns img and label)
 
-It needs numpy, pillow and onnxruntime (and pyarrow for a parquet file) and nothing of this project, so it is
-also a recipe for programs on a device. All that it knows about the network is in the ONNX file: the fields of
-`CARD` in its metadata.
+It needs numpy, pillow and onnxruntime (and pyarrow for a parquet file). It imports nothing of this project, so it is
+also an example for programs on a device. The metadata of the ONNX file has all the information about the network: the
+fields in `CARD`.
 """
 
 from __future__ import annotations
@@ -26,30 +26,33 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
 SHOWN = 3
-#: What a model file says about itself, by the name of the field. The fields in `TEXTS` are plain text, the others JSON.
+#: Field of the metadata of a model file -> meaning. The fields in `TEXTS` are plain text, all others are JSON.
 CARD = {
     "space": "name of the search space",
     "architecture": "the network: resolution, depths, kernel sizes, expand ratios",
-    "weights": "`trained`, or `untrained` for made-up weights",
-    "accuracy": "what was predicted (`predicted`), or measured by the kind of images (`top1`), and how",
-    "preprocessing": "how an image becomes the input: see `Network.prepared`",
-    "labels": "the names of the classes in order, or null",
+    "weights": "`trained`, or `untrained` (made-up weights)",
+    "accuracy": "the predicted top-1 (`predicted`), or the measured `top1` per kind of images, and how it was obtained",
+    "preprocessing": "how to convert an image to the input: see `Network.prepared`",
+    "labels": "names of the classes in order, or null",
     "tool": "the command that wrote the file, and its version",
-    # of a network that a search found:
+    # only for networks of a search:
     "predicted_accuracy": "top-1 in [0, 1], or null",
-    "latency_ms": "predicted milliseconds, by the name of the latency table",
-    "budget_ms": "the same, what the search was allowed",
+    "latency_ms": "predicted latency in milliseconds, by name of the latency table",
+    "budget_ms": "latency budget in milliseconds, by name of the latency table",
 }
 TEXTS = ("space", "tool", "weights")
 
 
 class Network:
-    """An exported network. Its `labels` are the names of its classes, or their numbers where it names none."""
+    """An exported network. `labels` are the names of the classes, or their numbers if the file has no names.
+
+    Raises `ValueError` if onnxruntime cannot load the file, and `KeyError` if its metadata is incomplete.
+    """
 
     def __init__(self, path: Path) -> None:
         try:
             self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime has many of its own
+        except Exception as error:  # onnxruntime has its own exception classes
             raise ValueError(f"onnxruntime cannot run {path}: {str(error).splitlines()[0]}") from error
         stored = self.session.get_modelmeta().custom_metadata_map
         card = {name: text if name in TEXTS else json.loads(text) for name, text in stored.items() if name in CARD}
@@ -58,10 +61,10 @@ class Network:
         self.labels: list[str] = card["labels"] or [str(i) for i in range(output.shape[1])]
 
     def prepared(self, image: Image.Image) -> np.ndarray:
-        """Any image -> (1, 3, R, R): its centred square, resized, scaled to `range`, normalised."""
+        """Crop an image to its centre square, resize, scale and normalise it: -> (1, 3, R, R), float32."""
         steps = self.preprocessing
         size = (steps["resolution"], steps["resolution"])
-        # Pillow's resize looks at all pixels that a new one covers: it is antialiased.
+        # Pillow's resize is antialiased.
         square = ImageOps.fit(ImageOps.exif_transpose(image).convert("RGB"), size, Image.Resampling.BILINEAR)
         pixels = np.asarray(square, dtype=np.float32)
         if steps["channels"] == "BGR":
@@ -72,23 +75,23 @@ class Network:
         return np.ascontiguousarray(normalised.transpose(2, 0, 1)[np.newaxis], dtype=np.float32)
 
     def probabilities(self, image: Image.Image) -> np.ndarray:
-        """Of each class, (classes,)."""
+        """The probability of each class, (classes,)."""
         (logits,) = self.session.run(None, {self.session.get_inputs()[0].name: self.prepared(image)})
         odds = np.exp(logits[0] - logits[0].max())
         return np.asarray(odds / odds.sum())
 
 
 def in_folder(folder: Path, labels: list[str]) -> Iterator[tuple[Image.Image, int]]:
-    """Images and the numbers of their classes, which are the names of the folders that they are in."""
+    """Images and the numbers of their classes, for a folder per class. Raises `ValueError` for an unknown class."""
     for path in sorted(p for p in folder.glob("*/*") if p.suffix.lower() in Image.registered_extensions()):
         if path.parent.name not in labels:
-            raise ValueError(f"{path.parent}: the network has no class of this name; it has {', '.join(labels)}")
+            raise ValueError(f"{path.parent}: the network has no class of this name; choose from {', '.join(labels)}")
         with Image.open(path) as image:
             yield image, labels.index(path.parent.name)
 
 
 def in_parquet(path: Path) -> Iterator[tuple[Image.Image, int]]:
-    """Images and the numbers of their classes, from columns `img` (or `image`) and `label`."""
+    """Images and the numbers of their classes, from the columns `img` (or `image`) and `label`."""
     import pyarrow.parquet
 
     table = pyarrow.parquet.read_table(path)
@@ -99,10 +102,10 @@ def in_parquet(path: Path) -> Iterator[tuple[Image.Image, int]]:
 
 
 def top1(network: Network, images: Iterator[tuple[Image.Image, int]]) -> None:
-    """Print how many images the network gets right, beside what was predicted."""
+    """Print the accuracy on these images, and the accuracy that the search predicted. Raises `ValueError`."""
     right = [int(network.probabilities(image).argmax()) == label for image, label in images]
     if not right:
-        raise ValueError("no images there")
+        raise ValueError("no images found")
     print(f"top-1: {np.mean(right):.2%} of {len(right)} images")
     if "predicted" in network.accuracy:
         predicted = network.accuracy["predicted"]
@@ -123,7 +126,7 @@ def main() -> int:
     try:
         network = Network(arguments.network)
         if network.weights != "trained":
-            print("the weights of this network are made up, and so are its answers", file=sys.stderr)
+            print("warning: the weights of this network are untrained; the results mean nothing", file=sys.stderr)
         for path in arguments.images:
             with Image.open(path) as image:
                 found = network.probabilities(image)
@@ -135,7 +138,7 @@ def main() -> int:
             top1(network, in_parquet(arguments.parquet))
     except KeyError as missing:
         print(
-            f"{arguments.network}: its metadata lacks {missing}: it is not a model of ofa-search or ofa-train",
+            f"{arguments.network}: its metadata lacks {missing}; give a model of ofa-search or ofa-train",
             file=sys.stderr,
         )
         return 2

@@ -2,8 +2,7 @@
 
     python examples/quickstart.py [--out out/quickstart]
 
-It runs the commands that a user would type, prints each one first, and prints a summary at the end. Run again,
-for example after Ctrl-C, it resumes.
+It prints each command, runs it, and prints a summary at the end. After an interruption, run it again to resume.
 
 Exit code: 0 if all steps ran, even if the network is slower than its budget (the summary reports it: the error
 of a table can be larger than the margin to the budget); the exit code of a command that failed; 130 after Ctrl-C.
@@ -44,10 +43,10 @@ class StepError(Exception):
 
 
 def run(command: str, *arguments: object, allowed: Sequence[int] = (0,)) -> None:
-    """Print a command of ofa-profiler and run it, as installed beside this interpreter."""
+    """Print a command and run it. It must be installed beside this interpreter. Raises `StepError`."""
     found = shutil.which(command, path=str(Path(sys.executable).parent))
     if found is None:
-        print(f"{command} is not installed beside {sys.executable}: run `make quickstart`", file=sys.stderr)
+        print(f"{command} is not installed beside {sys.executable}; run `make quickstart`", file=sys.stderr)
         raise StepError(2)
     words = [found, *map(str, arguments)]
     print(f"\n$ {shlex.join([_short(found), *words[1:]])}", flush=True)
