@@ -25,7 +25,7 @@ def set_governor(core, name):
     return governor(core) == name
 
 
-def set_back(memory):
+def restore(memory):
     """Restore the governors in the file `memory`. Return those that could not be restored, by core.
 
     If a core no longer has our governor, it keeps the current one, because a user or a reboot has set it.
@@ -42,7 +42,7 @@ def set_back(memory):
     return left
 
 
-def remember(memory, found):
+def save(memory, found):
     """Write the governors `found` to the file `memory`, and return whether this worked."""
     try:
         with contextlib.suppress(FileNotFoundError):
@@ -62,18 +62,18 @@ def steady_clocks(cores, memory):
 
     Until they are restored, the file `memory` stores them. After a `kill -9`, the next run restores them first.
     """
-    left = set_back(memory)
+    left = restore(memory)
     found = {core: governor(core) for core in cores or []}
     found.update(left)
-    ours = [core for core in found if core not in left and found[core] not in (None, STEADY)]
-    ours = [core for core in ours if os.access(core_file(core, "cpufreq/scaling_governor"), os.W_OK)]
+    changed = [core for core in found if core not in left and found[core] not in (None, STEADY)]
+    changed = [core for core in changed if os.access(core_file(core, "cpufreq/scaling_governor"), os.W_OK)]
     try:
-        if ours and remember(memory, {core: found[core] for core in [*left, *ours]}):
-            for core in ours:
+        if changed and save(memory, {core: found[core] for core in [*left, *changed]}):
+            for core in changed:
                 set_governor(core, STEADY)
         yield found
     finally:
         try:
-            set_back(memory)
+            restore(memory)
         finally:
-            set_back(memory)  # if a signal has interrupted the first call; otherwise this does nothing
+            restore(memory)  # if a signal has interrupted the first call; otherwise this does nothing

@@ -21,13 +21,13 @@ class Lock:
     def take(self, host, say):
         """Wait for the lock. Raises `Fatal` after a timeout."""
         deadline = time.monotonic() + LOCK_TIMEOUT_S
-        told = False
+        is_reported = False
         while not self._try():
             if time.monotonic() > deadline:
                 raise Fatal("another agent is measuring on this device (lock %s)" % self.path)
-            if not told:
+            if not is_reported:
                 say({"type": "waiting", "lock": self.path})
-                told = True
+                is_reported = True
             host.check(0.2)
 
     def _try(self):

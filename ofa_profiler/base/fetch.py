@@ -1,4 +1,4 @@
-"""The downloader: one file over HTTP, from several mirrors, resumed after interruptions, complete or not at all.
+"""The downloader. It downloads one file over HTTP from several mirrors, resumes after interruptions, and is atomic.
 
 `NAME.part` holds the data so far, and `NAME.part.json` its source. A later call resumes there, also after a kill. Two
 pieces are only combined if they belong together: either the server confirms that the file is unchanged (If-Range), or
@@ -64,11 +64,11 @@ class _TransientFetchError(FetchError, TransientError):
 
 
 class _Interrupted(TransientError):
-    """An address did not provide the file, but another attempt may succeed. The message says why."""
+    """An address did not provide the file, but another attempt may succeed. The message has the reason."""
 
 
 class _Unavailable(OfaError):
-    """An address does not have the file, so another attempt is useless. The message says why."""
+    """An address does not have the file, so another attempt is useless. The message has the reason."""
 
 
 def fetch(

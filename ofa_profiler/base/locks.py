@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-#: The errors of network file systems without locks. There, every lock counts as free: the alternative is to do nothing.
+#: The errors of network file systems without locks. There, every lock counts as free.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -71,8 +71,8 @@ def try_lock(descriptor: int) -> bool:
 
     This is for files to which one process appends rows, and which others may read meanwhile: journals, samples. The
     lock is on the file itself, not on a `filelock` beside it. So no lock file stays in the user's folder, and the lock
-    follows the file if it is renamed. (`filelock.lock_descriptor` locks the first byte, which on Windows nobody else
-    can read then.)
+    follows the file if it is renamed. (`filelock.lock_descriptor` locks the first byte. On Windows, no other
+    process can read a locked byte.)
     """
     try:
         if sys.platform == "win32":

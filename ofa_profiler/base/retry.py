@@ -1,6 +1,6 @@
 """Retries after transient errors, for the whole project.
 
-The class of an error says whether another attempt may succeed: a `TransientError` may, all others are final.
+The class of an error determines whether it is retried: a `TransientError` is, all others are final.
 `retry` repeats an action after transient errors. `LinkErrors` gives the errors of a device link the right class where
 that depends on the history of the link.
 """
@@ -38,9 +38,9 @@ def retry(
     """Call `action` until it succeeds, and return its result.
 
     After a `TransientError`, wait for the next of `waits_s` and try again; when all are used, raise the error.
-    `position` tells how far the action had come when it failed. Failing further on than ever before is progress, and
-    `waits_s` starts again with its first entry. Before any progress (the position is `-math.inf`) an error is raised
-    at once. `before_retry` receives the error and whether there was progress.
+    `position` returns how far the action had come when it failed. A new maximum is progress, and then `waits_s` starts
+    again with its first entry. Without any progress (the position is `-math.inf`), the error is raised at once.
+    `before_retry` receives the error and whether there was progress.
     """
     furthest, attempts = -math.inf, 0
     waits: Iterator[float] = iter(())
@@ -70,7 +70,7 @@ class LinkErrors:
 
     def __init__(self, *, checksums: bool) -> None:
         self.checksums = checksums
-        #: Whether the device has ever answered. To be set by the owner of the link.
+        #: Whether the device has ever answered. The owner of the link sets it.
         self.was_connected = False
         self._seen: set[str] = set()
 
@@ -91,5 +91,5 @@ class LinkErrors:
             raise TransientDeviceError(str(error)) from error
 
     def forget(self) -> None:
-        """Forget all messages, because the device has worked since."""
+        """Forget all messages. Call it when the device has worked since."""
         self._seen.clear()

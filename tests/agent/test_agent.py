@@ -165,7 +165,7 @@ def test_a_dropped_provider_is_an_error(tmp_path):
     kit = make_kit(tmp_path / "kit", [bytes_model(tmp_path, "a", b"run")], settings)
     done = run_agent(kit, env=stub_runtime(tmp_path / "stub"))
     assert done.returncode == 1
-    assert "dropped" in records(done.stdout)[-1]["error"]
+    assert "cannot load the libraries" in records(done.stdout)[-1]["error"]
 
 
 @pytest.mark.parametrize(
@@ -391,7 +391,7 @@ def test_what_cannot_be_set_back_yet_stays_remembered(tmp_path, monkeypatch):
         with clocks.steady_clocks([0], str(memory)) as found:
             assert found == {0: "schedutil"}
     assert json.loads(memory.read_text()) == {"0": "schedutil"}
-    assert clocks.set_back(str(memory)) == {}
+    assert clocks.restore(str(memory)) == {}
     assert clocks.governor(0) == "schedutil"
     assert not memory.exists()
 
@@ -400,7 +400,7 @@ def test_a_governor_that_somebody_else_has_set_since_stays(tmp_path, monkeypatch
     monkeypatch.setattr("device_agents.ofa_agent.cores.CPUS", str(fake_cores(tmp_path / "cpu", "powersave")))
     memory = tmp_path / "memory"
     memory.write_text('{"0": "ondemand", "77": "ondemand"}')
-    assert clocks.set_back(str(memory)) == {}
+    assert clocks.restore(str(memory)) == {}
     assert clocks.governor(0) == "powersave"
     assert not memory.exists()
 

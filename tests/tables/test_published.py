@@ -189,7 +189,7 @@ def test_own_table_is_written_as_published(tmp_path):
     assert published.spaces == table.spaces == ("cifar-mbv3",)
     means = {row.op: row.mean_ms for row in table.rows}
     assert {row.op: row.mean_ms for row in published.rows} == means
-    with pytest.raises(UsageError, match="already holds"):
+    with pytest.raises(UsageError, match="already contains"):
         table.save_published(tmp_path / "own")
 
 
@@ -223,7 +223,7 @@ GOOD = f"{KEY}:\n  count: 10\n  mean: 0.5\n  std: 0.01\n"
         (GOOD + "foo:\n  count: 1\n", "row 5: 'foo' is not the key of an op"),
         (GOOD + "? [a]\n: b\n", "row 5: is not the key of an op"),
         (GOOD + GOOD, "row 5: .*listed twice, first in row 1"),
-        (GOOD + "---\n" + GOOD, "holds one"),
+        (GOOD + "---\n" + GOOD, "must contain one table"),
         (GOOD.replace("0.5", "fast"), "row 1: .*mean: 'fast' is not a number"),
         (GOOD.replace("0.5", "-0.5"), "mean: '-0.5' is not a time above zero"),
         (GOOD.replace("0.5", "0"), "mean: '0' is not a time above zero"),
@@ -281,7 +281,7 @@ def test_bad_folders(tmp_path):
     with pytest.raises(InputFileError, match="contains no published tables"):
         LatencyTable.load(tmp_path)
     (tmp_path / "224_lookup_table.yaml").write_text(GOOD)
-    with pytest.raises(InputFileError, match="give the folder"):
+    with pytest.raises(InputFileError, match="give its folder"):
         LatencyTable.load(tmp_path / "224_lookup_table.yaml")
     (tmp_path / "224_lookup_table.json").write_text("{}")
     with pytest.raises(InputFileError, match="second table for resolution 224"):
