@@ -96,8 +96,8 @@ def test_two_tables_by_one_command_and_a_device_that_is_not_there(ssh_server, me
     ("words", "line"),
     [
         (["--device", "local", "--device", "local"], "given twice"),
-        (["--device", "local", "--device", "ssh:x", "--name", "a"], "--name once per table: 1 names for 2"),
-        (["--device", "local", "--device", "ssh:x", "--name", "a", "--name", "a"], "some are the same"),
+        (["--device", "local", "--device", "ssh:x", "--name", "a"], "1 --name for 2 tables"),
+        (["--device", "local", "--device", "ssh:x", "--name", "a", "--name", "a"], "two equal names"),
         (["--device", "local", "--device", "ssh:"], "must be ssh:"),
     ],
 )
