@@ -17,17 +17,20 @@ import re
 import socket
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
 from ofa_profiler.base.locks import locked
+from ofa_profiler.base.progress import Progress, Reporter, report
 from ofa_profiler.base.retry import retry
 from ofa_profiler.base.version import __version__
 from ofa_profiler.errors import OfaError, TransientError, UsageError
 
+#: The phase in the progress of a download.
+_PHASE = "download (KiB)"
 _CHUNK = 1 << 16
 #: Pauses between the rounds over all mirrors.
 _WAITS_S = (1.0, 4.0)
@@ -36,9 +39,6 @@ _MAX_PIECES = 100
 #: How long a server may send nothing.
 _TIMEOUT_S = 30.0
 _MAX_REDIRECTS = 5
-
-#: Called with the bytes so far, the size of the file (None: unknown) and the name of the server.
-Progress = Callable[[int, "int | None", str], None]
 
 
 @dataclass(frozen=True)
@@ -77,16 +77,20 @@ def fetch(
     content: Content,
     *,
     replace_damaged: bool = False,
-    progress: Progress | None = None,
-    waiting: Callable[[], None] | None = None,
+    progress: Reporter | None = None,
     timeout_s: float = _TIMEOUT_S,
     waits_s: Sequence[float] = _WAITS_S,
 ) -> Path:
     """Download a file to `path`, unless it exists, and return `path`.
 
-    An existing file is only checked with `replace_damaged`. `waiting` is called if another process is downloading it.
+    An existing file is only checked with `replace_damaged`. `progress` counts KiB; its `words` name the server.
     Raises `FetchError`, or `UsageError` if `path` cannot be written.
     """
+
+    def waiting() -> None:
+        if progress is not None:
+            progress(Progress(_PHASE, 0, None, waiting=f"another process is downloading {path.name}"))
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path.with_name(f".{path.name}.lock"), waiting):
@@ -126,7 +130,7 @@ def problem_of(path: Path, content: Content) -> str | None:
 class _Download:
     """The download of one file."""
 
-    def __init__(self, path: Path, content: Content, progress: Progress | None, timeout_s: float) -> None:
+    def __init__(self, path: Path, content: Content, progress: Reporter | None, timeout_s: float) -> None:
         self.path, self.content, self.progress, self.timeout_s = path, content, progress, timeout_s
         self.part = path.with_name(f"{path.name}.part")
         self.notes = path.with_name(f"{path.name}.part.json")
@@ -232,15 +236,14 @@ class _Download:
             raise _Unavailable(f"the file has {size} bytes, not {self.content.size}")
 
     def _copy(self, response: Any, file: IO[bytes], start: int, total: int | None, address: str) -> None:
-        done, server = start, urlsplit(address).hostname or address
+        done, words = start, f"from {urlsplit(address).hostname or address}"
         try:
             while data := _read(response):
                 file.write(data)
                 done += len(data)
                 if done > (total if total is not None else self.content.max_bytes):
                     raise _Unavailable("the server sent more than the size of the file")
-                if self.progress is not None:
-                    self.progress(done, total, server)
+                report(self.progress, _PHASE, done >> 10, None if total is None else total >> 10, words=words)
         finally:
             file.flush()
         if total is not None and done < total:

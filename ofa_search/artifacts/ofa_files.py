@@ -7,12 +7,12 @@ archive, which gives a file by its hash. Files are kept in the cache under the a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ofa_profiler.base.cache_dir import default_cache_dir
-from ofa_profiler.base.fetch import Content, FetchError, Progress, fetch, problem_of
+from ofa_profiler.base.fetch import Content, FetchError, fetch, problem_of
+from ofa_profiler.base.progress import Reporter
 from ofa_profiler.errors import InputFileError, UsageError
 
 #: Base addresses to use instead of the known ones, separated by spaces: `BASE/FILE`.
@@ -79,7 +79,7 @@ PUBLISHED: dict[str, dict[str, PublishedFile]] = {
 }
 
 
-def find(kind: str, name: str, *, progress: Progress | None = None, waiting: Callable[[], None] | None = None) -> Path:
+def find(kind: str, name: str, *, progress: Reporter | None = None) -> Path:
     """The file at the path `name`, or else the published `kind` (of `PUBLISHED`) of that name.
 
     A published file is read from the cache, or downloaded into it. Raises `UsageError` for an unknown name
@@ -104,7 +104,7 @@ def find(kind: str, name: str, *, progress: Progress | None = None, waiting: Cal
         return path
     addresses = _addresses(published)
     try:
-        return fetch(addresses, path, published.content, progress=progress, waiting=waiting)
+        return fetch(addresses, path, published.content, progress=progress)
     except FetchError as error:
         raise UsageError(
             f"cannot download the {kind} {name} ({error}); download it from {published.addresses[0]} yourself, "

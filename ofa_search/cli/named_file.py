@@ -14,15 +14,16 @@ def named_file(kind: str, name: str) -> Path:
     from ofa_search.artifacts.ofa_files import find  # with urllib and ssl, which few searches need
 
     with ExitStack() as stack:
-        show: Reporter | None = None
+        bar: Reporter | None = None
 
-        def progress(done: int, total: int | None, server: str) -> None:
-            nonlocal show
-            if show is None:
-                say(f"downloading the {kind} {name} from {server} (once)")
-                show = stack.enter_context(progress_bar())
-            show(Progress("download", done >> 10, (total or done) >> 10, words=f"KiB from {server}"))
+        def progress(state: Progress) -> None:
+            nonlocal bar
+            if bar is None and state.waiting:
+                say(state.waiting)
+                return
+            if bar is None:
+                say(f"downloading the {kind} {name} {state.words} (once)")
+                bar = stack.enter_context(progress_bar())
+            bar(state)
 
-        return find(
-            kind, name, progress=progress, waiting=lambda: say(f"another process is downloading {name}: waiting")
-        )
+        return find(kind, name, progress=progress)

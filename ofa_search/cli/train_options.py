@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ofa_profiler.base.progress import Progress, Reporter
+from ofa_profiler.base.progress import Reporter
 from ofa_profiler.cli.options import positive_integer, whole_number
 from ofa_profiler.cli.terminal import progress_bar, say
 from ofa_profiler.errors import UsageError
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from ofa_profiler.spaces import SearchSpace
     from ofa_search.data.images import DataSplit
     from ofa_search.evaluation.world import World
-    from ofa_search.training.loop import Report
     from ofa_search.training.trainer import TrainingOptions
 
 PLOT = "training.png"
@@ -158,20 +157,16 @@ def prepare_process(arguments: argparse.Namespace) -> None:
         torch.set_num_threads(arguments.threads)
 
 
-def load_data(arguments: argparse.Namespace, space: SearchSpace, world: World, show: Reporter) -> DataSplit:
+def load_data(arguments: argparse.Namespace, space: SearchSpace, world: World, reporter: Reporter | None) -> DataSplit:
     """Training, held-out and test images. One process per host decodes them, the others read its cache."""
     from ofa_search.data.images import DataSplit, load_images
 
-    def decoded(done: int, total: int) -> None:
-        if world.leads:
-            show(Progress("decode", done, total, words="images"))
-
     resolution = max(space.valid_resolutions)
     with world.one_first():
-        images = load_images(arguments.data, resolution, cache=arguments.cache, tell=decoded)
+        images = load_images(arguments.data, resolution, cache=arguments.cache, progress=reporter)
         test = None
         if arguments.test_data is not None:
-            test = load_images(arguments.test_data, resolution, split="test", cache=arguments.cache, tell=decoded)
+            test = load_images(arguments.test_data, resolution, split="test", cache=arguments.cache, progress=reporter)
             test = test.with_classes(images.classes)
     if arguments.held_out is None and len(images) < 20:
         raise UsageError(
@@ -182,18 +177,13 @@ def load_data(arguments: argparse.Namespace, space: SearchSpace, world: World, s
 
 
 @contextmanager
-def progress(world: World) -> Iterator[Reporter]:
+def progress(world: World) -> Iterator[Reporter | None]:
     """A progress bar in the leading process; nothing in the others."""
     if not world.leads:
-        yield lambda _progress: None
+        yield None
         return
-    with progress_bar() as show:
-        yield show
-
-
-def tell_training(show: Reporter, report: Report) -> None:
-    """Show the progress of a training."""
-    show(Progress("train", report.step, report.steps, report.left_s, report.words))
+    with progress_bar() as reporter:
+        yield reporter
 
 
 def draw_log(out: Path, log: str, title: str) -> Path | None:

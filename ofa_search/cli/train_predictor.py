@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from ofa_profiler.cli.options import positive_integer, whole_number
 from ofa_search.cli import train_options as common
 
 if TYPE_CHECKING:
-    from ofa_search.evaluation.fit_predictor import Fitted, Measured, Tell
+    from ofa_search.evaluation.fit_predictor import Fitted, Measured
     from ofa_search.evaluation.world import World
     from ofa_search.supernet.supernet import TrainedSupernet
 
@@ -90,33 +91,37 @@ def run(arguments: Namespace) -> int:
     common.prepare_process(arguments)
     options = PredictorOptions(arguments.samples, arguments.held_out_samples, arguments.seed, arguments.fresh)
     trained = load_trained(arguments.supernet)
-    with join_world(arguments.device) as world, common.progress(world) as show:
-        data = _data(arguments, trained, world, show)
-        fitted = train_predictor(arguments.supernet, trained, data, options, arguments.out, world, _timed(show))
+    with join_world(arguments.device) as world, common.progress(world) as reporter:
+        data = _data(arguments, trained, world, reporter)
+        fitted = train_predictor(arguments.supernet, trained, data, options, arguments.out, world, _timed(reporter))
     if fitted is not None:
         _report(arguments, fitted)
     return 0
 
 
-def _data(arguments: Namespace, trained: TrainedSupernet, world: World, show: Reporter) -> Measured:
+def _data(arguments: Namespace, trained: TrainedSupernet, world: World, reporter: Reporter | None) -> Measured:
     from ofa_search.evaluation.fit_predictor import measured_on, number_held_out
 
     held_out = number_held_out(arguments.supernet, trained)
-    data = common.load_data(Namespace(**vars(arguments), held_out=held_out), trained.supernet.space, world, show)
+    data = common.load_data(Namespace(**vars(arguments), held_out=held_out), trained.supernet.space, world, reporter)
     return measured_on(arguments.supernet, trained, data, arguments.data.name, arguments.images)
 
 
-def _timed(show: Reporter) -> Tell:
-    """Estimate the time left from the time that each phase has taken so far."""
+def _timed(reporter: Reporter | None) -> Reporter | None:
+    """Add an estimate of the time left, from the time that each phase has taken so far."""
+    if reporter is None:
+        return None
     began: dict[str, tuple[float, int]] = {}
 
-    def tell(phase: str, done: int, total: int) -> None:
-        since, first = began.setdefault(phase, (time.monotonic(), done))
-        each_s = (time.monotonic() - since) / (done - first) if done > first else None
-        left_s = each_s * (total - done) if each_s is not None else None
-        show(Progress(phase, done, total, left_s))
+    def show(progress: Progress) -> None:
+        since, first = began.setdefault(progress.phase, (time.monotonic(), progress.done))
+        left_s = None
+        if progress.total is not None and progress.done > first:
+            each_s = (time.monotonic() - since) / (progress.done - first)
+            left_s = each_s * (progress.total - progress.done)
+        reporter(replace(progress, left_s=left_s))
 
-    return tell
+    return show
 
 
 def _report(arguments: Namespace, fitted: Fitted) -> None:

@@ -123,8 +123,8 @@ def _train(
     from ofa_search.training.subnet_trainer import SubnetTrainer
 
     space = get_space(architecture.space)
-    with common.progress(world) as show:
-        data = common.load_data(arguments, space, world, show)
+    with common.progress(world) as reporter:
+        data = common.load_data(arguments, space, world, reporter)
         space = space.with_classes(len(data.training.classes))
         trained = _load(supernet, architecture, data, distill=arguments.distill)
         if world.leads and trained is not None and _other_classes(trained, data):
@@ -142,7 +142,7 @@ def _train(
             data,
             arguments.out,
             fresh=arguments.fresh,
-            tell=lambda report: common.tell_training(show, report),
+            progress=reporter,
         )
     if not world.leads:
         return None

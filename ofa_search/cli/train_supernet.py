@@ -72,8 +72,8 @@ def _train(arguments: Namespace, schedule: Schedule, world: World) -> Path | Non
     from ofa_search.training.loop import train_supernet
 
     space = get_space(arguments.space)
-    with common.progress(world) as show:
-        data = common.load_data(arguments, space, world, show)
+    with common.progress(world) as reporter:
+        data = common.load_data(arguments, space, world, reporter)
         return train_supernet(
             space.with_classes(len(data.training.classes)),
             schedule,
@@ -83,7 +83,7 @@ def _train(arguments: Namespace, schedule: Schedule, world: World) -> Path | Non
             world,
             carry=arguments.carry,
             fresh=arguments.fresh,
-            tell=lambda report: common.tell_training(show, report),
+            progress=reporter,
         )
 
 

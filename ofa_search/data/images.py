@@ -8,7 +8,7 @@ again when an image changes. All of them may be deleted at any time.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,6 +23,7 @@ from torch import Tensor
 from ofa_profiler.base.cache_dir import default_cache_dir, identity
 from ofa_profiler.base.files import replacing
 from ofa_profiler.base.locks import locked
+from ofa_profiler.base.progress import Reporter, report
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_search.data.batches import SMALL
 from ofa_search.data.sources import CIFAR10_CLASSES, Encoded, Source, open_source
@@ -35,9 +36,6 @@ _CPU = torch.device("cpu")
 _TOGETHER = 64
 #: The share of a GPU's free memory that images may take.
 _RESIDENT_SHARE = 0.5
-
-#: Is told the number of images that are decoded and to be decoded.
-TellDecoded = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +123,7 @@ def load_images(
     *,
     split: str = "train",
     cache: Path | None = None,
-    tell: TellDecoded = lambda _done, _total: None,
+    progress: Reporter | None = None,
 ) -> Images:
     """Read a parquet file, a folder of them (`train-*.parquet`, `test-*.parquet`), or a folder per class.
 
@@ -146,7 +144,7 @@ def load_images(
             stored = _mapped(file, len(source.labels))  # another may have written it while we waited
             if stored is None:
                 _remove_leftovers(folder, key)
-                _decode_all(file, source, resolution, tell)
+                _decode_all(file, source, resolution, progress)
                 stored = _mapped(file, len(source.labels))
     if stored is None:
         raise UsageError(f"cannot read back {file}")
@@ -172,18 +170,18 @@ def _own_size(source: Source) -> int | None:
     return width if width == height <= SMALL else None
 
 
-def _decode_all(file: Path, source: Source, resolution: int | None, tell: TellDecoded) -> None:
+def _decode_all(file: Path, source: Source, resolution: int | None, progress: Reporter | None) -> None:
     """Write the cache file: small squares of one size as they are, others for that resolution."""
     from ofa_search.data.decoding import OtherSizeError
 
     size = _own_size(source)
     if size is not None:
         with contextlib.suppress(OtherSizeError):
-            return _write(file, source, size, tell, exactly=True)
+            return _write(file, source, size, progress, exactly=True)
     if resolution is None:
         raise InputFileError(source.path, "its images are large or of several sizes; say for which resolution")
     size = resolution if resolution <= SMALL else round(_MARGIN * resolution)
-    return _write(file, source, size, tell, exactly=False)
+    return _write(file, source, size, progress, exactly=False)
 
 
 def _mapped(file: Path, count: int) -> NDArray[np.uint8] | None:
@@ -197,7 +195,7 @@ def _mapped(file: Path, count: int) -> NDArray[np.uint8] | None:
     return stored if is_ours else None
 
 
-def _write(file: Path, source: Source, size: int, tell: TellDecoded, *, exactly: bool) -> None:
+def _write(file: Path, source: Source, size: int, progress: Reporter | None, *, exactly: bool) -> None:
     shape = (len(source.labels), 3, size, size)
     # Written, not mapped: a full disk is then an error that can be told.
     with replacing(file) as temporary, temporary.open("wb") as target, ThreadPoolExecutor() as pool:
@@ -208,7 +206,7 @@ def _write(file: Path, source: Source, size: int, tell: TellDecoded, *, exactly:
             for decoded in pool.map(partial(_decoded, size=size, exactly=exactly), parts):
                 target.write(decoded.data)
             done += len(portion)
-            tell(done, shape[0])
+            report(progress, "decode", done, shape[0], words="images")
 
 
 def _write_header(target: BinaryIO, shape: tuple[int, ...]) -> None:

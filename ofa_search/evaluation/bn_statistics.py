@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from itertools import product
 
 import numpy as np
 from torch import distributed
 
+from ofa_profiler.base.progress import Reporter, report
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.spaces import SearchSpace
 from ofa_search.data.images import Images
@@ -58,17 +58,17 @@ def measure_statistics(
     calibration: Images,
     world: World,
     plan: list[Architecture],
-    tell: Callable[[int, int], None] = lambda _done, _total: None,
+    progress: Reporter | None = None,
 ) -> StatisticsTable:
     """Recalibrate the subnets of `plan` with the images, shared among the processes -> the means of their statistics.
 
-    `tell` is called with the number of subnets done and the total.
+    `progress` counts subnets.
     """
     total = StatisticsSum()
     subnets = CalibratedSubnets(supernet, calibration)
     mine = plan[world.rank :: world.size]
     for number, architecture in enumerate(mine):
-        tell(number * world.size, len(plan))
+        report(progress, "calibrate", number * world.size, len(plan), words="BatchNorm statistics")
         total.add(supernet.space.layout(architecture), subnets.weights(architecture))
     if world.size > 1:
         parts: list[StatisticsSum] = [total] * world.size

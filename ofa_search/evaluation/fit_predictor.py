@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ofa_profiler.base.progress import Reporter, report
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.spaces import SearchSpace
@@ -31,9 +32,6 @@ HELD_OUT_SHARE = 0.2
 #: Subnets that are also measured on the test images. The offset between two sets of images hardly differs
 #: from subnet to subnet, so few are enough.
 TESTED = 8
-
-#: `tell(phase, done, total)`
-Tell = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -136,7 +134,7 @@ def train_predictor(
     options: PredictorOptions,
     out: Path,
     world: World,
-    tell: Tell = lambda _phase, _done, _total: None,
+    progress: Reporter | None = None,
 ) -> Fitted | None:
     """Measure subnets of the supernet from file `path`, or resume, and fit -> the predictor in folder `out`, in the
     leading process (else None). Raises `InputFileError` when `out` holds other samples.
@@ -161,17 +159,15 @@ def train_predictor(
     def measure(stem: str, images: Images, wanted: Mapping[int, Architecture]) -> list[Sample]:
         evaluator = Evaluator(supernet, data.calibration, images)
         folder = SampleFolder(out, stem, {**about, "images": _digest_of(images)})
-        return folder.collect(
-            wanted, len(images), evaluator.accuracy, world, lambda done, total: tell(stem, done, total)
-        )
+        return folder.collect(wanted, len(images), evaluator.accuracy, world, progress)
 
     samples = measure(SAMPLES, data.held_out, dict(enumerate(drawn)))
     tested = measure(TEST, data.test, _spread(space, drawn)) if data.test is not None else []
     if not world.leads:
         return None
-    tell("fit", 0, 2)
+    report(progress, "fit", 0, 2)
     offset = _offset(samples, tested)
-    predictor, even = _fit(space, samples, options, _accuracy_of(data), tell)
+    predictor, even = _fit(space, samples, options, _accuracy_of(data), progress)
     predictor = replace(predictor, offset=offset.mean if offset else 0.0)
     metadata = {
         "samples": {"fitted": len(samples), "images": len(data.held_out), "seed": options.seed},
@@ -220,7 +216,11 @@ def _accuracy_of(data: Measured) -> str:
 
 
 def _fit(
-    space: SearchSpace, samples: Sequence[Sample], options: PredictorOptions, accuracy_of: str, tell: Tell
+    space: SearchSpace,
+    samples: Sequence[Sample],
+    options: PredictorOptions,
+    accuracy_of: str,
+    progress: Reporter | None,
 ) -> tuple[AccuracyPredictor, Metrics | None]:
     """Measure the errors on held-out samples when fitted to the others, then fit to all samples."""
 
@@ -235,10 +235,10 @@ def _fit(
     judges = [samples[i] for i in order[: options.judged_by]]
     predicted = fitted(order[options.judged_by :]).predict(s.architecture for s in judges)
     measured = np.array([s.accuracy for s in judges])
-    tell("fit", 1, 2)
+    report(progress, "fit", 1, 2)
     even = np.array([is_drawn_evenly(s.index) for s in judges])
     predictor = replace(fitted(np.arange(len(samples))), metrics=metrics(predicted, measured))
-    tell("fit", 2, 2)
+    report(progress, "fit", 2, 2)
     return predictor, metrics(predicted[even], measured[even]) if even.any() else None
 
 

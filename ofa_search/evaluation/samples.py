@@ -22,6 +22,7 @@ import numpy as np
 
 from ofa_profiler.base.files import write_text
 from ofa_profiler.base.locks import try_lock
+from ofa_profiler.base.progress import Reporter, report
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.spaces import Genomes, SearchSpace
@@ -107,11 +108,11 @@ class SampleFolder:
         images: int,
         measure: Callable[[Architecture], float],
         world: World,
-        tell: Callable[[int, int], None] = lambda _done, _total: None,
+        progress: Reporter | None = None,
     ) -> list[Sample]:
         """Measure the `wanted` samples (by number) that are missing, shared among the processes -> all.
 
-        `tell` is called with the number of samples measured and wanted. Raises `InputFileError` for samples
+        `progress` counts samples; its phase is the `stem`. Raises `InputFileError` for samples
         with another description, and for damaged ones.
         """
         self._check()
@@ -126,10 +127,10 @@ class SampleFolder:
         path = self.folder / f"{self.stem}-{world.rank}-of-{world.size}.csv"
         with _Shard(path) as shard:
             for done, index in enumerate(missing[world.rank :: world.size]):
-                tell(min(len(known) + done * world.size, len(wanted)), len(wanted))
+                report(progress, self.stem, min(len(known) + done * world.size, len(wanted)), len(wanted))
                 shard.append(Sample(index, measure(wanted[index]), images, wanted[index]))
         world.wait()
-        tell(len(wanted), len(wanted))
+        report(progress, self.stem, len(wanted), len(wanted))
         known = self.read(wanted, images)
         return [known[index] for index in wanted]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ofa_profiler.base.locks import try_locked
+from ofa_profiler.base.progress import Reporter, report
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.spaces import SearchSpace
 from ofa_search.data.images import DataSplit, Images
@@ -44,18 +45,6 @@ MOST_MEASURED = 20
 #: Held-out images for the accuracies in the log. At the end, all of them are used.
 WATCHED = 1000
 
-Tell = Callable[["Report"], None]
-
-
-@dataclass(frozen=True)
-class Report:
-    """The progress of a training."""
-
-    step: int
-    steps: int
-    left_s: float | None
-    words: str
-
 
 def train_supernet(
     space: SearchSpace,
@@ -67,7 +56,7 @@ def train_supernet(
     *,
     carry: str = IMAGES,
     fresh: bool = False,
-    tell: Tell = lambda _report: None,
+    progress: Reporter | None = None,
 ) -> Path | None:
     """Train in folder `out`, or resume there -> the supernet's file, in the leading process (else None).
 
@@ -77,9 +66,9 @@ def train_supernet(
     Raises `InputFileError` when `out` holds a training with other options.
     """
     trainer = SupernetTrainer(space, schedule, options, data.training, world)
-    description = run_training(trainer, data, out, fresh=fresh, tell=tell)
+    description = run_training(trainer, data, out, fresh=fresh, progress=progress)
     supernet = trainer.supernet.eval()
-    calibration, about = _carried(supernet, data.training, carry, world, tell)
+    calibration, about = _carried(supernet, data.training, carry, world, progress)
     if not world.leads:
         return None
     metadata = {
@@ -93,7 +82,7 @@ def train_supernet(
 
 
 def _carried(
-    supernet: Supernet, training: Images, carry: str, world: World, tell: Tell
+    supernet: Supernet, training: Images, carry: str, world: World, progress: Reporter | None
 ) -> tuple[Calibration, dict[str, Any]]:
     """What calibrates subnets, and its description. All processes take part."""
     if carry == IMAGES:
@@ -102,15 +91,13 @@ def _carried(
         return images.pixels.cpu().numpy(), {"by": IMAGES, "images": len(images)}
     images = calibration_images(training)
     plan = plan_subnets(supernet.space)
-
-    def measured(done: int, total: int) -> None:
-        tell(Report(done, total, None, "BatchNorm statistics"))
-
-    table = measure_statistics(supernet, images.to(world.device), world, plan, measured)
+    table = measure_statistics(supernet, images.to(world.device), world, plan, progress)
     return table, {"by": TABLE, "subnets": len(plan), "images": len(images)}
 
 
-def run_training(trainer: Trainer, data: DataSplit, out: Path, *, fresh: bool, tell: Tell) -> dict[str, Any]:
+def run_training(
+    trainer: Trainer, data: DataSplit, out: Path, *, fresh: bool, progress: Reporter | None = None
+) -> dict[str, Any]:
     """Resume from what `out` holds and do the remaining steps -> what was trained and how.
 
     All processes return together. Raises `InputFileError` when `out` holds a training with other options,
@@ -122,7 +109,7 @@ def run_training(trainer: Trainer, data: DataSplit, out: Path, *, fresh: bool, t
     with _alone(out, world):
         _begin(trainer, description, out, fresh)
         log = TrainingLog(out / LOG, trainer.step, trainer.watched) if world.leads else None
-        watch = _Watch(trainer, data, log, tell)
+        watch = _Watch(trainer, data, log, progress)
         saved = time.monotonic()
         while trainer.step < trainer.steps:
             watch.after(trainer.run_step())
@@ -182,8 +169,8 @@ def _short(value: object) -> str:
 class _Watch:
     """Writes the log and reports progress in the leading process; does nothing in the others."""
 
-    def __init__(self, trainer: Trainer, data: DataSplit, log: TrainingLog | None, tell: Tell) -> None:
-        self.trainer, self.log, self.tell = trainer, log, tell
+    def __init__(self, trainer: Trainer, data: DataSplit, log: TrainingLog | None, progress: Reporter | None) -> None:
+        self.trainer, self.log, self.progress = trainer, log, progress
         self.calibration = calibration_images(data.training).to(trainer.world.device)
         self.watched = data.held_out.take(np.arange(min(WATCHED, len(data.held_out)))).to(trainer.world.device)
         self.costs = [trainer.cost(phase) for phase in trainer.schedule.phases]
@@ -208,7 +195,7 @@ class _Watch:
             self.log.write(self._row())
             self.sums.clear()
             self.row_began = time.monotonic()
-        self.tell(Report(trainer.step, trainer.steps, self._left_s(), self.words))
+        report(self.progress, "train", trainer.step, trainer.steps, self._left_s(), self.words)
 
     def _left_s(self) -> float | None:
         """Estimated from the costs of the steps, because a late step can take ten times as long as an early one."""

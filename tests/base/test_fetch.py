@@ -17,6 +17,7 @@ import pytest
 from support.mirror import Mirror, git_digest, nobody, serving
 
 from ofa_profiler.base.fetch import Content, FetchError, digest_of, fetch
+from ofa_profiler.base.progress import Progress
 from ofa_profiler.errors import UsageError
 
 DATA = b"\x80\x02" + np.random.default_rng(0).bytes(1_000_000)
@@ -50,14 +51,15 @@ both = pytest.mark.parametrize("content", [PINNED, UNPINNED], ids=["pinned", "un
 @both
 @pytest.mark.parametrize("behaviour", ["whole", "slow", "norange"])
 def test_a_file_arrives_whole(path: Path, behaviour: str, content: Content) -> None:
-    seen: list[tuple[int, int | None, str]] = []
+    seen: list[Progress] = []
     with serving(DATA, behaviour) as mirror:
-        fetch([mirror.address], path, content, progress=lambda *now: seen.append(now))
+        fetch([mirror.address], path, content, progress=seen.append)
     assert path.read_bytes() == DATA
     assert mirror.sent == len(DATA)
     assert left_in(path.parent) == {"file"}
-    assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
-    assert seen[-1] == (len(DATA), len(DATA), "127.0.0.1")
+    assert [now.done for now in seen] == sorted(now.done for now in seen)
+    kib = len(DATA) >> 10
+    assert seen[-1] == Progress("download (KiB)", kib, kib, words="from 127.0.0.1")
 
 
 def test_what_is_there_is_not_fetched(path: Path) -> None:
@@ -307,7 +309,10 @@ _PROCESS = """
 import sys
 from pathlib import Path
 from ofa_profiler.base.fetch import Content, fetch
-fetch([sys.argv[1]], Path(sys.argv[2]), Content(sys.argv[3] or None), waiting=lambda: print("waiting", flush=True))
+def show(now):
+    if now.waiting:
+        print("waiting", flush=True)
+fetch([sys.argv[1]], Path(sys.argv[2]), Content(sys.argv[3] or None), progress=show)
 """
 
 
@@ -359,7 +364,9 @@ def test_one_that_waits_takes_over_from_one_that_is_killed(path: Path) -> None:
         wait_until(lambda: part.exists() and part.stat().st_size > 200_000)
         waiting = threading.Event()
         taken = threading.Thread(
-            target=lambda: fetch([mirror.address], path, PINNED, waiting=waiting.set, timeout_s=TIMEOUT_S)
+            target=lambda: fetch(
+                [mirror.address], path, PINNED, progress=lambda now: now.waiting and waiting.set(), timeout_s=TIMEOUT_S
+            )
         )
         taken.start()
         assert waiting.wait(30)

@@ -18,6 +18,7 @@ pytest.importorskip("PIL")
 import pyarrow.parquet as parquet  # noqa: E402
 from PIL import Image  # noqa: E402
 
+from ofa_profiler.base.progress import Progress  # noqa: E402
 from ofa_profiler.errors import InputFileError, UsageError  # noqa: E402
 from ofa_search.data import images as data  # noqa: E402
 from ofa_search.data.images import Images, load_images  # noqa: E402
@@ -215,12 +216,12 @@ def files_in(cache: Path) -> list[str]:
 
 def test_images_are_decoded_once_and_again_when_they_change(tmp_path: Path, load) -> None:
     root = folder(tmp_path / "photos", a__a_png=split_image((32, 32)), b__b_png=split_image((32, 32)))
-    told: list[tuple[int, int]] = []
+    told: list[Progress] = []
 
     def decodes() -> bool:
         told.clear()
-        load(root, 32, tell=lambda done, total: told.append((done, total)))
-        return told == [(2, 2)]
+        load(root, 32, progress=told.append)
+        return told == [Progress("decode", 2, 2, words="images")]
 
     assert decodes()
     assert not decodes()
@@ -254,7 +255,7 @@ from ofa_search.data.images import load_images
 print("ready", flush=True)
 sys.stdin.readline()
 told = []
-images = load_images(sys.argv[1], 32, cache=Path(sys.argv[2]), tell=lambda *_: told.append(1))
+images = load_images(sys.argv[1], 32, cache=Path(sys.argv[2]), progress=told.append)
 print(len(images), bool(told))
 """
     command = [sys.executable, "-c", script, str(root), str(tmp_path / "cache")]

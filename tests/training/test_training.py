@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from support.training import finish, made_images, rows, start
 
+from ofa_profiler.base.progress import Progress
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.spaces import get_space, space_names
 from ofa_search.data.images import DataSplit
@@ -92,33 +93,33 @@ def test_going_on_is_exact(optimizer: str, tmp_path: Path) -> None:
 def test_a_training_with_other_options_is_not_taken_up(tmp_path: Path) -> None:
     first = trainer()
     data = DataSplit(made_images(8), made_images(4, seed=1))
-    description = run.run_training(first, data, tmp_path, fresh=False, tell=lambda _report: None)
+    description = run.run_training(first, data, tmp_path, fresh=False)
     assert description["schedule"] == "deps"
     again = trainer()
-    run.run_training(again, data, tmp_path, fresh=False, tell=lambda _report: None)
+    run.run_training(again, data, tmp_path, fresh=False)
     assert again.step == again.steps  # nothing was left to do
     assert same(weights(first), weights(again))
     with pytest.raises(InputFileError, match=r"another seed \(0, now 1\): choose another --out, or .* --fresh"):
-        run.run_training(trainer(seed=1), data, tmp_path, fresh=False, tell=lambda _report: None)
-    run.run_training(trainer(seed=1), data, tmp_path, fresh=True, tell=lambda _report: None)
+        run.run_training(trainer(seed=1), data, tmp_path, fresh=False)
+    run.run_training(trainer(seed=1), data, tmp_path, fresh=True)
     (tmp_path / run.STATE).write_bytes(b"cut short")
     with pytest.raises(InputFileError, match="damaged: start over with --fresh"):
-        run.run_training(trainer(), data, tmp_path, fresh=False, tell=lambda _report: None)
+        run.run_training(trainer(), data, tmp_path, fresh=False)
 
 
 def test_two_runs_in_one_folder_are_refused_and_the_first_goes_on(tmp_path: Path) -> None:
     first, data, refused = trainer(), DataSplit(made_images(8), made_images(4, seed=1)), []
 
-    def second(_report: run.Report) -> None:
+    def second(_report: Progress) -> None:
         with pytest.raises(UsageError, match=r"another run is training in .*: wait for it, or choose another --out"):
-            run.run_training(trainer(), data, tmp_path, fresh=True, tell=lambda _report: None)
+            run.run_training(trainer(), data, tmp_path, fresh=True)
         refused.append(first.step)
 
-    run.run_training(first, data, tmp_path, fresh=False, tell=second)
+    run.run_training(first, data, tmp_path, fresh=False, progress=second)
     assert refused
     assert first.step == first.steps
     again = trainer()
-    run.run_training(again, data, tmp_path, fresh=False, tell=lambda _report: None)
+    run.run_training(again, data, tmp_path, fresh=False)
     assert same(weights(first), weights(again))
 
 
@@ -252,7 +253,7 @@ def test_one_network_is_trained_by_the_same_loop(tmp_path: Path) -> None:
     data = DataSplit(made_images(8), made_images(4, seed=1))
     first, second = subnet_trainer(), subnet_trainer()
     for out, training in ((tmp_path / "a", first), (tmp_path / "b", second)):
-        run.run_training(training, data, out, fresh=False, tell=lambda _report: None)
+        run.run_training(training, data, out, fresh=False)
     assert same(weights(first), weights(second))
     assert rows(tmp_path / "a") == rows(tmp_path / "b")
     assert 0 <= float(rows(tmp_path / "a")[-1]["accuracy"]) <= 1

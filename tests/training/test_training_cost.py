@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from support.training import made_images
 
 from ofa_profiler import get_space
+from ofa_profiler.base.progress import Progress
 from ofa_search.data.images import DataSplit
 from ofa_search.evaluation.world import join_world
 from ofa_search.training import loop as run
@@ -71,7 +72,7 @@ def test_the_time_that_is_told_knows_that_later_steps_take_longer(tmp_path, monk
             self.step += 1
             return {"loss": 1.0, "first_loss": 1.0, "learning_rate": 1.0}
 
-    def tell(report: run.Report) -> None:
+    def tell(report: Progress) -> None:
         if report.left_s is not None:
             ends.append((clock[0], clock[0] + report.left_s))
 
@@ -83,7 +84,7 @@ def test_the_time_that_is_told_knows_that_later_steps_take_longer(tmp_path, monk
         space = SPACE.with_classes(3)
         trainer = Clocked(space, Schedule("two", 1.0, phases), options, training, world)
         assert trainer.steps == 40
-        run.run_training(trainer, DataSplit(training, held_out), tmp_path, fresh=False, tell=tell)
+        run.run_training(trainer, DataSplit(training, held_out), tmp_path, fresh=False, progress=tell)
     assert clock[0] > 4 * 40 * trainer.cost(phases[0])
     assert len(ends) == 31
     assert [end for _, end in ends] == pytest.approx([clock[0]] * 31)
