@@ -1,4 +1,4 @@
-"""Packages that only some commands need: `pip install 'ofa-profiler[EXTRA]'` brings them."""
+"""Packages of optional extras, which only some commands need: `pip install 'ofa-profiler[EXTRA]'`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ofa_profiler.errors import UsageError
 
 
 def need(package: str, *, extra: str, purpose: str, module: str | None = None) -> None:
-    """Import `module` (default: `package`). Raises `UsageError` with the extra to install where that fails."""
+    """Import `module` (default: `package`). If it fails, raises `UsageError` with the extra to install."""
     try:
         import_module(module or package)
     except ImportError as error:

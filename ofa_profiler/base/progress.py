@@ -1,4 +1,4 @@
-"""The progress of everything that takes a while: one value, and one kind of function that receives it."""
+"""Progress reports: the value, and the type of functions that receive it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Progress:
-    """How much of a phase is done."""
+    """The progress of one phase."""
 
-    #: What is being done: `export`, `measure`, `download`, `train`, ...
+    #: The current task: `export`, `measure`, `download`, `train`, ...
     phase: str
     done: int
     #: None if it is unknown.
     total: int | None
-    #: An estimate of the seconds left, None if there is none.
+    #: Estimated seconds left; None if unknown.
     left_s: float | None = None
     #: Details for the user.
     words: str = ""
-    #: Why nothing happens at the moment; empty while work is being done.
+    #: The reason for waiting; empty if there is none.
     waiting: str = ""
 
 

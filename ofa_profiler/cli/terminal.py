@@ -1,4 +1,4 @@
-"""A command and its terminal: exit codes, signals, messages and progress on stderr."""
+"""The terminal side of commands: exit codes, signals, messages and progress on stderr."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from ofa_profiler.base.progress import Progress, Reporter
 from ofa_profiler.base.units import format_duration_ms
 from ofa_profiler.errors import OfaError
 
-INTERRUPTED, TERMINATED = 130, 143  # what shells return for SIGINT and SIGTERM
-_EVERY_S = 15.0
+INTERRUPTED, TERMINATED = 130, 143  # the exit codes of shells for SIGINT and SIGTERM
+_LINE_EVERY_S = 15.0
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM, to be handled like Ctrl-C."""
+    """SIGTERM. It is handled like Ctrl-C."""
 
 
 def run_command(
     name: str, command: Callable[[], int], *, interrupted: Callable[[], str] = lambda: "interrupted"
 ) -> int:
-    """Run `command` -> its exit code, or that of its error, which is printed as one line on stderr.
+    """Run `command` and return its exit code. An `OfaError` is printed as one line on stderr, and gives its exit code.
 
-    `interrupted` gives the message for Ctrl-C and SIGTERM: what is kept, and how to resume.
+    `interrupted` returns the message for Ctrl-C and SIGTERM: what is kept, and how to resume.
     """
 
     def terminate(_number: int, _frame: FrameType | None) -> NoReturn:
@@ -46,21 +46,21 @@ def run_command(
         say(f"{name}: {interrupted()}")
         return TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has closed the pipe; keep the interpreter from reporting it
+        sys.stderr.close()  # the reader has closed the pipe; this prevents a message of the interpreter
         return 1
 
 
 def say(line: str) -> None:
-    """Print a line to stderr, without control characters: a device may have sent part of it."""
+    """Print a line to stderr. Control characters are replaced, because the text may come from a device."""
     line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
     print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def progress_bar() -> Iterator[Reporter]:
-    """Show progress as a bar on stderr with the estimated time left; without a terminal, as a line every 15 s.
+    """Show progress as a bar on stderr with the estimated time left. Without a terminal: as a line every 15 s.
 
-    A reason for waiting is shown as a line of its own.
+    A reason for waiting is a separate line.
     """
     if not sys.stderr.isatty():
         yield _lines()
@@ -89,13 +89,13 @@ def progress_bar() -> Iterator[Reporter]:
 
 
 def _lines() -> Reporter:
-    shown = time.monotonic()
+    last_s = time.monotonic()
 
     def show(progress: Progress) -> None:
-        nonlocal shown
+        nonlocal last_s
         _say_waiting(progress)
-        if time.monotonic() - shown >= _EVERY_S:
-            shown = time.monotonic()
+        if time.monotonic() - last_s >= _LINE_EVERY_S:
+            last_s = time.monotonic()
             of_total = f" of {progress.total}" if progress.total is not None else ""
             say(f"{progress.phase}: {progress.done}{of_total}  {_words(progress)}".rstrip())
 
@@ -103,7 +103,7 @@ def _lines() -> Reporter:
 
 
 def labelled(reporter: Reporter, label: str) -> Reporter:
-    """Return a reporter that adds `label` to the phase: progress of one of several devices."""
+    """Return a reporter that adds `label` to the phase, for one of several devices."""
 
     def show(progress: Progress) -> None:
         waiting = progress.waiting and f"{label}{progress.waiting}"

@@ -68,7 +68,7 @@ def export_ops(
     """Export one model per op, in order, or take it from the cache (`model_cache.py`).
 
     The weights are for timing only (`made_up_weights.repeating_weights`). The same op gives the same bytes in every
-    process. The phase that `progress` receives is `export`. Raises `UsageError` if a model cannot be written.
+    process. `progress` gets the phase `export`. Raises `UsageError` if a model cannot be written.
     """
     exporter = get_exporter(target)
     cache = _cache(cache_dir)

@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ofa_profiler.errors import UsageError
+from ofa_profiler.base.extras import need
 from ofa_profiler.tables.csv_file import csv_text, parse_csv
 from ofa_profiler.tables.row import Row
 
@@ -18,10 +18,9 @@ _NAME, _METADATA = "name", "metadata"
 
 def rows_to_frame(rows: Sequence[Row], name: str, metadata: Mapping[str, Any]) -> pd.DataFrame:
     """A frame with one row per op. Its `attrs` have name and metadata. Raises `UsageError` if pandas is missing."""
-    try:
-        import pandas as pd
-    except ImportError:
-        raise UsageError("pandas is not installed: pip install 'ofa-profiler[pandas]'") from None
+    need("pandas", extra="pandas", purpose="to_frame")
+    import pandas as pd
+
     # pandas before version 3 reads numbers exactly only on request.
     exact: dict[str, Any] = {} if int(pd.__version__.partition(".")[0]) >= 3 else {"float_precision": "round_trip"}
     frame: pd.DataFrame = pd.read_csv(io.StringIO(csv_text(rows)), **exact)
