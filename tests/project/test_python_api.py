@@ -41,7 +41,7 @@ def test_verify_stores_its_figures_in_the_table(result):
     assert len(found.subnets) == 4
     validation = LatencyTable.load(result.path).metadata["validation"]
     assert validation["mape"] == pytest.approx(found.mape)
-    assert (validation["subnets"], "none: ofa-verify" in repr(result.table)) == (4, True)
+    assert (validation["subnets"], "none; run ofa-verify" in repr(result.table)) == (4, True)
 
 
 def test_an_unknown_device_or_space_is_refused(tmp_path: Path):
