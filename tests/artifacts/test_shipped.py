@@ -383,7 +383,7 @@ def test_a_model_that_says_nothing_is_refused(
     onnx.save(silent, tmp_path / "silent.onnx")
     monkeypatch.setattr(sys, "argv", ["classify.py", str(tmp_path / "silent.onnx")])
     assert classify.main() == 2
-    assert "its metadata has no 'preprocessing'" in capsys.readouterr().err
+    assert "its metadata lacks 'preprocessing'" in capsys.readouterr().err
 
 
 # --- the real files ------------------------------------------------------------------------------------
