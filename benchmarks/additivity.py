@@ -69,7 +69,7 @@ class Model:
     @staticmethod
     def of(network: Op | Layout) -> Model:
         """An op or a network."""
-        return Model(build(network), _exporter.inputs(as_graph(network), 1)[0].shape)
+        return Model(build(network), _exporter.inputs(as_graph(network), _target)[0].shape)
 
     @staticmethod
     def empty() -> Model:
@@ -110,7 +110,9 @@ def profiled_us(layout: Layout) -> Counter[str]:
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = str(Path(folder) / "profile")
         session = _runtime.ort.InferenceSession(build(layout), options, providers=["CPUExecutionProvider"])
-        values = inputs.values(np, "float32", _exporter.inputs(as_graph(layout), 1)[0].shape, inputs.DEFAULT_RANGE, 0)
+        values = inputs.values(
+            np, "float32", _exporter.inputs(as_graph(layout), _target)[0].shape, inputs.DEFAULT_RANGE, 0
+        )
         for _ in range(40):
             session.run(None, {"input": values})
         events = json.loads(Path(session.end_profiling()).read_text())

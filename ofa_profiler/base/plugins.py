@@ -12,7 +12,8 @@ from ofa_profiler.errors import UsageError
 
 GROUP = "ofa_profiler.plugins"
 
-_loaded: set[tuple[str, str]] = set()
+#: What came of each plugin: None, or the error that every later call raises again.
+_outcomes: dict[tuple[str, str], UsageError | None] = {}
 
 
 def load_plugins() -> None:
@@ -21,11 +22,14 @@ def load_plugins() -> None:
     Raises `UsageError` with the name of a plugin that cannot be loaded.
     """
     for plugin in entry_points(group=GROUP):
-        if (plugin.name, plugin.value) in _loaded:
-            continue
-        _loaded.add((plugin.name, plugin.value))
-        try:
-            plugin.load()()
-        except Exception as error:
-            package = plugin.dist.name if plugin.dist is not None else plugin.value
-            raise UsageError(f"plugin {plugin.name} of the package {package} cannot be loaded: {error}") from error
+        identity = (plugin.name, plugin.value)
+        if identity not in _outcomes:
+            _outcomes[identity] = None  # a plugin may look up a name that is not known yet, which loads the plugins
+            try:
+                plugin.load()()
+            except Exception as error:
+                package = plugin.dist.name if plugin.dist is not None else plugin.value
+                words = f"plugin {plugin.name} of the package {package} cannot be loaded: {error}"
+                _outcomes[identity] = UsageError(words)
+        if (failure := _outcomes[identity]) is not None:
+            raise failure

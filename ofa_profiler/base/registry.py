@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
+from ofa_profiler.base.plugins import load_plugins
 from ofa_profiler.errors import UsageError
 
 T = TypeVar("T")
@@ -23,11 +24,12 @@ class Registry(Generic[T]):
         self._entries[name] = entry
 
     def get(self, name: str) -> T:
-        """The entry registered as `name`. Raises `UsageError` for an unknown name."""
-        try:
-            return self._entries[name]
-        except KeyError:
-            raise UsageError(f"unknown {self._what} {name!r}; choose from {', '.join(self._entries)}") from None
+        """The entry registered as `name`; an unknown name may be that of a plugin. Raises `UsageError`."""
+        if name not in self._entries:
+            load_plugins()
+        if name not in self._entries:
+            raise UsageError(f"unknown {self._what} {name!r:.100}; choose from {', '.join(self._entries)}")
+        return self._entries[name]
 
     def names(self) -> tuple[str, ...]:
         """All names, in the order of addition."""

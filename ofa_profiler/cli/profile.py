@@ -16,9 +16,11 @@ from ofa_profiler.base.units import format_duration_ms, parse_duration_ms
 from ofa_profiler.cli.options import Parser, add_device_options, device_options, positive_integer
 from ofa_profiler.cli.report import report_outcomes, report_table
 from ofa_profiler.cli.terminal import labelled, progress_bar, run_command, say
+from ofa_profiler.devices.registry import device_names
 from ofa_profiler.errors import OfaError, UsageError
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.protocol.target import Target
+from ofa_profiler.runtimes import runtimes
 from ofa_profiler.spaces import SearchSpace, get_space, space_names
 
 if TYPE_CHECKING:
@@ -55,8 +57,7 @@ def _parser() -> Parser:
         "--device",
         metavar="DEVICE",
         action="append",
-        help="device to measure: local (this machine), ssh:[user@]host[:port] or adb:SERIAL; repeat it to measure "
-        "several devices at the same time",
+        help=f"device to measure, one of {device_names()}; repeat it to measure several devices at the same time",
     )
     what.add_argument(
         "--kit", metavar="DIR", type=Path, help="write a kit for a board to DIR: models, settings and agent"
@@ -87,7 +88,7 @@ def _parser() -> Parser:
         "--resolution", metavar="R[,R...]", help="input resolutions in pixels (default: those of the space)"
     )
     how.add_argument(
-        "--runtime", metavar="NAME", default="onnxruntime", help="onnxruntime or litert (default: %(default)s)"
+        "--runtime", metavar="NAME", default="onnxruntime", help=f"{', '.join(runtimes())} (default: %(default)s)"
     )
     how.add_argument("--precision", metavar="P", default="fp32", help="precision of the models (default: %(default)s)")
     how.add_argument(

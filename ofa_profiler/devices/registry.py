@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from ofa_profiler.base.plugins import load_plugins
+from ofa_profiler.base.registry import Registry
 from ofa_profiler.devices.android.benchmark_device import BenchmarkDevice
 from ofa_profiler.devices.base import Device
 from ofa_profiler.devices.local import LocalDevice
@@ -24,19 +26,22 @@ class DeviceKind:
     help: str
 
 
-_KINDS: dict[str, DeviceKind] = {}
+_KINDS: Registry[DeviceKind] = Registry("kind of device")
 
 
 def register_device_kind(kind: DeviceKind) -> None:
     """Add a kind of device. Raises `UsageError` if its name is taken."""
-    if kind.name in _KINDS:
-        raise UsageError(f"the kind of device {kind.name!r} is already registered")
-    _KINDS[kind.name] = kind
+    _KINDS.add(kind.name, kind)
 
 
-def device_kinds() -> Mapping[str, DeviceKind]:
-    """Return all kinds of devices by name."""
-    return dict(_KINDS)
+def device_kinds() -> tuple[DeviceKind, ...]:
+    """Return all kinds of devices."""
+    return tuple(map(_KINDS.get, _KINDS.names()))
+
+
+def device_names() -> str:
+    """Return how devices are named, for messages and help texts."""
+    return ", ".join(kind.help for kind in device_kinds())
 
 
 def open_device(spec: str, options: DeviceOptions = DeviceOptions()) -> Device:  # noqa: B008 (frozen)
@@ -44,11 +49,11 @@ def open_device(spec: str, options: DeviceOptions = DeviceOptions()) -> Device: 
 
     The device is not contacted before it is used.
     """
-    kind = _KINDS.get(spec.partition(":")[0])
-    if kind is None:
-        known = ", ".join(kind.help for kind in _KINDS.values())
-        raise UsageError(f"unknown device {spec!r:.100}; expected one of: {known}")
-    return kind.open(spec, options)
+    load_plugins()
+    name = spec.partition(":")[0]
+    if name not in _KINDS.names():
+        raise UsageError(f"unknown device {spec!r:.100}; expected one of: {device_names()}")
+    return _KINDS.get(name).open(spec, options)
 
 
 def _open_local(spec: str, options: DeviceOptions) -> Device:

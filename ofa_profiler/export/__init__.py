@@ -109,7 +109,7 @@ def _export_op(exporter: Exporter, op: Op, target: Target, cache: ModelCache) ->
         )
 
     path, sha256 = cache.get(_identity(exporter, op, target), get_runtime(target.runtime).suffix, build)
-    return Model(op.key, path, sha256, exporter.inputs(op.graph, target.batch))
+    return Model(op.key, path, sha256, exporter.inputs(op.graph, target))
 
 
 def _output_names(graph: Graph) -> list[str]:
@@ -150,4 +150,4 @@ def network_model(
 ) -> Model:
     """The model that `export_network` wrote to `path`, for measuring it under the name `key`."""
     graph = as_graph(space.layout(architecture))
-    return Model.from_file(key, path, get_exporter(target).inputs(graph, target.batch))
+    return Model.from_file(key, path, get_exporter(target).inputs(graph, target))

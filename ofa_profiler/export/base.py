@@ -71,9 +71,9 @@ class Exporter(ABC):
                 f"precision {target.precision!r} is not supported with {target.runtime}; choose from {known}"
             )
 
-    def inputs(self, graph: Graph, batch: int) -> tuple[TensorSpec, ...]:
+    def inputs(self, graph: Graph, target: Target) -> tuple[TensorSpec, ...]:
         """The inputs of the model file, with axes in the order of the runtime (here batch, channels, height, width)."""
-        return tuple(tensor._replace(shape=nchw(tensor.shape, batch)) for tensor in graph.inputs)
+        return tuple(tensor._replace(shape=nchw(tensor.shape, target.batch)) for tensor in graph.inputs)
 
 
 def nchw(shape: Shape, batch: int) -> Shape:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import helper
 
+from ofa_profiler.export import onnx_layers  # noqa: F401 (fills the table)
 from ofa_profiler.export.base import Exporter, nchw
 from ofa_profiler.export.onnx_graph import OnnxGraph
-from ofa_profiler.export.onnx_layers import ONNX_LAYERS
 from ofa_profiler.networks.graph import Graph
+from ofa_profiler.networks.layers.tables import ONNX_LAYERS
 from ofa_profiler.networks.parameters import Weights
-from ofa_profiler.networks.tensors import Shape
+from ofa_profiler.networks.tensors import TensorSpec
 from ofa_profiler.protocol.target import Target
 
 #: The oldest opset and file version with all operators that are used (LayerNormalization needs opset 17). So old
@@ -54,8 +56,8 @@ class OnnxExporter(Exporter):
             helper.make_graph(
                 file.nodes,
                 "ofa",
-                [_value(tensor.name, tensor.shape) for tensor in self.inputs(graph, target.batch)],
-                [_value(name, shape) for name, shape in zip(outputs, shapes, strict=True)],
+                [_value(tensor) for tensor in self.inputs(graph, target)],
+                [_value(TensorSpec(name, "float32", shape)) for name, shape in zip(outputs, shapes, strict=True)],
                 file.initializers,
             ),
             opset_imports=[helper.make_opsetid("", OPSET)],
@@ -67,5 +69,6 @@ class OnnxExporter(Exporter):
         return bytes(model.SerializeToString(deterministic=True))
 
 
-def _value(name: str, shape: Shape) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+def _value(tensor: TensorSpec) -> onnx.ValueInfoProto:
+    element_type = helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
+    return helper.make_tensor_value_info(tensor.name, element_type, tensor.shape)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import sqrt
 from typing import Any
 
@@ -16,17 +15,13 @@ from ofa_profiler.networks.layers import (
     Gelu,
     GlobalPool,
     LayerNorm,
-    LayerTable,
     Linear,
     MaxPool,
     SelfAttention,
     SqueezeExcite,
 )
+from ofa_profiler.networks.layers.tables import ONNX_LAYERS
 from ofa_profiler.networks.parameters import folded_conv
-
-#: Layer type -> function `(graph, layer, name, *inputs)`, which adds the nodes and returns the name of the output.
-#: Maps are (N, C, H, W), sequences (N, length, C).
-ONNX_LAYERS: LayerTable[Callable[..., str]] = LayerTable("the ONNX exporter")
 
 
 @ONNX_LAYERS.register(Conv)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ofa_profiler.export import tflite_layers  # noqa: F401 (fills the table)
 from ofa_profiler.export.base import Exporter
 from ofa_profiler.export.tflite_file import write_model
 from ofa_profiler.export.tflite_graph import TfliteGraph
-from ofa_profiler.export.tflite_layers import TFLITE_LAYERS
 from ofa_profiler.networks.graph import Graph
+from ofa_profiler.networks.layers.tables import TFLITE_LAYERS
 from ofa_profiler.networks.parameters import Weights
 from ofa_profiler.networks.tensors import TensorSpec
 from ofa_profiler.protocol.target import Target
+
+#: The kernels of TFLite take indices of 32 bits.
+_NARROWER = {"int64": "int32"}
 
 
 class TfliteExporter(Exporter):
@@ -31,7 +35,7 @@ class TfliteExporter(Exporter):
         metadata: Mapping[str, str],
     ) -> bytes:
         self.check(target)
-        inputs = self.inputs(graph, target.batch)
+        inputs = self.inputs(graph, target)
         _ = graph.shapes  # raises `UsageError` if shapes do not match
         file = TfliteGraph(weights, {tensor.name: tensor.shape for tensor in inputs})
         written = graph.run(
@@ -40,8 +44,11 @@ class TfliteExporter(Exporter):
         )
         for old, new in zip(written, outputs, strict=True):
             file.rename(old, new)
-        names = [tensor.name for tensor in inputs]
-        return write_model(file.nodes, file.shapes, file.constants, inputs=names, outputs=outputs, metadata=metadata)
+        dtypes = {tensor.name: tensor.dtype for tensor in inputs}
+        return write_model(file.nodes, file.shapes, file.constants, inputs=dtypes, outputs=outputs, metadata=metadata)
 
-    def inputs(self, graph: Graph, batch: int) -> tuple[TensorSpec, ...]:
-        return tuple(tensor._replace(shape=(batch, *tensor.shape)) for tensor in graph.inputs)
+    def inputs(self, graph: Graph, target: Target) -> tuple[TensorSpec, ...]:
+        return tuple(
+            tensor._replace(shape=(target.batch, *tensor.shape), dtype=_NARROWER.get(tensor.dtype, tensor.dtype))
+            for tensor in graph.inputs
+        )

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.parameters import Array
 from ofa_profiler.networks.tensors import Shape
 
@@ -22,6 +23,7 @@ _OPTIONS = {
     "CONV_2D": "Conv2DOptions",
     "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
     "FULLY_CONNECTED": "FullyConnectedOptions",
+    "GATHER": "GatherOptions",
     "GELU": "GeluOptions",
     "HARD_SWISH": "HardSwishOptions",
     "MAX_POOL_2D": "Pool2DOptions",
@@ -40,7 +42,7 @@ _SCHEMA_VERSION, _FILE_IDENTIFIER = 3, b"TFL3"
 _ALIGNMENT = 16
 #: Operator codes from this value on are stored in a second field. The first field then has this value.
 _PLACEHOLDER = 127
-_TYPES = {"float32": "FLOAT32", "int32": "INT32"}
+_TYPES = {"float32": "FLOAT32", "int32": "INT32", "int8": "INT8", "uint8": "UINT8", "bool": "BOOL"}
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,14 @@ def write_model(
     shapes: Mapping[str, Shape],
     constants: Mapping[str, Array],
     *,
-    inputs: Sequence[str],
+    inputs: Mapping[str, str],
     outputs: Sequence[str],
     metadata: Mapping[str, str],
 ) -> bytes:
     """The bytes of a model with one graph. The same arguments give the same bytes.
 
-    `shapes` has all float32 tensors except constants, with the batch. Each entry of `metadata` becomes a UTF-8 buffer.
+    `shapes` has all tensors except constants, with the batch. They are float32, except the `inputs`, whose dtypes are
+    given by name. Each entry of `metadata` becomes a UTF-8 buffer. Raises `UsageError` for a dtype that TFLite lacks.
     """
     import flatbuffers  # slow to import, like the schema
     import tflite
@@ -74,9 +77,9 @@ def write_model(
     file = _File(tflite, flatbuffers.Builder(sum(array.nbytes + 2 * _ALIGNMENT for array in held) + 4096))
     empty, *buffers = [file.table("Buffer"), *map(file.buffer, held)]
     number = {name: i for i, name in enumerate([*shapes, *constants])}
-    tensors = [file.tensor(name, shape, "FLOAT32", 0) for name, shape in shapes.items()]
+    tensors = [file.tensor(name, shape, _type(inputs.get(name, "float32")), 0) for name, shape in shapes.items()]
     tensors += [
-        file.tensor(name, array.shape, _TYPES[array.dtype.name], 1 + i)
+        file.tensor(name, array.shape, _type(array.dtype.name), 1 + i)
         for i, (name, array) in enumerate(constants.items())
     ]
     codes = sorted({node.operator for node in nodes})
@@ -102,6 +105,13 @@ def write_model(
     )
     file.builder.Finish(model, file_identifier=_FILE_IDENTIFIER)
     return bytes(file.builder.Output())
+
+
+def _type(dtype: str) -> str:
+    """The name of an element type in the schema."""
+    if dtype not in _TYPES:
+        raise UsageError(f"the TFLite exporter does not support the dtype {dtype}; it supports {', '.join(_TYPES)}")
+    return _TYPES[dtype]
 
 
 class _File:

@@ -6,7 +6,6 @@ XNNPACK and other delegates support these operators. All have version 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import sqrt
 
 import numpy as np
@@ -20,17 +19,14 @@ from ofa_profiler.networks.layers import (
     Gelu,
     GlobalPool,
     LayerNorm,
-    LayerTable,
     Linear,
     MaxPool,
     SelfAttention,
     SqueezeExcite,
 )
+from ofa_profiler.networks.layers.tables import TFLITE_LAYERS
 from ofa_profiler.networks.parameters import Array, folded_conv
 from ofa_profiler.networks.tensors import Shape
-
-#: Layer type -> function `(graph, layer, name, *inputs)`, which adds the nodes and returns the name of the output.
-TFLITE_LAYERS: LayerTable[Callable[..., str]] = LayerTable("the TFLite exporter")
 
 
 @TFLITE_LAYERS.register(Conv)

@@ -8,6 +8,7 @@ import unicodedata
 from ofa_profiler.errors import UsageError
 from ofa_profiler.protocol.records import Device, Run
 from ofa_profiler.protocol.settings import Settings
+from ofa_profiler.runtimes import runtimes
 
 
 def slug(text: str) -> str:
@@ -25,7 +26,8 @@ def default_name(device: Device, run: Run) -> str:
         for value in (settings.target.runtime, settings.target.precision)
         if value not in (default.target.runtime, default.target.precision)
     ]
-    if settings.provider not in (None, "CPUExecutionProvider"):
+    runtime = runtimes().get(settings.target.runtime)
+    if settings.provider not in (None, runtime.default_provider if runtime else None):
         parts.append(str(settings.provider).removesuffix("ExecutionProvider"))
     parts += [f"t{settings.threads}"] * (settings.threads != default.threads)
     parts += [f"b{settings.target.batch}"] * (settings.target.batch != default.target.batch)

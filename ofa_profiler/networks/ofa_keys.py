@@ -57,6 +57,11 @@ def key_of(
     return key
 
 
+def has_published_prefix(key: str) -> bool:
+    """Whether a key begins like those of the published tables."""
+    return key.partition("-input:")[0] in _KIND and "-input:" in key
+
+
 def is_proxyless(key: str) -> bool:
     """Whether only ProxylessNAS tables contain this key."""
     return key.startswith(KEY_PREFIX["mbconv"] + "-") and "-se:" not in key

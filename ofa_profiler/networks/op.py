@@ -12,14 +12,18 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
+from ofa_profiler.base.registry import Registry
 from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.graph import Graph
 from ofa_profiler.networks.tensors import Shape, TensorSpec
 
 #: Types of attributes.
 Scalar = str | int | float | bool
+#: What no attribute may be called: tables keep the tensors of an op beside its attributes, under these names.
+RESERVED = {"inputs", "outputs"}
 
 
 @dataclass(frozen=True)
@@ -42,12 +46,28 @@ class Op:
         """The shape of the first output, without the batch, channels last."""
         return self.outputs[0].shape
 
+    def __post_init__(self) -> None:
+        if not self.inputs or not self.outputs:
+            raise ValueError(f"op {self.key!r:.80}: an op has at least one input and one output")
+        for text in (self.kind, self.key):
+            if not text or text != text.strip() or not text.isprintable():
+                raise ValueError(f"op {self.key!r:.80}: {text!r:.80} is not a plain text on one line")
+        if reserved := self.attributes.keys() & RESERVED:
+            raise ValueError(f"op {self.key!r:.80}: an attribute must not be named {min(reserved)!r}")
+        object.__setattr__(self, "attributes", MappingProxyType(dict(self.attributes)))
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Op:
+        return self  # it cannot change
+
     @cached_property
     def graph(self) -> Graph:
-        """The layers of the op. Raises `UsageError` if its kind is not registered."""
-        if self.kind not in _GRAPHS:
-            raise UsageError(f"op {self.key}: unknown kind {self.kind!r}; register it with `register_block`")
-        return _GRAPHS[self.kind](self)
+        """The layers of the op. Raises `UsageError` if its kind is not registered, or if they do not fit the op."""
+        graph = _GRAPHS.get(self.kind)(self)
+        given = [tensor.shape for tensor in graph.inputs], [graph.shapes[name] for name in graph.outputs]
+        said = [tensor.shape for tensor in self.inputs], [tensor.shape for tensor in self.outputs]
+        if given != said:
+            raise UsageError(f"op {self.key}: its layers have inputs and outputs {given}, the op says {said}")
+        return graph
 
     @property
     def macs(self) -> int:
@@ -97,21 +117,14 @@ def check_attributes(data: Any) -> dict[str, Scalar]:
     return dict(data)
 
 
-_GRAPHS: dict[str, Callable[[Op], Graph]] = {}
+_GRAPHS: Registry[Callable[[Op], Graph]] = Registry("kind of op")
 
 
 def register_block(kind: str) -> Callable[[Callable[[Op], Graph]], Callable[[Op], Graph]]:
     """Decorator for the function that returns the layers of an op of this kind. Raises `UsageError` if it exists."""
 
     def add(build: Callable[[Op], Graph]) -> Callable[[Op], Graph]:
-        if kind in _GRAPHS:
-            raise UsageError(f"kind of op {kind!r} is already registered; choose another name")
-        _GRAPHS[kind] = build
+        _GRAPHS.add(kind, build)
         return build
 
     return add
-
-
-def has_layers(kind: str) -> bool:
-    """Whether the layers of this kind of op are registered."""
-    return kind in _GRAPHS

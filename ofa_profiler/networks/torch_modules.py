@@ -6,8 +6,7 @@ Their parameters have the names of `parameters.py`, so exporters accept their st
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -23,18 +22,15 @@ from ofa_profiler.networks.layers import (
     GlobalPool,
     Layer,
     LayerNorm,
-    LayerTable,
     Linear,
     MaxPool,
     SelfAttention,
     SqueezeExcite,
 )
 from ofa_profiler.networks.layers.activations import get_activation
+from ofa_profiler.networks.layers.tables import TORCH_LAYERS
 from ofa_profiler.networks.op import Op
 from ofa_profiler.networks.parameters import COUNTER_SUFFIX, Array, Weights, check_weights
-
-#: Layer type -> the module of a layer. Maps are (N, C, H, W), sequences (N, length, C).
-TORCH_LAYERS: LayerTable[Callable[[Any], nn.Module]] = LayerTable("torch")
 
 
 def activation_module(name: str) -> nn.Module:
@@ -162,12 +158,13 @@ class SelfAttentionModule(nn.Module):
 
 def layer_module(layer: Layer) -> nn.Module:
     """The torch module of one layer."""
-    return TORCH_LAYERS[type(layer)](layer)
+    module: nn.Module = TORCH_LAYERS[type(layer)](layer)
+    return module
 
 
-def run_graph(graph: Graph, x: Tensor, run_node: Callable[..., Tensor]) -> Tensor:
+def run_graph(graph: Graph, inputs: Sequence[Tensor], run_node: Callable[..., Tensor]) -> Tensor:
     """Run a graph with one input and one output, by `run_node(node, *tensors)`, and return its output."""
-    (output,) = graph.run({graph.inputs[0].name: x}, run_node)
+    (output,) = graph.run({tensor.name: x for tensor, x in zip(graph.inputs, inputs, strict=True)}, run_node)
     return output
 
 
@@ -180,8 +177,8 @@ class GraphModule(nn.Module):
         for node in graph.nodes:
             self.add_module(node.name, layer_module(node.layer))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return run_graph(self._graph, x, self._run_node)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return run_graph(self._graph, inputs, self._run_node)
 
     def _run_node(self, node: Node, *tensors: Tensor) -> Tensor:
         y: Tensor = self._modules[node.name](*tensors)  # type: ignore[misc]

@@ -61,8 +61,9 @@ class Settings:
         for name, value in data.items():
             if not _fits(value, types[name]):
                 raise UsageError(f"settings: {name} must be {types[name]}, not {value!r:.40}")
-        target = Target(**{field.name: data[field.name] for field in fields(Target)})
-        return Settings(target, **{name: value for name, value in data.items() if not hasattr(target, name)})
+        of_target = {field.name for field in fields(Target)}
+        target = Target(**{name: value for name, value in data.items() if name in of_target})
+        return Settings(target, **{name: value for name, value in data.items() if name not in of_target})
 
 
 def _fits(value: Any, kind: str) -> bool:

@@ -234,10 +234,3 @@ def _range_text(values: tuple[int, ...]) -> str:
     if len(values) <= 5:
         return ", ".join(map(str, values))
     return f"{values[0]} to {values[-1]} in steps of {values[1] - values[0]}"
-
-
-def strided(size: int, *strides: int) -> int:
-    """Height or width after layers with "same" padding and these strides."""
-    for stride in strides:
-        size = (size - 1) // stride + 1
-    return size

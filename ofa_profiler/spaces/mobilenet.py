@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ofa_profiler.networks.blocks import MOBILENETV3, block_op, make_divisible
+from ofa_profiler.networks.layers.conv import strided
 from ofa_profiler.networks.op import Op
-from ofa_profiler.spaces.base import Preprocessing, SearchSpace, Slot, strided
+from ofa_profiler.spaces.base import Preprocessing, SearchSpace, Slot
 from ofa_profiler.spaces.genes import DEPTH, RESOLUTION, Gene, stage_genes
 
 IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ofa_profiler.networks.blocks import block_op, make_divisible
+from ofa_profiler.networks.layers.conv import strided
 from ofa_profiler.networks.op import Op
-from ofa_profiler.spaces.base import Preprocessing, SearchSpace, Slot, strided
+from ofa_profiler.spaces.base import Preprocessing, SearchSpace, Slot
 from ofa_profiler.spaces.genes import DEPTH, RESOLUTION, Gene, stage_genes
 from ofa_profiler.spaces.mobilenet import IMAGENET
 

@@ -28,9 +28,12 @@ def rows_to_frame(rows: Sequence[Row], name: str, metadata: Mapping[str, Any]) -
     return frame
 
 
-def rows_of_frame(frame: pd.DataFrame) -> tuple[str, tuple[Row, ...], dict[str, Any]]:
+def rows_of_frame(
+    frame: pd.DataFrame, name: str | None, metadata: Mapping[str, Any] | None
+) -> tuple[str, tuple[Row, ...], dict[str, Any]]:
     """Name, rows and metadata of a frame. Raises `InputFileError` if it is not a latency table."""
-    name = str(frame.attrs.get(_NAME, "frame"))
+    name = name if name is not None else str(frame.attrs.get(_NAME, "frame"))
+    metadata = metadata if metadata is not None else frame.attrs.get(_METADATA, {})
     # pandas stores integer columns with empty cells as floats. `convert_dtypes` restores integers.
     text = frame.convert_dtypes().to_csv(index=False)
-    return name, parse_csv(text, name), dict(frame.attrs.get(_METADATA, {}))
+    return name, parse_csv(text, name), dict(metadata)

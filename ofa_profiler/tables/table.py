@@ -106,9 +106,11 @@ class LatencyTable:
         return rows_to_frame(self.rows, self.name, self.metadata)
 
     @staticmethod
-    def from_frame(frame: pd.DataFrame) -> LatencyTable:
+    def from_frame(
+        frame: pd.DataFrame, name: str | None = None, metadata: Mapping[str, Any] | None = None
+    ) -> LatencyTable:
         """The table in a frame with the columns of `to_frame`. Raises `InputFileError`."""
-        return LatencyTable(*rows_of_frame(frame))
+        return LatencyTable(*rows_of_frame(frame, name, metadata))
 
     def __repr__(self) -> str:
         return facts_text(f"LatencyTable {self.name}", facts(self.rows, self.spaces, self.metadata))

@@ -18,7 +18,7 @@ from ofa_profiler.base.progress import Reporter
 from ofa_profiler.devices.base import Device
 from ofa_profiler.errors import DeviceError, InputFileError, UsageError
 from ofa_profiler.measuring.session import measure_into
-from ofa_profiler.protocol.identity import request_difference
+from ofa_profiler.protocol.identity import DeviceIdentity, difference, request_difference
 from ofa_profiler.protocol.journal import Journal, read_journal
 from ofa_profiler.protocol.kit import run_record
 from ofa_profiler.protocol.records import Run
@@ -27,7 +27,6 @@ from ofa_profiler.spaces.sampling import draw_spread
 from ofa_profiler.tables.csv_file import metadata_text, read_metadata
 from ofa_profiler.tables.table import LatencyTable
 from ofa_profiler.verification.conditions import covered_space, settings_of
-from ofa_profiler.verification.doubts import other_device
 from ofa_profiler.verification.networks import export_networks, measured_subnet
 from ofa_profiler.verification.result import DEFAULT_SUBNETS, Subnet, Verification
 
@@ -99,9 +98,11 @@ def _check_enough(subnets: tuple[Subnet, ...]) -> None:
 def store_validation(table: LatencyTable, verification: Verification) -> bool:
     """Write the figures into the `validation` of the JSON beside `table`, whole or not at all.
 
-    For a verification on another device than the table's, nothing is written and False is returned.
+    For a verification on another device than the table's, on other cores or by another runtime, nothing is written and
+    False is returned.
     """
-    if table.path is None or other_device(table, verification.device):
+    there, here = DeviceIdentity.from_table(table.metadata), DeviceIdentity.from_device(verification.device)
+    if table.path is None or difference(there, here):
         return False
     path = table.path.with_suffix(".json")
     write_text(path, metadata_text({**read_metadata(path), "validation": verification.validation()}))

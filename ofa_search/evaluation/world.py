@@ -94,11 +94,6 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
     return torch.device("cuda", index)
 
 
-def own_rank() -> int:
-    """The number of this process among those that torchrun has started; 0 for a single process."""
-    return _from_environment("RANK", 0)
-
-
 @contextmanager
 def join_world(device: str) -> Iterator[World]:
     """Join the other processes that torchrun has started, if there are any."""

@@ -8,10 +8,10 @@ a subnet gets when it is extracted. A layer that no space leaves a choice of is 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain, pairwise
 from math import sqrt
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,6 @@ from ofa_profiler.networks.layers import (
     GlobalPool,
     Layer,
     LayerNorm,
-    LayerTable,
     Linear,
     MaxPool,
     SelfAttention,
@@ -36,6 +35,7 @@ from ofa_profiler.networks.layers import (
 from ofa_profiler.networks.op import Op
 from ofa_profiler.networks.torch_modules import activation_module, layer_module, run_graph, spatial_mean
 from ofa_search.supernet.depthwise import depthwise_conv2d
+from ofa_search.supernet.elastic_table import ELASTIC_LAYERS
 from ofa_search.supernet.subnet_weights import cut, matrix_name
 
 L = TypeVar("L", bound=Layer)
@@ -47,10 +47,6 @@ class ElasticLayer(nn.Module, ABC, Generic[L]):
     @abstractmethod
     def forward(self, x: Tensor, layer: L) -> Tensor:
         """Run `layer` on (N, C, H, W)."""
-
-
-#: Layer type -> what makes the module that serves all choices of such a layer: an `ElasticLayer`, or a plain module.
-ELASTIC_LAYERS: LayerTable[Callable[[Sequence[Any]], nn.Module]] = LayerTable("the elastic network")
 
 
 class ElasticKernel(ElasticLayer[Conv]):
@@ -245,4 +241,4 @@ class ElasticOp(nn.Module):
             result: Tensor = child(*inputs, node.layer) if isinstance(child, ElasticLayer) else child(*inputs)
             return result
 
-        return run_graph(op.graph, x, run_node)
+        return run_graph(op.graph, (x,), run_node)

@@ -16,14 +16,13 @@ from ai_edge_litert.interpreter import Interpreter
 from torch import nn
 
 from ofa_profiler.errors import UsageError
-from ofa_profiler.export import get_exporter
-from ofa_profiler.export.onnx_layers import ONNX_LAYERS
-from ofa_profiler.export.tflite_layers import TFLITE_LAYERS
+from ofa_profiler.export import get_exporter, onnx_layers, tflite_layers  # noqa: F401 (they fill their tables)
 from ofa_profiler.networks import layers
 from ofa_profiler.networks.graph import Graph
 from ofa_profiler.networks.layers import Conv, Gelu, Layer, LayerNorm, LayerTable, SelfAttention
+from ofa_profiler.networks.layers.tables import ONNX_LAYERS, TFLITE_LAYERS, TORCH_LAYERS
 from ofa_profiler.networks.made_up_weights import random_weights
-from ofa_profiler.networks.torch_modules import TORCH_LAYERS, GraphModule, load_weights, run_graph
+from ofa_profiler.networks.torch_modules import GraphModule, load_weights, run_graph
 from ofa_profiler.protocol.target import Target
 from ofa_search.supernet.elastic import ELASTIC_LAYERS
 
@@ -173,4 +172,4 @@ def test_a_graph_knows_its_branches():
     assert [node.name for node in Graph.joined([("first", block)]).nodes] == [
         "first.norm", "first.gelu", "first.beside", "first.shortcut"
     ]  # fmt: skip
-    assert run_graph(block, torch.ones(1), lambda node, *x: sum(x)) == 2.0
+    assert run_graph(block, (torch.ones(1),), lambda node, *x: sum(x)) == 2.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -11,20 +12,28 @@ from hypothesis import strategies as st
 
 from ofa_profiler import LatencyTable, get_space, space_names
 from ofa_profiler.errors import InputFileError, UsageError
-from ofa_profiler.networks.op import Op, register_block
+from ofa_profiler.networks.blocks import block_op
+from ofa_profiler.networks.graph import Graph
+from ofa_profiler.networks.layers import Conv, Gelu, LayerNorm, Linear, SelfAttention, SqueezeExcite
+from ofa_profiler.networks.op import RESERVED, Op, register_block
 from ofa_profiler.networks.tensors import DTYPES, TensorSpec
+from ofa_profiler.tables.op_columns import ATTRIBUTE_COLUMNS
 from ofa_profiler.tables.row import Row
 
 names = st.text(st.characters(categories=("L", "N", "P", "Zs")), min_size=1, max_size=20).map(str.strip).filter(bool)
+plain = names.filter(str.isprintable)
 shapes = st.lists(st.integers(1, 4096), max_size=4).map(tuple)
 ranges = st.none() | st.tuples(st.integers(-5, 5), st.integers(6, 1000))
 tensors = st.lists(st.builds(TensorSpec, names, st.sampled_from(DTYPES), shapes, ranges), min_size=1, max_size=3)
-scalars = st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text()
-reserved = {"inputs", "outputs", "kernel_size", "mid_channels", "stride", "skip", "se", "activation"}
-attributes = st.dictionaries(names.filter(lambda name: name not in reserved), scalars, max_size=4)
-ops = st.builds(
-    Op, st.just("lstm"), tensors.map(tuple), tensors.map(tuple), attributes, names.map(lambda name: f"mine {name}")
+scalars = st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+attributes = st.dictionaries(
+    names.filter(lambda name: name not in RESERVED) | st.sampled_from((*ATTRIBUTE_COLUMNS, "family")),
+    scalars,
+    max_size=6,
 )
+#: Also of kinds that the published tables have, with keys of somebody else.
+kinds = st.sampled_from(("lstm", "conv", "pool", "mbconv", "classifier"))
+ops = st.builds(Op, kinds, tensors.map(tuple), tensors.map(tuple), attributes, plain.map(lambda name: f"mine.{name}"))
 
 
 @given(ops)
@@ -95,6 +104,52 @@ def test_wrong_attributes_in_a_table_are_refused(tmp_path: Path, cell, words):
     path.write_text("\n".join([text[0], text[1][:start] + '"' + cell.replace('"', '""') + '"']) + "\n")
     with pytest.raises(InputFileError, match=rf"row 2: column attributes: .*{words}"):
         LatencyTable.load(path)
+
+
+def test_a_published_block_keeps_further_attributes(tmp_path: Path):
+    block = block_op("pool", (4, 4, 8), (1, 1, 8))
+    op = Op(block.kind, block.inputs, block.outputs, {**block.attributes, "note": "mine"}, block.key)
+    LatencyTable("t", (Row.from_op(op, batch=1, precision="fp32", samples_ms=[1.0]),)).save(tmp_path / "t.csv")
+    assert LatencyTable.load(tmp_path / "t.csv").rows[0].to_op() == op
+
+
+def test_an_op_cannot_be_changed():
+    op = block_op("pool", (4, 4, 8), (1, 1, 8))
+    with pytest.raises(TypeError):
+        op.attributes["se"] = True
+    assert copy.deepcopy(op) is op
+
+
+@pytest.mark.parametrize("key", ["", " a", "a\nb"])
+def test_keys_are_plain_texts(key):
+    tensors = (TensorSpec("x", "float32", (1,)),)
+    with pytest.raises(ValueError, match="is not a plain text on one line"):
+        Op("k", tensors, tensors, {}, key)
+    with pytest.raises(ValueError, match="at least one input"):
+        Op("k", (), tensors, {}, "a")
+    with pytest.raises(ValueError, match="must not be named 'inputs'"):
+        Op("k", tensors, tensors, {"inputs": 1}, "a")
+
+
+def test_layers_that_do_not_fit_the_op_are_refused():
+    small = TensorSpec("input", "float32", (4, 8))
+
+    @register_block("a-test-of-shapes")
+    def build(op: Op) -> Graph:
+        return Graph.chain((Gelu("gelu"),), op.input_shape)
+
+    assert Op("a-test-of-shapes", (small,), (small,), {}, "fits").graph.outputs == ("gelu",)
+    with pytest.raises(UsageError, match="its layers have inputs and outputs"):
+        _ = Op("a-test-of-shapes", (small,), (TensorSpec("output", "float32", (9,)),), {}, "wrong").graph
+    for layer in (
+        Conv("c", 7, 8),
+        Linear("l", 7, 8),
+        LayerNorm("n", 7),
+        SelfAttention("a", 7, 1),
+        SqueezeExcite("s", 7, 1),
+    ):
+        with pytest.raises(UsageError, match=f"layer {layer.name} takes 7"):
+            layer.output_shape((4, 4, 8) if isinstance(layer, Conv | SqueezeExcite) else (4, 8))
 
 
 def test_a_kind_is_registered_once():

@@ -21,12 +21,13 @@ PROFILE, SEARCH = "ofa_profiler.cli.profile", "ofa_search.cli.search"
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of installed packages with the package of the page."""
     site = tmp_path_factory.mktemp("site")
-    blocks = re.findall(r"```python\n# (mine/\w+\.py)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 9
+    blocks = re.findall(r"```python\n# ([\w/]+\.py)[^\n]*\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 12
     (site / "mine").mkdir()
     (site / "mine" / "__init__.py").touch()
     for name, code in blocks:
-        (site / name).write_text(code)
+        with (site / name).open("a") as file:
+            file.write(code)
     install(site, "mine", "mine.plugin:register")
     return site
 
@@ -71,6 +72,9 @@ def test_an_engine_searches(site):
     assert found["engine"] == "hill-climbing"
     assert found["results"][0]["latency_ms"]["xeon-cifar-mbv3"] <= 1.0
     assert "hill-climbing" in run(site, "-m", SEARCH, "--help").stdout
+    shown = run(site, "-m", PROFILE, "--help").stdout
+    assert "onnx-reference" in shown
+    assert "core:N" in shown
 
 
 def test_a_space_and_a_kind_of_device(site, tmp_path):
@@ -136,7 +140,6 @@ def test_a_layer_computes_the_same_in_all_backends(site):
     code = """
 from ofa_profiler.base.plugins import load_plugins
 load_plugins()
-import mine.torch_layer
 import numpy as np, onnxruntime, torch
 from ai_edge_litert.interpreter import Interpreter
 from mine.layer import Scale
@@ -167,6 +170,46 @@ assert graph.params == 5
 """
     done = run(site, "-c", code)
     assert done.returncode == 0, done.stderr
+
+
+def test_an_op_of_a_new_kind_becomes_a_row(site, tmp_path):
+    done = run(site, str(site / "measure.py"), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)) == 2
+    rows = (tmp_path / "scales.csv").read_text().splitlines()
+    assert [row.split(",")[:2] for row in rows[1:]] == [["scale-32x32x64", "scale"], ["scale-16x16x128", "scale"]]
+
+
+def test_the_plugin_keeps_a_search_light(site):
+    code = """
+from ofa_profiler.base.plugins import load_plugins
+load_plugins()
+import sys
+print([name for name in ("onnx", "torch", "onnxruntime") if name in sys.modules])
+from ofa_profiler import get_space
+"""
+    assert run(site, "-c", code).stdout == "[]\n"
+
+
+def test_a_library_finds_what_plugins_bring(site):
+    code = "from ofa_profiler import get_space; print(get_space('cifar-mbv3-shallow').stage_depths)"
+    assert "(2,)" in run(site, "-c", code).stdout
+
+
+def test_a_plugin_that_failed_fails_again(tmp_path):
+    install(tmp_path, "broken", "nowhere.at_all:register")
+    code = """
+from ofa_profiler.base.plugins import load_plugins
+from ofa_profiler.errors import UsageError
+for _ in range(2):
+    try:
+        load_plugins()
+    except UsageError as error:
+        print(error)
+"""
+    first, second = run(tmp_path, "-c", code).stdout.splitlines()
+    assert first == second
+    assert "plugin broken" in first
 
 
 @pytest.mark.parametrize(

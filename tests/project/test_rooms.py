@@ -135,6 +135,25 @@ def test_arrows_point_down(module: str) -> None:
     assert wrong == []
 
 
+@pytest.mark.parametrize("module", [module for module in FILES if module.startswith("ofa_search.")])
+def test_only_commands_of_the_search_use_commands_of_the_profiler(module: str) -> None:
+    used = {room_of(target) for target in ARROWS[module]}
+    assert room_of(module) == "ofa_search.cli" or not used & {"ofa_profiler.cli", "ofa_profiler.api"}
+
+
+def test_no_circle_of_the_agent() -> None:
+    folder = ROOT / "device_agents" / "ofa_agent"
+    arrows: dict[str, set[str]] = {}
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                base = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
+                found = [base.with_suffix(".py"), *(base / f"{alias.name}.py" for alias in node.names)]
+                arrows.setdefault(str(path), set()).update(str(target) for target in found if target.is_file())
+    assert len(arrows) > 15
+    assert circle(arrows) == []
+
+
 def test_no_circle_of_files() -> None:
     assert circle(ARROWS) == []
 

@@ -22,7 +22,7 @@ from ofa_profiler.tables.csv_file import read_csv
 from ofa_profiler.verification.conditions import settings_of
 from ofa_profiler.verification.doubts import other_device
 
-OLD = Path(__file__).resolve().parents[1] / "data" / "v0.1"
+OLD = Path(__file__).resolve().parents[1] / "support" / "v0.1"
 JOURNALS = ["table.jsonl", "table-verify.jsonl", "kit-results.jsonl", "interrupted-kit-results.jsonl"]
 SPACE = get_space("cifar-mbv3").with_resolutions([24])
 

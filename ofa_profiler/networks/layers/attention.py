@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ofa_profiler.networks.layers.base import SameShape
+from ofa_profiler.networks.layers.base import SameShape, check_size
 from ofa_profiler.networks.tensors import Shape
 
 
@@ -31,3 +31,7 @@ class SelfAttention(SameShape):
     def macs(self, *inputs: Shape) -> int:
         length, channels = inputs[0]
         return 4 * length * channels**2 + 2 * length**2 * channels
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        check_size(self, "channels", inputs[0][-1], self.channels)
+        return inputs[0]

@@ -12,8 +12,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from math import prod
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.tensors import Shape
@@ -56,7 +57,14 @@ class SameShape(Layer):
         return inputs[0]
 
 
+def check_size(layer: Layer, what: str, given: int, needed: int) -> None:
+    """Raise `UsageError` if an input has another number of channels or features than the layer."""
+    if given != needed:
+        raise UsageError(f"layer {layer.name} takes {needed} {what}, its input has {given}")
+
+
 T = TypeVar("T")
+E = TypeVar("E")
 
 
 class LayerTable(Generic[T]):
@@ -64,25 +72,31 @@ class LayerTable(Generic[T]):
 
     def __init__(self, backend: str) -> None:
         self.backend = backend
-        self._entries: dict[type[Layer], T] = {}
+        self._entries: dict[type[Layer], T | str] = {}
 
-    def register(self, layer_type: type[Layer]) -> Callable[[T], T]:
-        """Decorator for the entry of `layer_type`. Raises `UsageError` if there is already one."""
+    def register(self, layer_type: type[Layer]) -> Callable[[E], E]:
+        """Decorator for the entry of `layer_type`. Raises `UsageError` if there is already one.
 
-        def add(entry: T) -> T:
+        A text `MODULE:NAME` in place of the entry is imported on first use: modules with torch take long to import.
+        """
+
+        def add(entry: E) -> E:
             if layer_type in self._entries:
                 raise UsageError(f"{self.backend} already has an entry for the layer {layer_type.__name__}")
-            self._entries[layer_type] = entry
+            self._entries[layer_type] = cast("T | str", entry)
             return entry
 
         return add
 
     def __getitem__(self, layer_type: type[Layer]) -> T:
         """The entry for `layer_type`. Raises `UsageError` if there is none."""
-        try:
-            return self._entries[layer_type]
-        except KeyError:
-            raise UsageError(f"{self.backend} has no entry for the layer {layer_type.__name__}") from None
+        entry = self._entries.get(layer_type)
+        if entry is None:
+            raise UsageError(f"{self.backend} has no entry for the layer {layer_type.__name__}")
+        if isinstance(entry, str):
+            module, _, name = entry.partition(":")
+            entry = self._entries[layer_type] = cast("T", getattr(import_module(module), name))
+        return entry
 
     def __iter__(self) -> Iterator[type[Layer]]:
         return iter(self._entries)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from ofa_profiler.networks.layers.base import Layer
+from ofa_profiler.networks.layers.base import Layer, check_size
 from ofa_profiler.networks.tensors import Shape
 
 BATCH_NORM_FIELDS = ("weight", "bias", "running_mean", "running_var")
@@ -50,7 +50,8 @@ class Conv(Layer):
         return shapes
 
     def output_shape(self, *inputs: Shape) -> Shape:
-        height, width, _ = inputs[0]
+        height, width, channels = inputs[0]
+        check_size(self, "channels", channels, self.in_channels)
         return (strided(height, self.stride), strided(width, self.stride), self.out_channels)
 
     def macs(self, *inputs: Shape) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
-from ofa_profiler.networks.layers.base import Layer
+from ofa_profiler.networks.layers.base import Layer, check_size
 from ofa_profiler.networks.tensors import Shape
 
 
@@ -18,7 +19,8 @@ class Linear(Layer):
     def parameter_shapes(self) -> dict[str, Shape]:
         return {"weight": (self.out_features, self.in_features), "bias": (self.out_features,)}
 
-    def output_shape(self, *inputs: Shape) -> Shape:  # noqa: ARG002
+    def output_shape(self, *inputs: Shape) -> Shape:
+        check_size(self, "features", prod(inputs[0]), self.in_features)
         return (self.out_features,)
 
     def macs(self, *inputs: Shape) -> int:  # noqa: ARG002

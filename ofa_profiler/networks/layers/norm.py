@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ofa_profiler.networks.layers.base import SameShape
+from ofa_profiler.networks.layers.base import SameShape, check_size
 from ofa_profiler.networks.tensors import Shape
 
 
@@ -20,3 +20,7 @@ class LayerNorm(SameShape):
 
     def parameter_shapes(self) -> dict[str, Shape]:
         return {"weight": (self.channels,), "bias": (self.channels,)}
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        check_size(self, "channels", inputs[0][-1], self.channels)
+        return inputs[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ofa_profiler.networks.layers.base import SameShape
+from ofa_profiler.networks.layers.base import SameShape, check_size
 from ofa_profiler.networks.tensors import Shape
 
 
@@ -30,3 +30,7 @@ class SqueezeExcite(SameShape):
 
     def macs(self, *inputs: Shape) -> int:  # noqa: ARG002
         return 2 * self.channels * self.mid_channels
+
+    def output_shape(self, *inputs: Shape) -> Shape:
+        check_size(self, "channels", inputs[0][-1], self.channels)
+        return inputs[0]
