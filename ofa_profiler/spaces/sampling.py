@@ -33,7 +33,7 @@ def draw_spread(
     costs = cost.evaluate(pool)
     pool, costs = pool[np.isfinite(costs)], costs[np.isfinite(costs)]
     if len(pool) < count:
-        raise UsageError(f"only {len(pool)} of the sampled architectures of {space.name} are usable, not {count}")
+        raise UsageError(f"space {space.name}: {len(pool)} sampled architectures are usable, but {count} are needed")
     points = costs.min() + np.ptp(costs) * (np.arange(count) + rng.random(count)) / count
     free = np.ones(len(pool), dtype=bool)
     for point in points:
