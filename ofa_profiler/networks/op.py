@@ -12,8 +12,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import MappingProxyType
-from typing import Any
+from typing import Any, NoReturn
 
 from ofa_profiler.base.registry import Registry
 from ofa_profiler.errors import UsageError
@@ -24,6 +23,15 @@ from ofa_profiler.networks.tensors import Shape, TensorSpec
 Scalar = str | int | float | bool
 #: What no attribute may be called: tables keep the tensors of an op beside its attributes, under these names.
 RESERVED = {"inputs", "outputs"}
+
+
+class _Attributes(dict[str, Scalar]):
+    """A dict that cannot be changed: ops are shared."""
+
+    def _refuse(self, *_arguments: Any, **_more: Any) -> NoReturn:
+        raise TypeError("the attributes of an op cannot be changed")
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ class Op:
                 raise ValueError(f"op {self.key!r:.80}: {text!r:.80} is not a plain text on one line")
         if reserved := self.attributes.keys() & RESERVED:
             raise ValueError(f"op {self.key!r:.80}: an attribute must not be named {min(reserved)!r}")
-        object.__setattr__(self, "attributes", MappingProxyType(dict(self.attributes)))
+        object.__setattr__(self, "attributes", _Attributes(self.attributes))
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> Op:
         return self  # it cannot change

@@ -102,7 +102,7 @@ def test_space_reaches_the_macs_of_the_published_networks():
 def test_unknown_kind_is_refused():
     tensors = (TensorSpec("input", "float32", (1, 8)),)
     op = Op("lstm", tensors, tensors, {}, "lstm")
-    with pytest.raises(UsageError, match="op lstm: unknown kind 'lstm'; register it"):
+    with pytest.raises(UsageError, match="unknown kind of op 'lstm'; choose from"):
         _ = op.graph
 
 
