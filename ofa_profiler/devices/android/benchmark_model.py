@@ -1,10 +1,9 @@
-"""What Google's `benchmark_model` is told, and what it says: its output as numbers, or an error.
+"""Builds the options of Google's `benchmark_model`, and parses its output into times or an error.
 
-It prints two blocks of statistics, first of the warm-up, then of the runs, and at the end a summary that
-repeats both means. One of these missing means that the output was cut. Times are in microseconds, means
-in the six digits of C++ streams (`1.29563e+06`), and when all samples of a block are equal there is only
-`count=N curr=T`. A delegate that was asked for and did not take the model is told in a sentence between
-others, beside times that look fine.
+The tool prints two blocks of statistics, first of the warm-up, then of the runs. A summary at the end repeats both
+means. If one of the three is missing, the output was cut off. Times are in microseconds. Means have the six digits of
+C++ streams (`1.29563e+06`). A block whose samples are all equal has only `count=N curr=T`. If the requested delegate
+does not run the model, the tool reports this in one sentence among others, and still prints plausible times.
 Source: `tensorflow/lite/tools/benchmark`, `tensorflow/core/util/stats_calculator.h`.
 """
 
@@ -16,9 +15,9 @@ from dataclasses import dataclass
 
 from ofa_profiler.errors import UsageError
 
-#: The provider of a table whose delegate the program chose: XNNPACK, in all but old versions.
+#: The provider of a table if the tool chose the delegate: XNNPACK, except in old versions.
 DEFAULT = "default"
-#: Longer output is not that of one model without profiling.
+#: The output for one model without profiling is shorter.
 MAX_OUTPUT = 1 << 20
 _FOREVER_S = 3600.0
 #: Means are printed with six significant digits.
@@ -27,7 +26,7 @@ _ROUNDING = 1e-5
 
 @dataclass(frozen=True)
 class Statistics:
-    """One block: times of `count` runs in microseconds."""
+    """One block of statistics: times of `count` runs in microseconds."""
 
     count: int
     first_us: int
@@ -36,33 +35,33 @@ class Statistics:
     max_us: int
     mean_us: float
     std_us: float
-    #: Newer versions of the tool print it.
+    #: Only newer versions of the tool print it.
     median_us: float | None = None
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One call of the tool."""
+    """The result of one call of the tool."""
 
     warm_up: Statistics
     runs: Statistics
-    #: Loading and preparing the model.
+    #: Time for loading and preparing the model.
     init_us: int
-    #: Who ran the model, as the tool says it: `XNNPACK: partially (2 kernels)`.
+    #: The delegates that ran the model, as the tool reports them: `XNNPACK: partially (2 kernels)`.
     delegates: tuple[str, ...] = ()
 
     @property
     def typical_us(self) -> float:
-        """The median where it is known, else the mean."""
+        """The median if it is known, else the mean."""
         return self.runs.mean_us if self.runs.median_us is None else self.runs.median_us
 
 
 def arguments(graph: str, *, runs: int, threads: int, delegate: str | None = None) -> list[str]:
-    """Options for exactly `runs` runs of the model `graph`.
+    """Return the options for exactly `runs` runs of the model `graph`.
 
-    The tool goes on until the number of runs *and* a shortest time are reached, and stops at a longest time
-    whatever the number; so the one is 0, the other out of reach. Profiling of single operators is off,
-    because it costs time in every one of them.
+    The tool runs until it reaches both the number of runs and a minimum time. It always stops at a maximum time.
+    Therefore the minimum time is 0, and the maximum time is longer than any measurement. Profiling of single operators
+    is off, because it slows each operator down.
     """
     if delegate is not None and delegate not in DELEGATES:
         raise ValueError(f"no delegate {delegate!r}; there are {', '.join(DELEGATES)}")
@@ -81,17 +80,17 @@ def arguments(graph: str, *, runs: int, threads: int, delegate: str | None = Non
     return [f"--{name}={value}" for name, value in options.items()]
 
 
-#: Name as the tool writes it -> its option.
+#: Delegate, as the tool writes its name -> option.
 DELEGATES = {"GPU": "use_gpu", "NNAPI": "use_nnapi", "XNNPACK": "use_xnnpack", "Hexagon": "use_hexagon"}
 
 
 def check_settings(runtime: str, provider: str | None) -> None:
     """Raise `UsageError` unless benchmark_model can run models with this runtime and provider."""
     if runtime != "litert":
-        raise UsageError(f"--benchmark-model runs TFLite models: it goes with --runtime litert, not with {runtime}")
+        raise UsageError(f"--benchmark-model runs TFLite models: use --runtime litert, not {runtime}")
     if provider not in (None, DEFAULT, *DELEGATES):
         known = ", ".join(DELEGATES)
-        raise UsageError(f"benchmark_model has no delegate {provider!r:.100}; --provider takes {known} with it")
+        raise UsageError(f"benchmark_model has no delegate {provider!r:.100}; --provider must be one of {known}")
 
 
 _WHOLE = r"(\d{1,15})"
@@ -105,7 +104,7 @@ _SUMMARY = re.compile(
     rf"Inference timings in us: Init: {_WHOLE}, First inference: {_WHOLE}, "
     rf"Warmup \(avg\): {_REAL}, Inference \(avg\): {_REAL}"
 )
-#: Until 2020.
+#: The format until 2020.
 _OLD_SUMMARY = re.compile(
     rf"Average inference timings in us: Warmup: {_REAL}, Init: {_WHOLE}, (?:Inference|no stats): {_REAL}"
 )
@@ -120,9 +119,9 @@ _FAILURE = re.compile(
 
 
 def parse(output: str, *, runs: int, delegate: str | None = None) -> Timing:
-    """The output of one call that was to make `runs` runs, with `delegate` if one was asked for.
+    """Parse the output of one call with `runs` runs and, if requested, with `delegate`.
 
-    Raises `ValueError`, in one line, for anything that is not a whole output of a call that did this.
+    Raises `ValueError`, with a message of one line, unless the output is complete and matches the call.
     """
     if len(output) > MAX_OUTPUT:
         raise ValueError(f"benchmark_model printed more than {MAX_OUTPUT} characters")
@@ -134,14 +133,14 @@ def parse(output: str, *, runs: int, delegate: str | None = None) -> Timing:
     summaries = [summary for summary in map(_summary, lines) if summary is not None]
     if len(blocks) != 2 or len(summaries) != 1:
         raise ValueError(
-            f"benchmark_model's output is not whole: {len(blocks)} blocks of statistics and {len(summaries)} "
+            f"benchmark_model's output is damaged: {len(blocks)} blocks of statistics and {len(summaries)} "
             "summaries, not 2 and 1"
         )
     (warm_up, warm_up_mean), (timed, mean) = blocks
     init_us, *means = summaries[0]
-    # To the letter: a number that was cut is still a number.
+    # The texts are compared, not the numbers: a number that was cut off is still a number.
     if means != [warm_up_mean, mean]:
-        raise ValueError(f"benchmark_model contradicts itself: means of {warm_up_mean} and {mean} us, then {means}")
+        raise ValueError(f"benchmark_model printed different means: {warm_up_mean} and {mean} us, then {means}")
     if timed.count != runs:
         raise ValueError(f"benchmark_model made {timed.count} runs, not {runs}")
     return Timing(warm_up, timed, init_us, _delegates(lines, delegate))
@@ -157,7 +156,7 @@ def _statistics(line: str) -> Statistics:
         count, value = int(match[1]), int(match[2])
         found = Statistics(count, value, value, value, value, float(value), 0.0, float(match[4]) if match[4] else None)
     else:
-        raise ValueError(f"benchmark_model printed statistics that cannot be read: {_shown(line)}")
+        raise ValueError(f"benchmark_model printed unreadable statistics: {_shown(line)}")
     middle = [found.mean_us] + ([found.median_us] if found.median_us is not None else [])
     if not (
         found.count > 0
@@ -165,19 +164,19 @@ def _statistics(line: str) -> Statistics:
         and max(found.first_us, found.last_us) <= found.max_us
         and all(found.min_us * (1 - _ROUNDING) <= value <= found.max_us * (1 + _ROUNDING) for value in middle)
     ):
-        raise ValueError(f"benchmark_model printed statistics that cannot be true: {_shown(line)}")
+        raise ValueError(f"benchmark_model printed impossible statistics: {_shown(line)}")
     return found
 
 
 def _printed_mean(line: str) -> str:
-    """The mean of a block as C++ prints it."""
+    """Return the mean of a block as C++ prints it."""
     if match := _DIFFERENT.fullmatch(line):
         return match[6]
     return f"{int(line.split()[1].removeprefix('curr=')):.6g}"
 
 
 def _summary(line: str) -> tuple[int, str, str] | None:
-    """Microseconds for initialisation; the means of warm-up and runs as they are printed."""
+    """Return the initialisation time in microseconds, and the means of warm-up and runs as printed."""
     if match := _SUMMARY.fullmatch(line):
         return int(match[1]), match[3], match[4]
     if match := _OLD_SUMMARY.fullmatch(line):
@@ -189,13 +188,11 @@ def _delegates(lines: Sequence[str], wanted: str | None) -> tuple[str, ...]:
     found = {}
     for line in lines:
         if (match := _NOT_APPLIED.match(line)) and match[1] == wanted:
-            raise ValueError(f"the delegate {wanted} was asked for, but does not run this model")
+            raise ValueError(f"the requested delegate {wanted} does not run this model")
         if match := _APPLIED.fullmatch(line):
             found[match[1]] = match[2] + (f" ({match[3]} kernels)" if match[3] else "")
     if wanted is not None and wanted not in found:
-        raise ValueError(
-            f"the delegate {wanted} was asked for, and benchmark_model does not say that it runs the model"
-        )
+        raise ValueError(f"benchmark_model does not report that the requested delegate {wanted} runs the model")
     return tuple(f"{name}: {how}" for name, how in found.items())
 
 

@@ -36,7 +36,7 @@ _ALIVE_EVERY_S = 1.0
 
 @dataclass(frozen=True)
 class Task:
-    """What the process is told when it is started."""
+    """The task of the process, given at its start."""
 
     spec: str
     #: `benchmark_model` for the phone, and the folder of the kit; None to describe the phone only.

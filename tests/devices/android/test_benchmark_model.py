@@ -144,9 +144,9 @@ def test_a_delegate_that_runs_the_model() -> None:
 
 
 def test_a_delegate_that_does_not_run_the_model_is_an_error() -> None:
-    with pytest.raises(ValueError, match="NNAPI was asked for, but does not run"):
+    with pytest.raises(ValueError, match="requested delegate NNAPI does not run"):
         parse(GPU, runs=50, delegate="NNAPI")
-    with pytest.raises(ValueError, match="does not say"):
+    with pytest.raises(ValueError, match="does not report"):
         parse(PLAIN, runs=50, delegate="GPU")
 
 
@@ -154,16 +154,19 @@ def test_a_delegate_that_does_not_run_the_model_is_an_error() -> None:
     ("change", "words"),
     [
         (("count=50 ", "count=49 "), "49 runs"),
-        (("avg=33209.4", "avg=nan"), "cannot be read"),
-        (("avg=33209.4", "avg=-33209.4"), "cannot be read"),
-        (("avg=33209.4", "avg=inf"), "cannot be read"),
-        (("avg=33209.4", "avg=3320.94"), "cannot be true"),
-        (("Inference (avg): 33209.4", "Inference (avg): 33309.4"), "contradicts"),
-        (("Warmup (avg): 34825.1", "Warmup (avg): 99"), "contradicts"),
-        (("min=32641", "min=0"), "cannot be true"),
-        (("min=32641", "min=33000"), "cannot be true"),
-        (("count=50 first=32891 curr=33978 min=32641 max=34005 avg=33209.4 std=450", "count=0"), "cannot be read"),
-        (("std=450", "std=450 and more"), "cannot be read"),
+        (("avg=33209.4", "avg=nan"), "unreadable statistics"),
+        (("avg=33209.4", "avg=-33209.4"), "unreadable statistics"),
+        (("avg=33209.4", "avg=inf"), "unreadable statistics"),
+        (("avg=33209.4", "avg=3320.94"), "impossible statistics"),
+        (("Inference (avg): 33209.4", "Inference (avg): 33309.4"), "different means"),
+        (("Warmup (avg): 34825.1", "Warmup (avg): 99"), "different means"),
+        (("min=32641", "min=0"), "impossible statistics"),
+        (("min=32641", "min=33000"), "impossible statistics"),
+        (
+            ("count=50 first=32891 curr=33978 min=32641 max=34005 avg=33209.4 std=450", "count=0"),
+            "unreadable statistics",
+        ),
+        (("std=450", "std=450 and more"), "unreadable statistics"),
         (("Initialized session in 0.855ms.", "ERROR: Failed to apply GPU delegate."), "Failed to apply GPU"),
         (("Initialized session in 0.855ms.", "Benchmarking failed."), "Benchmarking failed"),
         (("Initialized session", "count=5 curr=7\nInitialized session"), "3 blocks"),
@@ -183,7 +186,7 @@ def test_an_output_that_is_cut_anywhere_is_an_error(text: str) -> None:
     last = re.search(r".*timings in us: .*", text)
     assert last is not None
     for end in range(last.end()):
-        with pytest.raises(ValueError, match=r"not whole|contradicts|cannot be|runs, not"):
+        with pytest.raises(ValueError, match=r"damaged|different means|unreadable|impossible|runs, not"):
             parse(text[:end], runs=int(counts[1]))
     parse(text[: last.end()], runs=int(counts[1]))
 

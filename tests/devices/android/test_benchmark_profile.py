@@ -88,7 +88,9 @@ def test_a_delegate_that_does_not_take_the_models_gives_no_numbers(
     phone: Phone, program: Path, tmp_path: Path, few_ops: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert ofa_profile(words(phone.spec, program, tmp_path, "--provider", "GPU")) == 4
-    assert f"all {few_ops} ops failed, the first with: the delegate GPU was asked for" in capsys.readouterr().err
+    assert (
+        f"all {few_ops} ops failed, the first with: the requested delegate GPU does not run" in capsys.readouterr().err
+    )
     assert not (tmp_path / "phone.csv").exists()
 
 
@@ -116,8 +118,8 @@ def test_killed_on_the_way_it_goes_on(phone: Phone, program: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (["--runtime", "onnxruntime"], "--benchmark-model runs TFLite models: it goes with --runtime litert"),
-        (["--provider", "TPU"], "benchmark_model has no delegate 'TPU'; --provider takes GPU, NNAPI, XNNPACK"),
+        (["--runtime", "onnxruntime"], "--benchmark-model runs TFLite models: use --runtime litert"),
+        (["--provider", "TPU"], "benchmark_model has no delegate 'TPU'; --provider must be one of GPU, NNAPI, XNNPACK"),
         (["--benchmark-model", "none"], "none: no such file"),
     ],
 )

@@ -116,7 +116,7 @@ def test_models_are_measured_and_failures_stay_alone(phone: Phone, program: Path
     assert errors.keys() == {"crash", "refuse", "cut", "few", "hang"}
     assert "139" in errors["crash"]
     assert "failed to prepare" in errors["refuse"]
-    assert "not whole" in errors["cut"]
+    assert "damaged" in errors["cut"]
     assert "runs, not" in errors["few"]
     assert "within 8 s" in errors["hang"]
     assert set(state) == {"true"}
