@@ -1,4 +1,4 @@
-"""From a journal to the latency table: everything in the CSV and the JSON follows from the journal alone."""
+"""Derives the latency table from a journal: the CSV and the JSON contain nothing from another source."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ _SAMPLING_FIELDS = ("seed", "min_rounds", "max_rounds", "target_half_width", "vi
 
 
 def derive_table(replay: Replay, journal_path: Path) -> LatencyTable:
-    """The table of a journal, written beside it unless it is there already.
+    """Return the table of a journal. It is written beside the journal unless it exists.
 
-    A table that is there is kept: `ofa-verify` may have added to its JSON. Raises `DeviceError` when every op failed.
+    An existing table is kept, because `ofa-verify` may have added to its JSON. Raises `DeviceError` if every op failed.
     """
     path = journal_path.with_suffix(".csv")
     if path.exists() and path.with_suffix(".json").exists():
@@ -57,7 +57,7 @@ def derive_table(replay: Replay, journal_path: Path) -> LatencyTable:
 def save_table(replay: Replay, rows: tuple[Row, ...], journal_path: Path) -> LatencyTable:
     """Write CSV and JSON beside the journal."""
     if all(row.status != "ok" for row in rows):
-        raise DeviceError(f"all {len(rows)} ops failed, the first with: {rows[0].error} (--fresh tries again)")
+        raise DeviceError(f"all {len(rows)} ops failed, the first with: {rows[0].error} (use --fresh to retry)")
     path = journal_path.with_suffix(".csv")
     table = LatencyTable(path.stem, rows, table_metadata(replay), path)
     table.save(path)
@@ -68,9 +68,9 @@ def save_table(replay: Replay, rows: tuple[Row, ...], journal_path: Path) -> Lat
 
 
 def table_rows(replay: Replay, source: Path) -> tuple[Row, ...]:
-    """A row per op, in the order of the request.
+    """Return one row per op, in the order of the request.
 
-    Raises `InputFileError` (of `source`) if an op is not measured yet, or if the journal does not tell its ops.
+    Raises `InputFileError` (of `source`) if an op is not measured yet, or if the journal does not identify its ops.
     """
     if replay.unvisited or not replay.devices:
         counts = f"{len(replay.unvisited)} of {len(replay.visits)}"
@@ -89,15 +89,18 @@ def _row(op: Op, measured: Measurement, target: Target) -> Row:
 
 
 def _ops_of_spaces(run: Run, source: Path) -> tuple[Op, ...]:
-    """The ops of a journal that names its spaces alone, as version 0.1 wrote it."""
+    """Return the ops of a journal of version 0.1, which has the names of its spaces and no ops."""
     try:
         resolutions = run.about["resolutions"]
         unique = {op.key: op for name in run.spaces for op in get_space(name).unique_ops(resolutions)}
     except (KeyError, TypeError, UsageError) as error:
-        raise InputFileError(source, f"it does not tell which ops were measured ({error})", row=1) from None
+        reason = f"the measured ops are unknown ({error}): the line needs 'ops', or known 'spaces' and 'resolutions'"
+        raise InputFileError(source, f"{reason}; profile again", row=1) from None
     if unique.keys() != run.models.keys():
         differing = sorted(unique.keys() ^ run.models.keys())
-        raise InputFileError(source, f"its ops are not those of {', '.join(run.spaces)}: {differing[0]:.200}")
+        raise InputFileError(
+            source, f"its ops are not those of {', '.join(run.spaces)} ({differing[0]:.200}); profile again"
+        )
     return tuple(unique.values())
 
 
@@ -105,7 +108,7 @@ def _ops_of_spaces(run: Run, source: Path) -> tuple[Op, ...]:
 
 
 def table_metadata(replay: Replay) -> dict[str, Any]:
-    """The JSON beside a table: what was measured, how and when. `ofa-verify` fills in `validation`."""
+    """Return the JSON beside a table: what was measured, how and when. `ofa-verify` fills in `validation`."""
     run, settings, end = replay.run, replay.run.settings, replay.end
     runtime = replay.devices[0].runtime
     assert runtime is not None  # `Replay` refuses a device without one
@@ -120,7 +123,7 @@ def table_metadata(replay: Replay) -> dict[str, Any]:
         "batch": settings.target.batch,
         "spaces": list(run.spaces),
         "resolutions": run.about.get("resolutions"),
-        # A board whose clock was never set may report 1970.
+        # A board may report 1970 if its clock was never set.
         "date": max(run.created, replay.devices[-1].time),
         "tool_version": run.about.get("tool_version"),
         "correction": Sum().to_json(),
@@ -128,10 +131,10 @@ def table_metadata(replay: Replay) -> dict[str, Any]:
         "sampling": {
             **{name: getattr(settings, name) for name in _SAMPLING_FIELDS},
             "visits": replay.n_visits,
-            # Ops that the time limit, or the largest number of rounds, kept from `target_half_width`.
+            # Ops that did not reach `target_half_width` within the time limit, or within the maximum number of rounds.
             "cut_short": len(end.cut_short) if end else None,
             "noisy": len(end.noisy) if end else None,
-            # Measurements of the reference op; visits repeated because it had drifted; drifted visits that count.
+            # Visits of the reference op; visits repeated after a drift; visits that count in spite of a drift.
             **(watched if replay.n_references else {}),
         },
     }
@@ -152,9 +155,10 @@ def _device(replay: Replay) -> dict[str, Any]:
 
 
 def _notes(replay: Replay, end: End | None) -> Iterator[str]:
-    """What the measurement as a whole could not control, in sentences like those of the device.
+    """Yield what the measurement as a whole could not control, in sentences like those of the device.
 
-    Another wording would make `derive_table` replace tables that are there.
+    Existing tables contain these two sentences in their JSON. Keep them byte for byte: with another wording,
+    `derive_table` would take such a table for one of another journal and replace it.
     """
     if end is not None and end.measured_hot is not None:
         yield f"it stayed hot, and was measured so: {end.measured_hot}"

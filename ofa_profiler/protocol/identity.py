@@ -1,4 +1,4 @@
-"""Is this the same device? Is this the same request? The one answer to each, in words."""
+"""Compares devices and requests. Each comparison returns the first difference as text."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 from ofa_profiler.protocol.records import Device, JsonObject, Run
 
-#: The fields of `DeviceIdentity` that tell one device from another.
+#: The fields of `DeviceIdentity` that identify a device.
 HARDWARE = ("model", "soc", "machine", "power_mode")
-#: Those that tell how a device runs models.
+#: The fields that describe how a device runs models.
 EXECUTION = ("cores_used", "runtime", "runtime_version", "provider")
 
 
 @dataclass(frozen=True)
 class DeviceIdentity:
-    """What must be equal for two measurements to be of the same thing. None: not known."""
+    """The values that are equal for two measurements of the same device. None: unknown."""
 
     model: str | None
     soc: str | None
@@ -30,7 +30,7 @@ class DeviceIdentity:
 
     @staticmethod
     def from_device(device: Device) -> DeviceIdentity:
-        """That of a device as it describes itself."""
+        """Return the identity of a device from its own record."""
         runtime = device.runtime
         return DeviceIdentity(
             device.model,
@@ -45,7 +45,7 @@ class DeviceIdentity:
 
     @staticmethod
     def from_table(metadata: JsonObject) -> DeviceIdentity:
-        """That of the device of a table, from the JSON beside it. What the JSON does not say is not known."""
+        """Return the identity of a table's device, from the JSON beside the table. Missing fields are unknown."""
         device = metadata.get("device")
         described: Mapping[str, Any] = device if isinstance(device, Mapping) else {}
         return DeviceIdentity(
@@ -55,7 +55,7 @@ class DeviceIdentity:
         )
 
     def completed_by(self, other: DeviceIdentity) -> DeviceIdentity:
-        """This identity, with what only `other` knows."""
+        """Return this identity, with unknown fields taken from `other`."""
         known = {f.name: getattr(self, f.name) for f in fields(self)}
         return DeviceIdentity(**{name: getattr(other, name) if v is None else v for name, v in known.items()})
 
@@ -72,9 +72,9 @@ def _text(value: Any) -> str | None:
 
 
 def difference(one: DeviceIdentity, other: DeviceIdentity, among: Sequence[str] = HARDWARE + EXECUTION) -> str:
-    """The first of the fields `among` in which two devices differ, in words; empty if there is none.
+    """Return the first difference between two devices in the fields `among`; empty if there is none.
 
-    What is not known of one of them is no difference: older tables and journals say less.
+    A field that is unknown for one of them is no difference: older tables and journals have fewer fields.
     """
     pairs = {name: (getattr(one, name), getattr(other, name)) for name in among}
     known = {name: pair for name, pair in pairs.items() if None not in pair}
@@ -82,9 +82,9 @@ def difference(one: DeviceIdentity, other: DeviceIdentity, among: Sequence[str] 
 
 
 def request_difference(one: Run, other: Run) -> str:
-    """The first difference between what two runs ask for, in words; empty if there is none.
+    """Return the first difference between the requests of two runs; empty if there is none.
 
-    The time limit does not count: with a longer one, a measurement that was cut short is continued.
+    The time limit is not compared: with a longer one, a measurement that was cut short is continued.
     """
     settings = [{k: v for k, v in run.settings.to_json().items() if k != "time_limit_s"} for run in (one, other)]
     about = [{k: v for k, v in run.about.items() if k != "tool_version"} for run in (one, other)]

@@ -1,7 +1,7 @@
-"""The journal: JSON lines, appended and synced one by one, from which everything else is derived.
+"""The journal: JSON lines, each appended and synced to disk. Everything else is derived from it.
 
-The first line describes the request (`Run`); `replay.py` gives the lines their meaning. A last line that a kill or a
-full disk cut off is dropped. Anything else that is wrong is an error with file and row.
+The first line describes the request (`Run`); `replay.py` gives the lines their meaning. A last line is
+dropped if a kill or a full disk cut it off. Any other invalid line is an error with file and row.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ofa_profiler.protocol.replay import Replay
 
 
 def read_journal(path: Path) -> tuple[Replay, bytes]:
-    """A journal, and its whole lines as they are. Raises `InputFileError` with the row that is wrong."""
+    """Return a journal and its complete lines, unchanged. Raises `InputFileError` with the row of an invalid line."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -42,15 +42,14 @@ def read_journal(path: Path) -> tuple[Replay, bytes]:
         except ValueError as error:  # noqa: PERF203 (the row is part of the message)
             raise InputFileError(path, f"not a line of a journal: {error}", row=row) from None
     if replay is None:
-        raise InputFileError(path, "holds no results")
+        raise InputFileError(path, "contains no results; run the agent, then import the file again")
     return replay, data
 
 
 class Journal:
-    """A journal that is being written; with the path None it is in memory only.
+    """A journal that is written. If the path is None, it is only in memory.
 
-    An existing file is continued if it answers the same request, and refused (`UsageError`) if not;
-    `fresh` discards it.
+    An existing file is continued if it has the same request, and refused (`UsageError`) if not. `fresh` discards it.
     """
 
     def __init__(self, path: Path | None, run: Run, *, fresh: bool = False) -> None:
@@ -73,18 +72,18 @@ class Journal:
                         f"{path} was measured with other settings ({difference}); use another --name, or --fresh"
                     )
                 self._lines = data.splitlines(keepends=True)
-            file.truncate(sum(map(len, self._lines)))  # without a torn last line
+            file.truncate(sum(map(len, self._lines)))  # removes an incomplete last line
         except BaseException:
             file.close()
             raise
 
     @property
     def lines(self) -> list[bytes]:
-        """Every line so far."""
+        """All lines so far."""
         return self._lines
 
     def append(self, record: Record) -> None:
-        """Take a record in and sync it to the disk, if it is `Kept`. Raises `ValueError` for one that does not fit."""
+        """Add a record, and sync it to disk if it is `Kept`. Raises `ValueError` if it does not fit the journal."""
         self.replay.add(record)
         if isinstance(record, Kept):
             self._write(record)
@@ -109,12 +108,13 @@ class Journal:
     ) -> None:
         if self._file is None or self.path is None:
             return
-        # Nothing was measured, so nothing can be continued: the file is removed, before its lock is released. Later,
-        # it could be the file of another run. Windows cannot remove an open file; there the other run keeps it open.
+        # Without a measurement there is nothing to continue, so the file is removed. This happens before its lock is
+        # released, because afterwards another run may use it. Windows cannot remove an open file. There, it is removed
+        # after the release, and removal fails if another run has opened it.
         is_void = error is not None and not self.replay.devices
         if is_void and sys.platform != "win32":
             self.path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # every line was synced, or its failure reported, when it was written
+        with contextlib.suppress(OSError):  # each write was synced, or reported its failure
             self._file.close()
         if is_void and sys.platform == "win32":
             with contextlib.suppress(OSError):
@@ -122,7 +122,7 @@ class Journal:
 
 
 def _open_locked(path: Path) -> BinaryIO:
-    """The file at `path`, created if missing and locked: two runs must not write one journal."""
+    """Open the file at `path`, create it if missing, and lock it: two runs must not write one journal."""
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -132,7 +132,7 @@ def _open_locked(path: Path) -> BinaryIO:
         try:
             if not try_lock(file.fileno()):
                 raise UsageError(f"{path} is being written by another ofa-profile; wait for it or use another --name")
-            # Its last holder may have removed it since it was opened; what is written to that file is lost.
+            # The last owner may have removed the file after it was opened here. Lines in a removed file would be lost.
             with contextlib.suppress(OSError):
                 if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                     return file

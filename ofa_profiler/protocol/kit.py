@@ -1,11 +1,11 @@
-"""The kit: a folder with everything that a device needs to measure. Nothing in it needs this package.
+"""The kit: a folder with everything that a device needs to measure. It works without this package.
 
 manifest.json    what to measure and how: settings, the description of every op, each model's file, SHA-256 and input
 models/          the models, named by their hashes
 wheels/          the runtime for a board that lacks it, if requested; the agent unpacks it beside this folder
 agent.py         `python3 agent.py --kit .` measures; it needs Python 3.7 and the runtime
 ofa_agent/       the code of the agent
-results.jsonl    what the agent has measured so far; `ofa-profile --import` makes a table of it
+results.jsonl    the measurements so far; `ofa-profile --import` makes a table from it
 README.md        instructions for whoever finds the folder on a board
 """
 
@@ -49,7 +49,7 @@ is interrupted, start it again: it resumes. Then copy `results.jsonl` to a compu
 
 
 class ModelFile(Protocol):
-    """What a kit needs to know about a model; `ofa_profiler.export.Model` is one."""
+    """The attributes of a model that a kit needs. Any object with them fits."""
 
     @property
     def key(self) -> str: ...
@@ -62,14 +62,14 @@ class ModelFile(Protocol):
 
 
 def agent_source() -> Path:
-    """The script that starts the agent. The folder `ofa_agent` beside it has its code."""
+    """Return the script that starts the agent. The folder `ofa_agent` beside it contains the code."""
     return Path(device_agents.__path__[0]) / AGENT_FILE
 
 
 def agent_files() -> dict[str, bytes]:
-    """Everything that the agent consists of, by its path in the folder of the agent.
+    """Return all files of the agent, by their path in the folder of the agent.
 
-    A runtime of another package is one more file among those of ours. Raises `UsageError` if it cannot be read.
+    The worker file of a runtime from another package is added. Raises `UsageError` if a file cannot be read.
     """
     script = agent_source()
     code = sorted((script.parent / "ofa_agent").rglob("*.py"))
@@ -87,11 +87,11 @@ def run_record(
     about: Mapping[str, Any],
     ops: Iterable[Op] | None = None,
 ) -> Run:
-    """The first line of a new journal. `about` is kept as it is; `ops` are those of the models, in the same order."""
+    """Return the first line of a new journal. `ops` are the ops of the models, in the same order."""
     run = {
         "type": "run",
         "format": FORMAT,
-        # In microseconds: on a device, the folder of the results is named by the request and its time.
+        # In microseconds, because the name of the results folder on a device contains the request and this time.
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds"),
         "settings": settings.to_json(),
         "about": {"tool_version": __version__, **about},
@@ -102,7 +102,7 @@ def run_record(
 
 @dataclass(frozen=True)
 class KitWheels:
-    """A runtime for the kind of Python that `tag` names, like `aarch64-cp311`."""
+    """The wheels of a runtime for the Python that `tag` names, for example `aarch64-cp311`."""
 
     tag: str
     paths: Sequence[Path]
@@ -155,7 +155,7 @@ def _needs(run: Run, wheels: KitWheels | None) -> str:
 
 
 def _place(source: Path, target: Path) -> None:
-    """As a hard link, which costs nothing, or as a copy if the file system has no links."""
+    """Create a hard link, which costs nothing, or a copy if the file system does not support links."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists():

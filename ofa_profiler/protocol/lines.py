@@ -1,6 +1,6 @@
-"""From a line of text to a JSON object: lines of a journal, and of what an agent prints.
+"""Parses a line of a journal, or of an agent's output, into a JSON object.
 
-What an object means is in `records.py`.
+`records/` defines the meaning of the objects.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ import json
 import math
 from typing import Any, NoReturn
 
-#: Longer lines are no records: the longest that an agent writes has 1000 samples.
+#: Longer lines are not records: the longest record of an agent has 1000 samples.
 MAX_LINE = 8 << 20
 
 
 class Garbled(ValueError):
-    """Not even a JSON object: a line that was cut off, or that another program wrote."""
+    """The line is not a JSON object: it was cut off, or another program wrote it."""
 
 
 def parse_line(line: bytes) -> dict[str, Any]:
-    """The object in a line. Raises `ValueError` for anything that is not an object with a `type`."""
+    """Return the object in a line. Raises `ValueError` unless it is an object with a `type`."""
 
     def refuse(name: str) -> NoReturn:
         raise ValueError(f"it holds {name}")

@@ -1,4 +1,4 @@
-"""The conditions under which a table was measured, so that whole networks can be measured under the same ones."""
+"""Reads the measurement settings of a table, so that whole networks are measured with the same settings."""
 
 from __future__ import annotations
 
@@ -10,32 +10,34 @@ from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.spaces import SearchSpace, get_space
 from ofa_profiler.tables.table import LatencyTable
 
-#: How networks are sampled; everything else is as for the ops of the table. The even and the odd rounds are compared,
-#: so there are two of each at least.
+#: The sampling of networks; all other settings are those of the table. The even and the odd rounds are compared, so at
+#: least two of each are needed.
 _SAMPLING: dict[str, Any] = {"min_rounds": 4, "max_rounds": 8, "visit_s": 0.2}
 
 
 def settings_of(table: LatencyTable) -> Settings:
-    """The settings that run a network as the ops of `table` were run. Raises `InputFileError` if it tells none."""
+    """Return the settings of the ops of `table`, for networks. Raises `InputFileError` if the table has none."""
     path = table.path or Path(table.name)
     if path.is_dir() or not table.metadata:
-        what = "is a published table: it" if path.is_dir() else f"has no {path.stem}.json beside it, so it"
-        raise InputFileError(path, f"{what} does not say how it was measured; verify a table made by ofa-profile")
+        what = "is a published table, which has no" if path.is_dir() else f"has no {path.stem}.json beside it with its"
+        raise InputFileError(path, f"{what} measurement settings; verify a table made by ofa-profile")
     values = {name: table.metadata.get(name) for name in ("runtime", "precision", "provider", "threads", "batch")}
     try:
         if 0 in values.values():
             raise UsageError("settings: threads and batch must be above zero")
         return Settings.from_json({**Settings().to_json(), **_SAMPLING, **values})
     except UsageError as error:
-        raise InputFileError(path.with_suffix(".json"), f"does not say how to measure: {error}") from None
+        raise InputFileError(
+            path.with_suffix(".json"), f"has no valid measurement settings ({error}); profile again"
+        ) from None
 
 
 def covered_space(table: LatencyTable, space: SearchSpace | None) -> SearchSpace:
-    """`space`, or the only one of the table, at the resolutions that the table covers. Raises `UsageError`."""
+    """Return `space`, or the only space of the table, at the resolutions in the table. Raises `UsageError`."""
     if space is None:
         if len(table.spaces) != 1:
             held = ", ".join(table.spaces) or "none"
-            raise UsageError(f"table {table.name} holds the spaces {held}: name the one to verify with --space")
+            raise UsageError(f"table {table.name} has the spaces {held}: select one with --space")
         space = get_space(table.spaces[0])
     resolutions = table.resolutions(space)
     if not resolutions:

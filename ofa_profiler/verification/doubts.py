@@ -1,4 +1,4 @@
-"""May one trust the numbers of a verification? Every reason not to. Those of a table are in `tables/doubts.py`."""
+"""Warnings about the figures of a verification. Those about a table are in `tables/doubts.py`."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _NOISY = 0.05
 
 
 def other_device(table: LatencyTable, device: Device) -> str:
-    """In words, how `device` is another one than that of `table`; empty if it is the same, as far as is known."""
+    """Return a warning if `device` differs from the device of `table`; empty if no difference is known."""
     found = difference(DeviceIdentity.from_table(table.metadata), DeviceIdentity.from_device(device), HARDWARE)
     return f"table {table.name} was measured on another device ({found})" if found else ""
 
 
 def _other_execution(table: LatencyTable, device: Device) -> Iterator[str]:
-    """Other cores or another runtime on the same device: the numbers can be compared, with care."""
+    """Yield a warning for other cores or another runtime on the same device. The numbers can still be compared."""
     there, here = DeviceIdentity.from_table(table.metadata), DeviceIdentity.from_device(device)
     for name in EXECUTION:
         if found := difference(there, here, [name]):
@@ -39,7 +39,7 @@ def _other_execution(table: LatencyTable, device: Device) -> Iterator[str]:
 
 
 def verification_doubts(table: LatencyTable, verification: Verification) -> tuple[Doubt, ...]:
-    """Why the figures of a verification of `table` may be wrong, notes first."""
+    """Return the reasons why the figures of a verification of `table` may be wrong, notes first."""
     notes = (Doubt(note, is_note=True) for note in verification.device.uncontrolled)
     return (*notes, *map(Doubt, _verification_warnings(table, verification)))
 
@@ -60,11 +60,11 @@ def _verification_warnings(table: LatencyTable, verification: Verification) -> I
     if failed:
         yield f"{len(failed)} of {len(verification.subnets)} networks failed; the first with: {failed[0].error}"
     if end is not None and end.cut_short:
-        yield "the time limit was reached before every median was known well enough"
+        yield "the time limit was reached before every median reached the requested precision"
 
 
 def _changes(before: State, after: State) -> Iterator[str]:
-    """How the device changed during the measurement. What could not be read is not compared."""
+    """Yield the changes of the device during the measurement. Values that could not be read are not compared."""
     cold, warm = before.temperature_c, after.temperature_c
     if cold is not None and warm is not None and abs(warm - cold) >= _WARMER_C:
         yield f"the temperature went from {cold:.0f} to {warm:.0f} degrees Celsius during the measurement"

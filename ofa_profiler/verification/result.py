@@ -20,9 +20,9 @@ DEFAULT_SUBNETS = 30
 
 @dataclass(frozen=True)
 class Subnet:
-    """One network. `measured_ms` is the median of all rounds, `even_ms` and `odd_ms` that of every other round.
+    """One network. `measured_ms` is the median of all rounds, `even_ms` of the even ones, `odd_ms` of the odd ones.
 
-    `measured_ms` is None for a network that failed (see `error`), `even_ms` and `odd_ms` also if there is one round.
+    All three are None for a network that failed (see `error`). `even_ms` and `odd_ms` are also None after one round.
     """
 
     architecture: Architecture
@@ -34,7 +34,7 @@ class Subnet:
     error: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As in `ofa-verify --json`; a network that failed has an `error` and no time."""
+        """Return the entry in `ofa-verify --json`. A network that failed has an `error` and no time."""
         data = {
             "architecture": self.architecture.to_json(),
             "predicted_ms": self.predicted_ms,
@@ -50,24 +50,24 @@ class Verification:
 
     subnets: tuple[Subnet, ...]
     device: Device
-    #: How the measurement ended; the device afterwards.
+    #: The end of the measurement, with the state of the device.
     end: End | None
     seed: int
     date: str
 
     @property
     def usable(self) -> tuple[Subnet, ...]:
-        """The networks that could be measured."""
+        """The networks that were measured without an error."""
         return tuple(subnet for subnet in self.subnets if subnet.measured_ms is not None)
 
     @property
     def predicted_ms(self) -> NDArray[np.float64]:
-        """Of the usable networks."""
+        """The predicted latencies of the usable networks."""
         return np.array([subnet.predicted_ms for subnet in self.usable])
 
     @property
     def measured_ms(self) -> NDArray[np.float64]:
-        """Of the usable networks."""
+        """The measured latencies of the usable networks."""
         return np.array([subnet.measured_ms for subnet in self.usable], dtype=float)
 
     @property
@@ -77,22 +77,22 @@ class Verification:
 
     @property
     def within_5pct(self) -> float:
-        """Fraction of networks predicted within 5% of what was measured."""
+        """Fraction of networks whose prediction is within 5% of the measurement."""
         return agreement.within(self.predicted_ms, self.measured_ms, 0.05)
 
     @property
     def within_10pct(self) -> float:
-        """Fraction of networks predicted within 10% of what was measured."""
+        """Fraction of networks whose prediction is within 10% of the measurement."""
         return agreement.within(self.predicted_ms, self.measured_ms, 0.10)
 
     @property
     def spearman(self) -> float:
-        """Rank correlation of predicted and measured."""
+        """Rank correlation of predicted and measured latencies."""
         return agreement.spearman(self.predicted_ms, self.measured_ms)
 
     @property
     def ratio(self) -> float:
-        """Geometric mean of predicted / measured."""
+        """Geometric mean of predicted / measured latencies."""
         return agreement.ratio(self.predicted_ms, self.measured_ms)
 
     @property
@@ -102,17 +102,17 @@ class Verification:
         return agreement.mape([even for even, _ in pairs], [odd for _, odd in pairs])
 
     def summary(self) -> dict[str, float | None]:
-        """The figures that `ofa-verify --json` and a table's `validation` share; None where unknown."""
+        """Return the figures in both `ofa-verify --json` and a table's `validation`; None if unknown."""
         names = ("mape", "within_5pct", "within_10pct", "spearman", "noise")
         values = {name: float(getattr(self, name)) for name in names}
         return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
     def to_json(self) -> dict[str, Any]:
-        """The document of `ofa-verify --json`."""
+        """Return the document of `ofa-verify --json`."""
         return {"subnets": [subnet.to_json() for subnet in self.subnets], **self.summary()}
 
     def validation(self) -> dict[str, Any]:
-        """The `validation` of a table's JSON."""
+        """Return the `validation` of a table's JSON."""
         return {
             "subnets": len(self.usable),
             **self.summary(),

@@ -52,7 +52,7 @@ def verify(
     Their weights are made up. The models are kept in the folder `keep_models`, if given. An interrupted measurement
     in the file `journal` is resumed, unless `fresh`.
 
-    Raises `UsageError` for a table that does not say how it was measured or does not cover the space, `DeviceError`
+    Raises `UsageError` for a table that lacks measurement settings or does not cover the space, `DeviceError`
     when the device fails or fewer than `MIN_SUBNETS` networks could be measured.
     """
     if not MIN_SUBNETS <= subnets <= MAX_SUBNETS:

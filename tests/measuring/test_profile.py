@@ -290,8 +290,8 @@ def test_an_unfinished_or_foreign_file_is_not_imported(board, tmp_path, capsys):
         return line
 
     assert "ops are not measured yet" in problem(*lines[:30])
-    assert "holds no results" in problem()
-    assert "holds no results" in problem(lines[0][:50])
+    assert "contains no results" in problem()
+    assert "contains no results" in problem(lines[0][:50])
     assert "row 3" in problem(lines[0], lines[1], b"nonsense\n", lines[2])
     assert "not JSON" in problem(b"op,kind,median_ms\n")
     run_line = json.loads(lines[0])

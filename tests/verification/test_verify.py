@@ -296,7 +296,7 @@ def test_a_table_that_does_not_say_how_it_was_measured(table: LatencyTable, caps
     metadata = json.loads(json_path.read_text())
     for name, value in [("threads", 0), ("threads", "two"), ("batch", None), ("runtime", 3), ("precision", None)]:
         json_path.write_text(json.dumps({**metadata, name: value}))
-        with pytest.raises(InputFileError, match=r"\.json: does not say how to measure"):
+        with pytest.raises(InputFileError, match=r"\.json: has no valid measurement settings"):
             settings_of(LatencyTable.load(table.path))
     json_path.write_text(json.dumps({**metadata, "runtime": "tensorrt"}))
     code, _, err = run(capsys, "--lut", table.path, "--device", "local")

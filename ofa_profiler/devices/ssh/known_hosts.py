@@ -106,7 +106,7 @@ class KnownHosts:
             first = next((entry for entry in known if entry.kind == kind), known[0])
             raise DeviceError(
                 f"{spec}: the host key of {name} has CHANGED to {shown}, it was {first.kind} {fingerprint(first.key)}: "
-                f"either the device was reinstalled, or somebody intercepts the connection; if it was reinstalled, "
+                f"either the device was reinstalled, or this is a man-in-the-middle attack; if it was reinstalled, "
                 f"remove row {first.row} of {first.path} (ssh-keygen -R {name})"
             )
         if accepted is None or accepted.rstrip("=") != fingerprint(data):

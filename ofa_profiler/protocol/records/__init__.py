@@ -1,7 +1,7 @@
-"""The records that an agent writes, as values: what was asked for, the device, the measurements, the end.
+"""The records of an agent as values: the request, the device, the measurements, the end.
 
-`device_agents/README.md` lists them as JSON. `read_record` checks an object once, so whoever holds a record need not
-check it again. A record keeps the object that it was read from: fields that this version does not know are written
+`device_agents/README.md` lists them as JSON. `read_record` checks an object once, so the users of a record need not
+check it again. A record keeps the object that it was read from, so fields that this version does not know are written
 back.
 """
 
@@ -50,6 +50,6 @@ _READ: Mapping[str, Callable[[JsonObject], Record]] = {
 
 
 def read_record(data: JsonObject) -> Record:
-    """The record in an object with a `type`. Raises `ValueError` for one that is wrong."""
+    """Convert an object with a `type` into a record. Raises `ValueError` for an invalid one."""
     read = _READ.get(data["type"])
     return Unknown(data["type"]) if read is None else read(data)

@@ -1,4 +1,4 @@
-"""Where it is measured: the device, as it describes itself."""
+"""The record in which a device describes itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ofa_profiler.protocol.records.values import JsonObject, Kept, is_whole, num
 
 @dataclass(frozen=True)
 class RuntimeInfo:
-    """What runs the models on a device. None: it did not say."""
+    """The runtime that runs the models on a device. None: the device did not report it."""
 
     name: str | None
     version: str | None
@@ -20,7 +20,7 @@ class RuntimeInfo:
 
 @dataclass(frozen=True)
 class State:
-    """What changes on a device during a measurement. What could not be read is None or missing."""
+    """The values that change on a device during a measurement. One that could not be read is None or missing."""
 
     #: The clock of each core in use.
     mhz: Mapping[str, float]
@@ -28,7 +28,7 @@ class State:
 
     @staticmethod
     def from_json(data: Any) -> State:
-        """Takes anything: no measurement is lost because a sensor says something strange."""
+        """Read any value and ignore invalid parts: a faulty sensor must not make a measurement invalid."""
         state = data if isinstance(data, Mapping) else {}
         clocks = state.get("mhz")
         read = {core: number(value) for core, value in clocks.items()} if isinstance(clocks, Mapping) else {}
@@ -38,7 +38,7 @@ class State:
 
 @dataclass(frozen=True)
 class Device(Kept):
-    """The machine, once per start of the agent. What it does not say about itself is None."""
+    """The device, recorded once per start of the agent. None: the device did not report it."""
 
     time: str
     model: str | None
@@ -50,12 +50,15 @@ class Device(Kept):
     #: None in a description, which is made before a runtime is loaded.
     runtime: RuntimeInfo | None
     before: State
-    #: Sentences about what may have disturbed the measurement.
+    #: Sentences about possible disturbances of the measurement.
     uncontrolled: tuple[str, ...]
 
     @staticmethod
     def from_json(data: JsonObject) -> Device:
-        """Raises `ValueError`. An object without `runtime` is a description: the answer to `--describe`."""
+        """Read and check an object. Raises `ValueError`.
+
+        An object without `runtime` is a description: the answer to `--describe`.
+        """
         if not isinstance(data.get("time"), str):
             raise ValueError("'time' must be a date")
         is_description = "runtime" not in data

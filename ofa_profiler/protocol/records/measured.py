@@ -1,4 +1,4 @@
-"""What is measured: visits of models and of the reference op, and the end of the measurement."""
+"""The records of a measurement: visits of models and of the reference op, and the end."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ofa_profiler.protocol.records.values import JsonObject, Kept, is_nonnegativ
 
 @dataclass(frozen=True)
 class ModelRun(Kept):
-    """One model loaded, warmed up and sampled once, or the error that prevented it."""
+    """One visit of a model: it was loaded, warmed up and sampled, or an error prevented this."""
 
     key: str
-    #: With loading and warm-up.
+    #: Includes loading and warm-up.
     seconds: float
     #: Empty when the model failed.
     samples_ns: tuple[int, ...]
@@ -36,13 +36,13 @@ class ModelRun(Kept):
 
 @dataclass(frozen=True)
 class Visit(ModelRun):
-    """A measurement of a model. Each round visits every model that is not yet known well enough."""
+    """A visit that measures a model. Each round visits every model that is not precise enough yet."""
 
     round: int
 
     @staticmethod
     def from_json(data: JsonObject) -> Visit:
-        """Raises `ValueError`."""
+        """Read and check an object. Raises `ValueError`."""
         common = _model_run(data)
         if not is_whole(data.get("round")) or data["round"] < 0:
             raise ValueError(f"'round' must be a whole number, 0 or more, not {data.get('round')!r:.40}")
@@ -51,9 +51,9 @@ class Visit(ModelRun):
 
 @dataclass(frozen=True)
 class Reference(ModelRun):
-    """A measurement of the reference op, which tells whether the device is as fast as before.
+    """A visit of the reference op, which shows whether the speed of the device has changed.
 
-    `again`: the visits since the previous reference do not count, and are repeated.
+    `again`: the visits since the previous one of the reference op do not count and are repeated.
     """
 
     drifted: bool
@@ -61,7 +61,7 @@ class Reference(ModelRun):
 
     @staticmethod
     def from_json(data: JsonObject) -> Reference:
-        """Raises `ValueError`."""
+        """Read and check an object. Raises `ValueError`."""
         common = _model_run(data)
         ok = common["error"] is None
         drifted, again = (data.get(name) if ok else False for name in ("drifted", "again"))
@@ -101,26 +101,26 @@ def _samples(samples: Any) -> tuple[int, ...]:
         raise ValueError("'samples_ns' must be a list of times")
     for sample in samples:
         if not is_whole(sample) or not 0 < sample < 10**15:
-            raise ValueError(f"'samples_ns' holds {sample!r:.40}, which is no time in nanoseconds")
+            raise ValueError(f"'samples_ns' holds {sample!r:.40}, which is not a time in nanoseconds")
     return tuple(samples)
 
 
 @dataclass(frozen=True)
 class End(Kept):
-    """Everything asked for is measured, or the time limit is reached."""
+    """The end of a measurement: every model is finished, or the time limit is reached."""
 
     time_limit_s: float | None
-    #: Models that the time limit kept from the requested precision.
+    #: Models that did not reach the requested precision before the time limit.
     cut_short: tuple[str, ...]
-    #: Models that are less precise than requested after the largest number of rounds.
+    #: Models that did not reach the requested precision in the maximum number of rounds.
     noisy: tuple[str, ...]
-    #: Why the device was hot during the measurement, even after pauses; None if it was not.
+    #: The reason if the device was hot during the measurement, even after pauses; else None.
     measured_hot: str | None
     after: State
 
     @staticmethod
     def from_json(data: JsonObject) -> End:
-        """Raises `ValueError`."""
+        """Read and check an object. Raises `ValueError`."""
         for name in ("cut_short", "noisy"):
             keys = data.get(name)
             if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):

@@ -1,4 +1,4 @@
-"""What an agent says to its host alone. No journal keeps it."""
+"""Messages that an agent sends to its host only. A journal does not contain them."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from ofa_profiler.protocol.records.values import JsonObject
 
 @dataclass(frozen=True)
 class Waiting:
-    """The agent waits: for another measurement on the device, or, if `why` is not empty, for that reason."""
+    """The agent waits. `why` is the reason; if it is empty, another measurement is running on the device."""
 
     why: str
 
     @staticmethod
     def from_json(data: JsonObject) -> Waiting:
-        """Takes anything."""
+        """Read any object; an invalid `why` counts as empty."""
         return Waiting(data["why"] if isinstance(data.get("why"), str) else "")
 
 
 @dataclass(frozen=True)
 class Alive:
-    """The answer to a sign of life of the host."""
+    """The agent answers a heartbeat of the host."""
 
 
 @dataclass(frozen=True)
 class Fatal:
-    """Nothing can be measured. `usage`: another request could work; `transient`: another start may help."""
+    """The agent cannot measure. `usage`: another request could work; `transient`: a restart may help."""
 
     error: str
     usage: bool
@@ -34,12 +34,12 @@ class Fatal:
 
     @staticmethod
     def from_json(data: JsonObject) -> Fatal:
-        """Takes anything: whatever the reason, the agent has ended."""
+        """Read any object: the agent has ended, so the message counts even if it is invalid."""
         return Fatal(str(data.get("error")), data.get("usage") is True, data.get("transient") is True)
 
 
 @dataclass(frozen=True)
 class Unknown:
-    """A record of another version. It is ignored."""
+    """A record of a type that this version does not know. It is ignored."""
 
     type: str

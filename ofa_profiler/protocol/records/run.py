@@ -1,4 +1,4 @@
-"""What is asked for: the first line of a journal."""
+"""The request: the first line of a journal."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol.records.values import JsonObject, Kept
 from ofa_profiler.protocol.settings import Settings
 
-#: Version of the first line. A change that older readers would misread gets the next number.
+#: Version of the first line. A change that older versions would misread increases it.
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Run(Kept):
-    """The first line: what is asked for. `models` maps the key of each model to its SHA-256."""
+    """The request, in the first line of a journal. `models` maps the key of each model to its SHA-256."""
 
     created: str
     settings: Settings
-    #: What a table says about its origin: `spaces`, `resolutions`, `tool_version`.
+    #: The origin of a table: `spaces`, `resolutions`, `tool_version`.
     about: JsonObject
     models: Mapping[str, str]
     #: The op of each model, in the same order; None in journals of whole networks and of earlier versions.
@@ -28,12 +28,12 @@ class Run(Kept):
 
     @property
     def spaces(self) -> tuple[str, ...]:
-        """The names of the search spaces that the models come from, if they come from any."""
+        """The names of the search spaces of the models, if any."""
         return tuple(self.about.get("spaces") or ())
 
     @staticmethod
     def from_json(data: JsonObject) -> Run:
-        """Raises `ValueError`."""
+        """Read and check an object. Raises `ValueError`."""
         if data.get("format") != FORMAT:
             raise ValueError(f"format {data.get('format')!r:.40}; this version reads {FORMAT}")
         for name in ("about", "models"):
@@ -54,7 +54,7 @@ class Run(Kept):
         return Run(data["created"], settings, data["about"], models, _ops(data), json=data)
 
     def with_settings(self, settings: Settings) -> Run:
-        """The same request with other settings."""
+        """Return the same request with other settings."""
         return Run.from_json({**self.json, "settings": settings.to_json()})
 
 

@@ -1,4 +1,4 @@
-"""What the records have in common: the JSON object that they keep, and checks of single values in it."""
+"""The base class of records, which keeps the JSON object, and checks of single values."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ JsonObject = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """A record that a journal keeps. It is made by `from_json` alone, so `json` and the other fields agree."""
+    """A record that a journal contains. Only `from_json` creates it, so `json` and the other fields agree."""
 
     json: JsonObject = field(repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        """The object that it was read from: the same fields in the same order, unknown ones included."""
+        """Return the object that it was read from: the same fields in the same order, including unknown ones."""
         return dict(self.json)
 
 
 def is_whole(value: Any) -> bool:
-    """Whether it is a whole number; true and false are none."""
+    """Return whether the value is a whole number; true and false are not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def number(value: Any) -> float | None:
-    """The value as a number; None if it is no finite number."""
+    """Return the value as a number; None if it is not a finite number."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
     with contextlib.suppress(OverflowError):
@@ -38,13 +38,13 @@ def number(value: Any) -> float | None:
 
 
 def is_nonnegative(value: Any) -> bool:
-    """Whether it is a finite number, 0 or more."""
+    """Return whether the value is a finite number, 0 or more."""
     found = number(value)
     return found is not None and found >= 0
 
 
 def text_or_none(data: JsonObject, name: str) -> str | None:
-    """The text in a field, None if it is null or missing. Raises `ValueError`."""
+    """Return the text in a field; None if it is null or missing. Raises `ValueError`."""
     value = data.get(name)
     if value is not None and not isinstance(value, str):
         raise ValueError(f"{name!r} must be text or null, not {value!r:.40}")
