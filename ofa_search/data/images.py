@@ -1,8 +1,8 @@
-"""Labelled images, of any number: decoded once into a cache file, from which they are mapped into memory.
+"""Labelled images, of any number: they are decoded once into a cache file and mapped into memory.
 
 The cache holds raw pixels of one size in `images/` of the cache folder (`default_cache_dir`), 3 KB for an
-image of CIFAR-10, 200 KB for one of ImageNet. A file is named by what it was made from, so it is made
-again when an image changes. All of them may be deleted at any time.
+image of CIFAR-10, 200 KB for one of ImageNet. The name of a file is a hash of its
+sources, so a changed image gives a new file. All cache files can be deleted at any time.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from ofa_profiler.errors import InputFileError, UsageError
 from ofa_search.data.batches import SMALL
 from ofa_search.data.sources import CIFAR10_CLASSES, Encoded, Source, open_source
 
-#: Large images are kept so much larger than the largest input that is cut out of them.
+#: Large images are stored larger than the largest input by this factor, for random crops.
 _MARGIN = 1.15
 _VERSION = 1
 _CPU = torch.device("cpu")
-#: Images that a thread decodes at a time.
+#: The number of images that a thread decodes per task.
 _TOGETHER = 64
 #: The share of a GPU's free memory that images may take.
 _RESIDENT_SHARE = 0.5
@@ -41,7 +41,7 @@ _RESIDENT_SHARE = 0.5
 @dataclass(frozen=True, eq=False)
 class Images:
     """Some `rows` (all: None) of `stored` (M, 3, S, S) uint8 RGB, with `labels` (N,) int64, the class
-    names, and a name for the whole. Batches of pixels are given on `device`, wherever they are stored.
+    names, and a name for the whole. Batches of pixels are copied to `device` if they are stored elsewhere.
     """
 
     name: str
@@ -61,18 +61,18 @@ class Images:
 
     @property
     def pixels(self) -> Tensor:
-        """(N, 3, S, S) uint8, all in memory: ask for it after `take`."""
+        """(N, 3, S, S) uint8. All images are loaded into memory, so use `take` before."""
         rows = self.stored if self.rows is None else self.stored[self.rows]
         return rows.to(self.device)
 
     def take(self, indices: Sequence[int] | NDArray[np.int64] | slice) -> Images:
-        """Those images alone. Nothing is copied."""
+        """Return only these images, without a copy."""
         index = torch.from_numpy(np.arange(len(self))[indices]).to(self.stored.device)
         rows = index if self.rows is None else self.rows[index]
         return replace(self, rows=rows, labels=self.labels[index.to(self.labels.device)])
 
     def to(self, device: torch.device) -> Images:
-        """The same, giving its pixels on another device, and kept there if there is room."""
+        """Return the same images for another device. They are stored there if the memory is large enough."""
         labels = self.labels.to(device)
         if device.type == "cuda" and self.stored.device != device:
             free_bytes, _ = torch.cuda.mem_get_info(device)
@@ -82,38 +82,38 @@ class Images:
         return replace(self, labels=labels, device=device)
 
     def split(self, held_out: int, seed: int = 0) -> tuple[Images, Images]:
-        """The rest, and `held_out` images drawn by `seed`: the same ones whoever asks."""
+        """Return the rest, and `held_out` images, which depend only on `seed` and the number of images."""
         if not 0 < held_out < len(self):
             raise UsageError(f"cannot hold out {held_out} of {len(self)} images of {self.name}")
         order = np.random.default_rng([seed, len(self)]).permutation(len(self))
         return self.take(np.sort(order[held_out:])), self.take(np.sort(order[:held_out]))
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pixels and labels, in order."""
+        """Yield pixels and labels, in order."""
         for start in range(0, len(self), size):
             part = self.take(slice(start, start + size))
             yield part.pixels, part.labels
 
     def with_classes(self, classes: tuple[str, ...]) -> Images:
-        """The same, labelled by the places of its classes in `classes`. Raises `UsageError` if one is not there."""
+        """Return the same images, labelled by the order of `classes`. Raises `UsageError` if a class is missing."""
         if classes == self.classes:
             return self
         if missing := [name for name in self.classes if name not in classes]:
-            raise UsageError(f"{self.name} has the class {missing[0]!r}, which the training images have not")
+            raise UsageError(f"{self.name} has the class {missing[0]!r}, which the training images do not have")
         places = torch.tensor([classes.index(name) for name in self.classes], device=self.labels.device)
         return replace(self, labels=places[self.labels], classes=classes)
 
 
 @dataclass(frozen=True)
 class DataSplit:
-    """The images of a training: those that it learns from, those held out of them, and test images, if any."""
+    """The images of a training: training images, images held out from these, and test images, if any."""
 
     training: Images
     held_out: Images
     test: Images | None = None
 
     def measured(self) -> dict[str, Images]:
-        """The images that accuracies are measured on, by the name of the kind."""
+        """Return the images for measuring accuracies, by the name of the kind."""
         return {"held_out": self.held_out} | ({"test": self.test} if self.test is not None else {})
 
 
@@ -128,8 +128,8 @@ def load_images(
     """Read a parquet file, a folder of them (`train-*.parquet`, `test-*.parquet`), or a folder per class.
 
     Small images that are all squares of one size are kept as they are. Others are stored for a network
-    whose largest input has this `resolution`, in the folder `cache`. Where a folder has parts for
-    training and testing, `split` (`train` or `test`) says which is meant.
+    whose largest input has this `resolution`, in the folder `cache`. If a folder has parts for training
+    and testing, `split` (`train` or `test`) selects one.
 
     Raises `InputFileError` for a damaged file or image, `UsageError` if the cache cannot be written.
     """
@@ -140,8 +140,8 @@ def load_images(
     file = folder / f"{key}.npy"
     stored = _mapped(file, len(source.labels))
     if stored is None:
-        with _alone(folder, key):
-            stored = _mapped(file, len(source.labels))  # another may have written it while we waited
+        with _cache_lock(folder, key):
+            stored = _mapped(file, len(source.labels))  # another process may have written it during the wait
             if stored is None:
                 _remove_leftovers(folder, key)
                 _decode_all(file, source, resolution, progress)
@@ -161,17 +161,17 @@ def _class_names(source: Source, size: int) -> tuple[str, ...]:
 
 
 def _own_size(source: Source) -> int | None:
-    """The size of the first image, if it is a small square."""
+    """Return the size of the first image, if it is a small square."""
     from ofa_search.data.decoding import image_size
 
     first = next(source.portions())[0]
-    with _naming(first):
+    with _named_errors(first):
         width, height = image_size(first.read())
     return width if width == height <= SMALL else None
 
 
 def _decode_all(file: Path, source: Source, resolution: int | None, progress: Reporter | None) -> None:
-    """Write the cache file: small squares of one size as they are, others for that resolution."""
+    """Write the cache file. Small squares of one size stay as they are; others are scaled for the resolution."""
     from ofa_search.data.decoding import OtherSizeError
 
     size = _own_size(source)
@@ -179,15 +179,15 @@ def _decode_all(file: Path, source: Source, resolution: int | None, progress: Re
         with contextlib.suppress(OtherSizeError):
             return _write(file, source, size, progress, exactly=True)
     if resolution is None:
-        raise InputFileError(source.path, "its images are large or of several sizes; say for which resolution")
+        raise InputFileError(source.path, "its images are large or of several sizes; set a resolution")
     size = resolution if resolution <= SMALL else round(_MARGIN * resolution)
     return _write(file, source, size, progress, exactly=False)
 
 
 def _mapped(file: Path, count: int) -> NDArray[np.uint8] | None:
-    """The array in a cache file; None if there is none, or it is broken."""
+    """Return the array in a cache file; None if there is no file or it is damaged."""
     try:
-        # Copy on write: torch wants arrays that can be written to, nothing of ours writes.
+        # Copy on write, because torch requires writable arrays. This package never writes to them.
         stored: NDArray[np.uint8] = np.load(file, mmap_mode="c", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
@@ -197,7 +197,7 @@ def _mapped(file: Path, count: int) -> NDArray[np.uint8] | None:
 
 def _write(file: Path, source: Source, size: int, progress: Reporter | None, *, exactly: bool) -> None:
     shape = (len(source.labels), 3, size, size)
-    # Written, not mapped: a full disk is then an error that can be told.
+    # The file is written, not mapped, because then a full disk raises an error.
     with replacing(file) as temporary, temporary.open("wb") as target, ThreadPoolExecutor() as pool:
         _write_header(target, shape)
         done = 0
@@ -219,27 +219,27 @@ def _decoded(part: Sequence[Encoded], size: int, *, exactly: bool) -> NDArray[np
 
     pixels = np.empty((len(part), 3, size, size), dtype=np.uint8)
     for place, encoded in zip(pixels, part, strict=True):
-        with _naming(encoded):
+        with _named_errors(encoded):
             place[:] = decode(encoded.read(), size, exactly=exactly)
     return pixels
 
 
 @contextlib.contextmanager
-def _naming(encoded: Encoded) -> Iterator[None]:
-    """Say of which image an error is."""
+def _named_errors(encoded: Encoded) -> Iterator[None]:
+    """Add the name of the image to an error."""
     from ofa_search.data.decoding import OtherSizeError
 
     try:
         yield
     except OtherSizeError:
         raise
-    except Exception as error:  # a damaged file makes Pillow fail in any way it can
+    except Exception as error:  # a damaged file can make Pillow raise any error
         raise InputFileError(encoded.path, f"not an image, or damaged ({str(error)[:100]})", row=encoded.row) from error
 
 
 @contextlib.contextmanager
-def _alone(folder: Path, key: str) -> Iterator[None]:
-    """Within, no other process writes this file: of trainings that start together, the first decodes."""
+def _cache_lock(folder: Path, key: str) -> Iterator[None]:
+    """Lock this cache file against other processes: if trainings start together, only the first one decodes."""
     file = folder / f".{key}.lock"
     with contextlib.ExitStack() as stack:
         try:
@@ -251,7 +251,7 @@ def _alone(folder: Path, key: str) -> Iterator[None]:
 
 
 def _remove_leftovers(folder: Path, key: str) -> None:
-    """Remove what killed runs left of this file."""
+    """Remove temporary files that killed runs left."""
     for path in folder.glob(f".{key}.npy.*.tmp"):
         with contextlib.suppress(OSError):
             path.unlink()

@@ -1,1 +1,1 @@
-"""Subnets measured on images: accuracies, BatchNorm statistics, and the accuracy predictor's samples."""
+"""Measurements of subnets on images: accuracies, BatchNorm statistics, samples for the accuracy predictor."""

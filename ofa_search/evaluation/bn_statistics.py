@@ -23,9 +23,9 @@ _CANDIDATES = 12
 
 
 def plan_subnets(space: SearchSpace, seed: int = 0, *, enough: int = ENOUGH, least: int = LEAST) -> list[Architecture]:
-    """At least `least` subnets that together have every op at every resolution at least `enough` times.
+    """Select at least `least` subnets that together have each op at each resolution at least `enough` times.
 
-    Each is the one of several random subnets that adds most to the entries that have too few.
+    Of several random subnets, the one with the most entries that still need subnets is selected.
     """
     rng = np.random.default_rng(seed)
     counts: Counter[tuple[str, int]] = Counter(dict.fromkeys(_all_needed(space), 0))
@@ -60,7 +60,9 @@ def measure_statistics(
     plan: list[Architecture],
     progress: Reporter | None = None,
 ) -> StatisticsTable:
-    """Recalibrate the subnets of `plan` with the images, shared among the processes -> the means of their statistics.
+    """Recalibrate the subnets of `plan` with the images, and return the means of their statistics.
+
+    The processes share the subnets, and all return the same table.
 
     `progress` counts subnets.
     """

@@ -1,4 +1,4 @@
-"""From a supernet to its accuracy predictor: draw architectures, measure them, fit, and measure the errors."""
+"""Trains the accuracy predictor of a supernet: draw architectures, measure them, fit, and measure the errors."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from ofa_search.supernet.supernet import TrainedSupernet
 PREDICTOR, SAMPLES, TEST = "predictor.safetensors", "samples", "test"
 #: The default fraction of the samples that is held out to measure the errors of the predictor.
 HELD_OUT_SHARE = 0.2
-#: Subnets that are also measured on the test images. The offset between two sets of images hardly differs
-#: from subnet to subnet, so few are enough.
+#: The number of subnets that are also measured on the test images. The offset between two sets of images is
+#: almost the same for all subnets, so few are enough.
 TESTED = 8
 
 
@@ -51,10 +51,10 @@ class PredictorOptions:
 
 @dataclass(frozen=True)
 class Measured:
-    """The images that subnets are measured on. `name` is the file or folder of the images.
+    """The images for measuring subnets. `name` is the file or folder of the images.
 
-    `held_out` are training images that the supernet was not trained with. `test` images are used for the
-    offset alone.
+    `held_out` are training images that the supernet was not trained with. `test` images are only
+    used for the offset.
     """
 
     name: str
@@ -96,7 +96,7 @@ def number_held_out(path: Path, trained: TrainedSupernet) -> int:
 
 
 def measured_on(path: Path, trained: TrainedSupernet, data: DataSplit, name: str, count: int | None = None) -> Measured:
-    """Images of `data`, split as in the training of the supernet in file `path`; `count` held-out ones (None: all).
+    """Return images of `data`, split as in the training of the supernet in file `path`; `count` held-out ones or all.
 
     Raises `InputFileError` for a supernet that was trained with other images.
     """
@@ -123,7 +123,7 @@ def _training(trained: TrainedSupernet) -> Mapping[str, Any]:
 
 
 def _calibration(trained: TrainedSupernet, training: Images) -> Images | StatisticsTable:
-    """The source of BatchNorm statistics: what the supernet file contains, or else training images."""
+    """Return the source of BatchNorm statistics: the one in the supernet file, or else training images."""
     return calibration_images(training) if trained.calibration is None else calibration_of(trained.calibration)
 
 
@@ -136,8 +136,10 @@ def train_predictor(
     world: World,
     progress: Reporter | None = None,
 ) -> Fitted | None:
-    """Measure subnets of the supernet from file `path`, or resume, and fit -> the predictor in folder `out`, in the
-    leading process (else None). Raises `InputFileError` when `out` holds other samples.
+    """Measure subnets of the supernet in file `path`, and fit the predictor. Samples in folder `out` are resumed.
+
+    The leading process writes the predictor to `out` and returns it. Other processes return None.
+    Raises `InputFileError` if `out` has samples of another request.
     """
     space = trained.supernet.space
     _check_counts(options)
@@ -173,7 +175,7 @@ def train_predictor(
         "samples": {"fitted": len(samples), "images": len(data.held_out), "seed": options.seed},
         "metrics_of_evenly_drawn": even.to_json() if even else None,
         "supernet": {"file": path.name, "weights_sha256": about["supernet"]},
-        "offset_of": _words(offset),
+        "offset_of": _offset_json(offset),
     }
     saved = predictor.save(out / PREDICTOR, metadata=metadata)
     return Fitted(saved, predictor, even, offset, len(samples))
@@ -188,7 +190,7 @@ def _check_counts(options: PredictorOptions) -> None:
 
 
 def _digest_of(images: Images | StatisticsTable) -> str:
-    """The same for the same pixels and labels, or for the same table."""
+    """Return a hash of pixels and labels, or of a table."""
     if isinstance(images, StatisticsTable):
         return _digest(torch.from_numpy(entry) for entry in images.entries.values())
     return _digest(chain([images.labels], (pixels for pixels, _ in images.batches(1024))))
@@ -222,7 +224,7 @@ def _fit(
     accuracy_of: str,
     progress: Reporter | None,
 ) -> tuple[AccuracyPredictor, Metrics | None]:
-    """Measure the errors on held-out samples when fitted to the others, then fit to all samples."""
+    """Fit to some samples and measure the errors on the held-out ones, then fit to all samples."""
 
     def fitted(numbers: np.ndarray) -> AccuracyPredictor:
         chosen = [samples[i] for i in numbers]
@@ -232,11 +234,11 @@ def _fit(
         )
 
     order = np.random.default_rng(options.seed).permutation(len(samples))
-    judges = [samples[i] for i in order[: options.judged_by]]
-    predicted = fitted(order[options.judged_by :]).predict(s.architecture for s in judges)
-    measured = np.array([s.accuracy for s in judges])
+    held_out = [samples[i] for i in order[: options.judged_by]]
+    predicted = fitted(order[options.judged_by :]).predict(s.architecture for s in held_out)
+    measured = np.array([s.accuracy for s in held_out])
     report(progress, "fit", 1, 2)
-    even = np.array([is_drawn_evenly(s.index) for s in judges])
+    even = np.array([is_drawn_evenly(s.index) for s in held_out])
     predictor = replace(fitted(np.arange(len(samples))), metrics=metrics(predicted, measured))
     report(progress, "fit", 2, 2)
     return predictor, metrics(predicted[even], measured[even]) if even.any() else None
@@ -246,7 +248,7 @@ def _fit(
 
 
 def _spread(space: SearchSpace, drawn: Sequence[Architecture]) -> dict[int, Architecture]:
-    """Some of the drawn architectures, by number, from the lightest to the heaviest."""
+    """Select some of the drawn architectures, by number, evenly spread over the MACs."""
     order = np.argsort([space.macs(architecture) for architecture in drawn], kind="stable")
     chosen = order[np.linspace(0, len(order) - 1, min(TESTED, len(order))).round().astype(int)]
     return {int(index): drawn[index] for index in chosen}
@@ -260,10 +262,11 @@ def _offset(samples: Sequence[Sample], tested: Sequence[Sample]) -> Offset | Non
     return Offset(float(differences.mean()), float(differences.std()), len(tested), tested[0].images)
 
 
-def _words(offset: Offset | None) -> dict[str, Any] | None:
+def _offset_json(offset: Offset | None) -> dict[str, Any] | None:
     if offset is None:
         return None
     return {
+        # The name of this field is part of the file format.
         "says": f"accuracy on the test images is {describe(offset)}",
         "subnets": offset.subnets,
         "images": offset.images,
@@ -272,7 +275,7 @@ def _words(offset: Offset | None) -> dict[str, Any] | None:
 
 
 def describe(offset: Offset) -> str:
-    """In words, to follow "accuracy on the test images is"."""
+    """Return a text that continues "accuracy on the test images is"."""
     return (
         f"{100 * abs(offset.mean):.2f} points {'lower' if offset.mean < 0 else 'higher'} than on the held-out ones "
         f"(mean of {offset.subnets} subnets, which differ by {100 * offset.deviation:.2f}, on {offset.images:,} images)"

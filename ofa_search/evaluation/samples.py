@@ -50,11 +50,11 @@ class Sample:
 
 
 def draw_architectures(space: SearchSpace, count: int, seed: int) -> list[Architecture]:
-    """`count` distinct architectures; the first ones stay the same when more are drawn.
+    """Draw `count` distinct architectures. With a larger `count`, the first ones stay the same.
 
     The smallest and the largest are first. Then every choice is drawn evenly (arXiv 1908.09791, section
-    3.2), which makes nearly all of them middle-sized. Every fourth prefers small or large choices, so that
-    the predictor also learns the ends of the range. Raises `UsageError` when the space has fewer.
+    3.2), so nearly all architectures are middle-sized. Every fourth prefers small or large choices, so that
+    the predictor also learns the ends of the range. Raises `UsageError` if the space has fewer.
     """
     rng = np.random.default_rng(seed)
     drawn = {row.tobytes(): row for row in space.encode([space.smallest, space.largest])}
@@ -72,7 +72,7 @@ def draw_architectures(space: SearchSpace, count: int, seed: int) -> list[Archit
 
 
 def is_drawn_evenly(index: int) -> bool:
-    """Whether every choice of the architecture with this number was drawn evenly."""
+    """Return whether every choice of the architecture with this number was drawn evenly."""
     return index >= 2 and (index - 2) % _LEANING != _LEANING - 1
 
 
@@ -82,7 +82,7 @@ def _new(rows: Genomes, known: Mapping[bytes, Genomes]) -> list[Genomes]:
 
 
 def _mixed(even: list[Genomes], leaning: list[Genomes]) -> list[Genomes]:
-    """Three even ones, a leaning one, and so on, in whole groups."""
+    """Return groups of three even ones and a leaning one; an incomplete group is dropped."""
     taken = {row.tobytes() for row in even}
     leaning = [row for row in leaning if row.tobytes() not in taken]
     mixed: list[Genomes] = []
@@ -110,10 +110,10 @@ class SampleFolder:
         world: World,
         progress: Reporter | None = None,
     ) -> list[Sample]:
-        """Measure the `wanted` samples (by number) that are missing, shared among the processes -> all.
+        """Measure the `wanted` samples (by number) that are missing, and return all of them.
 
-        `progress` counts samples; its phase is the `stem`. Raises `InputFileError` for samples
-        with another description, and for damaged ones.
+        The processes share the work. `progress` counts samples; its phase is the `stem`. Raises
+        `InputFileError` for samples with another description, and for damaged ones.
         """
         self._check()
         world.wait()
@@ -135,7 +135,7 @@ class SampleFolder:
         return [known[index] for index in wanted]
 
     def forget(self) -> None:
-        """Remove them. Raises `UsageError`."""
+        """Remove the samples. Raises `UsageError`."""
         try:
             for path in [*self._shards(), self._about_path]:
                 path.unlink(missing_ok=True)
@@ -169,7 +169,7 @@ class SampleFolder:
                 )
 
     def read(self, wanted: Mapping[int, Architecture], images: int) -> dict[int, Sample]:
-        """The `wanted` samples that exist, by number. Raises `InputFileError` for a wrong row."""
+        """Return the `wanted` samples that exist, by number. Raises `InputFileError` for an invalid row."""
         found: dict[int, Sample] = {}
         for path in self._shards():
             for row, line in enumerate(_whole_lines(path).decode(errors="replace").split("\n")[:-1], start=1):
@@ -185,7 +185,7 @@ class SampleFolder:
 
 
 def _whole_lines(path: Path) -> bytes:
-    """The content of a file without an incomplete last line."""
+    """Return the content of a file without an incomplete last line."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -194,7 +194,7 @@ def _whole_lines(path: Path) -> bytes:
 
 
 def _parse(row: int, line: str, images: int) -> Sample | None:
-    """None for the row of names. Raises `ValueError`, `csv.Error`, `UsageError`."""
+    """Return the sample in a row, None for the header. Raises `ValueError`, `csv.Error`, `UsageError`."""
     fields = next(csv.reader([line]), [])
     if row == 1:
         if tuple(fields) != COLUMNS:
@@ -211,7 +211,7 @@ def _parse(row: int, line: str, images: int) -> Sample | None:
 
 
 class _Shard:
-    """The file of one process, to which rows are added."""
+    """The file to which one process appends rows."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -228,7 +228,7 @@ class _Shard:
             self._write(COLUMNS)
 
     def append(self, sample: Sample) -> None:
-        """Write and sync to disk. Raises `UsageError`."""
+        """Append a sample and sync it to disk. Raises `UsageError`."""
         text = json.dumps(sample.architecture.to_json(), separators=(",", ":"))
         self._write((sample.index, repr(sample.accuracy), sample.images, text))
 

@@ -1,7 +1,7 @@
-"""The accuracy of a subnet: cut out, BatchNorm recalibrated, run on images that it was not trained on.
+"""Measures the accuracy of a subnet: extract it, recalibrate BatchNorm, run it on images that were held out.
 
-On a CPU the network runs in onnxruntime, as on a device. With BatchNorm folded into the convolutions this
-takes at most about half the time of torch and gives the same classes (`benchmarks/evaluation.py`).
+On a CPU the network runs in onnxruntime, as on a device. BatchNorm is folded into the
+convolutions. This takes at most about half the time of torch and gives the same classes (`benchmarks/evaluation.py`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ofa_search.supernet.recalibration import recalibrate
 from ofa_search.supernet.supernet import Supernet
 
 BATCH = 250
-#: The activations of a batch of this size stay in the caches of a processor.
+#: The activations of a batch of this size fit into the caches of a processor.
 ONNX_BATCH = 50
 #: Prepared images of all resolutions are kept in memory if they take no more than this.
 KEPT_BYTES = 1 << 29
@@ -39,24 +39,24 @@ REPRESENTATIVES = ("smallest", "middle", "largest")
 
 
 def representatives(space: SearchSpace) -> dict[str, Architecture]:
-    """The smallest, a middle and the largest subnet."""
+    """Return the smallest, a middle and the largest subnet."""
     middle = space.from_values([sorted(gene.choices)[len(gene.choices) // 2] for gene in space.genes])
     return dict(zip(REPRESENTATIVES, (space.smallest, middle, space.largest), strict=True))
 
 
 def calibration_images(training: Images, count: int = CALIBRATION_IMAGES) -> Images:
-    """The training images for BatchNorm statistics: always the same ones."""
+    """Return the training images for BatchNorm statistics. They are always the same."""
     rng = np.random.default_rng([CALIBRATION_SEED, len(training)])
     return training.take(rng.choice(len(training), min(count, len(training)), replace=False))
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """The device of its parameters."""
+    """Return the device of the parameters."""
     return next(module.parameters()).device
 
 
 def calibration_of(carried: Calibration) -> Images | StatisticsTable:
-    """The calibration in a supernet file, as the functions here take it."""
+    """Convert the calibration in a supernet file for the functions of this file."""
     if isinstance(carried, StatisticsTable):
         return carried
     pixels = torch.tensor(carried)
@@ -64,40 +64,40 @@ def calibration_of(carried: Calibration) -> Images | StatisticsTable:
 
 
 class CalibratedSubnets:
-    """Subnets of a supernet with BatchNorm statistics of their own, measured with images or looked up in a table."""
+    """Subnets of a supernet with their own BatchNorm statistics, measured with images or read from a table."""
 
     def __init__(self, supernet: Supernet, calibration: Images | StatisticsTable) -> None:
         self.supernet = supernet
-        self._by: _Inputs | StatisticsTable = (
+        self._source: _Inputs | StatisticsTable = (
             calibration
             if isinstance(calibration, StatisticsTable)
             else (_Inputs(calibration.to(device_of(supernet)), supernet.space, BATCH))
         )
 
     def network(self, architecture: Architecture) -> StaticNetwork:
-        """The subnet as a module in eval mode, on the device of the supernet."""
+        """Return the subnet as a module in eval mode, on the device of the supernet."""
         network = self.supernet.extract(architecture)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if isinstance(self._by, StatisticsTable):
+        if isinstance(self._source, StatisticsTable):
             load_weights(network, self.weights(architecture))
         else:
-            recalibrate(network, self._by.at(architecture.resolution))
+            recalibrate(network, self._source.at(architecture.resolution))
         return network
 
     def weights(self, architecture: Architecture) -> Weights:
-        """The weights of the same subnet in numpy. With a table, no module is made."""
-        if isinstance(self._by, StatisticsTable):
-            return self._by.applied(self.supernet.space.layout(architecture), self.supernet.weights(architecture))
+        """Return the weights of the same subnet in numpy. With a table, no module is created."""
+        if isinstance(self._source, StatisticsTable):
+            return self._source.applied(self.supernet.space.layout(architecture), self.supernet.weights(architecture))
         return to_weights(self.network(architecture))
 
 
 def calibrated(supernet: Supernet, architecture: Architecture, calibration: Images | StatisticsTable) -> StaticNetwork:
-    """One of the `CalibratedSubnets` as a module."""
+    """Return one subnet as a module; see `CalibratedSubnets`."""
     return CalibratedSubnets(supernet, calibration).network(architecture)
 
 
 def accuracy(network: nn.Module, architecture: Architecture, space: SearchSpace, images: Images) -> float:
-    """Top-1 in [0, 1] of a torch module on images."""
+    """Measure the top-1 accuracy in [0, 1] of a torch module on images."""
     inputs = _Inputs(images, space, BATCH).at(architecture.resolution)
     return _top1(torch_classes(network, inputs), images)
 
@@ -105,14 +105,14 @@ def accuracy(network: nn.Module, architecture: Architecture, space: SearchSpace,
 def subnet_accuracy(
     supernet: Supernet, architecture: Architecture, calibration: Images | StatisticsTable, images: Images
 ) -> float:
-    """Top-1 in [0, 1] of a subnet of the supernet, after recalibration; for many subnets, see `Evaluator`."""
+    """Measure the top-1 accuracy in [0, 1] of a recalibrated subnet; for many subnets, use `Evaluator`."""
     return Evaluator(supernet, calibration, images).accuracy(architecture)
 
 
 class Evaluator:
-    """The accuracies of many subnets of one supernet on the same images, on the device of the supernet.
+    """Measures the accuracies of many subnets of one supernet on the same images, on the device of the supernet.
 
-    Subnets of the same resolution share the prepared images, if these are small enough to be kept.
+    Subnets of the same resolution share the prepared images, if these take at most `KEPT_BYTES`.
     """
 
     def __init__(self, supernet: Supernet, calibration: Images | StatisticsTable, images: Images) -> None:
@@ -124,7 +124,7 @@ class Evaluator:
         self._inputs = _Inputs(self.images, self.space, ONNX_BATCH if self._onnx else BATCH)
 
     def accuracy(self, architecture: Architecture) -> float:
-        """Top-1 in [0, 1] of a subnet, after recalibration."""
+        """Measure the top-1 accuracy in [0, 1] of a subnet, after recalibration."""
         inputs = self._inputs.at(architecture.resolution)
         if self._onnx:
             classes = onnx_classes(self.space.layout(architecture), self._subnets.weights(architecture), inputs)
@@ -161,16 +161,16 @@ def _top1(classes: Tensor, images: Images) -> float:
 
 @torch.inference_mode()
 def torch_classes(network: nn.Module, inputs: Iterable[Tensor]) -> Tensor:
-    """The predicted classes (N,) for batches of inputs."""
+    """Return the predicted classes (N,) for batches of inputs."""
     return torch.cat([network(batch).argmax(1) for batch in inputs])
 
 
 def onnx_classes(layout: Layout, weights: Weights, inputs: Iterable[Tensor]) -> Tensor:
-    """The same for a network of that layout, run by onnxruntime with as many threads as torch uses.
+    """Return the same for a network of that layout. onnxruntime runs it with as many threads as torch uses.
 
-    Batches are (ONNX_BATCH, 3, R, R), of which the last may be smaller.
+    Batches are (ONNX_BATCH, 3, R, R); the last one may be smaller.
     """
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # must be set before the import
     import onnxruntime  # type: ignore[import-untyped]
 
     target = Target("onnxruntime", batch=ONNX_BATCH)

@@ -1,4 +1,4 @@
-"""Several processes that train together, started by torchrun, and the averages of their gradients."""
+"""Training in several processes that torchrun starts, which average their gradients."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor, distributed, nn
 
 from ofa_profiler.errors import UsageError
 
-#: The other processes wait while one decodes a large data set.
-_PATIENCE = timedelta(hours=12)
+#: The timeout for other processes. They also wait while one process decodes a large data set.
+_TIMEOUT = timedelta(hours=12)
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class World:
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that writes files and messages."""
+        """Whether this is the leading process (rank 0), which writes files and messages."""
         return self.rank == 0
 
     def average(self, tensors: Iterable[Tensor]) -> None:
-        """Replace each tensor by its mean over the processes, which all give the same shapes in the same order."""
+        """Replace each tensor by its mean over the processes. All must pass the same shapes in the same order."""
         if self.size == 1:
             return
         tensors = list(tensors)
@@ -48,30 +48,30 @@ class World:
         self.average(parameter.grad for parameter in module.parameters() if parameter.grad is not None)
 
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
-        """Replace each tensor by that of the leading process."""
+        """Replace each tensor by the one of the leading process."""
         if self.size > 1:
             for tensor in tensors:
                 distributed.broadcast(tensor, 0)
 
     def agree(self, number: int) -> bool:
-        """Whether all processes give the same number."""
+        """Return whether all processes pass the same number."""
         theirs = torch.tensor([number, -number], device=self.device)
         if self.size > 1:
             distributed.all_reduce(theirs, distributed.ReduceOp.MAX)
         return bool(theirs[0] == -theirs[1])
 
     def share(self, size: int) -> slice:
-        """This process's part of a batch of `size`."""
+        """Return the part of this process in a batch of `size`."""
         return slice(self.rank * size // self.size, (self.rank + 1) * size // self.size)
 
     def wait(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes have called this."""
         if self.size > 1:
             distributed.barrier()
 
     @contextmanager
     def one_first(self) -> Iterator[None]:
-        """Run the block on one process of each host, then on the others, which find what the first has cached."""
+        """Run the block on one process of each host first, then on the others, which use the cache of the first."""
         if self.local_rank:
             self.wait()
         yield
@@ -80,7 +80,7 @@ class World:
 
 
 def pick_device(name: str, local_rank: int = 0) -> torch.device:
-    """`auto`, `cpu`, `cuda` or `cuda:N` as a device. Raises `UsageError` for a device that does not exist."""
+    """Convert `auto`, `cpu`, `cuda` or `cuda:N` to a device. Raises `UsageError` if it does not exist."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cpu":
@@ -96,7 +96,7 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
 
 @contextmanager
 def join_world(device: str) -> Iterator[World]:
-    """Join the other processes that torchrun has started, if there are any."""
+    """Connect to the other processes that torchrun has started, if any."""
     size = _from_environment("WORLD_SIZE", 1)
     if size == 1:
         yield World(0, 1, pick_device(device))
@@ -106,7 +106,7 @@ def join_world(device: str) -> Iterator[World]:
     if where.type == "cuda":
         torch.cuda.set_device(where)
     try:
-        distributed.init_process_group("nccl" if where.type == "cuda" else "gloo", timeout=_PATIENCE)
+        distributed.init_process_group("nccl" if where.type == "cuda" else "gloo", timeout=_TIMEOUT)
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0][:160]
         raise UsageError(f"cannot connect to the other {size - 1} processes: {reason}") from error

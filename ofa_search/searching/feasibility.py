@@ -1,10 +1,10 @@
-"""Can the limits be met at all? Answered before the search, from the costs alone.
+"""Checks from the costs alone, before a search, whether an architecture meets all limits.
 
-One limit is compared with `Cost.minimum`, where that is exact. Several limits together are weighed against each other
-by Lagrangian relaxation: the minimum of a weighted sum of costs, each in units of its budget and the weights adding up
-to 1, is above 1 only if no genome meets all of them (Fisher, "The Lagrangian relaxation method", 1981). So every step
-finds a genome, or a proof, or better weights. This takes additive costs, whose weighted sums have exact minima. What
-relaxation leaves open, and all limits on other costs, are decided by a search for the smallest excess.
+One limit is compared with `Cost.minimum`, if that is exact. Several limits are combined by Lagrangian relaxation: the
+minimum of a weighted sum of costs, each in units of its budget and with weights that sum to 1, is above 1 only if no
+genome meets all limits (Fisher, "The Lagrangian relaxation method", 1981). Each step finds a genome, a proof, or better
+weights. This requires additive costs, because their weighted sums have exact minima. A search for the smallest excess
+decides the cases that relaxation leaves open, and all limits on other costs.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from ofa_search.searching.objectives import Objective
 from ofa_search.searching.problem import Constraint, Genome, Problem
 
 _STEPS = 60
-#: A bound this little above 1 may be rounding, and is no proof.
+#: A bound up to this value may be a rounding error, so it proves nothing.
 _PROOF = 1 + 1e-9
-#: The excess of an architecture that cannot be used at all.
+#: The excess of an architecture that cannot be used.
 _UNUSABLE = 1e9
 
 
 def find_anchor(space: SearchSpace, constraints: Sequence[Constraint], rng: np.random.Generator) -> Genome:
-    """A canonical genome (G,) that meets all constraints.
+    """Return a canonical genome (G,) that meets all constraints.
 
-    Raises `InfeasibleError`: with the attainable range when a constraint on an exact cost cannot be met alone, and
-    with what is known when the constraints are not met together.
+    Raises `InfeasibleError`: with the attainable range if one constraint on an exact cost cannot be met, and with the
+    closest architecture found if the constraints are not met together.
     """
     if not constraints:
         return np.zeros(len(space.genes), dtype=np.int8)
@@ -54,9 +54,9 @@ def find_anchor(space: SearchSpace, constraints: Sequence[Constraint], rng: np.r
 
 
 def _relaxed(space: SearchSpace, constraints: Sequence[Constraint], known: list[Genome]) -> Genome | None:
-    """A genome that meets all constraints, or None where relaxation does not tell. It adds what it tried to `known`.
+    """Return a genome that meets all constraints, or None if relaxation does not decide. Add tried genomes to `known`.
 
-    Raises `InfeasibleError` when the constraints on additive costs exclude each other.
+    Raises `InfeasibleError` if the constraints on additive costs exclude each other.
     """
     additive = [(c, c.cost) for c in constraints if isinstance(c.cost, AdditiveCost)]
     if len(additive) < 2:
@@ -81,7 +81,7 @@ def _relaxed(space: SearchSpace, constraints: Sequence[Constraint], known: list[
 def _searched(
     space: SearchSpace, constraints: Sequence[Constraint], known: Sequence[Genome], rng: np.random.Generator
 ) -> Genome:
-    """A genome that meets all constraints, from a search for the smallest excess. Raises `InfeasibleError`."""
+    """Search for the smallest excess; return a genome that meets all constraints. Raises `InfeasibleError`."""
     start = np.array(known)
     problem = Problem(space, _LeastExcess(constraints), (), start[_excess(constraints, start).argmin()])
     closest = Evolutionary().search(problem, rng, start)
@@ -92,13 +92,13 @@ def _searched(
 
 
 def _excess(constraints: Sequence[Constraint], genomes: Genomes) -> NDArray[np.float64]:
-    """How far (N, G) are over the budget that they miss by most, as a fraction of it; 0 and less: feasible."""
+    """Return the largest excess of each of (N, G) over a budget, as a fraction of the budget; feasible if <= 0."""
     excess: NDArray[np.float64] = np.max([c.cost.evaluate(genomes) / c.budget - 1 for c in constraints], axis=0)
     return excess
 
 
 class _LeastExcess(Objective):
-    """Being as little as possible over the worst of several budgets."""
+    """Minimizes the largest excess over several budgets."""
 
     name = "closeness to the budgets"
 
@@ -106,7 +106,7 @@ class _LeastExcess(Objective):
         self._constraints = constraints
 
     def scores(self, space: SearchSpace, genomes: Genomes) -> NDArray[np.float64]:  # noqa: ARG002
-        # A genome that meets all budgets has the highest score there is, so the search may stop.
+        # A genome that meets all budgets has the maximum score, so the search can stop.
         return np.clip(-_excess(self._constraints, genomes), -_UNUSABLE, 0.0)
 
     def accuracy(self, score: float) -> float | None:  # noqa: ARG002
@@ -118,7 +118,7 @@ class _LeastExcess(Objective):
 
 def _unattainable(space: SearchSpace, constraint: Constraint, lowest: float) -> InfeasibleError:
     highest, _ = constraint.cost.maximum()
-    # Rounded inwards, so that both ends can be asked for.
+    # Rounded inwards, so that both ends are valid budgets.
     low, high = spell(constraint, lowest, up=True), spell(constraint, highest)
     return InfeasibleError(
         f"no architecture of {space.name} meets {_limit(constraint)}; attainable: {low} to {high}",
@@ -141,7 +141,7 @@ def _limit(constraint: Constraint) -> str:
 
 
 def spell(constraint: Constraint, value: float, *, up: bool = False) -> str:
-    """A value of what is limited, in a form that `--budget` and its like take: `25ms`, `213.4M`."""
+    """Return a value in the form that `--budget` and similar options accept: `25ms`, `213.4M`."""
     unit, size = ("ms", 1.0) if constraint.unit == "ms" else ("M", 1e6)
     digits = 1e3 if constraint.unit == "ms" else 1e2
     rounded = (ceil if up else floor)(round(value / size * digits, 6)) / digits

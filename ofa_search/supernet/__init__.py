@@ -1,4 +1,4 @@
-"""Supernets: elastic networks, their files, and how the weights of a subnet are cut out of them.
+"""Supernets: elastic networks, their files, and the extraction of the weights of a subnet.
 
-Torch is in `supernet`, `elastic`, `depthwise`, `sorting` and `recalibration`; the rest is numpy.
+Torch is used in `supernet`, `elastic`, `depthwise`, `sorting` and `recalibration`; the rest is numpy.
 """

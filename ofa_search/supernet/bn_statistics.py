@@ -8,7 +8,7 @@ depends on most of the choices, because the branches of a network are normalised
 - the width inside the op, and only for layers that mix channels: a channel of an expansion or of a
   depthwise convolution is the same for any number of channels after it.
 
-So statistics that were measured on a few hundred subnets and averaged by these keys serve all subnets. A
+Therefore statistics that were measured on a few hundred subnets and averaged by these keys fit all subnets. A
 supernet file contains such a table when its training images may not be published.
 """
 
@@ -36,9 +36,9 @@ class StatisticsTable:
     entries: Mapping[str, NDArray[np.float32]]
 
     def applied(self, layout: Layout, weights: Weights) -> dict[str, Array]:
-        """The weights of a network, with the statistics of this table.
+        """Return the weights of a network, with the statistics of this table.
 
-        Raises `UsageError` when the table lacks a layer of the network.
+        Raises `UsageError` if the table lacks a layer of the network.
         """
         changed = dict(weights)
         for resolution, name, keys, channels in _norms(layout):
@@ -52,14 +52,14 @@ class StatisticsTable:
 
 
 class StatisticsSum:
-    """Adds up the statistics of measured subnets."""
+    """The sum of the statistics of measured subnets."""
 
     def __init__(self) -> None:
         self._sums: dict[str, NDArray[np.float64]] = {}
         self._counts: dict[str, NDArray[np.float64]] = {}
 
     def add(self, layout: Layout, weights: Weights) -> None:
-        """Add a network whose BatchNorm statistics are its own."""
+        """Add a network after its recalibration."""
         for _, name, keys, channels in _norms(layout):
             values = np.stack([weights[f"{name}.bn.{field}"] for field in _FIELDS])
             for key in keys:
@@ -76,7 +76,7 @@ class StatisticsSum:
             self._counts[key] = np.pad(self._counts[key], (0, lacking))
 
     def merged(self, others: Iterable[StatisticsSum]) -> StatisticsSum:
-        """The sum of this and the others."""
+        """Return the sum of this and the others."""
         total = StatisticsSum()
         for part in (self, *others):
             for key, counts in part._counts.items():
@@ -86,37 +86,37 @@ class StatisticsSum:
         return total
 
     def table(self) -> StatisticsTable:
-        """The means."""
+        """Return the means as a table."""
         return StatisticsTable(
             {key: (self._sums[key] / self._counts[key]).astype(np.float32) for key in sorted(self._sums)}
         )
 
 
 def _norms(layout: Layout) -> Iterator[tuple[int, str, tuple[str, str], int]]:
-    """For every BatchNorm: resolution, name of its layer, its exact and its general key, channels."""
+    """Yield for each BatchNorm: resolution, name of its layer, exact and general key, channels."""
     resolution = layout[0][1].input_shape[0]
     before = "input"
     for slot, op in layout:
         for layer, inside in _inside(op):
             name = f"{slot}.{layer.name}"
-            # The second key, a mean over all preceding slots, serves where the exact one was never measured.
+            # The second key is a mean over all preceding slots. It is used if the exact key was never measured.
             keys = (f"{name}|{resolution}|{inside}|{before}", f"{name}|{resolution}|{inside}")
             yield resolution, name, keys, layer.out_channels
         before = slot
 
 
 def covered(layout: Layout) -> list[tuple[str, int]]:
-    """What a network adds to a table: general keys, with the number of channels."""
+    """Return the entries that a network adds to a table: general keys, with the number of channels."""
     return [(keys[1], channels) for _, _, keys, channels in _norms(layout)]
 
 
 def needed(slot: str, op: Op, resolution: int) -> list[tuple[str, int]]:
-    """What a table must have for an op in that slot at that resolution."""
+    """Return the entries that a table needs for an op in that slot at that resolution."""
     return [(f"{slot}.{layer.name}|{resolution}|{inside}", layer.out_channels) for layer, inside in _inside(op)]
 
 
 def _inside(op: Op) -> Iterator[tuple[Conv, str]]:
-    """The layers of an op that have a BatchNorm, each with the part of its key that is inside the op."""
+    """Yield the layers of an op that have a BatchNorm, each with the part of its key that depends on the op."""
     for branch in op.graph.branches:
         kernel_sizes: list[int] = []
         for position, node in enumerate(branch):

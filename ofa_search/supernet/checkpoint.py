@@ -1,9 +1,9 @@
-"""Supernets on disk, in numpy: our own files, and those that the OFA authors' code saves.
+"""Supernets on disk, in numpy: files of this package, and files that the OFA authors' code saves.
 
-Ours is `NAME.safetensors`: the tensors under the names of `Supernet.state_dict()`, images or a table that give a
-subnet BatchNorm statistics of its own (where the file has them), and a JSON text in the file's own metadata that
-describes it. `NAME.json` beside it is a copy of that text for people and scripts. It is never read back, so the two
-cannot contradict each other.
+A file of this package is `NAME.safetensors`. It contains the tensors under the names of `Supernet.state_dict()`.
+It can contain images or a table that give a subnet its own BatchNorm statistics. Its metadata contain a JSON text that
+describes the supernet. `NAME.json` beside it is a copy of that text for people and scripts. The copy is never read back, so the
+two cannot contradict each other.
 
 The authors' files are pickles of a dict with a `state_dict`. `torch_file` reads them without running anything in them.
 """
@@ -46,7 +46,7 @@ _CALIBRATION, _STATISTICS = "calibration", "statistics."
 #: The types of safetensors that hold weights or images; bfloat16, which numpy lacks, is the upper half of a float32.
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "U8": "u1"}
 
-#: What gives a subnet BatchNorm statistics of its own: pixels (N, 3, S, S) to measure them with, or a table of them.
+#: The source of a subnet's own BatchNorm statistics: pixels (N, 3, S, S) for measuring them, or a table of them.
 Calibration = NDArray[np.uint8] | StatisticsTable
 
 
@@ -54,8 +54,8 @@ Calibration = NDArray[np.uint8] | StatisticsTable
 class Checkpoint:
     """A supernet as numpy arrays.
 
-    `tensors` are float32, named as in `Supernet.state_dict()`. `description` is the JSON of a file of ours, empty for
-    others. `calibration` is None where the file has nothing that gives a subnet BatchNorm statistics of its own.
+    `tensors` are float32, named as in `Supernet.state_dict()`. `description` is the JSON of a file of this
+    package, and empty for other files. `calibration` is None if the file has no source of BatchNorm statistics.
     """
 
     space: SearchSpace
@@ -64,7 +64,7 @@ class Checkpoint:
     calibration: Calibration | None = None
 
     def weights(self, architecture: Architecture) -> dict[str, Array]:
-        """Copies of the weights of a subnet, with statistics of its own if a table of them is here."""
+        """Return copies of the weights of a subnet, with its own statistics if the file has a table of them."""
         layout = self.space.layout(architecture)
         weights = {name: np.array(tensor) for name, tensor in subnet_weights(layout, self.tensors).items()}
         if isinstance(self.calibration, StatisticsTable):
@@ -128,7 +128,7 @@ def _read_safetensors(path: Path) -> dict[str, Array]:
 
 
 def _pop_calibration(path: Path, arrays: dict[str, Array]) -> Calibration | None:
-    """Take what calibrates subnets out of the arrays of a file. Raises `InputFileError`."""
+    """Remove the calibration from the arrays of a file and return it. Raises `InputFileError`."""
     pixels = arrays.pop(_CALIBRATION, None)
     named = [name for name in arrays if name.startswith(_STATISTICS)]
     entries = {name.removeprefix(_STATISTICS): arrays.pop(name) for name in named}
@@ -151,11 +151,11 @@ def _checked(
     names: Mapping[str, str],
     arrays: Mapping[str, Array],
 ) -> dict[str, Array]:
-    """The arrays under our names, in float32; `names` gives the name that each has in the file.
+    """Return the arrays in float32 under our names; `names` maps our name to the name in the file.
 
     Raises `InputFileError` unless they are exactly the tensors of a supernet of that space.
     """
-    where = f"is it a supernet of {space.name}?"
+    where = f"check that it is a supernet of {space.name}"
     tensors = {}
     for name, theirs in names.items():
         if theirs not in arrays:
@@ -163,7 +163,7 @@ def _checked(
         array = arrays[theirs]
         if array.shape != shapes[name]:
             raise InputFileError(path, f"{theirs!r} has shape {array.shape}, not {shapes[name]}; {where}")
-        with np.errstate(over="ignore"):  # infinite then, and refused
+        with np.errstate(over="ignore"):  # values become infinite and are refused below
             tensors[name] = np.asarray(array, dtype=np.float32)
         if array.dtype.kind != "f" or not np.isfinite(tensors[name]).all():
             raise InputFileError(path, f"{theirs!r} holds values that are not finite numbers")
@@ -180,10 +180,10 @@ def _checked(
 
 
 def write_checkpoint(checkpoint: Checkpoint, path: str | Path, *, dtype: DTypeLike = np.float32) -> Path:
-    """Write `NAME.safetensors`, whole or not at all, and `NAME.json` beside it; returns the former.
+    """Write `NAME.safetensors`, completely or not at all, and `NAME.json` beside it. Return the former.
 
-    `dtype` is that of the stored weights: `numpy.float16` halves the file. The description of the checkpoint is added
-    to the JSON. Raises `UsageError` for values that `dtype` cannot hold.
+    `dtype` is the type of the stored weights: `numpy.float16` halves the file. The JSON contains the description of the
+    checkpoint. Raises `UsageError` for values that `dtype` cannot represent.
     """
     path, dtype = Path(path), np.dtype(dtype)
     if path.suffix != SUFFIX:
@@ -212,5 +212,5 @@ def _stored(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
     with np.errstate(over="ignore"):
         stored = np.ascontiguousarray(array, dtype=dtype)
     if not np.isfinite(stored).all():
-        raise UsageError(f"{name} holds values that {dtype.name} cannot")
+        raise UsageError(f"{name} has values that {dtype.name} cannot represent")
     return stored

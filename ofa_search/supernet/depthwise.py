@@ -1,13 +1,13 @@
-"""Depthwise convolution for training on CPUs: the same sums as torch's, several times faster backward.
+"""Depthwise convolution for training on CPUs: the same result as torch, with a backward pass several times faster.
 
-On x86, oneDNN has fast kernels for every part of a depthwise convolution over channels-last maps but
-one: the gradient of weights wider than 3, where it falls back to code for dense convolutions that is
-ten times slower. So that gradient is put together from gradients of weights 3 wide:
+On x86, oneDNN has fast kernels for depthwise convolutions over channels-last maps, with one exception. For the
+gradient of weights wider than 3, it uses code for dense convolutions, which is ten times slower. Here, this gradient
+is composed of gradients of weights 3 wide:
 
-- a tap at a distance of `d` columns sees the input as a tap in the middle sees it moved by `d`;
+- a tap at a distance of `d` columns reads the input like a central tap that reads the input moved by `d`;
 - a convolution of stride 2 is four of stride 1, over the even and odd rows and columns of its input.
 
-`benchmarks/train_step.py` measures what this brings.
+`benchmarks/train_step.py` measures the speed-up.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _X86_ONEDNN = platform.machine().lower() in ("x86_64", "amd64") and torch._C._ha
 def depthwise_conv2d(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
     """`conv2d` of x (N, C, H, W) with weight (C, 1, k, k), k odd, "same" padding, stride 1 or 2.
 
-    Fastest where x is in channels-last format. Gradients of gradients are not supported.
+    It is fastest if x is in channels-last format. Gradients of gradients are not supported.
     """
     kernel_size = weight.shape[-1]
     helps = _X86_ONEDNN and x.device.type == "cpu" and kernel_size > 3
@@ -42,7 +42,7 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """A plain depthwise convolution that trains by `depthwise_conv2d`, with the parameters of another."""
+    """A plain depthwise convolution that trains with `depthwise_conv2d`. It shares the parameters of `conv`."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         size, stride = conv.kernel_size[0], conv.stride[0]
@@ -58,7 +58,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def use_fast_depthwise(network: Network) -> Network:
-    """Put `DepthwiseConv2d` in the place of a static network's depthwise convolutions; names stay what they were."""
+    """Replace the depthwise convolutions of a static network by `DepthwiseConv2d`; the names stay the same."""
     for parent in list(network.modules()):
         for name, child in parent.named_children():
             if type(child) is nn.Conv2d and child.groups == child.in_channels > 1 and child.bias is None:
@@ -88,7 +88,7 @@ def _channels_last(x: Tensor) -> Tensor:
 
 
 def _input_gradient(x: Tensor, weight: Tensor, grad: Tensor, stride: int) -> Tensor:
-    """At stride 1, the convolution of the gradient with the turned kernel: forward code is the fastest."""
+    """Return the input gradient. At stride 1 it is a forward convolution with the flipped kernel."""
     padding = weight.shape[-1] // 2
     if stride == 1:
         return functional.conv2d(grad, weight.flip(2, 3), padding=padding, groups=x.shape[1])
@@ -96,7 +96,7 @@ def _input_gradient(x: Tensor, weight: Tensor, grad: Tensor, stride: int) -> Ten
 
 
 def _weight_gradient(x: Tensor, grad: Tensor, kernel_size: int, stride: int) -> Tensor:
-    """(C, 1, k, k) for x (N, C, H, W) and the output's gradient."""
+    """Return the weight gradient (C, 1, k, k) for x (N, C, H, W) and the gradient of the output."""
     reach = kernel_size // 2
     if stride == 1:
         return _taps(x, grad, (-reach, reach), (-reach, reach))
@@ -117,18 +117,18 @@ def _weight_gradient(x: Tensor, grad: Tensor, kernel_size: int, stride: int) -> 
 
 
 def _taps(x: Tensor, grad: Tensor, rows: Offsets, columns: Offsets) -> Tensor:
-    """The weight gradient at stride 1 of the taps at these offsets, (C, 1, rows, columns)."""
+    """Return the weight gradient (C, 1, rows, columns) of the taps at these offsets, at stride 1."""
     height, width = x.shape[2:]
     result = x.new_zeros(x.shape[1], 1, rows[1] - rows[0] + 1, columns[1] - columns[0] + 1)
-    # One pass serves all rows of taps, if oneDNN's kernel can: it needs maps as high as the kernel.
+    # One pass computes all rows of taps if the map is at least as high as the kernel, as oneDNN requires.
     reach = max(-rows[0], rows[1])
     tall = 2 * reach + 1 <= height
     padding = reach if tall else 1
     for row_shift, (top, bottom) in [(0, rows)] if tall else _blocks(rows):
         for column_shift, (left, right) in _blocks(columns):
             if abs(row_shift) >= height or abs(column_shift) >= width:
-                continue  # these taps see padding only
-            # The moved copy gets no name: it is freed before the next one is made, in the same place.
+                continue  # these taps read only padding
+            # The moved copy has no name, so it is freed before the next one is made in the same memory.
             block = _block_gradient(_moved(x, row_shift, column_shift), grad, padding)
             y, z = padding - row_shift, 1 - column_shift
             block = block[:, :, y + top : y + bottom + 1, z + left : z + right + 1]
@@ -137,10 +137,10 @@ def _taps(x: Tensor, grad: Tensor, rows: Offsets, columns: Offsets) -> Tensor:
 
 
 def _blocks(offsets: Offsets) -> list[tuple[int, Offsets]]:
-    """(shift, offsets) of blocks 3 wide, moved by `shift`, that together cover `offsets`.
+    """Return (shift, offsets) of blocks 3 wide, moved by `shift`, that together cover `offsets`.
 
-    Where the input is moved in, its far end is cut off, which spoils the tap at that side of the block:
-    a moved block gives two taps, the one that is not moved gives three.
+    Moving the input cuts off its far end, which makes the tap at that side of the block wrong. Therefore a moved block
+    gives two taps, and the block that is not moved gives three.
     """
     first, last = offsets
     blocks = [(0, (max(first, -1), min(last, 1)))]
@@ -150,14 +150,14 @@ def _blocks(offsets: Offsets) -> list[tuple[int, Offsets]]:
 
 
 def _moved(x: Tensor, rows: int, columns: int) -> Tensor:
-    """x with the value at (i + rows, j + columns) in place (i, j), zeros from outside."""
+    """Return x moved: place (i, j) has the value from (i + rows, j + columns), or zero outside of x."""
     if rows == columns == 0:
         return x
     return _channels_last(functional.pad(x, (-columns, columns, -rows, rows)))
 
 
 def _block_gradient(x: Tensor, grad: Tensor, row_padding: int) -> Tensor:
-    """The gradient of weights (C, 1, 2 row_padding + 1, 3)."""
+    """Return the gradient of weights (C, 1, 2 row_padding + 1, 3)."""
     weight = x.new_empty(x.shape[1], 1, 2 * row_padding + 1, 3)
     return _convolution_backward(x, weight, grad, 1, row_padding, 1, (False, True, False))[1]
 
@@ -171,7 +171,7 @@ def _convolution_backward(
     column_padding: int,
     wanted: tuple[bool, ...],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of input, weight and bias of a depthwise convolution, those that are `wanted`."""
+    """Return the `wanted` gradients of input, weight and bias of a depthwise convolution."""
     gradients: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
         grad,
         x,

@@ -1,4 +1,4 @@
-"""The description in a supernet file of ours, read without the weights."""
+"""Reads the description in a supernet file of this package, without the weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ METADATA_KEY = "supernet"
 class Description:
     """The space of a supernet, with its number of classes, and the whole JSON.
 
-    `labels` names the classes in order, or is None. `accuracy` is what was measured on the supernet, or empty.
+    `labels` names the classes in order, or is None. `accuracy` has the measured accuracies, or is empty.
     """
 
     space: SearchSpace
@@ -32,19 +32,19 @@ class Description:
 
 
 def weights_path(path: Path) -> Path:
-    """The weights file: for `NAME.json` the `NAME.safetensors` beside it, else the path itself."""
+    """Return the weights file: for `NAME.json` the `NAME.safetensors` beside it, else the path itself."""
     return path.with_suffix(SUFFIX) if path.suffix == ".json" else path
 
 
 def read_description(path: Path) -> Description:
-    """The description that `write_checkpoint` put into the file. Raises `InputFileError`."""
+    """Return the description that `write_checkpoint` put into the file. Raises `InputFileError`."""
     try:
         with safe_open(path, framework="np") as file:
             text = (file.metadata() or {}).get(METADATA_KEY)
     except (SafetensorError, OSError) as error:
         raise InputFileError(path, f"not a safetensors file, or cut short ({one_line(error)})") from error
     try:
-        # NaN is not JSON, and documents that repeat the description must be JSON.
+        # NaN is not JSON, and documents that include the description must be JSON.
         data = json.loads(text, parse_constant=lambda _name: None) if text is not None else None
     except (ValueError, RecursionError):
         data = None
@@ -80,12 +80,12 @@ def _labels(path: Path, data: Mapping[str, Any], space: SearchSpace) -> tuple[st
 
 
 def check_space(path: Path, space: SearchSpace, wanted: SearchSpace | None) -> None:
-    """Raise `InputFileError` for a supernet of `space` in that file where one of `wanted` is needed."""
+    """Raise `InputFileError` if the file has a supernet of `space` but one of `wanted` is needed."""
     if wanted is not None and wanted.name != space.name:
         raise InputFileError(path, f"a supernet of space {space.name}, not of {wanted.name}")
 
 
 def one_line(error: BaseException) -> str:
-    """The first sentence of a library's message."""
+    """Return the first sentence of a library's message."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0].split(". ")[0][:160]

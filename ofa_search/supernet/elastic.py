@@ -1,8 +1,8 @@
-"""Elastic layers: one set of weights that serves every choice a slot of the space leaves open.
+"""Elastic layers: one set of weights serves all choices of a slot of the space.
 
-A layer is told at each call which static layer of `ofa_profiler.networks.layers` it has to be (there is no
-"current" subnet). It runs on the tensors that `subnet_weights.cut` gives for that layer, the same ones that
-a subnet gets when it is extracted. A layer that no space leaves a choice of is its plain module.
+Each call names the static layer of `ofa_profiler.networks.layers` that the elastic layer computes, so there is no
+"current" subnet. The elastic layer uses the tensors that `subnet_weights.cut` returns for that layer. An extracted
+subnet has the same tensors. Layers without parameters, and layers that no space varies, are plain modules.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ L = TypeVar("L", bound=Layer)
 
 
 class ElasticLayer(nn.Module, ABC, Generic[L]):
-    """Serves every layer that it was made for."""
+    """A module that computes every layer that it was built for."""
 
     @abstractmethod
     def forward(self, x: Tensor, layer: L) -> Tensor:
@@ -50,7 +50,7 @@ class ElasticLayer(nn.Module, ABC, Generic[L]):
 
 
 class ElasticKernel(ElasticLayer[Conv]):
-    """The convolution of a `Conv`, without what follows it.
+    """The convolution of a `Conv`, without BatchNorm and activation.
 
     `weight` is (out, in / groups, k, k) of the largest choices. For every two neighbouring kernel
     sizes, a matrix (small^2, small^2) maps the centre of the larger kernel to the smaller one.
@@ -71,7 +71,7 @@ class ElasticKernel(ElasticLayer[Conv]):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """He initialisation by the fan-out of one group; smaller kernels start as plain centres."""
+        """Initialise by He, with the fan-out of one group; a smaller kernel starts as the centre of a larger one."""
         fan_out = self.kernel_sizes[0] ** 2 * (1 if self.depthwise else self.out_channels)
         nn.init.normal_(self.weight, 0.0, sqrt(2.0 / fan_out))
         if self.bias is not None:
@@ -81,7 +81,7 @@ class ElasticKernel(ElasticLayer[Conv]):
 
     @torch.no_grad()
     def begin_as_smallest(self) -> None:
-        """Let every choice compute what the smallest does: zero the weights that larger ones add."""
+        """Make every choice compute the same as the smallest: zero the weights that only larger choices have."""
         self.weight[:, self.least_inputs :] = 0.0
         if border := (self.kernel_sizes[0] - self.kernel_sizes[-1]) // 2:
             centre = self.weight[:, :, border:-border, border:-border]
@@ -106,9 +106,9 @@ class ElasticKernel(ElasticLayer[Conv]):
 class ElasticBatchNorm(nn.Module):
     """BatchNorm over the first channels of the largest choice.
 
-    In training mode it normalises with the statistics of the batch, and moves the running statistics of
-    the channels in use towards them by `momentum`. Every subnet has statistics of its own, so the
-    running ones are a mixture over the recently trained subnets. An extracted subnet needs `recalibrate`.
+    In training mode it normalises with the statistics of the batch, and updates the running statistics of the channels
+    in use by `momentum`. Each subnet would need its own statistics. The running ones mix those of the recently trained
+    subnets, so an extracted subnet needs `recalibrate`.
     """
 
     running_mean: Tensor
@@ -183,14 +183,14 @@ class ElasticLinear(ElasticLayer[Linear]):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Uniform in +-1/sqrt(inputs), no bias."""
+        """Initialise uniformly in +-1/sqrt(inputs), with the bias at zero."""
         bound = 1.0 / sqrt(self.weight.shape[1])
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.zeros_(self.bias)
 
     @torch.no_grad()
     def begin_as_smallest(self) -> None:
-        """As in `ElasticKernel`."""
+        """Make every choice compute the same as the smallest, as in `ElasticKernel`."""
         self.weight[:, self.least_inputs :] = 0.0
 
     def forward(self, x: Tensor, layer: Linear) -> Tensor:
@@ -199,12 +199,12 @@ class ElasticLinear(ElasticLayer[Linear]):
 
 
 def shared_layer(choices: Sequence[Layer]) -> nn.Module:
-    """The plain module of a layer without parameters serves all choices."""
+    """Return the plain module of a layer without parameters. It computes all choices."""
     return layer_module(choices[0])
 
 
 def fixed_layer(choices: Sequence[Layer]) -> nn.Module:
-    """The plain module of a layer with parameters. Raises `UsageError` for a space that leaves a choice of it."""
+    """Return the plain module of a layer with parameters. Raises `UsageError` if the space varies the layer."""
     if len(set(choices)) > 1:
         raise UsageError(f"layer {choices[0].name}: a {type(choices[0]).__name__} cannot be elastic")
     return layer_module(choices[0])
@@ -217,7 +217,7 @@ for _fixed in (LayerNorm, SelfAttention):
 
 
 class ElasticOp(nn.Module):
-    """Serves every op that a slot of a space can hold; one child per layer."""
+    """A module that computes every op of a slot of the space; it has one child per layer."""
 
     def __init__(self, choices: Sequence[Op]) -> None:
         super().__init__()
@@ -230,7 +230,7 @@ class ElasticOp(nn.Module):
             self.add_module(name, elastic(list(layers)))
 
     def child(self, name: str) -> nn.Module:
-        """The module that serves the layers of this name."""
+        """Return the module that computes the layers of this name."""
         return self.get_submodule(name)
 
     def forward(self, x: Tensor, op: Op) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import groupby
 
-#: Our slot -> their module. The blocks of all stages are one numbered list there.
+#: Our slot -> the authors' module. Their code numbers the blocks of all stages in one list.
 _MODULES = {
     "stem": "first_conv",
     "first_block": "blocks.0.conv",
@@ -20,7 +20,7 @@ _MODULES = {
 
 
 def simplified(name: str) -> str:
-    """A name in the form that newer and older files share.
+    """Return a name in a form that is the same for newer and older files.
 
     Elastic layers wrap plain ones of the same name (`conv.conv.weight`): the repeated part is dropped.
     Blocks of older files call their body `mobile_inverted_conv`, those of newer files `conv`.
@@ -30,7 +30,7 @@ def simplified(name: str) -> str:
 
 
 def published_names(names: Iterable[str], slots: Iterable[str]) -> dict[str, str]:
-    """Our name of every tensor of a supernet with these slots -> the authors' name, simplified."""
+    """Map our name of each tensor of a supernet with these slots to the authors' name, simplified."""
     slots = list(slots)
     blocks = [slot for slot in slots if slot.startswith("stage")]
     if "first_block" in slots:
@@ -42,7 +42,7 @@ def published_names(names: Iterable[str], slots: Iterable[str]) -> dict[str, str
         slot, layer, rest = name.split(".", 2)
         if layer == "se":
             layer = "depth_conv.se.fc"
-        elif layer == "conv":  # an op of one convolution is that convolution there
+        elif layer == "conv":  # the authors have no op around a single convolution
             return simplified(f"{modules[slot]}.{rest}")
         return simplified(f"{modules[slot]}.{layer}.{rest}")
 

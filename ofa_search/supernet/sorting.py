@@ -1,4 +1,4 @@
-"""Sorts channels by importance before narrower subnets are trained, so that these keep the most important ones.
+"""Sorts channels by importance before narrower subnets are trained, so that these use the most important ones.
 
 The importance of a channel is the L1 norm of the weights that read it (arXiv 1908.09791, section 3.3).
 """
@@ -22,9 +22,9 @@ from ofa_search.supernet.supernet import Supernet
 def sort_channels(supernet: Supernet, keep: Sequence[Architecture] = ()) -> None:
     """Reorder the channels inside the blocks by falling importance.
 
-    The largest network computes the same as before, and so does every architecture in `keep`: channels
-    only change places if all kept architectures use both or neither of them. So before each phase that
-    adds a narrower expand ratio, `keep` names one architecture for each ratio that was trained before.
+    The largest network and the architectures in `keep` compute the same as before: two channels are swapped only
+    if each kept architecture uses both or neither of them. Before a phase that adds a narrower expand ratio, `keep`
+    must contain one architecture for each ratio that was trained before.
     """
     kept = [dict(supernet.space.layout(architecture)) for architecture in (supernet.space.largest, *keep)]
     for slot, op in kept[0].items():
@@ -62,7 +62,7 @@ def _sort_op(elastic: ElasticOp, kept: Sequence[Op]) -> None:
 
 
 def _order(reader: ElasticKernel, widths: Iterable[int]) -> Tensor:
-    """The input channels of `reader` by falling L1 norm, between every two neighbouring `widths`."""
+    """Return the input channels of `reader` by falling L1 norm, within each interval of neighbouring `widths`."""
     importance = reader.weight.abs().sum((0, 2, 3))
     edges = sorted({0, *widths, len(importance)})
     parts = [start + importance[start:end].argsort(descending=True, stable=True) for start, end in pairwise(edges)]

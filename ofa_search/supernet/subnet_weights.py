@@ -1,12 +1,12 @@
-"""How the tensors of a subnet are cut out of those of its supernet, for numpy arrays and torch tensors alike.
+"""Cuts the tensors of a subnet out of those of its supernet, for numpy arrays and torch tensors.
 
 A subnet takes the first entries along each axis of a tensor of the supernet: the first channels. Only the kernel of a
 convolution is cut differently: a smaller kernel is the centre of the next larger one, multiplied by a learned matrix,
 7 -> 5 -> 3 (arXiv 1908.09791, section 3.3). The matrix from kernel size 7 to 5 is stored beside the `weight` as
 `7to5_matrix`.
 
-The elastic layers use `cut` in every forward pass, and the exporters get their weights from it, so a subnet that is
-exported computes what the subnet in the supernet does.
+The elastic layers use `cut` in every forward pass, and the exporters get their weights from it. Therefore an exported
+subnet computes the same as the subnet in the supernet.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ T = TypeVar("T", bound=Any)
 
 
 def matrix_name(large: int, small: int) -> str:
-    """The matrix that makes kernels of size `small` from kernels of size `large`."""
+    """Return the name of the matrix that makes kernels of size `small` from kernels of size `large`."""
     return f"{large}to{small}_matrix"
 
 
 def cut(tensors: Mapping[str, T], name: str, shape: Shape) -> T:
-    """Tensor `name` in the given shape, a view where possible. The matrices for kernels are in `tensors` too."""
+    """Cut tensor `name` to a shape, as a view if possible. The kernel matrices must be in `tensors` too."""
     tensor = tensors[name]
     if len(shape) == 4 and tensor.shape[-1] > shape[-1]:
         return _with_kernel_size(tensors, name, shape)
@@ -50,12 +50,12 @@ def _with_kernel_size(tensors: Mapping[str, T], name: str, shape: Shape) -> T:
 
 
 def subnet_weights(layout: Layout, tensors: Mapping[str, T]) -> dict[str, T]:
-    """The weights and BatchNorm statistics of the subnet with this layout, under the names of a static network."""
+    """Return weights and BatchNorm statistics of the subnet with this layout, named as in a static network."""
     return {name: cut(tensors, name, shape) for name, shape in parameter_shapes(layout).items()}
 
 
 def supernet_shapes(space: SearchSpace) -> dict[str, Shape]:
-    """The name and shape of every tensor of a supernet: the largest of all choices, and the matrices for kernels."""
+    """Return name and shape of each tensor of a supernet: the largest of all choices, and the kernel matrices."""
     shapes: dict[str, Shape] = {}
     kernel_sizes: dict[str, set[int]] = {}
     for slot in space.slots:

@@ -34,7 +34,7 @@ class Supernet(nn.Module):
             self.add_module(slot.name, ElasticOp(self.space.slot_ops(slot)))
 
     def elastic_op(self, slot: str) -> ElasticOp:
-        """The part that serves the slot of this name."""
+        """Return the module that computes the slot of this name."""
         module = self.get_submodule(slot)
         assert isinstance(module, ElasticOp)
         return module
@@ -53,14 +53,14 @@ class Supernet(nn.Module):
 
     @torch.no_grad()
     def weights(self, architecture: Architecture) -> dict[str, Array]:
-        """Copies of the subnet's weights in numpy, named as in `StaticNetwork`: what the exporters take."""
+        """Return copies of the subnet's weights in numpy, named as in `StaticNetwork`, for the exporters."""
         tensors = subnet_weights(self.space.layout(architecture), self.state_dict())
         return {name: tensor.to("cpu", torch.float32, copy=True).numpy() for name, tensor in tensors.items()}
 
     def extract(self, architecture: Architecture) -> StaticNetwork:
-        """The subnet as a plain module of its own, in eval mode, on the supernet's device.
+        """Return the subnet as an independent plain module, in eval mode, on the supernet's device.
 
-        Its BatchNorm statistics are those of the supernet; see `recalibrate`.
+        It has the BatchNorm statistics of the supernet; see `recalibrate`.
         """
         device = next(self.parameters()).device
         network = StaticNetwork(self.space.layout(architecture))
@@ -69,9 +69,9 @@ class Supernet(nn.Module):
 
     @staticmethod
     def from_checkpoint(path: str | Path, space: SearchSpace | str | None = None) -> Supernet:
-        """Read a supernet from a file of ours, or from one that the OFA authors' code has saved.
+        """Read a supernet from a file of this package, or from one that the OFA authors' code has saved.
 
-        The latter does not name its `space`, so the caller must. Raises `InputFileError`.
+        A file of the authors does not name its `space`, so the caller must. Raises `InputFileError`.
         """
         return load_trained(path, space).supernet
 
@@ -86,12 +86,12 @@ class TrainedSupernet:
 
 
 def load_trained(path: str | Path, space: SearchSpace | str | None = None) -> TrainedSupernet:
-    """As `Supernet.from_checkpoint`, with the description and the calibration in the file."""
+    """Read a supernet as `Supernet.from_checkpoint` does, and the description and calibration in its file."""
     return as_trained(read_checkpoint(path, space))
 
 
 def as_trained(checkpoint: Checkpoint) -> TrainedSupernet:
-    """The supernet with the tensors of a checkpoint."""
+    """Build the supernet with the tensors of a checkpoint."""
     supernet = Supernet(checkpoint.space)
     load_weights(supernet, checkpoint.tensors)
     return TrainedSupernet(supernet.eval(), checkpoint.description, checkpoint.calibration)
@@ -105,6 +105,6 @@ def save_supernet(
     metadata: Mapping[str, Any] | None = None,
     calibration: Calibration | None = None,
 ) -> Path:
-    """Write the supernet as a file of ours: see `write_checkpoint`."""
+    """Write the supernet to a file; see `write_checkpoint`."""
     checkpoint = Checkpoint(supernet.space, to_weights(supernet), metadata or {}, calibration)
     return write_checkpoint(checkpoint, path, dtype=dtype)

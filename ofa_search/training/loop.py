@@ -58,7 +58,9 @@ def train_supernet(
     fresh: bool = False,
     progress: Reporter | None = None,
 ) -> Path | None:
-    """Train in folder `out`, or resume there -> the supernet's file, in the leading process (else None).
+    """Train in folder `out`, or resume there.
+
+    The leading process returns the file of the supernet. Other processes return None.
 
     The file contains some of the training images for the BatchNorm statistics of its subnets (`carry` is
     IMAGES), or a table of statistics (TABLE) where the images may not be published.

@@ -173,7 +173,7 @@ def test_large_images_are_kept_somewhat_larger_than_the_input(tmp_path: Path, lo
     root = folder(tmp_path / "photos", a__a_jpg=split_image((400, 300)), b__b_png=split_image((230, 250)))
     assert load(root, 224).size == 258
     assert load(root, 32).size == 32
-    with pytest.raises(InputFileError, match="say for which resolution"):
+    with pytest.raises(InputFileError, match="set a resolution"):
         load(root)
 
 
@@ -191,7 +191,7 @@ def test_a_folder_may_have_parts(tmp_path: Path, load) -> None:
     training, test = load(root), load(root, split="test")
     assert (training.classes, test.classes) == (("x", "y"), ("y",))
     assert test.with_classes(training.classes).labels.tolist() == [1]
-    with pytest.raises(UsageError, match="has the class 'x', which the training images have not"):
+    with pytest.raises(UsageError, match="has the class 'x', which the training images do not have"):
         training.with_classes(test.classes)
 
 

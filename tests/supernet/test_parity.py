@@ -104,7 +104,7 @@ def test_a_file_of_another_space_is_refused(pair, wanted, tmp_path):
     path = tmp_path / "net.pth"
     torch.save({"state_dict": theirs.state_dict()}, path)
     if wanted != ours.space.name:
-        with pytest.raises(InputFileError, match=rf"net\.pth: '.*is it a supernet of {re.escape(wanted)}\?"):
+        with pytest.raises(InputFileError, match=rf"net\.pth: '.*check that it is a supernet of {re.escape(wanted)}"):
             Supernet.from_checkpoint(path, space=wanted)
 
 
