@@ -7,35 +7,36 @@ from .medians import t_975
 
 REFERENCE_MS = 1.0  # the reference model is the one whose time is nearest to this ...
 REFERENCE_AMONG = 8  # ... of this number of models that were visited first
-LOOKS_AT_FIRST = 5  # number of looks to learn the normal variation
+VISITS_TO_LEARN = 5  # number of reference visits to learn the normal variation
 
 
 class Reference:
-    """The reference model. Its `key` is None until it is chosen. A visit of it is a *look*.
+    """The reference model. Its `key` is None until it is chosen.
 
-    The level is the median of all looks. After a permanent change of the machine, there is a new level as soon as most
-    looks agree. Of the looks while the agent waits for the machine to settle, only the first one counts, unless the
-    machine never settles.
+    It is measured in reference visits, in addition to its visits in the rounds. The level is the median of all
+    reference visits. After a permanent change of the machine, there is a new level as soon as most of them agree. Of the
+    reference visits while the agent waits for the machine to settle, only the first one counts, unless
+    the machine never settles.
 
-    A look may differ from the level by the setting `drift_tolerance`. On a noisy machine it may differ by the normal
-    variation: the range of 95% of the looks, estimated from the median absolute deviation, which is robust against a
-    few slow looks.
+    A reference visit may differ from the level by the setting `drift_tolerance`. On a noisy machine it may differ by the normal
+    variation: the range of 95% of the reference visits, estimated from the median absolute deviation, which is robust against a
+    few slow ones.
     """
 
     def __init__(self, settings):
         self.tolerance = settings.get("drift_tolerance", 0)
         self.key = None
         self.medians = []
-        self.waiting = []  # medians of looks that only count if the machine does not settle
+        self.waiting = []  # medians of reference visits that only count if the machine does not settle
         self.is_off = False
         self.unfit = set()  # models that failed as a reference
-        self.last_s = 0.0  # duration of the last look
-        self.since = []  # models visited since the last look ...
+        self.last_s = 0.0  # duration of the last reference visit
+        self.since = []  # models visited since then ...
         self.since_s = 0.0  # ... and the duration of these visits
         self.visits = self.repeated = self.kept = 0
 
     def add_visit(self, record):
-        """Add a visit of any model."""
+        """Add the visit of a model in a round."""
         self.medians += self.waiting
         self.waiting = []
         self.since_s += record["seconds"]
@@ -45,7 +46,7 @@ class Reference:
             self.since = [key for key in self.since if key != record["key"]]
 
     def add(self, record):
-        """Add a look. Return the models whose visits since the previous look do not count."""
+        """Add a reference visit. Return the models whose visits since the previous one do not count."""
         self.visits += 1
         if record["status"] != "ok":
             self.unfit.add(record["key"])
@@ -65,8 +66,8 @@ class Reference:
 
     @property
     def well_known(self):
-        """Whether there are enough looks to judge another one."""
-        return len(self.medians) >= LOOKS_AT_FIRST
+        """Whether there are enough reference visits to detect a drift."""
+        return len(self.medians) >= VISITS_TO_LEARN
 
     def drift(self, samples):
         """Return the relative difference of the median of `samples` from the level, and whether it is too large."""

@@ -14,7 +14,7 @@ HEAT_CHECK_EVERY_S = 10.0
 COOLING_STEP_S = 5.0
 COOL_DOWN_S = 120.0  # maximum pause; after it, a hot machine is measured hot
 STAYS_HOT_S = 600.0  # after such a pause, minimum time until the next one
-REFERENCE_SHARE = 0.1  # maximum share of the time for looks, so a slow reference model is visited less often
+REFERENCE_SHARE = 0.1  # maximum share of the time for the reference model, so a slow one is visited less often
 SETTLING_STEP_S = 5.0
 SETTLE_S = 60.0  # maximum wait per run for the machine to settle; after it, a drifting machine is measured ...
 SETTLE_SHARE = 0.1  # ... but at most this share of the time limit
@@ -132,7 +132,7 @@ class Supervisor:
         self._take(record)
         record["half_width"] = self.progress[key].half_width
         self.results.append(record)
-        self._tell(rounds)
+        self._show_progress(rounds)
         self.visitor.check_losses(record)
 
     def _ask(self, key, record):
@@ -155,7 +155,7 @@ class Supervisor:
             return False
         if reference.key is None or not reference.well_known:
             key = reference.key or reference.choose(self.progress)
-            while key is not None and not reference.well_known and self._look(key)["status"] == "ok":
+            while key is not None and not reference.well_known and self._visit_reference(key)["status"] == "ok":
                 pass
             return False
         due = reference.since_s >= max(every_s, reference.last_s / REFERENCE_SHARE)
@@ -164,19 +164,19 @@ class Supervisor:
         self.returned = False
         # Repeats are limited to the minimum number of rounds, because a machine may never settle.
         may_repeat = may_repeat and reference.repeated < len(self.progress) * self.settings["min_rounds"]
-        look = self._look(reference.key, may_repeat and self.patience_s > 0)
-        again = look.get("again", False)
-        while look.get("drifted") and self.patience_s > 0 and may_repeat:
-            percent = 100 * look["drift"]
+        record = self._visit_reference(reference.key, may_repeat and self.patience_s > 0)
+        again = record.get("again", False)
+        while record.get("drifted") and self.patience_s > 0 and may_repeat:
+            percent = 100 * record["drift"]
             why = "the time of the reference op differs by %+.0f%%: waiting for the device to settle" % percent
             self.results.tell({"type": "waiting", "why": why})
             step_s = min(SETTLING_STEP_S, self.patience_s)
             self.host.check(step_s)
             self.patience_s -= step_s
-            look = self._look(reference.key)
+            record = self._visit_reference(reference.key)
         return again
 
-    def _look(self, key, may_repeat=False):
+    def _visit_reference(self, key, may_repeat=False):
         """Visit the reference model and return the record. Two more visits confirm a drift."""
         record = self._ask(key, {"type": "reference", "key": key, "status": "ok"})
         if record["status"] == "ok":
@@ -206,7 +206,7 @@ class Supervisor:
         self.measured_hot = self.measured_hot or why
         self.next_heat_check = time.monotonic() + (HEAT_CHECK_EVERY_S if why is None else STAYS_HOT_S)
 
-    def _tell(self, rounds):
+    def _show_progress(self, rounds):
         if not self.host.attached and sys.stderr is not None and sys.stderr.isatty():
             done = sum(len(progress.medians) > rounds or progress.failed for progress in self.progress.values())
             sys.stderr.write("\rround %d: %d of %d models " % (rounds + 1, done, len(self.progress)))
