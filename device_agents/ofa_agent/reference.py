@@ -14,13 +14,13 @@ class Reference:
     """The reference model. Its `key` is None until it is chosen.
 
     It is measured in reference visits, in addition to its visits in the rounds. The level is the median of all
-    reference visits. After a permanent change of the machine, there is a new level as soon as most of them agree. Of the
-    reference visits while the agent waits for the machine to settle, only the first one counts, unless
-    the machine never settles.
+    reference visits. After a permanent change of the machine, there is a new level as soon as most of them agree.
+    While the agent waits for the machine to settle, only the first reference visit counts, unless the machine never
+    settles.
 
-    A reference visit may differ from the level by the setting `drift_tolerance`. On a noisy machine it may differ by the normal
-    variation: the range of 95% of the reference visits, estimated from the median absolute deviation, which is robust against a
-    few slow ones.
+    A reference visit may differ from the level by the setting `drift_tolerance`. On a noisy machine it may differ by
+    the normal variation: the range of 95% of the reference visits, estimated from the median absolute deviation, which
+    is robust against a few slow ones.
     """
 
     def __init__(self, settings):

@@ -1,8 +1,8 @@
 """Supernets on disk, in numpy: files of this package, and files that the OFA authors' code saves.
 
 A file of this package is `NAME.safetensors`. It contains the tensors under the names of `Supernet.state_dict()`.
-It can contain images or a table that give a subnet its own BatchNorm statistics. Its metadata contain a JSON text that
-describes the supernet. `NAME.json` beside it is a copy of that text for people and scripts. The copy is never read back, so the
+It can contain images or a table that give a subnet its own BatchNorm statistics. A JSON text in its metadata describes
+the supernet. `NAME.json` beside it is a copy of that text for people and scripts. The copy is never read back, so the
 two cannot contradict each other.
 
 The authors' files are pickles of a dict with a `state_dict`. `torch_file` reads them without running anything in them.
