@@ -17,6 +17,7 @@ import pytest
 from support.mirror import Mirror, git_digest, nobody, serving
 
 from ofa_profiler.base.fetch import Content, FetchError, digest_of, fetch
+from ofa_profiler.base.locks import locked
 from ofa_profiler.base.progress import Progress
 from ofa_profiler.errors import UsageError
 
@@ -347,14 +348,19 @@ def test_killed_it_goes_on(path: Path, content: Content) -> None:
     assert left_in(path.parent) == {"file"}
 
 
-def test_two_processes_fetch_it_once(path: Path) -> None:
-    with serving(DATA, "slow") as mirror:
-        processes = [start(mirror, path) for _ in range(3)]
+def test_several_processes_fetch_it_once(path: Path) -> None:
+    path.parent.mkdir()
+    with serving(DATA) as mirror:
+        with locked(path.with_name(".file.lock")):
+            processes = [start(mirror, path) for _ in range(3)]
+            for process in processes:
+                assert process.stdout is not None
+                assert process.stdout.readline() == "waiting\n"
         outputs = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0]
+    assert outputs == ["", "", ""], "each is told once"
     assert path.read_bytes() == DATA
     assert len(mirror.requests) == 1
-    assert sorted(outputs) == ["", "waiting\n", "waiting\n"]
 
 
 def test_one_that_waits_takes_over_from_one_that_is_killed(path: Path) -> None:

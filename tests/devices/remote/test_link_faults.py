@@ -157,7 +157,8 @@ def test_a_link_that_brings_nothing_is_given_up(proxy, store, tmp_path, monkeypa
 @pytest.mark.parametrize("seed", range(6))
 def test_a_byte_that_is_lost_changed_or_too_much_costs_another_try(proxy, models, store, tmp_path, monkeypatch, seed):
     """Wherever it is: in either direction, from the login (the first 3 kB) to the results."""
-    monkeypatch.setattr("ofa_profiler.devices.ssh.device._ANSWER_TIMEOUT_S", 5.0)
+    for module in ("device", "shell"):
+        monkeypatch.setattr(f"ofa_profiler.devices.ssh.{module}.ANSWER_TIMEOUT_S", 5.0)
     monkeypatch.setattr("ofa_profiler.devices.remote.shell.SILENCE_S", 5.0)
     monkeypatch.setattr("ofa_profiler.devices.remote.device._HEARTBEAT_S", 0.5)
     rng = random.Random(seed)

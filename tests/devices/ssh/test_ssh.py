@@ -186,7 +186,7 @@ def test_a_server_with_too_many_logins_at_once(tmp_path, monkeypatch):
 @pytest.mark.parametrize("sessions", [0, 1])
 def test_a_server_with_room_for_one_program_at_a_time(tmp_path, monkeypatch, sessions):
     monkeypatch.setenv("HOME", str(tmp_path / "me"))
-    monkeypatch.setattr("ofa_profiler.devices.ssh.device._SESSION_TIMEOUT_S", 0.2 + 20 * sessions)
+    monkeypatch.setattr("ofa_profiler.devices.ssh.shell._SESSION_TIMEOUT_S", 0.2 + 20 * sessions)
     server = Sshd(tmp_path / "board", f"MaxSessions {sessions}").start()
     try:
         Me(tmp_path / "me", server)
