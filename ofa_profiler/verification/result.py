@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ofa_profiler.base.version import __version__
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.protocol.records import Device, End
+from ofa_profiler.tables.summary import Facts, facts_html, facts_text
 from ofa_profiler.verification import agreement
 
 DEFAULT_SUBNETS = 30
@@ -44,7 +45,7 @@ class Subnet:
         return data if self.error is None else {**data, "error": self.error}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verification:
     """Networks predicted and measured, and how well both agree. Fractions are in [0, 1], NaN if unknown."""
 
@@ -100,6 +101,23 @@ class Verification:
         """MAPE between the even and the odd rounds; not even a perfect prediction has a smaller error."""
         pairs = [(s.even_ms, s.odd_ms) for s in self.usable if s.even_ms is not None and s.odd_ms is not None]
         return agreement.mape([even for even, _ in pairs], [odd for _, odd in pairs])
+
+    def _facts(self) -> Facts:
+        found = [("networks", f"{len(self.usable)} of {len(self.subnets)}"), ("device", str(self.device.model))]
+        figures = {
+            "MAPE": self.mape,
+            "within 5%": self.within_5pct,
+            "within 10%": self.within_10pct,
+            "noise": self.noise,
+        }
+        found += [(name, f"{value:.1%}") for name, value in figures.items()]
+        return [*found, ("Spearman", f"{self.spearman:.3f}")]
+
+    def __repr__(self) -> str:
+        return facts_text("Verification", self._facts())
+
+    def _repr_html_(self) -> str:
+        return facts_html("predicted and measured networks", self._facts())
 
     def summary(self) -> dict[str, float | None]:
         """Return the figures in both `ofa-verify --json` and a table's `validation`; None if unknown."""

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from ofa_profiler.base.units import format_count
 from ofa_profiler.errors import InfeasibleError, InputFileError, UsageError
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.spaces import Genomes, SearchSpace, get_space
 from ofa_profiler.spaces.costs import AdditiveCost, Cost
+from ofa_profiler.tables.summary import Facts, facts_html, facts_text
 from ofa_profiler.tables.table import LatencyTable
 from ofa_search.predictor import AccuracyPredictor
 from ofa_search.searching.engines import DEFAULT_ENGINE, Engine, get_engine
@@ -24,7 +26,7 @@ from ofa_search.searching.problem import Constraint, Problem
 Limit = tuple[LatencyTable, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SearchResult:
     """The best architecture found, and what it costs. Milliseconds and budgets are by table name.
 
@@ -42,6 +44,30 @@ class SearchResult:
     seed: int
     evaluations: int
     search_seconds: float
+
+    def _facts(self) -> Facts:
+        accuracy = "none" if self.predicted_accuracy is None else f"{self.predicted_accuracy:.2%}"
+        depths = " ".join(str(stage.depth) for stage in self.architecture.stages)
+        limits = [
+            (f"latency on {name}", f"{ms:.4g} of {self.budget_ms[name]:.4g} ms") for name, ms in self.latency_ms.items()
+        ]
+        return [
+            ("space", f"{self.architecture.space} at {self.architecture.resolution} pixels, depths {depths}"),
+            ("predicted accuracy", accuracy),
+            *limits,
+            ("MACs", format_count(self.macs)),
+            ("parameters", format_count(self.params)),
+            (
+                "search",
+                f"{self.engine}, seed {self.seed}, {self.evaluations} architectures, {self.search_seconds:.2f} s",
+            ),
+        ]
+
+    def __repr__(self) -> str:
+        return facts_text("SearchResult", self._facts())
+
+    def _repr_html_(self) -> str:
+        return facts_html("the network found", self._facts())
 
 
 def search(

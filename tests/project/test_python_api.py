@@ -19,6 +19,7 @@ from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.networks.op import Op
 from ofa_profiler.networks.tensors import TensorSpec
 from ofa_profiler.tables.row import Row
+from ofa_search import Macs, search
 
 SHIPPED = ROOT / "latency_tables" / "xeon-cifar-mbv3.csv"
 
@@ -39,6 +40,8 @@ def test_profile_does_what_the_command_does(result):
 def test_verify_stores_its_figures_in_the_table(result):
     found = verify(result.path, FakeDevice(), subnets=4)
     assert len(found.subnets) == 4
+    assert repr(found).startswith("<Verification: networks 4 of 4; device fake device; MAPE ")
+    assert "<th>Spearman</th>" in found._repr_html_()
     validation = LatencyTable.load(result.path).metadata["validation"]
     assert validation["mape"] == pytest.approx(found.mape)
     assert (validation["subnets"], "none; run ofa-verify" in repr(result.table)) == (4, True)
@@ -89,6 +92,13 @@ def test_a_table_shows_itself():
     shown = table._repr_html_()
     assert "<th>ops</th><td>273</td>" in shown
     assert "<script" not in LatencyTable("<script>", table.rows)._repr_html_()
+
+
+def test_a_search_result_shows_itself():
+    best = search("cifar-mbv3", [(LatencyTable.load(SHIPPED), 1.0)], Macs(), engine="random")
+    assert repr(best).startswith("<SearchResult: space cifar-mbv3 at ")
+    assert "latency on xeon-cifar-mbv3" in best._repr_html_()
+    assert "of 1 ms" in best._repr_html_()
 
 
 def test_frames_without_pandas_say_what_to_install(monkeypatch):
