@@ -328,9 +328,10 @@ def test_a_table_keeps_no_validation_by_another_device(table: LatencyTable) -> N
     verification = verification_of([1, 2, 3], [1, 2, 3], [1, 2, 3])
     other = LatencyTable(table.name, table.rows, {**table.metadata, "device": {"model": "Pi 5"}}, table.path)
     assert not store_validation(other, verification)
-    described = {**verification.device.json, "cores_used": [1], "runtime": {"name": "onnxruntime", "version": "0.1"}}
+    described = {**verification.device.json, "runtime": {"name": "onnxruntime", "version": "0.1"}, "uncontrolled": []}
     elsewhere = replace(verification, device=Device.from_json(described))
-    assert not store_validation(table, elsewhere)
+    newer = LatencyTable(table.name, table.rows, {**table.metadata, "runtime_version": "0.2"}, table.path)
+    assert not store_validation(newer, elsewhere)
     assert LatencyTable.load(table.path).metadata["validation"] is None
     path = table.path.with_suffix(".json")
     odd = {"cable": "lab mate's, \ud800"}  # JSON may hold what no file can
