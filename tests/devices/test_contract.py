@@ -14,6 +14,7 @@ from support.phones import Phone, shell_to
 from support.remotes import SYSTEM
 from support.sshd import free_port, spec_of
 
+from ofa_profiler.base.registry import Registry
 from ofa_profiler.devices import Device, DeviceKind, DeviceOptions, FakeDevice, device_kinds, open_device
 from ofa_profiler.devices import registry as device_registry
 from ofa_profiler.devices.android import ROOT
@@ -164,7 +165,10 @@ def test_the_fake_device_visits_noisy_models_more_often(real_models, tmp_path):
 
 
 def test_kinds_are_registered_once_and_listed_in_errors(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(device_registry, "_KINDS", dict(device_kinds()))
+    registry: Registry[DeviceKind] = Registry("kind of device")
+    for kind in device_kinds():
+        registry.add(kind.name, kind)
+    monkeypatch.setattr(device_registry, "_KINDS", registry)
     opened: list[tuple[str, DeviceOptions]] = []
 
     def open_lab(spec: str, options: DeviceOptions) -> Device:

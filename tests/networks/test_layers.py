@@ -48,7 +48,8 @@ def test_every_layer_type_is_listed():
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.backend)
 def test_every_backend_has_every_layer(table):
-    assert set(table) == set(LAYERS)
+    ours = {layer for layer in table if layer.__module__.startswith("ofa_profiler.")}  # tests register more
+    assert ours == set(LAYERS)
 
 
 def test_a_missing_or_second_entry_is_refused():

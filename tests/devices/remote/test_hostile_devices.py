@@ -95,7 +95,10 @@ def test_a_strange_python_is_one_clear_line(ssh_server, me, store, script, words
         ("[" * 100_000, "deeply|not JSON"),
         ('{"type":"visit","key":"op 1","round":0,"status":"failed","error":"no"}', "seconds"),
         ('{"type":"visit","key":"else","round":0,"status":"failed","error":"no","seconds":1}', "no such model"),
-        ('{"type":"visit","key":"op 1","round":0,"status":"ok","seconds":1,"samples_ns":[0],"warmup_ns":1}', "no time"),
+        (
+            '{"type":"visit","key":"op 1","round":0,"status":"ok","seconds":1,"samples_ns":[0],"warmup_ns":1}',
+            "is not a time",
+        ),
     ],
 )
 def test_what_an_agent_says_is_not_trusted(device, ssh_server, models, store, line, words):
