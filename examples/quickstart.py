@@ -59,6 +59,10 @@ def run(command: str, *arguments: object, allowed: Sequence[int] = (0,)) -> None
         raise StepError(code)
 
 
+#: Enough for four short rounds of visits; a longer limit gives more samples.
+VERIFY_TIME_LIMIT = "30s"
+
+
 def _short(path: str) -> str:
     """The path relative to the current folder."""
     relative = os.path.relpath(path)
@@ -78,7 +82,7 @@ def go(out: Path, resolution: str | None, subnets: int, time_limit: str) -> None
     if validation and validation["subnets"] == subnets:
         print(f"\n{csv} is already verified against {subnets} whole networks")
     else:
-        run("ofa-verify", "--lut", csv, "--device", "local", "--subnets", subnets)
+        run("ofa-verify", "--lut", csv, "--device", "local", "--subnets", subnets, "--time-limit", VERIFY_TIME_LIMIT)
     table = LatencyTable.load(csv)
     space = get_space(SPACE).with_resolutions(table.resolutions(get_space(SPACE)))
     fastest_ms, slowest_ms = table.cost(space).minimum()[0], table.cost(space).maximum()[0]
@@ -159,7 +163,7 @@ def main() -> int:
     parser.add_argument(
         "--subnets", type=int, default=30, help="number of whole networks to verify (default: %(default)s)"
     )
-    parser.add_argument("--time-limit", default="4m", help="time limit of profiling (default: %(default)s)")
+    parser.add_argument("--time-limit", default="45s", help="time limit of profiling (default: %(default)s)")
     arguments = parser.parse_args()
     try:
         go(arguments.out, arguments.resolution, arguments.subnets, arguments.time_limit)

@@ -21,7 +21,7 @@ from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.protocol.target import Target
 from ofa_profiler.spaces import SearchSpace, get_space
 from ofa_profiler.tables.table import LatencyTable
-from ofa_profiler.verification.result import DEFAULT_SUBNETS, Verification
+from ofa_profiler.verification.result import DEFAULT_SUBNETS, DEFAULT_TIME_LIMIT_S, Verification
 from ofa_profiler.verification.verify import store_validation
 from ofa_profiler.verification.verify import verify as verify_table
 
@@ -69,6 +69,7 @@ def verify(
     subnets: int = DEFAULT_SUBNETS,
     seed: int = 0,
     space: str | SearchSpace | None = None,
+    time_limit_s: float | None = DEFAULT_TIME_LIMIT_S,
     options: DeviceOptions | None = None,
     progress: Reporter | None = None,
 ) -> Verification:
@@ -81,7 +82,9 @@ def verify(
     loaded = table if isinstance(table, LatencyTable) else LatencyTable.load(table)
     chosen = get_space(space) if isinstance(space, str) else space
     with _opened(device, options) as opened:
-        result = verify_table(loaded, opened, subnets=subnets, seed=seed, space=chosen, progress=progress)
+        result = verify_table(
+            loaded, opened, subnets=subnets, seed=seed, space=chosen, time_limit_s=time_limit_s, progress=progress
+        )
     store_validation(loaded, result)
     return result
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ofa_profiler.base.files import write_text
+from ofa_profiler.base.units import parse_duration_ms
 from ofa_profiler.cli.options import Parser, add_device_options, device_options, positive_integer, whole_number
 from ofa_profiler.cli.terminal import progress_bar, run_command, say
 from ofa_profiler.spaces import get_space, space_names
@@ -56,6 +57,12 @@ def _parser() -> Parser:
     parser.add_argument(
         "--space", metavar="NAME", help=f"the space to verify, if the table has several: {', '.join(space_names())}"
     )
+    parser.add_argument(
+        "--time-limit",
+        metavar="T",
+        default="5m",
+        help="stop refining the medians after T (default: %(default)s)",
+    )
     parser.add_argument("--keep-models", metavar="DIR", type=Path, help="write the measured models to DIR")
     parser.add_argument("--plot", metavar="PATH", type=Path, help="file for the plot (default: NAME-verify.png)")
     parser.add_argument("--fresh", action="store_true", help="discard the results of an interrupted run")
@@ -71,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command() -> int:
         nonlocal kept
         arguments = _parser().parse_args(argv)
+        time_limit_s = parse_duration_ms(arguments.time_limit, "--time-limit") / 1e3
         space = get_space(arguments.space) if arguments.space is not None else None
         if arguments.plot is not None:
             check_plot_path(arguments.plot)
@@ -90,6 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 subnets=arguments.subnets,
                 seed=arguments.seed,
                 space=space,
+                time_limit_s=time_limit_s,
                 keep_models=arguments.keep_models,
                 journal=journal,
                 fresh=arguments.fresh,

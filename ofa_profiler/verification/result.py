@@ -17,6 +17,7 @@ from ofa_profiler.tables.summary import Facts, facts_html, facts_text
 from ofa_profiler.verification import agreement
 
 DEFAULT_SUBNETS = 30
+DEFAULT_TIME_LIMIT_S = 300.0
 
 
 @dataclass(frozen=True)

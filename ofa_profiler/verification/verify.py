@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import tempfile
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from ofa_profiler.tables.csv_file import metadata_text, read_metadata
 from ofa_profiler.tables.table import LatencyTable
 from ofa_profiler.verification.conditions import covered_space, settings_of
 from ofa_profiler.verification.networks import export_networks, measured_subnet
-from ofa_profiler.verification.result import DEFAULT_SUBNETS, Subnet, Verification
+from ofa_profiler.verification.result import DEFAULT_SUBNETS, DEFAULT_TIME_LIMIT_S, Subnet, Verification
 
 #: Fewer networks than the first number say nothing about a table.
 MIN_SUBNETS, MAX_SUBNETS = 3, 10_000
@@ -41,6 +42,7 @@ def verify(
     subnets: int = DEFAULT_SUBNETS,
     seed: int = 0,
     space: SearchSpace | None = None,
+    time_limit_s: float | None = DEFAULT_TIME_LIMIT_S,
     keep_models: Path | None = None,
     journal: Path | None = None,
     fresh: bool = False,
@@ -49,7 +51,7 @@ def verify(
     """Predict and measure `subnets` random networks of `space` (default: the only one of the table).
 
     The networks run as the ops of the table did: runtime, provider, precision, threads and batch are the table's.
-    Their weights are made up. The models are kept in the folder `keep_models`, if given. An interrupted measurement
+    Their weights are made up. Rounds of visits end at `time_limit_s`, but not before the first one. The models are kept in the folder `keep_models`, if given. An interrupted measurement
     in the file `journal` is resumed, unless `fresh`.
 
     Raises `UsageError` for a table that lacks measurement settings or does not cover the space, `DeviceError`
@@ -57,7 +59,7 @@ def verify(
     """
     if not MIN_SUBNETS <= subnets <= MAX_SUBNETS:
         raise UsageError(f"{subnets} networks: a verification takes {MIN_SUBNETS} to {MAX_SUBNETS}")
-    settings = settings_of(table)
+    settings = replace(settings_of(table), time_limit_s=time_limit_s)
     space = covered_space(table, space)
     architectures, predicted = draw_spread(space, table.cost(space), subnets, np.random.default_rng(seed))
     with ExitStack() as stack:
