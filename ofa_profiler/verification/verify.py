@@ -51,8 +51,9 @@ def verify(
     """Predict and measure `subnets` random networks of `space` (default: the only one of the table).
 
     The networks run as the ops of the table did: runtime, provider, precision, threads and batch are the table's.
-    Their weights are made up. Rounds of visits end at `time_limit_s`, but not before the first one. The models are kept in the folder `keep_models`, if given. An interrupted measurement
-    in the file `journal` is resumed, unless `fresh`.
+    Their weights are made up. Rounds of visits end at `time_limit_s`, but not before the first one. The models are
+    kept in the folder `keep_models`, if given. An interrupted measurement in the file `journal` is resumed, unless
+    `fresh`.
 
     Raises `UsageError` for a table that lacks measurement settings or does not cover the space, `DeviceError`
     when the device fails or fewer than `MIN_SUBNETS` networks could be measured.
