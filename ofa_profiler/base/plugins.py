@@ -6,7 +6,10 @@ A plugin is an entry point of the group `ofa_profiler.plugins`. It names a funct
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
 
 from ofa_profiler.errors import UsageError
 
@@ -21,6 +24,10 @@ def load_plugins() -> None:
 
     Raises `UsageError` with the name of a plugin that cannot be loaded.
     """
+    if not _is_declared():
+        return
+    from importlib.metadata import entry_points  # slow to import
+
     for plugin in entry_points(group=GROUP):
         identity = (plugin.name, plugin.value)
         if identity not in _outcomes:
@@ -33,3 +40,20 @@ def load_plugins() -> None:
                 _outcomes[identity] = UsageError(words)
         if (failure := _outcomes[identity]) is not None:
             raise failure
+
+
+def _is_declared() -> bool:
+    """Whether an installed package may declare a plugin: a search starts faster without `importlib.metadata`."""
+    for entry in dict.fromkeys(sys.path):
+        folder = entry or "."
+        if os.path.isfile(folder):  # an archive of packages  # noqa: PTH113
+            return True
+        try:
+            names = [name for name in os.listdir(folder) if name.endswith((".dist-info", ".egg-info"))]  # noqa: PTH208
+        except OSError:
+            continue
+        for name in names:
+            with suppress(OSError):
+                if GROUP.encode() in Path(folder, name, "entry_points.txt").read_bytes():
+                    return True
+    return False
