@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,5 +43,7 @@ def facts_text(title: str, found: Facts) -> str:
 
 def facts_html(title: str, found: Facts) -> str:
     """The facts as an HTML table."""
-    rows = "".join(f"<tr><th>{html.escape(label)}</th><td>{html.escape(value)}</td></tr>" for label, value in found)
-    return f"<table><caption>{html.escape(title)}</caption>{rows}</table>"
+    from html import escape  # only notebooks need it
+
+    rows = "".join(f"<tr><th>{escape(label)}</th><td>{escape(value)}</td></tr>" for label, value in found)
+    return f"<table><caption>{escape(title)}</caption>{rows}</table>"

@@ -13,7 +13,6 @@ from ofa_profiler.cli.terminal import progress_bar, run_command, say
 from ofa_profiler.errors import OverBudgetError
 from ofa_profiler.spaces import space_names
 from ofa_search.cli.request import DEFAULT_OUT, MACS, Request, read_request
-from ofa_search.results.files import write_networks, write_summary
 from ofa_search.results.found import Found, document
 from ofa_search.results.report import accuracy_words, results_table, weight_words
 from ofa_search.searching.api import search_each
@@ -119,6 +118,8 @@ def _search(request: Request) -> int:
     )
     found = [Found(result, request.objective, request.source) for result in results]
     if request.out is not None:
+        from ofa_search.results.files import write_networks, write_summary  # with all exporters
+
         found = write_networks(request.out, found, models=request.export)
         write_summary(request.out, found)
     if request.device is not None:
@@ -139,6 +140,8 @@ def _verify(request: Request, device: Device, found: Sequence[Found]) -> list[Fo
             say(f"warning: {other}")
         measured = measure_networks(found, table, device, progress=reporter)
     if request.out is not None:
+        from ofa_search.results.files import write_summary
+
         write_summary(request.out, measured)
     return measured
 

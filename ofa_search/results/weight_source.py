@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,9 +16,10 @@ from ofa_profiler.networks.made_up_weights import random_weights
 from ofa_profiler.networks.parameters import Weights
 from ofa_profiler.spaces import SearchSpace
 from ofa_search.results.model_card import TRAINED, UNTRAINED
-from ofa_search.supernet.bn_statistics import StatisticsTable
-from ofa_search.supernet.checkpoint import Checkpoint, read_checkpoint
 from ofa_search.supernet.description import SUFFIX, check_space, read_description, weights_path
+
+if TYPE_CHECKING:
+    from ofa_search.supernet.checkpoint import Checkpoint
 
 WeightsOf = Callable[[Architecture], Weights]
 
@@ -69,6 +70,8 @@ def weight_source(
         space, labels, accuracy = about.space, about.labels, about.accuracy
         if not needed:
             return WeightSource(space, TRAINED, _not_loaded, name, labels, accuracy)
+    from ofa_search.supernet.checkpoint import read_checkpoint  # a search without export needs no weights
+
     checkpoint = read_checkpoint(supernet, space)
     calibrated = calibration is not None or checkpoint.calibration is not None
     of = lru_cache(1)(_weights_of(checkpoint, name, calibration))
@@ -82,7 +85,7 @@ def _not_loaded(_architecture: Architecture) -> Weights:
 def _weights_of(checkpoint: Checkpoint, name: str, calibration: Path | None) -> WeightsOf:
     if calibration is not None:
         need("torch", extra="train", purpose="--calibration")
-    elif checkpoint.calibration is None or isinstance(checkpoint.calibration, StatisticsTable):
+    elif not checkpoint.needs_images:
         return checkpoint.weights
     else:
         need("torch", extra="train", purpose=f"the supernet {name}, which has calibration images instead of a table,")

@@ -63,6 +63,11 @@ class Checkpoint:
     description: Mapping[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
 
+    @property
+    def needs_images(self) -> bool:
+        """Whether its subnets get their BatchNorm statistics from images, which takes torch."""
+        return self.calibration is not None and not isinstance(self.calibration, StatisticsTable)
+
     def weights(self, architecture: Architecture) -> dict[str, Array]:
         """Return copies of the weights of a subnet, with its own statistics if the file has a table of them."""
         layout = self.space.layout(architecture)
