@@ -48,11 +48,34 @@ def jetson_release():
     return "R%s.%s" % found.groups() if found else None
 
 
-def power_mode():
-    """Return the power mode of a Jetson: its name, or its number if the tool fails; None on other machines."""
-    name = (reading.output_of("nvpmodel", "-q", containing="NV Power Mode:") or "").rpartition(":")[2].strip()
+def stored_power_mode():
+    """Return the power mode that a Jetson has stored: its name, or its number if no name is known; or None."""
     kept = re.search(r"pmode:\s*(\d+)", reading.text("/var/lib/nvpmodel/status") or "")
-    return name or (str(int(kept.group(1))) if kept else None)
+    if kept is None:
+        return None
+    number = int(kept.group(1))
+    named = re.search(r"POWER_MODEL\s+ID=%d\s+NAME=([^\s>]+)" % number, reading.text("/etc/nvpmodel.conf") or "")
+    return named.group(1) if named else str(number)
+
+
+def power_mode():
+    """Return the power mode of a Jetson, and a note if its tool fails. Both are None on other machines.
+
+    Without root, the tool may print the mode and then fail, or print errors only.
+    """
+    said = reading.run("nvpmodel", "-q")
+    printed = re.search(r"NV Power Mode:[ \t]*(\S.*)", said.output) if said else None
+    mode = reading.one_line(printed.group(1)) if printed else stored_power_mode()
+    if said is None or (printed and said.exit_code == 0):
+        return mode, None
+    why = "nvpmodel failed (%s)" % (
+        reading.one_line(said.errors or said.output, 200) or "exit code %s" % said.exit_code
+    )
+    if printed:
+        return mode, "the power mode is what nvpmodel printed, but %s; it may need root" % why
+    if mode is not None:
+        return mode, "the power mode is the stored one: %s; it may need root" % why
+    return None, "the power mode cannot be read: %s; it may need root" % why
 
 
 def memory_mb():
@@ -87,6 +110,7 @@ def describe():
     """Return the constant facts: the first fields of a `device` record."""
     model, soc = model_and_soc()
     allowed = allowed_cores()
+    mode, mode_note = power_mode()
     return {
         "type": "device",
         "time": reading.now(),
@@ -95,17 +119,18 @@ def describe():
         "machine": platform.machine() or None,
         "os": reading.one_line(platform.platform()),
         "jetson_release": jetson_release(),
-        "power_mode": power_mode(),
+        "power_mode": mode,
         "python": platform.python_version(),
         "memory_mb": memory_mb(),
         "cores_allowed": allowed,
         "max_mhz": {str(core): max_mhz(core) for core in allowed} if allowed else None,
+        "uncontrolled": [note for note in (mode_note, heat.firmware()[1]) if note],
     }
 
 
 def uncontrolled(device):
     """Return notes about possible disturbances that the agent cannot control, from a `device` record."""
-    notes = []
+    notes = list(device.get("uncontrolled") or [])
     before = device["before"]
     if device["cores_used"] is None:
         notes.append("the process could not be pinned to its cores")

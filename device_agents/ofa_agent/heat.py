@@ -4,8 +4,11 @@ import glob
 import re
 
 from . import reading
+from .zones import Thermometer
 
 TOO_HOT_C = 95.0  # most chips throttle from 80 C on and report it; others count as throttled from this value on
+THROTTLING_UNKNOWN = "throttling cannot be read here: %s"
+THERMOMETER = Thermometer()  # of this machine: it remembers what the zones have shown
 
 
 def why_slow(heat):
@@ -46,10 +49,27 @@ def thermal_status():
     return int(status) if re.match("[0-6]$", status) else None
 
 
+def firmware():
+    """Return the flags of a Raspberry Pi for voltage and heat: now (bits 0-3), since its start (16-19); None elsewhere.
+
+    The second value is a note if they cannot be read on a Raspberry Pi.
+    """
+    said = reading.run("vcgencmd", "get_throttled")
+    if said is None:
+        missing = "Raspberry Pi" in (reading.text("/proc/device-tree/model") or "")
+        return None, THROTTLING_UNKNOWN % "vcgencmd is not installed" if missing else None
+    found = re.search(r"^throttled=0x([0-9a-fA-F]{1,8})\s*$", said.output, re.MULTILINE)
+    if found:
+        return int(found.group(1), 16), None
+    words = reading.one_line(said.output + " " + said.errors, 200)
+    if re.search("VCHI|/dev/vc|denied|not permitted", words):
+        return None, THROTTLING_UNKNOWN % "add the user to the group video"
+    return None, THROTTLING_UNKNOWN % ("vcgencmd says: %s" % words if words else "vcgencmd says nothing")
+
+
 def firmware_flags():
-    """Return the flags of a Raspberry Pi for voltage and heat: now (bits 0-3), since its start (16-19); or None."""
-    words = reading.output_of("vcgencmd", "get_throttled")
-    return int(words[10:], 16) if words is not None and re.match(r"throttled=0x[0-9a-fA-F]{1,8}$", words) else None
+    """Return the flags of a Raspberry Pi, or None."""
+    return firmware()[0]
 
 
 def cooling():
@@ -58,8 +78,13 @@ def cooling():
     return [(reading.text(folder + "/type") or "", reading.integer(folder + "/cur_state") or 0) for folder in folders]
 
 
+def thermal_zones():
+    """Return name, type and number of all thermal zones that can be read."""
+    paths = sorted(glob.glob("/sys/class/thermal/thermal_zone*/temp"))
+    zones = [(path, reading.text(path[: -len("temp")] + "type"), reading.integer(path)) for path in paths]
+    return [zone for zone in zones if zone[2] is not None]
+
+
 def temperature_c():
-    """Return the temperature of the hottest zone. The kernel reports millidegrees, but a few phones report degrees."""
-    zones = [reading.integer(path) for path in glob.glob("/sys/class/thermal/thermal_zone*/temp")]
-    degrees = [zone / 1000 if abs(zone) >= 200 else float(zone) for zone in zones if zone]
-    return max((value for value in degrees if -50 < value < 200), default=None)
+    """Return the temperature of the hottest zone that counts, or None."""
+    return THERMOMETER.hottest_c(thermal_zones())

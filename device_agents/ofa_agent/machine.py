@@ -3,7 +3,7 @@
 import contextlib
 import os
 
-from . import clocks, cores, facts, heat
+from . import clocks, cores, facts, heat, zones
 from .errors import Fatal
 
 
@@ -98,11 +98,14 @@ class WorkerMachine(Machine):
     {"ask": "describe"}               a `device` record; it can have `governors` by core, which are removed
     {"ask": "state", "cores": [...]}  `mhz`, `temperature_c`, and other known values
     {"ask": "heat"}                   the argument of `heat.why_slow`
+
+    Instead of `temperature_c`, the last two can have `zones`: a name, the type and the number of each thermal zone.
     """
 
     def __init__(self, visitor):
         self.visitor = visitor
         self.governors = {}
+        self.thermometer = zones.Thermometer()
 
     def describe(self):
         device = self.visitor.ask("describe")
@@ -110,11 +113,15 @@ class WorkerMachine(Machine):
         return device
 
     def state(self, cores_used):
-        state = self.visitor.ask("state", cores=cores_used)
+        state = self._with_temperature(self.visitor.ask("state", cores=cores_used))
         return dict(state, throttled=self.throttled())
 
     def throttled(self):
-        return heat.why_slow(self.visitor.ask("heat"))
+        return heat.why_slow(self._with_temperature(self.visitor.ask("heat")))
+
+    def _with_temperature(self, answer):
+        found = answer.pop("zones", None)
+        return answer if found is None else dict(answer, temperature_c=self.thermometer.hottest_c(found))
 
     def governor(self, core):
         return self.governors.get(core)
@@ -128,5 +135,6 @@ class WorkerMachine(Machine):
 
     def fastest_cores(self, device, count):
         clock = {int(core): mhz for core, mhz in (device["max_mhz"] or {}).items() if mhz}
+        clock = {core: clock[core] for core in clock if core in (device.get("cores_allowed") or clock)}
         fastest = sorted(clock, key=lambda core: (clock[core], core), reverse=True)[:count]
         return sorted(fastest) if len(fastest) == count else None

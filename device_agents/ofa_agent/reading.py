@@ -1,8 +1,11 @@
 """Reads files and tools of this machine. A value that cannot be read is None, never 0."""
 
+import collections
 import datetime
 import shutil
 import subprocess
+
+Said = collections.namedtuple("Said", "exit_code output errors")  # of a system tool; no exit code: it did not end
 
 
 def one_line(text, limit=500):
@@ -28,17 +31,25 @@ def integer(path):
         return None
 
 
-def output_of(*command, containing=""):
-    """Return the first line with `containing` in the output of a system tool, or None."""
+def run(*command):
+    """Run a system tool, and return what it says; None if it is not installed."""
     program = shutil.which(command[0])
     if program is None:
         return None
     try:
-        done = subprocess.run([program, *command[1:]], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=10)
-    except (OSError, subprocess.SubprocessError):
+        done = subprocess.run([program, *command[1:]], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=10)
+    except (OSError, subprocess.SubprocessError) as error:
+        return Said(None, "", str(error))
+    return Said(done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace"))
+
+
+def output_of(*command, containing=""):
+    """Return the first line with `containing` in the output of a system tool, or None."""
+    said = run(*command)
+    if said is None or said.exit_code != 0:
         return None
-    lines = [line for line in done.stdout.decode("utf-8", "replace").strip().splitlines() if containing in line]
-    return one_line(lines[0]) if done.returncode == 0 and lines else None
+    lines = [line for line in said.output.strip().splitlines() if containing in line]
+    return one_line(lines[0]) if lines else None
 
 
 def now():

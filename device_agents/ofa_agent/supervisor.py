@@ -77,6 +77,7 @@ class Supervisor:
         device["fixed_performance_mode"] = self.fixed_performance or None  # the system does not report it
         device.update(ready.get("device", {}))  # facts of a machine that the worker reaches
         device["before"] = self.machine.state(self.cores)
+        device["uncontrolled"] = [*device.get("uncontrolled", []), *ready.get("uncontrolled", [])]
         device["uncontrolled"] = uncontrolled(device)
         self.results.append(device)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from ofa_profiler.spaces import get_space
 from ofa_profiler.tables.corrections import Sum
 from ofa_profiler.tables.table import LatencyTable, Row
 
+_MAX_NOTES = 5
 _DEVICE_FIELDS = (
     "model",
     "soc",
@@ -157,7 +159,7 @@ def _device(replay: Replay) -> dict[str, Any]:
 def _notes(replay: Replay, end: End | None) -> Iterator[str]:
     """Yield what the measurement as a whole could not control, in sentences like those of the device.
 
-    Existing tables contain these two sentences in their JSON. Keep them byte for byte: with another wording,
+    Existing tables contain the first two sentences in their JSON. Keep them byte for byte: with another wording,
     `derive_table` would take such a table for one of another journal and replace it.
     """
     if end is not None and end.measured_hot is not None:
@@ -165,3 +167,12 @@ def _notes(replay: Replay, end: End | None) -> Iterator[str]:
     if replay.n_drifted:
         percent = f"{replay.run.settings.drift_tolerance:.0%}"
         yield f"{replay.n_drifted} of {replay.n_visits} visits count though the reference op was off by over {percent}"
+    for note, ops in Counter(_notes_of_visits(replay)).most_common(_MAX_NOTES):
+        yield f"the runtime said of {ops} ops: {note}"
+
+
+def _notes_of_visits(replay: Replay) -> Iterator[str]:
+    """Yield what runtimes reported about models that they measured all the same, each note once per model."""
+    for visits in replay.visits.values():
+        found = [note for visit in visits if isinstance(notes := visit.json.get("notes"), list) for note in notes]
+        yield from dict.fromkeys(note for note in found if isinstance(note, str))

@@ -33,9 +33,14 @@ def connect_tcp(name: str, host: str, port: int, *, key: Path | None = None, tel
 
 def connect_usb(name: str, serial: str, *, key: Path | None = None, tell: Tell | None = None) -> AdbLink:
     """Connect to the phone on USB with this serial number. Raises `DeviceError`; transient, if it may come back."""
-    for found, transport in usb_phones():
-        if found == serial:
-            return _connect(name, transport, key, tell)
+    found = [transport for number, transport in usb_phones() if number == serial]
+    if len(found) > 1:
+        raise DeviceError(
+            f"{name}: {len(found)} phones on USB have this serial number; run `adb start-server`, and name one as "
+            "adb:transport_id:N (`--device adb:` lists them)"
+        )
+    if found:
+        return _connect(name, found[0], key, tell)
     raise TransientDeviceError(f"{name}: no such phone on USB; `--device adb:` lists what is attached")
 
 

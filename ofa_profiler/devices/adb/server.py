@@ -8,16 +8,18 @@ connection is direct.
 from __future__ import annotations
 
 import contextlib
-import os
+import dataclasses
+import re
 import socket
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ofa_profiler.devices.adb.address import AdbServer, server_address
 from ofa_profiler.devices.adb.bridge import Bridge, ServiceRefused, Stream, silent
 from ofa_profiler.devices.remote.shell import one_line
-from ofa_profiler.errors import DeviceError, TransientDeviceError, UsageError
+from ofa_profiler.errors import DeviceError, TransientDeviceError
 
-_CONNECT_TIMEOUT_S = 2.0
 _TIMEOUT_S = 10.0
 #: A write that the phone does not accept for this long has failed.
 _STALL_S = 60.0
@@ -27,14 +29,17 @@ _LONGEST = 0xFFFF
 
 
 @dataclass(frozen=True)
-class AdbServer:
-    """The address of an adb server."""
+class AttachedPhone:
+    """A phone of an adb server, or on USB."""
 
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+    #: Cheap phones share one (`0123456789ABCDEF`).
+    serial: str
+    #: `device`, `unauthorized`, `offline`, ...
+    state: str
+    #: The server's own number of the connection. Each time the phone is plugged in, it gets another one.
+    transport_id: str = ""
+    #: What else the server tells: `usb:1-2 model:Pixel_6`.
+    details: str = ""
 
 
 class _Failed(Exception):
@@ -42,45 +47,59 @@ class _Failed(Exception):
 
 
 def find_server() -> AdbServer | None:
-    """Return the server of this machine; None if nothing listens there. Raises `UsageError` for a wrong port."""
-    host = os.environ.get("ANDROID_ADB_SERVER_ADDRESS") or os.environ.get("ANDROID_ADB_SERVER_HOST") or "127.0.0.1"
-    text = os.environ.get("ANDROID_ADB_SERVER_PORT", "5037")
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
-        raise UsageError(f"ANDROID_ADB_SERVER_PORT={text!r:.40} is not a port")
-    server = AdbServer(host, int(text))
+    """Return the server of this machine; None if nothing listens there. Raises `UsageError` for a wrong address."""
+    server = server_address()
     try:
-        _connect(server).close()
+        server.connect().close()
     except (OSError, UnicodeError):  # UnicodeError: not a valid host name
         return None
     return server
 
 
-def server_phones(server: AdbServer) -> dict[str, str]:
-    """Return the states (`device`, `unauthorized`, `offline`, ...) by serial number. Raises `TransientDeviceError`."""
+def server_phones(server: AdbServer) -> list[AttachedPhone]:
+    """Return the phones of a server, without what only `with_transport_ids` asks. Raises `TransientDeviceError`."""
     try:
-        with _connect(server) as connection:
-            connection.settimeout(_TIMEOUT_S)
-            _ask(connection, "host:devices")
-            listed = _block(connection)
+        listed = _list(server, "host:devices")
     except TimeoutError as error:
         raise _no_server(server, f"no answer for {_TIMEOUT_S:g} s") from error
     except (OSError, EOFError, ValueError, _Failed) as error:
         raise _no_server(server, one_line(str(error)) or type(error).__name__) from error
-    pairs = (line.rpartition("\t") for line in listed.splitlines())
-    return {serial: state for serial, tab, state in pairs if tab}
+    pairs = (line.rpartition("\t") for line in listed.split("\n"))
+    return [AttachedPhone(serial, state.rstrip("\r")) for serial, tab, state in pairs if tab]
+
+
+def with_transport_ids(server: AdbServer, phones: Sequence[AttachedPhone]) -> list[AttachedPhone]:
+    """Return the same phones with their transport ids, if the server tells them (adb 1.0.40, of 2018, does)."""
+    try:
+        lines = _list(server, "host:devices-l").split("\n")
+    except (OSError, EOFError, ValueError, _Failed):
+        return list(phones)
+    return [_with_details(phone, lines) for phone in phones]
+
+
+def _list(server: AdbServer, request: str) -> str:
+    with server.connect() as connection:
+        connection.settimeout(_TIMEOUT_S)
+        _ask(connection, request)
+        return _block(connection)
+
+
+def _with_details(phone: AttachedPhone, lines: list[str]) -> AttachedPhone:
+    """Take the line of a phone from `lines`. Only spaces separate its fields, and a serial number can contain some."""
+    form = re.compile(rf"{re.escape(phone.serial)} +{re.escape(phone.state)} (.*?) ?transport_id:(\d+)\s*")
+    for place, line in enumerate(lines):
+        if match := form.fullmatch(line):
+            del lines[place]
+            details = [word for word in match[1].split() if not word.startswith(("product:", "device:"))]
+            return dataclasses.replace(phone, transport_id=match[2], details=" ".join(details))
+    return phone
 
 
 def _no_server(server: AdbServer, why: str) -> TransientDeviceError:
     return TransientDeviceError(
         f"the service on {server} does not answer like an adb server ({why}); run `adb kill-server`, or set "
-        "ANDROID_ADB_SERVER_PORT to the port of your adb server"
+        f"{server.source or 'ANDROID_ADB_SERVER_PORT'} to the {'address' if server.path else 'port'} of your adb server"
     )
-
-
-def _connect(server: AdbServer) -> socket.socket:
-    connection = socket.create_connection((server.host, server.port), _CONNECT_TIMEOUT_S)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    return connection
 
 
 def _ask(connection: socket.socket, request: str) -> None:
@@ -147,11 +166,12 @@ class SocketStream(Stream):
 
 
 class AdbServerBridge(Bridge):
-    """A phone of the server."""
+    """A phone of the server, chosen by its serial number, or by its transport id if several have that number."""
 
-    def __init__(self, name: str, server: AdbServer, serial: str) -> None:
+    def __init__(self, name: str, server: AdbServer, serial: str, transport_id: str = "") -> None:
         super().__init__(name)
-        self._server, self._serial = server, serial
+        self._server = server
+        self._choice = f"host:transport-id:{transport_id}" if transport_id else f"host:transport:{serial}"
         self._streams: set[SocketStream] = set()
         self._streams_lock = threading.Lock()
         self.ping()
@@ -160,13 +180,13 @@ class AdbServerBridge(Bridge):
     def open(self, service: str, timeout_s: float = 30.0) -> SocketStream:
         if self.error is not None:
             raise TransientDeviceError(str(self.error))
-        requests = (f"host:transport:{self._serial}", service)
+        requests = (self._choice, service)
         for request in requests:
             if len(request.encode("utf-8", "surrogateescape")) > _LONGEST:
                 raise DeviceError(f"{self.name}: a command of {len(request)} characters is too long for adb")
         connection = None
         try:
-            connection = _connect(self._server)
+            connection = self._server.connect()
             connection.settimeout(timeout_s)
             for request in requests:
                 _ask(connection, request)

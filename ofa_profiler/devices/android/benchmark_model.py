@@ -5,6 +5,9 @@ means. If one of the three is missing, the output was cut off. Times are in micr
 C++ streams (`1.29563e+06`). A block whose samples are all equal has only `count=N curr=T`. If the requested delegate
 does not run the model, the tool reports this in one sentence among others, and still prints plausible times.
 Source: `tensorflow/lite/tools/benchmark`, `tensorflow/core/util/stats_calculator.h`.
+
+LiteRT's own tool of the same name prints the same blocks. Its summary has milliseconds with two decimals, and it
+reports delegates only as replaced nodes. Source: `litert/tools/benchmark_litert_model.h`.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ofa_profiler.devices.android.benchmark_messages import delegates, lines_of, notes, shown, why_failed
 from ofa_profiler.errors import UsageError
 
 #: The provider of a table if the tool chose the delegate: XNNPACK, except in old versions.
@@ -49,6 +53,8 @@ class Timing:
     init_us: int
     #: The delegates that ran the model, as the tool reports them: `XNNPACK: partially (2 kernels)`.
     delegates: tuple[str, ...] = ()
+    #: Errors that the tool reports and has overcome.
+    notes: tuple[str, ...] = ()
 
     @property
     def typical_us(self) -> float:
@@ -108,14 +114,10 @@ _SUMMARY = re.compile(
 _OLD_SUMMARY = re.compile(
     rf"Average inference timings in us: Warmup: {_REAL}, Init: {_WHOLE}, (?:Inference|no stats): {_REAL}"
 )
-_APPLIED = re.compile(
-    r"Explicitly applied (\w+) delegate, and the model graph will be "
-    r"(completely|partially) executed by the delegate(?: w/ (\d+) delegate kernels)?\."
-)
-_NOT_APPLIED = re.compile(r"Though (\w+) delegate is explicitly applied, the model graph will not be executed")
-_FAILURE = re.compile(
-    r"ERROR: .*|Benchmarking failed.*|Failed to .*|.*\bis unsupported on this platform.*|Aborted.*|Segmentation fault.*"
-)
+#: What LiteRT's tool prints instead, a line each.
+_LITERT_RESULTS = "========== BENCHMARK RESULTS"
+_LITERT_INIT = re.compile(rf"Model initialization: +{_REAL} ms")
+_LITERT_MEANS = [re.compile(rf"{what} \(avg\): +{_REAL} ms \({_WHOLE} runs\)") for what in ("Warmup", "Inference")]
 
 
 def parse(output: str, *, runs: int, delegate: str | None = None) -> Timing:
@@ -125,25 +127,31 @@ def parse(output: str, *, runs: int, delegate: str | None = None) -> Timing:
     """
     if len(output) > MAX_OUTPUT:
         raise ValueError(f"benchmark_model printed more than {MAX_OUTPUT} characters")
-    lines = [line.strip().removeprefix("INFO: ").strip() for line in output.splitlines()]
-    for line in lines:
-        if _FAILURE.fullmatch(line):
-            raise ValueError(f"benchmark_model failed: {_shown(line)}")
-    blocks = [(_statistics(line), _printed_mean(line)) for line in lines if line.startswith("count=")]
-    summaries = [summary for summary in map(_summary, lines) if summary is not None]
-    if len(blocks) != 2 or len(summaries) != 1:
+    lines = lines_of(output)
+    texts = [line.text for line in lines]
+    blocks = [(_statistics(text), _printed_mean(text)) for text in texts if text.startswith("count=")]
+    summaries = [summary for summary in map(_summary, texts) if summary is not None]
+    is_litert = any(text.startswith(_LITERT_RESULTS) for text in texts)
+    is_whole = len(blocks) == 2 and len(summaries) == (0 if is_litert else 1)
+    if not is_whole or any(line.is_fatal for line in lines):
+        if why := why_failed(lines, delegate):
+            raise ValueError(why)
+        tool = "benchmark_model of LiteRT" if is_litert else "benchmark_model"
         raise ValueError(
-            f"benchmark_model's output is damaged: {len(blocks)} blocks of statistics and {len(summaries)} "
+            f"the output of {tool} is damaged: {len(blocks)} blocks of statistics and {len(summaries) + is_litert} "
             "summaries, not 2 and 1"
         )
     (warm_up, warm_up_mean), (timed, mean) = blocks
-    init_us, *means = summaries[0]
-    # The texts are compared, not the numbers: a number that was cut off is still a number.
-    if means != [warm_up_mean, mean]:
-        raise ValueError(f"benchmark_model printed different means: {warm_up_mean} and {mean} us, then {means}")
-    if timed.count != runs:
+    if is_litert:
+        init_us = _check_litert_summary(texts, warm_up, timed)
+    else:
+        init_us, *means = summaries[0]
+        # The texts are compared, not the numbers: a number that was cut off is still a number.
+        if means != [warm_up_mean, mean]:
+            raise ValueError(f"benchmark_model printed different means: {warm_up_mean} and {mean} us, then {means}")
+    if timed.count < runs:
         raise ValueError(f"benchmark_model made {timed.count} runs, not {runs}")
-    return Timing(warm_up, timed, init_us, _delegates(lines, delegate))
+    return Timing(warm_up, timed, init_us, delegates(lines, delegate, is_litert=is_litert), notes(lines))
 
 
 def _statistics(line: str) -> Statistics:
@@ -156,7 +164,7 @@ def _statistics(line: str) -> Statistics:
         count, value = int(match[1]), int(match[2])
         found = Statistics(count, value, value, value, value, float(value), 0.0, float(match[4]) if match[4] else None)
     else:
-        raise ValueError(f"benchmark_model printed unreadable statistics: {_shown(line)}")
+        raise ValueError(f"benchmark_model printed unreadable statistics: {shown(line)}")
     middle = [found.mean_us] + ([found.median_us] if found.median_us is not None else [])
     if not (
         found.count > 0
@@ -164,7 +172,7 @@ def _statistics(line: str) -> Statistics:
         and max(found.first_us, found.last_us) <= found.max_us
         and all(found.min_us * (1 - _ROUNDING) <= value <= found.max_us * (1 + _ROUNDING) for value in middle)
     ):
-        raise ValueError(f"benchmark_model printed impossible statistics: {_shown(line)}")
+        raise ValueError(f"benchmark_model printed impossible statistics: {shown(line)}")
     return found
 
 
@@ -184,17 +192,18 @@ def _summary(line: str) -> tuple[int, str, str] | None:
     return None
 
 
-def _delegates(lines: Sequence[str], wanted: str | None) -> tuple[str, ...]:
-    found = {}
-    for line in lines:
-        if (match := _NOT_APPLIED.match(line)) and match[1] == wanted:
-            raise ValueError(f"the requested delegate {wanted} does not run this model")
-        if match := _APPLIED.fullmatch(line):
-            found[match[1]] = match[2] + (f" ({match[3]} kernels)" if match[3] else "")
-    if wanted is not None and wanted not in found:
-        raise ValueError(f"benchmark_model does not report that the requested delegate {wanted} runs the model")
-    return tuple(f"{name}: {how}" for name, how in found.items())
-
-
-def _shown(line: str) -> str:
-    return "".join(letter if letter.isprintable() else " " for letter in line[:200])
+def _check_litert_summary(lines: Sequence[str], warm_up: Statistics, timed: Statistics) -> int:
+    """Return the initialisation time in microseconds. Raises `ValueError` unless the summary repeats both blocks."""
+    init = [match for line in lines if (match := _LITERT_INIT.fullmatch(line))]
+    means = [[match for line in lines if (match := form.fullmatch(line))] for form in _LITERT_MEANS]
+    if [len(init), *map(len, means)] != [1, 1, 1]:
+        raise ValueError("LiteRT's benchmark_model printed a damaged summary: its output was cut off")
+    for [match], block in zip(means, (warm_up, timed), strict=True):
+        # Two decimals of a millisecond.
+        if (
+            int(match[2]) != block.count
+            or abs(float(match[1]) * 1e3 - block.mean_us) > 5.01 + block.mean_us * _ROUNDING
+        ):
+            printed = f"{block.mean_us:g} us in {block.count} runs, then {match[1]} ms in {match[2]}"
+            raise ValueError(f"LiteRT's benchmark_model printed different means: {printed}")
+    return round(float(init[0][1]) * 1e3)

@@ -6,7 +6,6 @@ versions of the program); `statistics` in the record has the rest.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import gzip
 import hashlib
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ofa_profiler.devices.android.benchmark_messages import lines_of, why_failed
 from ofa_profiler.devices.android.benchmark_model import DEFAULT, MAX_OUTPUT, Timing, arguments, parse
 from ofa_profiler.devices.remote.shell import Shell, one_line
 from ofa_profiler.errors import DeviceError, TransientDeviceError
@@ -34,6 +34,19 @@ trap 'rm -rf "$new"' EXIT
 trap 'exit 1' HUP INT TERM
 mkdir -p "$new" && cd "$new" && tar -xvzf - && sha256sum -c SHA256SUMS && rm SHA256SUMS && chmod 700 * && mv * "$1"
 """
+
+
+def why_not_pinned(shell: Shell, cores: Sequence[int]) -> str:
+    """Try to pin a program to `cores`. Return why this does not work; empty if it does, or without `cores`."""
+    if not cores:
+        return ""
+    done = shell.run([*_pinned(cores), "true"])
+    said = one_line(done.stderr) or f"exit code {done.exit_code}"
+    return "" if done.exit_code == 0 else f"cores {', '.join(map(str, cores))} cannot be used ({said})"
+
+
+def _pinned(cores: Sequence[int]) -> list[str]:
+    return ["taskset", f"{sum(1 << core for core in cores):x}"]
 
 
 @dataclass(frozen=True)
@@ -101,15 +114,18 @@ class BenchmarkRunner:
     def _timing(self, file: str, runs: int) -> Timing:
         """Of one call, or of a second: a phone short of memory kills programs, and command lines can be damaged."""
         delegate = None if self.settings.provider == DEFAULT else self.settings.provider
-        words = [f"{self.folder}/{self.program}"]
-        words += arguments(f"{self.folder}/{file}", runs=runs, threads=self.settings.threads, delegate=delegate)
-        if self.cores:
-            words = ["taskset", f"{sum(1 << core for core in self.cores):x}", *words]
-        with contextlib.suppress(ValueError):
-            return parse(self._output(words), runs=runs, delegate=delegate)
-        return parse(self._output(words), runs=runs, delegate=delegate)
+        program = [f"{self.folder}/{self.program}"]
+        program += arguments(f"{self.folder}/{file}", runs=runs, threads=self.settings.threads, delegate=delegate)
+        words = [*_pinned(self.cores), *program] if self.cores else program
+        try:
+            return parse(self._output(words, delegate), runs=runs, delegate=delegate)
+        except _NotPinned as error:  # a core was switched off meanwhile
+            timing = parse(self._output(program, delegate), runs=runs, delegate=delegate)
+            return dataclasses.replace(timing, notes=(*timing.notes, f"not pinned to its cores: {error}"))
+        except ValueError:
+            return parse(self._output(words, delegate), runs=runs, delegate=delegate)
 
-    def _output(self, words: Sequence[str]) -> str:
+    def _output(self, words: Sequence[str], delegate: str | None) -> str:
         """All that a program writes. Raises `TimeoutError` if it runs for too long, `ValueError` if it fails."""
         running = self.shell.spawn(words)
         deadline = time.monotonic() + self.settings.op_timeout_s
@@ -131,9 +147,14 @@ class BenchmarkRunner:
         finally:
             running.process.close()
         if code != 0:
-            said = one_line(output)
-            raise ValueError(f"benchmark_model ended with exit code {code}" + (f": {said}" if said else ""))
+            said = why_failed(lines_of(output), delegate) or one_line(output)
+            kind = _NotPinned if said.startswith("taskset: ") else ValueError
+            raise kind(f"benchmark_model ended with exit code {code}" + (f": {said}" if said else ""))
         return output
+
+
+class _NotPinned(ValueError):
+    """The program was not started, because it cannot run on the given cores."""
 
 
 def _summary(timing: Timing) -> dict[str, Any]:
@@ -146,6 +167,8 @@ def _summary(timing: Timing) -> dict[str, Any]:
         "statistics": dataclasses.asdict(timing.runs),
         "delegates": list(timing.delegates),
     }
+    if timing.notes:
+        fields["notes"] = list(timing.notes)
     return fields
 
 

@@ -23,7 +23,7 @@ from ofa_profiler.devices.adb.connect import open_bridge, phone_of
 from ofa_profiler.devices.adb.shell import AdbShell
 from ofa_profiler.devices.android import ROOT
 from ofa_profiler.devices.android.benchmark_model import check_settings
-from ofa_profiler.devices.android.benchmark_runner import BenchmarkRunner
+from ofa_profiler.devices.android.benchmark_runner import BenchmarkRunner, why_not_pinned
 from ofa_profiler.devices.android.facts import describe_phone, phone_heat, phone_state
 from ofa_profiler.devices.android.state import AndroidState
 from ofa_profiler.errors import DeviceError, OfaError, TransientDeviceError, UsageError
@@ -157,8 +157,15 @@ class PhoneWorker:
         check_settings(settings.target.runtime, settings.provider)
         state = self._open.enter_context(AndroidState(shell, ROOT))
         program, models = Path(self._task.program).read_bytes(), _models_of(Path(self._task.kit))
-        self._runner = BenchmarkRunner.bring(shell, ROOT, program, models, settings, cores)
-        return {"ready": True, "runtime": self._runner.runtime, "pinned": bool(cores), "device": state.settings}
+        why_not = why_not_pinned(shell, cores)
+        self._runner = BenchmarkRunner.bring(shell, ROOT, program, models, settings, () if why_not else cores)
+        return {
+            "ready": True,
+            "runtime": self._runner.runtime,
+            "pinned": bool(self._runner.cores),
+            "uncontrolled": [why_not] if why_not else [],
+            "device": state.settings,
+        }
 
 
 def _models_of(kit: Path) -> dict[Path, str]:
