@@ -16,14 +16,14 @@ JETSON = "# R35 (release), REVISION: 4.1, GCID: 33958178, BOARD: t186ref, EABI: 
 
 
 @pytest.fixture
-def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
-    """Puts a small system tool in front of all others, which prints what it is told."""
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Puts a small system tool in front of all others, which prints what it is told, and ends as it is told."""
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
     (tmp_path / "bin").mkdir()
 
-    def add(name: str, output: str) -> None:
+    def add(name: str, output: str, errors: str = "", exit_code: int = 0) -> None:
         path = tmp_path / "bin" / name
-        path.write_text(f"#!/bin/sh\ncat <<'END'\n{output}\nEND\n")
+        path.write_text(f"#!/bin/sh\ncat <<'END'\n{output}\nEND\ncat >&2 <<'END'\n{errors}\nEND\nexit {exit_code}\n")
         path.chmod(0o755)
 
     return add
@@ -52,6 +52,7 @@ def test_reads_a_board(monkeypatch):
         "/proc/device-tree/model": "Raspberry Pi 5 Model B Rev 1.0",
         "/proc/device-tree/compatible": "raspberrypi,5-model-b brcm,bcm2712",
         "/sys/class/thermal/thermal_zone0/temp": "51200",
+        "/sys/class/thermal/thermal_zone0/type": "cpu-thermal",
         "/sys/class/thermal/thermal_zone1/temp": "nonsense",
         "/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq": "1800000",
         "/sys/devices/system/cpu/cpu1/cpufreq/cpuinfo_max_freq": "2400000",
@@ -120,6 +121,76 @@ def test_reads_what_a_raspberry_pi_says_of_its_supply(flags, slow, note, tools):
     notes = [text for text in facts.uncontrolled({**device, "before": state}) if "supply" in text]
     assert len(notes) == (note is not None)
     assert all(text.startswith(str(note)) for text in notes)
+
+
+EMC = "NVPM ERROR: Error opening /sys/kernel/nvpmodel_emc_cap/emc_iso_cap: 13"
+CONF = "< POWER_MODEL ID=0 NAME=MAXN >\n< POWER_MODEL ID=3 NAME=MODE_30W_ALL >\n< PM_CONFIG DEFAULT=0 >"
+
+
+@pytest.mark.parametrize(
+    ("printed", "code", "files", "mode", "note"),
+    [
+        ("NV Power Mode: 5W\n1", 0, {}, "5W", None),
+        ("NV Power Mode: 5W\n1", 255, {}, "5W", "the power mode is what nvpmodel printed, but nvpmodel failed"),
+        ("", 255, {"status": "pmode:0003"}, "3", "the power mode is the stored one: nvpmodel failed"),
+        ("", 255, {"status": "pmode:0003", "conf": CONF}, "MODE_30W_ALL", "the power mode is the stored one"),
+        ("", 255, {}, None, "the power mode cannot be read: nvpmodel failed"),
+        ("NV Power Mode:", 0, {}, None, "the power mode cannot be read: nvpmodel failed"),
+    ],
+)
+def test_of_a_tool_that_fails_is_taken_what_it_said(printed, code, files, mode, note, monkeypatch, tools):
+    """Without root, nvpmodel prints the mode and ends with an error, or only the error."""
+    names = {"status": "/var/lib/nvpmodel/status", "conf": "/etc/nvpmodel.conf"}
+    monkeypatch.setattr(reading, "text", {names[name]: text for name, text in files.items()}.get)
+    tools("nvpmodel", printed, EMC, code)
+    described = facts.describe()
+    assert described["power_mode"] == mode
+    notes = [text for text in described["uncontrolled"] if "nvpmodel" in text]
+    assert len(notes) == (note is not None)
+    assert all(text.startswith(str(note)) and EMC in text and "may need root" in text for text in notes)
+
+
+@pytest.mark.parametrize(
+    ("output", "errors", "code", "why"),
+    [
+        ("VCHI initialization failed", "", 255, "add the user to the group video"),
+        ("", "Can't open device file: /dev/vcio\nTry creating a device file with: sudo mknod", 1, "add the user to"),
+        ("", "sh: /usr/bin/vcgencmd: Permission denied", 126, "add the user to the group video"),
+        (
+            'error=1 error_msg="Command not registered"',
+            "",
+            0,
+            'vcgencmd says: error=1 error_msg="Command not registered"',
+        ),
+        ("", "", 1, "vcgencmd says nothing"),
+        ("throttled=0x50000", "a warning", 0, None),
+        ("throttled=0x0", "", 255, None),
+    ],
+)
+def test_throttling_that_cannot_be_read_is_a_note(output, errors, code, why, tools):
+    tools("vcgencmd", output, errors, code)
+    described = facts.describe()
+    notes = [text for text in described["uncontrolled"] if "throttling" in text]
+    assert len(notes) == (why is not None)
+    assert all(text.startswith(f"throttling cannot be read here: {why}") for text in notes)
+    device = {**described, "cores_used": [0], "governor": "performance", "fixed_performance_mode": False}
+    assert set(notes) <= set(facts.uncontrolled({**device, "before": facts.state([0])}))
+
+
+def test_a_raspberry_pi_without_the_tool_is_told_to_install_it(monkeypatch):
+    monkeypatch.setattr(reading, "run", lambda *command: None)
+    monkeypatch.setattr(reading, "text", {"/proc/device-tree/model": "Raspberry Pi 5 Model B Rev 1.0"}.get)
+    assert heat.firmware() == (None, "throttling cannot be read here: vcgencmd is not installed")
+    monkeypatch.setattr(reading, "text", {"/proc/device-tree/model": "Radxa ROCK 5B"}.get)
+    assert heat.firmware() == (None, None)
+
+
+def test_what_cannot_be_read_reaches_the_table_of_a_run(tmp_path, tools):
+    tools("vcgencmd", "VCHI initialization failed", "", 255)
+    kit = make_kit(tmp_path / "kit", [bytes_model(tmp_path, "op", b"run")], QUICK)
+    environment = stub_runtime(tmp_path / "stub")
+    (device,) = (r for r in records(run_agent(kit, env=environment).stdout) if r["type"] == "device")
+    assert device["uncontrolled"].count("throttling cannot be read here: add the user to the group video") == 1
 
 
 def test_a_measurement_does_not_go_on_in_another_power_mode(tmp_path, tools):

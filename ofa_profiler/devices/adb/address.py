@@ -1,6 +1,6 @@
 """Where the adb server listens, from the same environment variables as Google's adb.
 
-`ADB_SERVER_SOCKET` comes first: `tcp:PORT`, `tcp:HOST:PORT` (`tcp:[::1]:PORT`), `localfilesystem:PATH` (or `local:PATH`)
+`ADB_SERVER_SOCKET` comes first: `tcp:PORT`, `tcp:HOST:PORT` (`tcp:[::1]:PORT`), `localfilesystem:PATH` (`local:PATH`)
 or `localabstract:NAME`. Else `ANDROID_ADB_SERVER_ADDRESS` and `ANDROID_ADB_SERVER_PORT` give host and port.
 (`socket_spec.cpp` and `client/commandline.cpp` in the sources of adb.) An empty variable counts as not set.
 """

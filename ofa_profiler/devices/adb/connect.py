@@ -81,12 +81,10 @@ def _find(
     spec: str, phone: str, server: AdbServer, phones: Sequence[AttachedPhone], *, is_required: bool
 ) -> AttachedPhone | None:
     """Return the phone of the server that is meant and ready. Raises `DeviceError` if it must be there and is not."""
-    if number := phone.removeprefix(_TRANSPORT_ID) if phone.startswith(_TRANSPORT_ID) else "":
-        meant = [found for found in with_transport_ids(server, phones) if found.transport_id == number]
-    else:
-        meant = [found for found in phones if found.serial == phone]
-        if len(meant) > 1:
-            meant = with_transport_ids(server, meant)
+    number = phone.removeprefix(_TRANSPORT_ID) if phone.startswith(_TRANSPORT_ID) else ""
+    if number or sum(found.serial == phone for found in phones) > 1:
+        phones = with_transport_ids(server, phones)
+    meant = [found for found in phones if (found.transport_id == number if number else found.serial == phone)]
     ready = [found for found in meant if found.state == _READY]
     if len(ready) > 1:
         raise DeviceError(

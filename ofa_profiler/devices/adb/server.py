@@ -69,12 +69,14 @@ def server_phones(server: AdbServer) -> list[AttachedPhone]:
 
 
 def with_transport_ids(server: AdbServer, phones: Sequence[AttachedPhone]) -> list[AttachedPhone]:
-    """Return the same phones with their transport ids, if the server tells them (adb 1.0.40, of 2018, does)."""
+    """Return all phones of a server with their transport ids, if it tells them (adb 1.0.40, of 2018, does)."""
     try:
-        lines = _list(server, "host:devices-l").split("\n")
+        lines = [line for line in _list(server, "host:devices-l").split("\n") if line]
     except (OSError, EOFError, ValueError, _Failed):
         return list(phones)
-    return [_with_details(phone, lines) for phone in phones]
+    if len(lines) != len(phones):  # one was plugged in or unplugged meanwhile
+        return list(phones)
+    return [_with_details(phone, line) for phone, line in zip(phones, lines, strict=True)]
 
 
 def _list(server: AdbServer, request: str) -> str:
@@ -84,15 +86,13 @@ def _list(server: AdbServer, request: str) -> str:
         return _block(connection)
 
 
-def _with_details(phone: AttachedPhone, lines: list[str]) -> AttachedPhone:
-    """Take the line of a phone from `lines`. Only spaces separate its fields, and a serial number can contain some."""
-    form = re.compile(rf"{re.escape(phone.serial)} +{re.escape(phone.state)} (.*?) ?transport_id:(\d+)\s*")
-    for place, line in enumerate(lines):
-        if match := form.fullmatch(line):
-            del lines[place]
-            details = [word for word in match[1].split() if not word.startswith(("product:", "device:"))]
-            return dataclasses.replace(phone, transport_id=match[2], details=" ".join(details))
-    return phone
+def _with_details(phone: AttachedPhone, line: str) -> AttachedPhone:
+    """Take what the line of a phone adds. Only spaces separate its fields, and a serial number can contain some."""
+    form = rf"{re.escape(phone.serial)} +{re.escape(phone.state)} (.*?) ?transport_id:(\d+)\s*"
+    if not (match := re.fullmatch(form, line, re.ASCII)):
+        return phone
+    details = [word for word in match[1].split() if not word.startswith(("product:", "device:"))]
+    return dataclasses.replace(phone, transport_id=match[2], details=" ".join(details))
 
 
 def _no_server(server: AdbServer, why: str) -> TransientDeviceError:

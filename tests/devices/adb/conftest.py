@@ -24,6 +24,7 @@ def private_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         home = tmp_path_factory.mktemp("home")
         patch.setenv("HOME", str(home))
         patch.setenv("ANDROID_ADB_SERVER_PORT", str(free_port()))
+        patch.delenv("ADB_SERVER_SOCKET", raising=False)
         yield home
 
 

@@ -20,7 +20,7 @@ from ofa_profiler.devices import DeviceOptions, open_device
 from ofa_profiler.devices.adb import direct as adb_direct
 from ofa_profiler.devices.adb.connect import attached_phones, list_phones
 from ofa_profiler.devices.adb.keys import load_signer, public_key_text
-from ofa_profiler.devices.adb.server import find_server
+from ofa_profiler.devices.adb.server import AttachedPhone, find_server
 from ofa_profiler.devices.adb.shell import AdbShell
 from ofa_profiler.devices.android import ROOT
 from ofa_profiler.devices.android import state as android_state
@@ -89,7 +89,8 @@ def test_adb_alone_lists_the_phones_of_the_server(phone: Phone, server: int, mon
 
 def test_states_are_told_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     phones = {"ABC": "device", "DEF": "unauthorized", "\x1b[31mevil\n" * 3: "weird"}
-    monkeypatch.setattr("ofa_profiler.devices.adb.connect.attached_phones", lambda: phones)
+    found = [AttachedPhone(serial, state) for serial, state in phones.items()]
+    monkeypatch.setattr("ofa_profiler.devices.adb.connect.attached_phones", lambda: found)
     words = list_phones()
     assert "adb:ABC," in words
     assert "adb:DEF (not authorized yet" in words
@@ -113,7 +114,7 @@ def test_a_serial_that_is_not_attached(server: int, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(server))
     with pytest.raises(DeviceError, match="no such phone is attached"):
         open_device("adb:NOSUCH").describe()
-    assert list(attached_phones().values()) == ["device"]
+    assert [found.state for found in attached_phones()] == ["device"]
 
 
 def test_a_port_where_nothing_listens_is_told_at_once() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.adb_servers import AdbServerLike, Listener, exactly
 from support.phones import Phone
 from support.sshd import free_port
 
@@ -35,78 +35,6 @@ def private_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def phone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Phone]:
     with Phone(tmp_path_factory.mktemp("phone")) as phone:
         yield phone
-
-
-class Listener:
-    """Serves every connection to a port of loopback with `serve`, each in a thread."""
-
-    def __init__(self, serve: Callable[[socket.socket], None]) -> None:
-        self.serve = serve
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self.listener.getsockname()[1])
-        self._open: list[socket.socket] = []
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = self.listener.accept()
-                self._open.append(connection)
-                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        with contextlib.suppress(OSError, EOFError), connection:
-            self.serve(connection)
-
-    def close(self) -> None:
-        # Closing alone leaves the port open for as long as a thread waits on it.
-        for one in [self.listener, *self._open]:
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
-
-
-def exactly(connection: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        if not (more := connection.recv(size - len(data))):
-            raise EOFError
-        data += more
-    return data
-
-
-def block(text: bytes) -> bytes:
-    return b"%04x" % len(text) + text
-
-
-class AdbServerLike(Listener):
-    """An adb server as far as we need one: lists `phones`, each of which runs every command with exit code 0."""
-
-    def __init__(self, phones: dict[str, str], *, shell_v2: bool = True) -> None:
-        self.phones, self.shell_v2 = phones, shell_v2
-        self.requests: list[str] = []
-        super().__init__(self._answer)
-
-    def _answer(self, connection: socket.socket) -> None:
-        while True:
-            request = exactly(connection, int(exactly(connection, 4), 16)).decode()
-            self.requests.append(request)
-            if request == "host:devices":
-                listed = "".join(f"{serial}\t{state}\n" for serial, state in self.phones.items())
-                connection.sendall(b"OKAY" + block(listed.encode()))
-                return
-            if request.startswith("host:transport:"):
-                if self.phones.get(request.removeprefix("host:transport:")) != "device":
-                    connection.sendall(b"FAIL" + block(b"device not found"))
-                    return
-                connection.sendall(b"OKAY")
-            elif request.startswith("shell,v2,raw:") and self.shell_v2:
-                mark = request.removeprefix("shell,v2,raw:").removeprefix("echo ").partition(";")[0].encode() + b"\n"
-                connection.sendall(b"OKAY" + struct.pack("<BI", 1, len(mark)) + mark + struct.pack("<BIB", 3, 1, 0))
-                connection.recv(1 << 16)
-            else:
-                connection.sendall(b"FAIL" + block(b"closed"))
-                return
 
 
 @pytest.fixture

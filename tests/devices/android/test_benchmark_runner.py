@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 from support.agents import wait_for
 from support.kits import INPUTS, QUICK, make_kit
-from support.phones import Phone
+from support.phones import Phone, shell_to
 from support.proxy import Proxy
 from support.sshd import free_port
 
@@ -23,11 +24,14 @@ from device_agents.ofa_agent.medians import clusters_half_width
 from ofa_profiler import devices
 from ofa_profiler.devices import DeviceOptions, open_device
 from ofa_profiler.devices.android import ROOT
+from ofa_profiler.devices.android.benchmark_runner import BenchmarkRunner
 from ofa_profiler.devices.android.benchmark_worker import Task
 from ofa_profiler.errors import InputFileError
 from ofa_profiler.export import Model
 from ofa_profiler.measuring.progress import MeasuringProgress
 from ofa_profiler.measuring.session import measure
+from ofa_profiler.measuring.table_from_journal import table_metadata
+from ofa_profiler.protocol.journal import read_journal
 from ofa_profiler.protocol.records import Device, Run
 from ofa_profiler.protocol.target import Target
 
@@ -259,6 +263,73 @@ def test_who_stops_in_the_middle_of_a_visit_finds_the_phone_as_it_was(
         found.close()
         assert time.monotonic() - begin < 30, "the agent was killed before its worker had restored the state"
     assert phone.text("data/local/fixed_performance_mode") == "false"
+
+
+@pytest.fixture
+def fastest_core_is_off(phone: Phone) -> Iterator[Path]:
+    """A core that is faster than the others, and that no program can use -> its folder."""
+    core = phone.root / "sys/devices/system/cpu/cpu7"
+    shutil.copytree(core.with_name("cpu1"), core)
+    (core / "cpufreq/cpuinfo_max_freq").write_text("3187200\n")
+    yield core
+    shutil.rmtree(core)
+
+
+def test_a_core_that_is_off_is_not_chosen(
+    phone: Phone, program: Path, tmp_path: Path, fastest_core_is_off: Path
+) -> None:
+    journal = tmp_path / "j.jsonl"
+    models = [model(tmp_path / "models", "op", "time 11")]
+    with device_of(phone.spec, program) as device:
+        assert measure(device, models, SETTINGS, journal=journal)["op"].median_ms == 0.011
+    (found,) = records(journal, "device")
+    assert (found["cores_allowed"], found["cores_used"]) == ([0, 1], [1])
+
+
+def test_without_a_core_that_it_can_be_pinned_to_it_goes_on_with_a_note(
+    phone: Phone, program: Path, tmp_path: Path, fastest_core_is_off: Path
+) -> None:
+    """The phone says that the core is on."""
+    online = fastest_core_is_off.with_name("online")
+    before = online.read_text()
+    online.write_text("7\n")
+    journal = tmp_path / "j.jsonl"
+    models = [model(tmp_path / "models", "op", "time 11")]
+    try:
+        with device_of(phone.spec, program) as device:
+            results = measure(device, models, SETTINGS, journal=journal)
+    finally:
+        online.write_text(before)
+    assert results["op"].median_ms == 0.011
+    (found,) = records(journal, "device")
+    assert found["cores_used"] is None
+    assert "the process could not be pinned to its cores" in found["uncontrolled"]
+
+
+def test_a_core_that_is_switched_off_meanwhile_costs_no_op(phone: Phone, program: Path, tmp_path: Path) -> None:
+    op = model(tmp_path / "models", "op", "time 11")
+    with contextlib.closing(shell_to(phone.spec)) as shell:
+        runner = BenchmarkRunner.bring(shell, ROOT, program.read_bytes(), {op.path: op.sha256}, SETTINGS, [62])
+        answer = runner.visit(op.path.name, 0.1, None)
+    assert answer["samples_ns"] == [11000]
+    (note,) = answer["notes"]
+    assert note.startswith("not pinned to its cores: ")
+    assert "taskset" in note
+
+
+def test_what_the_program_complains_of_stands_beside_its_numbers(phone: Phone, program: Path, tmp_path: Path) -> None:
+    """In the record of each visit, and once in the JSON of the table."""
+    words = "Can not open OpenCL library on this device"
+    program.write_text(
+        PROGRAM.replace('echo "INFO: Initialized', f'echo "ERROR: {words}" >&2\necho "INFO: Initialized')
+    )
+    journal = tmp_path / "j.jsonl"
+    models = [model(tmp_path / "models", f"op {number}", "time 11") for number in range(2)]
+    with device_of(phone.spec, program) as device:
+        assert all(result.ok for result in measure(device, models, SETTINGS, journal=journal).values())
+    assert all(visit["notes"] == [words] for visit in records(journal, "visit"))
+    replay, _ = read_journal(journal)
+    assert f"the runtime said of 2 ops: {words}" in table_metadata(replay)["device"]["uncontrolled"]
 
 
 # --- the worker alone, without a phone --------------------------------------------------------------------
