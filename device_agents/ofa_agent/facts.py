@@ -99,7 +99,7 @@ def state(cores):
     flags = heat.firmware_flags()
     return {
         "mhz": mhz,
-        "temperature_c": heat.temperature_c(),
+        "temperature_c": heat.processor_c(),
         "load_average": load,
         "throttled": heat.throttled(),
         "firmware_flags": None if flags is None else "0x%x" % flags,

@@ -88,3 +88,8 @@ def thermal_zones():
 def temperature_c():
     """Return the temperature of the hottest zone that counts, or None."""
     return THERMOMETER.hottest_c(thermal_zones())
+
+
+def processor_c():
+    """Return the temperature of the processor, or else of the hottest zone, or None."""
+    return THERMOMETER.processor_c(thermal_zones())

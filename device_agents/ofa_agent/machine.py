@@ -113,15 +113,16 @@ class WorkerMachine(Machine):
         return device
 
     def state(self, cores_used):
-        state = self._with_temperature(self.visitor.ask("state", cores=cores_used))
+        state = self._with_temperature(self.visitor.ask("state", cores=cores_used), self.thermometer.processor_c)
         return dict(state, throttled=self.throttled())
 
     def throttled(self):
-        return heat.why_slow(self._with_temperature(self.visitor.ask("heat")))
+        return heat.why_slow(self._with_temperature(self.visitor.ask("heat"), self.thermometer.hottest_c))
 
-    def _with_temperature(self, answer):
+    @staticmethod
+    def _with_temperature(answer, read):
         found = answer.pop("zones", None)
-        return answer if found is None else dict(answer, temperature_c=self.thermometer.hottest_c(found))
+        return answer if found is None else dict(answer, temperature_c=read(found))
 
     def governor(self, core):
         return self.governors.get(core)

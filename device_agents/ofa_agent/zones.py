@@ -43,20 +43,30 @@ class Thermometer:
 
         `zones` has a name, the type and the number of each zone. A type that cannot be read is None.
         """
+        of_processor, others = self._counting(zones)
+        return max(of_processor + others, default=None)
+
+    def processor_c(self, zones):
+        """Return the temperature of the processor, or else of the hottest zone: values to compare with later ones."""
+        of_processor, others = self._counting(zones)
+        return max(of_processor or others, default=None)
+
+    def _counting(self, zones):
         typed = [(name, (kind or "").lower().replace("_", "-"), number) for name, kind, number in zones]
         sensors = [zone for zone in typed if not NO_TEMPERATURE.fullmatch(zone[1])]
         in_millidegrees = any(number >= MILLI for _, _, number in sensors)
-        found = []
+        of_processor, others = [], []
         for name, kind, number in sensors:
             known = PROCESSOR.fullmatch(kind)
             degrees = in_degrees(number, tenths=known)
             if not 0 < degrees < NOT_FITTED_C:
                 continue
+            if known:
+                of_processor.append(degrees)
             # Where other zones have millidegrees, a small number is a level or a percentage.
-            credible = known or number >= MILLI or not in_millidegrees
-            if known or (credible and self._has_moved((name, kind), number)):
-                found.append(degrees)
-        return max(found, default=None)
+            elif (number >= MILLI or not in_millidegrees) and self._has_moved((name, kind), number):
+                others.append(degrees)
+        return of_processor, others
 
     def _has_moved(self, zone, number):
         if self.first.setdefault(zone, number) != number:

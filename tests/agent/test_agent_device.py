@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.kits import QUICK, bytes_model, make_kit, records, run_agent, stub_runtime
 
 from device_agents.ofa_agent import cores, facts, heat, reading
@@ -183,6 +185,29 @@ def test_a_raspberry_pi_without_the_tool_is_told_to_install_it(monkeypatch):
     assert heat.firmware() == (None, "throttling cannot be read here: vcgencmd is not installed")
     monkeypatch.setattr(reading, "text", {"/proc/device-tree/model": "Radxa ROCK 5B"}.get)
     assert heat.firmware() == (None, None)
+
+
+SAID = st.builds(reading.Said, st.none() | st.integers(0, 255), st.text(max_size=60), st.text(max_size=60))
+
+
+@given(SAID | st.none())
+def test_whatever_a_tool_says_is_a_value_or_a_note(said):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "run", lambda *command: said)
+        patch.setattr(reading, "text", lambda path: None)
+        flags, no_flags = heat.firmware()
+        mode, no_mode = facts.power_mode()
+    assert (flags, mode, no_flags, no_mode) == (None,) * 4 if said is None else True
+    assert said is None or (flags is None) == (no_flags is not None)
+    assert said is None or mode is not None or no_mode is not None
+    assert not any("\n" in text for text in (mode, no_flags, no_mode) if text)
+
+
+@given(st.integers(0, 0xFFFFFFFF), st.sampled_from(["", "\n", " \r\n"]))
+def test_any_flags_are_read(flags, end):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "run", lambda *command: reading.Said(0, f"throttled=0x{flags:x}{end}", ""))
+        assert heat.firmware() == (flags, None)
 
 
 def test_what_cannot_be_read_reaches_the_table_of_a_run(tmp_path, tools):

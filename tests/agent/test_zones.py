@@ -97,6 +97,16 @@ def test_a_zone_of_an_unknown_type_counts_once_it_has_moved() -> None:
     assert hottest(cold, cold, {**cold, "mystery": 98500}, cold) == [40.0, 40.0, 98.5, 99.0]
 
 
+def test_temperatures_of_a_processor_are_compared_with_each_other() -> None:
+    """Before and after: another zone that counts from now on has not made it warmer."""
+    thermometer = Thermometer()
+    for heat_of_radio in 70000, 71000:
+        zones = [("0", "CPU-therm", 34000), ("1", "iwlwifi", heat_of_radio)]
+        assert thermometer.processor_c(zones) == 34.0
+    assert thermometer.hottest_c(zones) == 71.0
+    assert thermometer.processor_c(zones[1:]) == 71.0
+
+
 def test_a_level_that_moves_is_no_temperature_beside_others_in_millidegrees() -> None:
     first = {"cpu-thermal": 40000, "charge": 100, "current": 950}
     assert hottest(first, {**first, "charge": 99, "current": 990}) == [40.0, 40.0]
@@ -178,7 +188,7 @@ def test_this_machine_is_not_hot_for_a_zone_that_is_always_at_100(monkeypatch: p
 
 def test_a_machine_behind_a_worker_is_judged_in_the_same_way() -> None:
     class Visitor:
-        answers = iter([99000, 99000, 98000])
+        answers = iter([99000, 99000, 98000, 98000, 98000])
 
         def ask(self, what: str, **_more: object) -> dict[str, object]:
             zones = [["0", "cpu-0-0-usr", 41000], ["1", "soc", 100], ["2", "mystery", next(self.answers)]]
@@ -187,3 +197,4 @@ def test_a_machine_behind_a_worker_is_judged_in_the_same_way() -> None:
     machine = WorkerMachine(Visitor())
     assert machine.state([]) == {"mhz": {}, "temperature_c": 41.0, "throttled": None}
     assert machine.throttled() == "the hottest sensor is at 98 C"
+    assert machine.state([])["temperature_c"] == 41.0

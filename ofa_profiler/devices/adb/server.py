@@ -88,7 +88,7 @@ def _list(server: AdbServer, request: str) -> str:
 
 def _with_details(phone: AttachedPhone, line: str) -> AttachedPhone:
     """Take what the line of a phone adds. Only spaces separate its fields, and a serial number can contain some."""
-    form = rf"{re.escape(phone.serial)} +{re.escape(phone.state)} (.*?) ?transport_id:(\d+)\s*"
+    form = rf"{re.escape(phone.serial)}[ \t]+{re.escape(phone.state)} (.*?) ?transport_id:(\d+)\s*"
     if not (match := re.fullmatch(form, line, re.ASCII)):
         return phone
     details = [word for word in match[1].split() if not word.startswith(("product:", "device:"))]

@@ -133,8 +133,9 @@ def parse(output: str, *, runs: int, delegate: str | None = None) -> Timing:
     summaries = [summary for summary in map(_summary, texts) if summary is not None]
     is_litert = any(text.startswith(_LITERT_RESULTS) for text in texts)
     is_whole = len(blocks) == 2 and len(summaries) == (0 if is_litert else 1)
-    if not is_whole or any(line.is_fatal for line in lines):
-        if why := why_failed(lines, delegate):
+    is_fatal = any(line.is_fatal for line in lines)
+    if not is_whole or is_fatal:
+        if (is_fatal or not blocks) and (why := why_failed(lines, delegate)):
             raise ValueError(why)
         tool = "benchmark_model of LiteRT" if is_litert else "benchmark_model"
         raise ValueError(

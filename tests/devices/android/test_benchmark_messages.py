@@ -107,6 +107,13 @@ def test_errors_without_the_delegate_are_no_numbers() -> None:
         parse(f"ERROR: {NO_OPENCL}\n{NUMBERS}", runs=50, delegate="GPU")
 
 
+def test_an_output_that_is_cut_is_damaged_whatever_was_overcome_before() -> None:
+    with pytest.raises(ValueError, match="damaged: 1 blocks of statistics"):
+        parse(f"ERROR: {NO_OPENCL}\n{APPLIED}\n{NUMBERS.partition('count=50')[0]}", runs=50, delegate="GPU")
+    with pytest.raises(ValueError, match=f"benchmark_model failed: {NO_OPENCL}"):
+        parse(f"ERROR: {NO_OPENCL}\n", runs=50, delegate="GPU")
+
+
 # --- delegates -------------------------------------------------------------------------------------------
 
 

@@ -41,6 +41,10 @@ echo "INFO: Inference timings in us: Init: 1500, First inference: $us, Warmup (a
 def phone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Phone]:
     with pytest.MonkeyPatch.context() as patch, Phone(tmp_path_factory.mktemp("phone")) as phone:
         patch.setenv("ANDROID_ADB_SERVER_PORT", str(free_port()))
+        battery = phone.root / "sys/class/thermal/thermal_zone1"  # its charge in percent
+        battery.mkdir()
+        (battery / "type").write_text("soc\n")
+        (battery / "temp").write_text("100\n")
         yield phone
 
 
@@ -62,6 +66,8 @@ def check_table(phone: Phone, folder: Path) -> None:
     assert (table.metadata["runtime"], table.metadata["provider"]) == ("litert", "default")
     assert table.metadata["runtime_version"].startswith("benchmark_model ")
     assert table.metadata["device"]["model"] == "Pixel Sim"
+    assert table.metadata["device"]["before"]["temperature_c"] == 41.0
+    assert table.metadata["device"]["before"]["throttled"] is None
     ops = get_space("cifar-mbv3").with_resolutions([24]).unique_ops()
     for op, model in zip(ops, export_ops(ops, target=Target("litert")), strict=True):
         assert table.latency_ms(op) == model.path.stat().st_size // 100 / 1000
