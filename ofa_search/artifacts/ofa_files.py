@@ -1,4 +1,4 @@
-"""The files that the OFA authors publish, by name: four supernets and the accuracy predictor of one of them.
+"""The files that the OFA authors publish, by name: four supernets and the accuracy predictors of two of them.
 
 Addresses are those in the authors' code (PyPI's `ofa`, earlier releases of it), and the Software Heritage
 archive, which gives a file by its hash. Files are kept in the cache under the authors' own names.
@@ -43,7 +43,12 @@ def _supernet(net_id: str, blob: str | None = None) -> PublishedFile:
 
 
 _RESNET50 = "ofa_resnet50_d0-1-2_e0.2-0.25-0.35_w0.65-0.8-1.0"
-_PREDICTOR_SHA256 = "48685122a3540636b06699af66cd816456b25f29b69563e2fda9bed4018eeba0"
+
+
+def _predictor(file: str, sha256: str) -> PublishedFile:
+    addresses = f"{_RELEASE}/{file}", f"{_ARCHIVE}/sha256:{sha256}/raw/", f"{_EARLIER}/tutorial/{file}"
+    return PublishedFile(file, addresses, Content(f"sha256:{sha256}", starts=_STARTS))
+
 
 #: Kind of file -> name of the search space -> file.
 PUBLISHED: dict[str, dict[str, PublishedFile]] = {
@@ -66,14 +71,11 @@ PUBLISHED: dict[str, dict[str, PublishedFile]] = {
         ),
     },
     "predictor": {
-        "ofa-mbv3-w1.2": PublishedFile(
-            "acc_predictor.pth",
-            (
-                f"{_RELEASE}/acc_predictor.pth",
-                f"{_ARCHIVE}/sha256:{_PREDICTOR_SHA256}/raw/",
-                f"{_EARLIER}/tutorial/acc_predictor.pth",
-            ),
-            Content(f"sha256:{_PREDICTOR_SHA256}", starts=_STARTS),
+        "ofa-mbv3-w1.2": _predictor(
+            "acc_predictor.pth", "48685122a3540636b06699af66cd816456b25f29b69563e2fda9bed4018eeba0"
+        ),
+        "ofa-resnet50": _predictor(
+            "ofa_resnet50_acc_predictor.pth", "68912b4b4be38feb504c5b773dc847af23a637984d5eaabf548de72cd0f79529"
         ),
     },
 }

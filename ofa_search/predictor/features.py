@@ -37,13 +37,14 @@ class Features:
 
     def count(self, space: SearchSpace) -> int:
         """The number of features F of an architecture of `space`."""
-        return sum(len(space.genes[g].choices) for g in self._genes(space)) + len(self.resolutions)
+        return sum(len(space.genes[g].choices) for g in self.genes(space)) + len(self.resolutions)
 
     def resolutions_of(self, space: SearchSpace) -> tuple[int, ...]:
         """The resolutions that both `space` can have and these features can express."""
         return tuple(r for r in self.resolutions if r in space.valid_resolutions)
 
-    def _genes(self, space: SearchSpace) -> list[int]:
+    def genes(self, space: SearchSpace) -> list[int]:
+        """The positions of the genes that have features, in the order of the features."""
         return [i for kind in self.kinds for i, gene in enumerate(space.genes) if gene.kind == kind]
 
     def ones(self, space: SearchSpace, genomes: Genomes) -> NDArray[np.intp]:
@@ -80,7 +81,7 @@ class _Columns:
 
 @lru_cache(maxsize=64)
 def _columns(features: Features, space: SearchSpace) -> _Columns:
-    genes = features._genes(space)
+    genes = features.genes(space)
     sizes = [len(space.genes[g].choices) for g in genes]
     first = np.cumsum([0, *sizes])
     return _Columns(

@@ -1,4 +1,4 @@
-"""Accuracy predictors on disk: our own files, and the one that the OFA authors publish.
+"""Accuracy predictors on disk: our own files, and those that the OFA authors publish.
 
 Ours is `NAME.safetensors`: the layers in float32 under the names that `torch.nn.Sequential` gives them, and
 in the file's own metadata a JSON text that says what they are. `NAME.json` beside it is a copy of that text
@@ -14,7 +14,7 @@ for people and scripts; it is never read back, so the two cannot contradict each
     offset        to be added for the accuracy on the test images, as a fraction
     tool_version  of this package
 
-The authors' file is a pickled state_dict. `torch_file` reads it without running anything in it.
+`ofa_predictors` reads the authors' files.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ from ofa_profiler.base.files import replacing, write_text
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.spaces import SearchSpace, get_space
 from ofa_profiler.spaces.genes import RESOLUTION
-from ofa_search.artifacts.torch_file import read_state_dict
+from ofa_search.artifacts.folders import refuse_folder
 from ofa_search.predictor.features import Features
-from ofa_search.predictor.layers import Layer, PredictorData
+from ofa_search.predictor.layers import PredictorData, linear_layers
+from ofa_search.predictor.ofa_predictors import MAX_BYTES, load_published
 from ofa_search.predictor.quality import Metrics
 
 Array = NDArray[Any]
@@ -45,20 +46,14 @@ Array = NDArray[Any]
 FORMAT = 1
 _METADATA_KEY = "accuracy_predictor"
 _SUFFIX = ".safetensors"
-_MAX_BYTES = 64 << 20
-
-#: The authors' file holds weights only. What belongs to them is in their code: the features, and the space
-#: whose supernet gave the accuracies.
-_PUBLISHED_FEATURES = Features(("kernel_size", "expand_ratio"), tuple(range(112, 225, 16)))
-_PUBLISHED_SPACE = "ofa-mbv3-w1.2"
-_PUBLISHED_ACCURACY_OF = "10,000 images held out from the ImageNet training images"
 
 
 def load_predictor(path: Path) -> PredictorData:
     """See `AccuracyPredictor.load`."""
     if path.suffix == ".json":
         path = path.with_suffix(_SUFFIX)
-    return _load_own(path) if path.suffix == _SUFFIX else _load_published(path)
+    refuse_folder(path)
+    return _load_own(path) if path.suffix == _SUFFIX else load_published(path)
 
 
 def save_predictor(predictor: PredictorData, path: Path, metadata: Mapping[str, Any]) -> Path:
@@ -88,22 +83,11 @@ def save_predictor(predictor: PredictorData, path: Path, metadata: Mapping[str, 
     return path
 
 
-def _load_published(path: Path) -> PredictorData:
-    layers = _layers(path, read_state_dict(path, max_bytes=_MAX_BYTES))
-    space = get_space(_PUBLISHED_SPACE)
-    inputs, expected = layers[0].weight.shape[0], _PUBLISHED_FEATURES.count(space)
-    if inputs != expected:
-        raise InputFileError(path, f"takes {inputs} features; predictors of this format have {expected}")
-    return PredictorData(
-        path.stem, space.name, _PUBLISHED_FEATURES, layers, space.n_classes, accuracy_of=_PUBLISHED_ACCURACY_OF
-    )
-
-
 def _load_own(path: Path) -> PredictorData:
     description, arrays = _read_own(path)
     if description.get("format") != FORMAT:
         raise InputFileError(path, f"format {_short(description.get('format'))}, this version reads {FORMAT}")
-    layers = _layers(path, arrays)
+    layers = linear_layers(path, arrays)
     try:
         space = get_space(_expect(description, "space", str))
         n_classes = _expect(description, "n_classes", int)
@@ -134,8 +118,8 @@ def _load_own(path: Path) -> PredictorData:
 def _read_own(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
     """The description and the arrays of a file that `save_predictor` wrote."""
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise InputFileError(path, f"larger than {_MAX_BYTES >> 20} MiB, too large for a predictor")
+        if path.stat().st_size > MAX_BYTES:
+            raise InputFileError(path, f"larger than {MAX_BYTES >> 20} MiB, too large for a predictor")
         with safe_open(path, framework="np") as file:
             text = (file.metadata() or {}).get(_METADATA_KEY)
             if text is None:
@@ -152,29 +136,6 @@ def _read_own(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
     if not isinstance(description, dict):
         raise InputFileError(path, "its description is not a JSON object")
     return description, arrays
-
-
-def _layers(path: Path, arrays: Mapping[str, Array]) -> tuple[Layer, ...]:
-    """The linear layers of a `torch.nn.Sequential` of Linear and ReLU: `0.weight`, `0.bias`, `2.weight`, …"""
-    names = [f"{2 * i}" for i in range((len(arrays) + 1) // 2)]
-    if not names or set(arrays) != {f"{name}.{part}" for name in names for part in ("weight", "bias")}:
-        listed = ", ".join(list(arrays)[:4])
-        raise InputFileError(path, f"is not an accuracy predictor: it holds {listed!r} and so on")
-    layers: list[Layer] = []
-    inputs: int | None = None
-    for name in names:
-        with np.errstate(over="ignore"):  # infinite then, and refused below
-            weight, bias = (np.asarray(arrays[f"{name}.{part}"], np.float32) for part in ("weight", "bias"))
-        outputs = weight.shape[0] if weight.ndim == 2 else 0
-        if not outputs or weight.shape[1] != (inputs or weight.shape[1]) or bias.shape != (outputs,):
-            raise InputFileError(path, f"layer {name} has shapes that do not fit: {weight.shape}, {bias.shape}")
-        if not np.isfinite(weight).all() or not np.isfinite(bias).all():
-            raise InputFileError(path, f"layer {name} holds values that are not finite")
-        inputs = outputs
-        layers.append(Layer(np.ascontiguousarray(weight.T), bias))
-    if inputs != 1:
-        raise InputFileError(path, f"the last layer has {inputs} outputs; an accuracy predictor has one")
-    return tuple(layers)
 
 
 # --- the description ---------------------------------------------------------------------------------

@@ -5,7 +5,9 @@ It can contain images or a table that give a subnet its own BatchNorm statistics
 the supernet. `NAME.json` beside it is a copy of that text for people and scripts. The copy is never read back, so the
 two cannot contradict each other.
 
-The authors' files are pickles of a dict with a `state_dict`. `torch_file` reads them without running anything in them.
+The authors' files are pickles of a dict with a `state_dict`; so are the checkpoints of other people's trainings, in
+which names can have a prefix and the classifier any number of classes. `torch_file` reads them without running
+anything in them.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.networks.parameters import Array
 from ofa_profiler.networks.tensors import Shape
 from ofa_profiler.spaces import SearchSpace, get_space, space_names
-from ofa_search.artifacts.torch_file import read_state_dict
+from ofa_search.artifacts.folders import refuse_folder
+from ofa_search.artifacts.torch_file import read_state_dict, without_prefix
 from ofa_search.supernet.bn_statistics import StatisticsTable
 from ofa_search.supernet.description import (
     FORMAT,
@@ -45,6 +48,9 @@ from ofa_search.supernet.subnet_weights import subnet_weights, supernet_shapes
 _CALIBRATION, _STATISTICS = "calibration", "statistics."
 #: The types of safetensors that hold weights or images; bfloat16, which numpy lacks, is the upper half of a float32.
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "U8": "u1"}
+
+#: What the authors' files contain beside the weights: a counter of BatchNorm, and the counters that thop leaves.
+_IGNORED = ("num_batches_tracked", "total_ops", "total_params")
 
 #: The source of a subnet's own BatchNorm statistics: pixels (N, 3, S, S) for measuring them, or a table of them.
 Calibration = NDArray[np.uint8] | StatisticsTable
@@ -83,9 +89,12 @@ class Checkpoint:
 def read_checkpoint(path: str | Path, space: SearchSpace | str | None = None) -> Checkpoint:
     """Read a supernet. A file of the OFA authors does not name its `space`, so the caller must.
 
+    The number of classes is that of the file.
+
     Raises `InputFileError` for a file that does not hold a whole supernet of that space.
     """
     path = weights_path(Path(path))
+    refuse_folder(path)
     if not path.is_file():
         raise InputFileError(path, "no such file")
     space = get_space(space) if isinstance(space, str) else space
@@ -105,13 +114,15 @@ def _read_own(path: Path, space: SearchSpace | None) -> Checkpoint:
 def _read_published(path: Path, space: SearchSpace | None) -> Checkpoint:
     if space is None:
         raise UsageError(f"{path} does not name its search space; pass one of {', '.join(space_names())}")
-    arrays = {
-        simplified(name): array
-        for name, array in read_state_dict(path).items()
-        if not name.endswith("num_batches_tracked")
-    }
+    arrays = {simplified(n): array for n, array in read_state_dict(path).items() if not n.endswith(_IGNORED)}
     shapes = supernet_shapes(space)
     names = published_names(shapes, (slot.name for slot in space.slots))
+    arrays = without_prefix(arrays, next(iter(names.values())))
+    classifier = next(name for name in reversed(shapes) if name.endswith(".weight"))
+    weight = arrays.get(names[classifier])
+    if weight is not None and weight.ndim == 2 and weight.shape[1:] == shapes[classifier][1:] and len(weight):
+        space = space.with_classes(len(weight))
+        shapes = supernet_shapes(space)
     return Checkpoint(space, _checked(path, space, shapes, names, arrays))
 
 

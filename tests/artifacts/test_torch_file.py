@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ofa_profiler.errors import InputFileError
-from ofa_search.artifacts import torch_file
+from ofa_search.artifacts import restricted_pickle
 from ofa_search.artifacts.torch_file import read_state_dict
 
 TENSORS = OrderedDict(
@@ -262,7 +262,7 @@ def test_a_hostile_pickle_is_refused(tmp_path: Path, name: str) -> None:
         with pytest.raises(InputFileError, match=words) as refused:
             read_state_dict(write(tmp_path / "h.pth", state_dict(value)))
         assert len(str(refused.value).splitlines()) == 1
-    assert torch_file._rebuild_parameter.__defaults__ is None
+    assert restricted_pickle._rebuild_parameter.__defaults__ is None
 
 
 @pytest.mark.parametrize(
@@ -456,8 +456,8 @@ def test_any_sequence_of_opcodes_gives_arrays_or_one_clear_line(
 ) -> None:
     (archive if is_zip else legacy)(scratch, START + b"}" + b"".join(pieces) + STOP)
     check_read_or_refused(scratch)
-    assert torch_file._rebuild_parameter.__defaults__ is None
-    assert not vars(torch_file._rebuild_parameter)
+    assert restricted_pickle._rebuild_parameter.__defaults__ is None
+    assert not vars(restricted_pickle._rebuild_parameter)
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
