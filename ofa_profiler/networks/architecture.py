@@ -5,16 +5,21 @@ which stages have squeeze-excite).
 
 `NETWORK_FIELDS`, `STEM_FIELDS`, `STAGE_FIELDS` and `BLOCK_FIELDS` map each kind of choice to the field that stores it.
 JSON and genomes (`spaces/codec.py`) follow from these tables: a new kind of choice needs a field and an entry.
+
+The OFA authors write architectures in two other forms (`FORMS`), which need the space to be read.
 """
 
 from __future__ import annotations
 
+import ast
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ofa_profiler.base.registry import Registry
-from ofa_profiler.errors import UsageError
+from ofa_profiler.errors import InputFileError, UsageError
 
 
 class Field(NamedTuple):
@@ -135,14 +140,40 @@ class Architecture:
         data["stages"] = [stage.to_json() for stage in self.stages]
         return data
 
+    def to_ofa(self) -> dict[str, Any]:
+        """The settings of the OFA authors' code, `{"ks", "e", "d", "r"}`, for ResNet50 `{"e", "d", "w", "r"}`.
+
+        `space` is added, so that `from_json` gives an equal architecture. Their `set_active_subnet` ignores it. Raises
+        `UsageError` for a space with other choices.
+        """
+        return FORMS.get("ks, e, d, r").write(self)
+
+    def to_net_config(self) -> dict[str, Any]:
+        """The `net.config` of the OFA authors' code: all layers with their channels, and `image_size`.
+
+        `from_json` gives an architecture with the same layers. Raises `UsageError` for a space that is not of the
+        authors' families.
+        """
+        return FORMS.get("net.config").write(self)
+
     @staticmethod
-    def from_json(data: Any) -> Architecture:
-        """Read the result of `to_json` and check it against its space. Raises `UsageError`."""
+    def from_json(data: Any, space: str | None = None) -> Architecture:
+        """Read the result of `to_json`, `to_ofa` or `to_net_config`, and check it against its space.
+
+        `space` is used for settings of the OFA authors that name no space and fit several. Raises `UsageError`.
+        """
         if not isinstance(data, Mapping):
             raise UsageError(f"an architecture is a JSON object, not {type(data).__name__}")
+        if "stages" not in data:
+            for form in map(FORMS.get, FORMS.names()):
+                if form.matches(data):
+                    return form.read(data, space)
         name = data.get("space")
         if not isinstance(name, str):
-            raise UsageError("architecture: 'space' must be the name of a search space")
+            raise UsageError(
+                "architecture: 'space' must be the name of a search space; "
+                "ks, e, d, r and net.config of the OFA authors are read too"
+            )
         stages = _list(data.get("stages"), "stages")
         architecture = Architecture(
             space=name,
@@ -153,10 +184,89 @@ class Architecture:
         SPACE_CHECKS.get(name)(architecture)
         return architecture
 
+    @staticmethod
+    def load(path: str | Path, space: str | None = None) -> Architecture:
+        """Read a file with one architecture, in any form that `from_json` reads; also the results of a search.
+
+        A Python literal is read too. The resolution of a `net.config` is that of the `run.config` beside it, and `path`
+        can be the folder of both. Raises `InputFileError`.
+        """
+        path = Path(path)
+        path = path / _NET_CONFIG if (path / _NET_CONFIG).is_file() else path
+        data = _only_one(path, _read_file(path))
+        beside = _run_config(path)
+        if isinstance(data, dict) and beside is not None:
+            data = {"image_size": _object(_read_file(beside), beside.name).get("image_size"), **data}
+        try:
+            return Architecture.from_json(data, space)
+        except UsageError as error:
+            raise InputFileError(path, str(error)) from error
+
 
 #: Name of a space -> function that raises `UsageError` for an architecture of another space. The spaces import this
 #: module, so it cannot import them. `spaces.register_space` adds their checks.
 SPACE_CHECKS: Registry[Callable[[Architecture], None]] = Registry("search space")
+
+
+class Form(NamedTuple):
+    """A form of an architecture other than that of `to_json`.
+
+    `read` takes a document and the name of a space, if one is known. It and `write` raise `UsageError`.
+    """
+
+    matches: Callable[[Mapping[str, Any]], bool]
+    read: Callable[[Mapping[str, Any], str | None], Architecture]
+    write: Callable[[Architecture], dict[str, Any]]
+
+
+#: The forms of the OFA authors. `spaces/ofa_forms.py` adds them.
+FORMS: Registry[Form] = Registry("form of an architecture")
+
+# --- files -----------------------------------------------------------------------------------------------
+
+_NET_CONFIG, _RUN_CONFIG = "net.config", "run.config"
+_MAX_BYTES = 4 << 20
+
+
+def _read_file(path: Path) -> Any:
+    """The value in a file: JSON, or a Python literal. Raises `InputFileError`."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MAX_BYTES + 1).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputFileError(path, f"cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    if len(text) > _MAX_BYTES:
+        raise InputFileError(path, f"larger than {_MAX_BYTES >> 20} MiB, too large for an architecture")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        problem = error
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        raise InputFileError(path, f"not JSON ({problem})") from problem
+
+
+def _only_one(path: Path, data: Any) -> Any:
+    """The architecture in the document of a search, in a list, or alone. Raises `InputFileError`."""
+    results = data["results"] if isinstance(data, dict) and isinstance(data.get("results"), list) else data
+    if isinstance(results, list | tuple):  # a tuple: accuracy, settings and latency, as the authors' search returns
+        found = [result for result in results if isinstance(result, dict)]
+        if len(found) != 1:
+            raise InputFileError(path, f"holds {len(found)} networks; give a file with one of them")
+        data = found[0]
+    return data["architecture"] if isinstance(data, dict) and "architecture" in data else data
+
+
+def _run_config(path: Path) -> Path | None:
+    """The file with the resolution beside `NAME.net.config` or `net.config`."""
+    if not path.name.endswith(_NET_CONFIG):
+        return None
+    own = path.with_name(path.name.removesuffix(_NET_CONFIG) + _RUN_CONFIG)
+    return next((file for file in (own, path.with_name(_RUN_CONFIG)) if file.is_file()), None)
+
+
+# --- checks ----------------------------------------------------------------------------------------------
 
 
 def _given(part: Architecture | Stage, fields: Mapping[str, Field]) -> dict[str, Any]:

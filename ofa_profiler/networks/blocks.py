@@ -16,10 +16,10 @@ from ofa_profiler.networks.ofa_keys import key_of
 from ofa_profiler.networks.op import Op, register_block
 from ofa_profiler.networks.tensors import Shape, TensorSpec
 
-MOBILENETV3, PROXYLESS = "mobilenetv3", "proxyless"
+MOBILENETV3, PROXYLESS, RESNET = "mobilenetv3", "proxyless", "resnet"
 
 #: Epsilon of BatchNorm by family. The published ProxylessNAS networks use TensorFlow's value.
-_EPSILON = {MOBILENETV3: 1e-5, PROXYLESS: 1e-3}
+EPSILON = {MOBILENETV3: 1e-5, PROXYLESS: 1e-3}
 #: The kinds whose layers or keys depend on the family.
 _FAMILY_KINDS = ("stem", "mbconv", "final_expand")
 
@@ -78,7 +78,7 @@ def _conv(op: Op, name: str, inputs: int, outputs: int, *, spatial: bool = False
     """A dense convolution with the epsilon of the family of `op`."""
     fields: Any = op.attributes
     size = {"kernel_size": fields["kernel_size"], "stride": fields["stride"]} if spatial else {}
-    epsilon = _EPSILON[fields.get("family", MOBILENETV3)]
+    epsilon = EPSILON[fields.get("family", MOBILENETV3)]
     return Conv(name, inputs, outputs, **size, epsilon=epsilon, activation=fields["activation"])
 
 

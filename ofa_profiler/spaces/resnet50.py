@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from ofa_profiler.networks.blocks import block_op, make_divisible
+from ofa_profiler.networks.blocks import RESNET, block_op, make_divisible
 from ofa_profiler.networks.layers.conv import strided
 from ofa_profiler.networks.op import Op
 from ofa_profiler.spaces.base import Preprocessing, SearchSpace, Slot
@@ -28,7 +28,7 @@ class ResNet50Space(SearchSpace):
     preprocessing: Preprocessing
     resolutions: tuple[int, ...]
     valid_resolutions: tuple[int, ...]
-    family: str = "resnet"
+    family: str = RESNET
     stem_width: int = 64
     stem_depths: tuple[int, ...] = (2, 3)
     stage_widths: tuple[int, ...] = (256, 512, 1024, 2048)

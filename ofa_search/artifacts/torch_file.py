@@ -96,37 +96,41 @@ def _read_legacy(data: bytes) -> dict[str, Array]:
 def _read_zip(file: BinaryIO, size: int) -> dict[str, Array]:
     try:
         with zipfile.ZipFile(file) as archive:
-            members = {info.filename: info for info in archive.infolist()}
-            pickles = [name for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
-            if len(pickles) != 1:
-                raise RefusedError("it is a zip archive without a data.pkl")
-            folder = pickles[0].removesuffix("data.pkl")
-
-            def member(name: str, limit: int) -> bytes:
-                info = members.get(folder + name)
-                if info is None:
-                    raise RefusedError(f"it lacks {name[:60]!r}")
-                # torch never compresses. A compressed member could grow to any size.
-                if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 0x1:
-                    raise RefusedError(f"{name[:60]!r} in it is compressed or encrypted")
-                if info.file_size > limit:
-                    raise RefusedError(f"{name[:60]!r} in it has {info.file_size} bytes, more than {limit}")
-                return archive.read(info)
-
-            if folder + "byteorder" in members and member("byteorder", 100) != b"little":
-                raise RefusedError("it was written on a big-endian machine")
-            storages: dict[str, Storage] = {}
-            weights = _weights(load_pickle(io.BytesIO(member("data.pkl", MAX_PICKLE)), storages))
-            if sum(storage.nbytes for storage in storages.values()) > size:
-                raise RefusedError("its storages are larger than the file")
-            needed = {tensor.storage for tensor in weights.values()}
-            for key, storage in storages.items():
-                if storage in needed:
-                    storage.fill(member(f"data/{key}", storage.nbytes), 0)
-            return {name: tensor.array() for name, tensor in weights.items()}
+            return _read_archive(archive, size)
     # What zipfile raises for headers that make no sense.
     except (zipfile.BadZipFile, ValueError, OverflowError, EOFError, OSError, NotImplementedError) as error:
         raise RefusedError(f"it is a damaged zip archive ({one_line(error)})") from None
+
+
+def _read_archive(archive: zipfile.ZipFile, size: int) -> dict[str, Array]:
+    members = {info.filename: info for info in archive.infolist()}
+    pickles = [name for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
+    if len(pickles) != 1:
+        raise RefusedError("it is a zip archive without a data.pkl")
+    folder = pickles[0].removesuffix("data.pkl")
+
+    def member(name: str, limit: int) -> bytes:
+        info = members.get(folder + name)
+        if info is None:
+            raise RefusedError(f"it lacks {name[:60]!r}")
+        # torch never compresses. A compressed member could grow to any size.
+        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 0x1:
+            raise RefusedError(f"{name[:60]!r} in it is compressed or encrypted")
+        if info.file_size > limit:
+            raise RefusedError(f"{name[:60]!r} in it has {info.file_size} bytes, more than {limit}")
+        return archive.read(info)
+
+    if folder + "byteorder" in members and member("byteorder", 100) != b"little":
+        raise RefusedError("it was written on a big-endian machine")
+    storages: dict[str, Storage] = {}
+    weights = _weights(load_pickle(io.BytesIO(member("data.pkl", MAX_PICKLE)), storages))
+    if sum(storage.nbytes for storage in storages.values()) > size:
+        raise RefusedError("its storages are larger than the file")
+    needed = {tensor.storage for tensor in weights.values()}
+    for key, storage in storages.items():
+        if storage in needed:
+            storage.fill(member(f"data/{key}", storage.nbytes), 0)
+    return {name: tensor.array() for name, tensor in weights.items()}
 
 
 # --- the weights in a checkpoint -----------------------------------------------------------------------
@@ -164,7 +168,7 @@ def _find_weights(content: Any, seen: set[int], depth: int = 0) -> Dict | None:
             return found
     if any(isinstance(value, Tensor) for value in content.values()):
         return content
-    others = {name: found for name, found in _others(content, seen, depth)}
+    others = dict(_others(content, seen, depth))
     if len(others) > 1:
         raise RefusedError(f"it holds several state_dicts: {', '.join(map(repr, list(others)[:4]))}; save one of them")
     return next(iter(others.values()), None)
@@ -172,9 +176,9 @@ def _find_weights(content: Any, seen: set[int], depth: int = 0) -> Dict | None:
 
 def _others(content: Dict, seen: set[int], depth: int) -> Iterable[tuple[str, Dict]]:
     for name, value in content.items():
-        if isinstance(name, str) and name not in _WEIGHTS + _AVERAGES and "optim" not in name.lower():
-            if (found := _find_weights(value, seen, depth + 1)) is not None:
-                yield name[:40], found
+        known = not isinstance(name, str) or name in _WEIGHTS + _AVERAGES or "optim" in name.lower()
+        if not known and (found := _find_weights(value, seen, depth + 1)) is not None:
+            yield name[:40], found
 
 
 def without_prefix(arrays: Mapping[str, Array], anchor: str) -> dict[str, Array]:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from ofa_profiler.base.files import write_text
 from ofa_profiler.cli.terminal import say
-from ofa_profiler.errors import InputFileError, UsageError
+from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.protocol.target import Target
 from ofa_profiler.runtimes import runtimes
-from ofa_profiler.spaces import SearchSpace, get_space
+from ofa_profiler.spaces import SearchSpace, get_space, space_names
 from ofa_search.artifacts.shipped import shipped_supernet
 from ofa_search.cli import train_options as common
 from ofa_search.cli.named_file import named_file
@@ -79,7 +79,7 @@ def run(arguments: Namespace) -> int:
         raise UsageError("no initial weights: give one of --supernet NAME|FILE and --from-scratch")
     if arguments.distill and arguments.from_scratch:
         raise UsageError("--distill needs --supernet")
-    architecture = read_architecture(arguments.architecture)
+    architecture = Architecture.load(arguments.architecture, _space_of(arguments.supernet))
     supernet = _supernet_file(arguments.supernet) if arguments.supernet is not None else None
     common.prepare_process(arguments)
     from ofa_search.evaluation.world import join_world
@@ -90,29 +90,6 @@ def run(arguments: Namespace) -> int:
         lines = [*common.spell_accuracies(document["accuracy"]), f"written to {arguments.out}"]
         common.report(arguments, document, lines)
     return 0
-
-
-def read_architecture(path: Path) -> Architecture:
-    """The architecture in a file of `ofa-search`. Raises `InputFileError`."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputFileError(path, f"cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    except (ValueError, RecursionError) as error:
-        raise InputFileError(path, f"not JSON ({error})") from error
-    if isinstance(data, dict) and isinstance(data.get("results"), list):
-        if len(data["results"]) != 1 or not isinstance(data["results"][0], dict):
-            raise InputFileError(
-                path,
-                f"holds {len(data['results'])} networks; give the JSON file of one architecture from the same folder",
-            )
-        data = data["results"][0]
-    if isinstance(data, dict) and "architecture" in data:
-        data = data["architecture"]
-    try:
-        return Architecture.from_json(data)
-    except UsageError as error:
-        raise InputFileError(path, str(error)) from error
 
 
 def _train(
@@ -148,6 +125,11 @@ def _train(
         return None
     calibration = calibration_images(data.training).to(world.device)
     return _write(arguments.out, trainer, trainer.finished(calibration), data, description)
+
+
+def _space_of(supernet: str | None) -> str | None:
+    """The space that `--supernet` names, for an architecture file that names none."""
+    return supernet if supernet in space_names() else None
 
 
 def _supernet_file(name: str) -> Path:

@@ -1,0 +1,42 @@
+"""Lets `Architecture` read and write the two forms of the OFA authors: settings (`ks, e, d, r`) and `net.config`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ofa_profiler.networks.architecture import FORMS, Architecture, Form
+from ofa_profiler.spaces.base import SearchSpace
+from ofa_profiler.spaces.net_config import from_net_config, is_net_config, to_net_config
+from ofa_profiler.spaces.ofa_settings import from_settings, is_settings, matches_width, named_space, to_settings
+from ofa_profiler.spaces.registry import get_space, space_names
+
+
+def _read_settings(data: Mapping[str, Any], default: str | None) -> Architecture:
+    named = named_space(data) or default
+    names = space_names() if named is None else (named,)
+    return from_settings(_spaces(name for name in names if named or matches_width(data, name)), data)
+
+
+def _read_net_config(data: Mapping[str, Any], _default: str | None) -> Architecture:
+    """The channels in the file determine the space."""
+    named = data.get("space")
+    return from_net_config(_spaces([named] if isinstance(named, str) else space_names()), data)
+
+
+def _spaces(names: Iterable[str]) -> list[SearchSpace]:
+    return [get_space(name) for name in names]
+
+
+def _write_settings(architecture: Architecture) -> dict[str, Any]:
+    return to_settings(get_space(architecture.space), architecture)
+
+
+def _write_net_config(architecture: Architecture) -> dict[str, Any]:
+    return to_net_config(get_space(architecture.space), architecture)
+
+
+def add_ofa_forms() -> None:
+    """Add the forms to `Architecture`."""
+    FORMS.add("ks, e, d, r", Form(is_settings, _read_settings, _write_settings))
+    FORMS.add("net.config", Form(is_net_config, _read_net_config, _write_net_config))
