@@ -63,27 +63,27 @@ def from_settings(spaces: Sequence[SearchSpace], data: Mapping[str, Any]) -> Arc
         names = " and ".join(architecture.space for architecture in found)
         raise UsageError(f'architecture: ks, e and d fit {names}: add "space": "{found[0].space}", or another')
     if not found:
-        # The problem with the first space that has as many stages is the one that helps.
         problems = [problem for problem in read if isinstance(problem, _Problem)]
-        raise UsageError(str(min(problems, key=lambda problem: problem.other_stages)))
+        raise UsageError(str(min(problems, key=lambda problem: problem.unlike)))
     return found[0]
 
 
 class _Problem(UsageError):
-    """The settings are not those of a space. `other_stages`: not even their number of stages is."""
+    """The settings are not those of a space. `unlike` counts the lists that it has and the settings have not."""
 
-    def __init__(self, message: str, *, other_stages: bool) -> None:
+    def __init__(self, message: str, unlike: int) -> None:
         super().__init__(message)
-        self.other_stages = other_stages
+        self.unlike = unlike
 
 
 def _read_or_problem(space: SearchSpace, data: Mapping[str, Any]) -> Architecture | _Problem:
     try:
         return _read(space, data)
     except UsageError as error:
-        depths = data.get("d") if isinstance(data.get("d"), list) else []
-        other = len(depths) != len([gene for gene in space.genes if gene.kind == DEPTH])
-        return _Problem(f"{error} ({space.name})" if space.name not in str(error) else str(error), other_stages=other)
+        lengths = {name: sum(gene.kind in kinds for gene in space.genes) for name, kinds in _KINDS.items()}
+        given = {name: len(data[name]) if isinstance(data.get(name), list) else 0 for name in _KINDS}
+        unlike = sum(lengths[name] != given[name] for name in _KINDS)
+        return _Problem(str(error) if space.name in str(error) else f"{error} ({space.name})", unlike)
 
 
 def named_space(data: Mapping[str, Any]) -> str | None:
@@ -141,6 +141,9 @@ def _names(space: SearchSpace, gene: Gene) -> list[float]:
 
 def _read(space: SearchSpace, data: Mapping[str, Any]) -> Architecture:
     lists = _lists(space)
+    for name, positions in lists.items():
+        if positions and name not in data:
+            raise UsageError(f"architecture: {name!r} is missing; it must be a list of {len(positions)} numbers")
     resolution = resolution_of(space, data)
     indices = dict.fromkeys(range(len(space.genes)), 0)
     for name in ("d", "w", *_PER_BLOCK):  # depths first: they say which blocks are active
@@ -185,8 +188,7 @@ def _values(
     if isinstance(value, int | float) and not isinstance(value, bool):
         return [value] * len(positions)
     if not isinstance(value, list):
-        what = f"is {value!r:.60}" if name in data else "is missing"
-        raise UsageError(f"architecture: {name!r} {what}; it must be a list of {len(positions)} numbers")
+        raise UsageError(f"architecture: {name!r} is {value!r:.60}; it must be a list of {len(positions)} numbers")
     if len(value) == len(positions):
         return value
     if len(value) == len(active) and name in _PER_BLOCK:

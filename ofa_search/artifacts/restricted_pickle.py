@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any, NoReturn
@@ -208,6 +208,7 @@ class _Unpickler(pickle._Unpickler):
     """Only the opcodes above, only the names above, and storages as the only persistent objects."""
 
     stack: list[Any]
+    pop_mark: Callable[[], list[Any]]
 
     def __init__(self, stream: io.BytesIO, storages: dict[str, Storage] | None) -> None:
         super().__init__(stream)
@@ -235,6 +236,17 @@ class _Unpickler(pickle._Unpickler):
     def _load_empty_dict(self) -> None:
         self.stack.append(Dict())
 
+    def _load_empty_set(self) -> None:
+        """A set has no effect either: hashing its items could take forever."""
+        self.stack.append(Foreign("builtins.set"))
+
+    def _load_additems(self) -> None:
+        self.pop_mark()
+
+    def _load_frozenset(self) -> None:
+        self.pop_mark()
+        self.stack.append(Foreign("builtins.frozenset"))
+
     def _load_reduce(self) -> None:
         """Call a function of `_GLOBALS`. The result of a `Foreign` is the `Foreign` itself."""
         arguments = self.stack.pop()
@@ -257,6 +269,9 @@ class _Unpickler(pickle._Unpickler):
         **dict.fromkeys(range(256), _refuse_opcode),
         **{code[0]: pickle._Unpickler.dispatch[code[0]] for code in _OPCODES},
         pickle.EMPTY_DICT[0]: _load_empty_dict,  # type: ignore[dict-item]
+        pickle.EMPTY_SET[0]: _load_empty_set,  # type: ignore[dict-item]
+        pickle.ADDITEMS[0]: _load_additems,  # type: ignore[dict-item]
+        pickle.FROZENSET[0]: _load_frozenset,  # type: ignore[dict-item]
         pickle.REDUCE[0]: _load_reduce,  # type: ignore[dict-item]
         pickle.NEWOBJ[0]: _load_newobj,  # type: ignore[dict-item]
         pickle.BUILD[0]: _load_build,  # type: ignore[dict-item]

@@ -54,7 +54,7 @@ def use(monkeypatch: pytest.MonkeyPatch, *mirrors: Mirror) -> None:
 
 def test_all_published_spaces_have_a_supernet() -> None:
     assert set(PUBLISHED["supernet"]) == {"ofa-mbv3-w1.0", "ofa-mbv3-w1.2", "ofa-proxyless-w1.3", "ofa-resnet50"}
-    assert set(PUBLISHED["predictor"]) == {"ofa-mbv3-w1.2"}
+    assert set(PUBLISHED["predictor"]) == {"ofa-mbv3-w1.2", "ofa-resnet50"}
 
 
 @pytest.mark.parametrize(("kind", "name", "file"), ALL)
@@ -106,7 +106,7 @@ def test_a_path_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["ofa-mbv3-w9", "no/such.pth", "a" * 5000, "zero\0byte", "ofa-mbv3-w1.0"])
 def test_what_is_neither_is_refused_with_the_names(name: str) -> None:
-    with pytest.raises(UsageError, match=r"--predictor .*no such file.*published are ofa-mbv3-w1\.2$"):
+    with pytest.raises(UsageError, match=r"--predictor .*no such file.*published are ofa-mbv3-w1\.2, ofa-resnet50$"):
         find("predictor", name)
 
 

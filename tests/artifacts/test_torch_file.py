@@ -209,7 +209,16 @@ HOSTILE = {
     "NEWOBJ_EX": (ORDERED_DICT + b")}\x92", "opcode"),
     "PERSID": (b"Pstorage\n", "opcode"),
     "INT": (b"I1\n", "opcode"),
-    "a set": (b"\x8f", "opcode"),
+    "a set": (b"\x8f", "builtins.set"),
+    "a set of tuples": (b"\x8f(" + b")" + b"\x85" * 500_000 + b"\x90", "builtins.set"),
+    "a frozen set": (b"(" + b")" + b"\x85" * 500_000 + b"\x91", "builtins.frozenset"),
+    "an object of a foreign class": (b"cos\nPopen\n)\x81}" + text("a") + b")sb", "os.Popen"),
+    "a foreign dict": (b"ccollections\nCounter\n)R(" + b")" + b"\x85" * 500_000 + b"K\x01u", "collections.Counter"),
+    "a foreign list": (b"ccollections\ndeque\n)R(K\x01K\x02eK\x03a", "collections.deque"),
+    "a storage of a foreign type": (
+        tensor(of=b"(" + text("storage") + b"ctorch\nQInt8Storage\n" + text("0") + text("cpu") + b"K\x04tQ"),
+        "torch.QInt8Storage|does not fit",
+    ),
     # Calls.
     "a call of a text": (text("eval") + b")R", "damaged"),
     "a call of a storage": (storage() + b")R", "damaged"),
@@ -441,7 +450,7 @@ PIECES = st.sampled_from(
     [
         *(b"}", b"]", b")", b"N", b"\x88", b"(", b"t", b"\x85", b"\x86", b"\x87", b"a", b"e", b"s", b"u"),
         *(b"q\x00", b"q\x01", b"h\x00", b"h\x01", b"\x94", b"R", b"b", b"Q", b"\x93"),
-        *(b"\x82\x7f", b"K\x04", b"0", b"2"),
+        *(b"\x82\x7f", b"K\x04", b"0", b"2", b"\x81", b"\x8f", b"\x90", b"\x91", b"C\x02ab"),
         *(number(1 << 39), number(-1), text("x"), text("state_dict"), text("torch._utils"), text("FloatStorage")),
         *(ORDERED_DICT, REBUILD_TENSOR, REBUILD_PARAMETER, EMPTY_ORDERED_DICT, b"cbuiltins\nprint\n"),
         *(storage(), storage(3), tensor(), text("y") + tensor() + b"s"),

@@ -199,9 +199,10 @@ def test_a_foreign_file_is_refused(tmp_path: Path, content: bytes) -> None:
 
 
 def test_missing_and_unreadable_files(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.pth", tmp_path):
-        with pytest.raises(InputFileError, match="cannot be read"):
-            AccuracyPredictor.load(path)
+    with pytest.raises(InputFileError, match="cannot be read"):
+        AccuracyPredictor.load(tmp_path / "none.pth")
+    with pytest.raises(InputFileError, match="a folder, without a file of weights in it"):
+        AccuracyPredictor.load(tmp_path)
 
 
 def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
