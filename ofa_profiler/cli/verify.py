@@ -14,7 +14,7 @@ from ofa_profiler.base.units import parse_duration_ms
 from ofa_profiler.cli.options import Parser, add_device_options, device_options, positive_integer, whole_number
 from ofa_profiler.cli.terminal import progress_bar, run_command, say
 from ofa_profiler.spaces import get_space, space_names
-from ofa_profiler.verification.doubts import verification_doubts
+from ofa_profiler.verification.doubts import other_conditions, verification_doubts
 from ofa_profiler.verification.plot import NOT_INSTALLED, can_plot, check_plot_path, plot_verification
 from ofa_profiler.verification.result import DEFAULT_SUBNETS, Verification
 
@@ -134,12 +134,12 @@ def _report(arguments: argparse.Namespace, table: LatencyTable, verification: Ve
     v = verification
     say(f"{table.name}: {len(v.usable)} networks of {min(v.measured_ms):.3g} to {max(v.measured_ms):.3g} ms")
     say(f"  predicted / measured   {v.ratio:.3f} (geometric mean)")
-    say(f"  mean error             {v.mape:.1%}, noise of the measurement {v.noise:.1%}")
+    say(f"  mean error             {v.mape:.1%}, noise of the measurement {v.spell('noise')}")
     say(f"  within 5%, within 10%  {v.within_5pct:.0%}, {v.within_10pct:.0%}")
-    say(f"  rank correlation       {v.spearman:.3f} (Spearman)")
+    say(f"  rank correlation       {v.spell('spearman', '.3f')} (Spearman)")
     say(
         f"written: {', '.join(written)}"
-        + ("" if stored else "; not added to the table: it was measured on another device")
+        + ("" if stored else f"; not added to the table: {other_conditions(table, v.device) or 'it is not a file'}")
     )
     if arguments.json:
         print(document)

@@ -6,129 +6,59 @@ line in the file, from 1.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
-import math
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ofa_profiler.base.files import replacing
 from ofa_profiler.errors import InputFileError, UsageError
-from ofa_profiler.networks.tensors import Shape
+from ofa_profiler.tables.cells import (
+    flag,
+    integer,
+    not_empty,
+    one_of,
+    optional,
+    parse_spread_ms,
+    parse_time_ms,
+    shape,
+    shown,
+)
 from ofa_profiler.tables.op_columns import op_of, op_values, other_attributes, parse_attributes
 from ofa_profiler.tables.row import FAILED, OK, Row
 
 #: Version of the CSV and JSON. Increase it for a change that old readers would misread.
 FORMAT = 1
 
-_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_INTEGER = re.compile(r"[0-9]{1,18}")
-_SHAPE = re.compile(r"[1-9][0-9]{0,8}(x[1-9][0-9]{0,8})*")
-
-
-# --- cells: text -> value, ValueError with the problem ------------------------------------------------
-
-
-def shown(text: str) -> str:
-    """`text` in quotes, at most 120 characters, for a message."""
-    return repr(text if len(text) <= 120 else f"{text[:117]}...")
-
-
-def _number(text: str) -> float:
-    value = float(text) if _NUMBER.fullmatch(text) else math.nan
-    if not math.isfinite(value):
-        raise ValueError(f"{shown(text)} is not a number")
-    return value
-
-
-def parse_time_ms(text: str) -> float:
-    """Parse a finite number above zero. Raises `ValueError`."""
-    value = _number(text)
-    if value <= 0:
-        raise ValueError(f"{shown(text)} is not a time above zero")
-    return value
-
-
-def parse_spread_ms(text: str) -> float:
-    """Parse a finite number, at least zero. Raises `ValueError`."""
-    value = _number(text)
-    if value < 0:
-        raise ValueError(f"{shown(text)} is below zero")
-    return value
-
-
-def parse_count(text: str) -> int:
-    """Parse a whole number, at least 1. Raises `ValueError`."""
-    value = _integer(text)
-    if value < 1:
-        raise ValueError(f"{shown(text)} is not at least 1")
-    return value
-
-
-def _integer(text: str) -> int:
-    if not _INTEGER.fullmatch(text):
-        raise ValueError(f"{shown(text)} is not a whole number")
-    return int(text)
-
-
-def _flag(text: str) -> bool:
-    return bool(_one_of("0", "1")(text) == "1")
-
-
-def _shape(text: str) -> Shape:
-    if not _SHAPE.fullmatch(text):
-        raise ValueError(f"{shown(text)} is not a shape like 112x112x24")
-    return tuple(map(int, text.split("x")))
-
-
-def _not_empty(text: str) -> str:
-    if not text:
-        raise ValueError("is empty")
-    return text
-
-
-def _one_of(*allowed: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text not in allowed:
-            raise ValueError(f"{shown(text)} is not one of {', '.join(a or 'nothing' for a in allowed)}")
-        return text
-
-    return parse
-
-
-def _optional(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    return lambda text: parse(text) if text else None
-
-
 _COLUMNS: dict[str, Callable[[str], Any]] = {
     "op": str,
-    "kind": _not_empty,
-    "input_shape": _optional(_shape),
-    "output_shape": _optional(_shape),
-    "kernel_size": _optional(_integer),
-    "mid_channels": _optional(_integer),
-    "stride": _optional(_integer),
-    "skip": _optional(_flag),
-    "se": _optional(_flag),
+    "kind": not_empty,
+    "input_shape": optional(shape),
+    "output_shape": optional(shape),
+    "kernel_size": optional(integer),
+    "mid_channels": optional(integer),
+    "stride": optional(integer),
+    "skip": optional(flag),
+    "se": optional(flag),
     "activation": str,
-    "batch": _optional(_integer),
+    "batch": optional(integer),
     "precision": str,
-    "median_ms": _optional(parse_time_ms),
-    "mean_ms": _optional(parse_time_ms),
-    "std_ms": _optional(parse_spread_ms),
-    "p10_ms": _optional(parse_time_ms),
-    "p90_ms": _optional(parse_time_ms),
-    "samples": _integer,
-    "status": _one_of(OK, FAILED),
+    "median_ms": optional(parse_time_ms),
+    "mean_ms": optional(parse_time_ms),
+    "std_ms": optional(parse_spread_ms),
+    "p10_ms": optional(parse_time_ms),
+    "p90_ms": optional(parse_time_ms),
+    "samples": integer,
+    "status": one_of(OK, FAILED),
 }
 _OPTIONAL_COLUMNS: dict[str, Callable[[str], Any]] = {
     "error": str,
-    "resolution": _optional(_integer),
-    "attributes": _optional(parse_attributes),
+    "resolution": optional(integer),
+    "attributes": optional(parse_attributes),
 }
 #: The columns that describe the op.
 _OP_COLUMNS = (*list(_COLUMNS)[:10], "attributes")
@@ -172,7 +102,10 @@ def _csv_line(cells: Sequence[str]) -> str:
 def read_text(path: Path) -> str:
     """The UTF-8 text of `path`. Raises `InputFileError` if it is missing, unreadable or not text."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")  # spreadsheets add a byte order mark
+        content = path.read_bytes()
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise InputFileError(path, "is UTF-16, as spreadsheets save Unicode text; save it as CSV in UTF-8")
+        text = content.decode("utf-8-sig")  # spreadsheets add a byte order mark
     except FileNotFoundError:
         raise InputFileError(path, "there is no such file") from None
     except OSError as error:
@@ -196,6 +129,13 @@ def parse_csv(text: str, path: Path | str) -> tuple[Row, ...]:
     if not header:
         raise InputFileError(path, "is empty, not a latency table")
     missing = [name for name in _COLUMNS if name not in header]
+    if missing and (other := _other_separator(header)):
+        raise InputFileError(
+            path,
+            f"is separated by {other}, as spreadsheets save it in some languages, which may change numbers too; "
+            "take the file that ofa-profile wrote, or save it with commas and decimal points",
+            row=first,
+        )
     if missing:
         named = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise InputFileError(path, f"is not a latency table: it lacks the column {named}", row=first)
@@ -203,6 +143,16 @@ def parse_csv(text: str, path: Path | str) -> tuple[Row, ...]:
         if header.count(name) > 1:
             raise InputFileError(path, f"has the column {shown(name)} twice", row=first)
     return tuple(_row(path, line, header, cells) for line, cells in lines)
+
+
+def _other_separator(header: Sequence[str]) -> str:
+    """The separator of a header that is not separated by commas, in words; empty if it is none."""
+    text = ",".join(header)
+    for separator, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")):
+        cells = [cell.strip(' "') for cell in text.split(separator)]
+        if "op" in cells and "kind" in cells:
+            return name
+    return "semicolons or tabs" if text.lower().startswith("sep=") else ""
 
 
 def _csv_lines(path: Path | str, text: str) -> Iterator[tuple[int, list[str]]]:

@@ -19,7 +19,8 @@ from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.networks.blocks import MOBILENETV3, PROXYLESS, block_op
 from ofa_profiler.networks.ofa_keys import is_proxyless, parse_key
 from ofa_profiler.networks.op import Op
-from ofa_profiler.tables.csv_file import parse_count, parse_spread_ms, parse_time_ms, read_json, read_text, shown
+from ofa_profiler.tables.cells import parse_count, parse_spread_ms, parse_time_ms, shown
+from ofa_profiler.tables.csv_file import read_json, read_text
 from ofa_profiler.tables.row import OK, Row
 
 _FILE = re.compile(r"([1-9][0-9]{0,4})_lookup_table\.(?:yaml|yml|json)")

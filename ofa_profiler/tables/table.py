@@ -144,6 +144,34 @@ class LatencyTable:
         """The resolutions at which all ops of `space` have a row. Failed rows count."""
         return tuple(r for r in space.valid_resolutions if self._covers(space.with_resolutions([r]), r))
 
+    def complete_resolutions(self, space: SearchSpace) -> tuple[int, ...]:
+        """As `resolutions`, but rows that were lost are an error instead of a resolution less.
+
+        Raises `InputFileError` if the table lacks ops of a resolution that was measured: one that the JSON names, or
+        one whose first op has a row. The message names an op.
+        """
+        covered = self.resolutions(space)
+        for resolution in self._measured_resolutions(space):
+            if resolution not in covered:
+                ops = space.with_resolutions([resolution]).unique_ops()
+                missing = [op.key for op in ops if self.find(op, resolution) is None]
+                self._refuse(
+                    f"rows were lost: {len(missing)} of the {len(ops)} ops of {space.name} at resolution {resolution} "
+                    f"are missing, for example {missing[0]}; restore them, or profile again"
+                )
+        return covered
+
+    def _measured_resolutions(self, space: SearchSpace) -> list[int]:
+        """The resolutions of `space` that the table should cover."""
+        spaces, named = (self.metadata.get(name) or () for name in ("spaces", "resolutions"))
+        if spaces and space.name not in spaces:
+            return []
+        first = {r: space.with_resolutions([r]).slot_ops(space.slots[0])[0] for r in space.valid_resolutions}
+        if len(set(first.values())) < len(first):  # then a row of the first op says nothing about a resolution
+            first = {}
+        named = named if spaces and isinstance(named, list | tuple) else ()
+        return [r for r in space.valid_resolutions if r in named or (r in first and self.find(first[r], r) is not None)]
+
     def _covers(self, space: SearchSpace, resolution: int | None) -> bool:
         return all(self.find(op, resolution) for slot in space.slots for op in space.slot_ops(slot))
 
@@ -265,6 +293,14 @@ class LatencyTable:
 
     def _check_rows(self) -> None:
         first = self.rows[0]
+        for name, value in (("batch", first.batch), ("precision", first.precision)):
+            described = self.metadata.get(name)
+            if value and described is not None and described != value:
+                self._refuse(
+                    f"column {name}: is {value}, but the JSON of the table says {described!r:.60}; "
+                    "they belong to different tables",
+                    first,
+                )
         for row in self.rows:
             if (row.batch, row.precision) != (first.batch, first.precision):
                 self._refuse("columns batch, precision: differ from the rows above; split the table", row)

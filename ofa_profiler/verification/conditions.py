@@ -39,7 +39,7 @@ def covered_space(table: LatencyTable, space: SearchSpace | None) -> SearchSpace
             held = ", ".join(table.spaces) or "none"
             raise UsageError(f"table {table.name} has the spaces {held}: select one with --space")
         space = get_space(table.spaces[0])
-    resolutions = table.resolutions(space)
+    resolutions = table.complete_resolutions(space)
     if not resolutions:
         table.cost(space)  # raises an error that names what is missing
     return space.with_resolutions(resolutions)

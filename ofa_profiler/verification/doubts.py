@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from ofa_profiler.protocol.identity import EXECUTION, HARDWARE, DeviceIdentity, difference
 from ofa_profiler.protocol.records import Device, State
@@ -16,6 +16,8 @@ _WARMER_C = 10.0
 _CLOCK_CHANGE = 0.10
 #: Noise that is reported even if the error is larger.
 _NOISY = 0.05
+#: The facts about a device that set its clock during a measurement.
+_CLOCK = ("governor", "fixed_performance_mode")
 
 
 # --- a table and a device ---------------------------------------------------------------------------------
@@ -25,6 +27,23 @@ def other_device(table: LatencyTable, device: Device) -> str:
     """Return a warning if `device` differs from the device of `table`; empty if no difference is known."""
     found = difference(DeviceIdentity.from_table(table.metadata), DeviceIdentity.from_device(device), HARDWARE)
     return f"table {table.name} was measured on another device ({found})" if found else ""
+
+
+def other_conditions(table: LatencyTable, device: Device) -> str:
+    """Return the first known difference between the conditions of `table` and of a measurement on `device`.
+
+    A verification under other conditions says nothing about the table: another device or power mode, other cores,
+    another runtime, another governor of the clock.
+    """
+    there, here = DeviceIdentity.from_table(table.metadata), DeviceIdentity.from_device(device)
+    if found := difference(there, here):
+        return f"it was measured under other conditions ({found})"
+    described = table.metadata.get("device")
+    for name in _CLOCK:
+        was, now = described.get(name) if isinstance(described, Mapping) else None, device.json.get(name)
+        if was is not None and now is not None and was != now:
+            return f"it was measured under other conditions ({name} {was!r:.60}, now {now!r:.60})"
+    return ""
 
 
 def _other_execution(table: LatencyTable, device: Device) -> Iterator[str]:

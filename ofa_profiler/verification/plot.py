@@ -73,6 +73,6 @@ def plot_verification(verification: Verification, path: Path, *, title: str = ""
 def _summary(verification: Verification) -> str:
     return (
         f"{len(verification.usable)} networks\n"
-        f"mean error {verification.mape:.1%}, noise {verification.noise:.1%}\n"
-        f"within 10%: {verification.within_10pct:.0%}, Spearman {verification.spearman:.3f}"
+        f"mean error {verification.mape:.1%}, noise {verification.spell('noise')}\n"
+        f"within 10%: {verification.within_10pct:.0%}, Spearman {verification.spell('spearman', '.3f')}"
     )

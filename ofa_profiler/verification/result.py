@@ -18,6 +18,8 @@ from ofa_profiler.verification import agreement
 
 DEFAULT_SUBNETS = 30
 DEFAULT_TIME_LIMIT_S = 300.0
+#: Why a figure can be unknown although networks were measured.
+_UNKNOWN = {"noise": "one round only, it takes two", "spearman": "all latencies are equal"}
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,14 @@ class Verification:
             "MAPE": self.mape,
             "within 5%": self.within_5pct,
             "within 10%": self.within_10pct,
-            "noise": self.noise,
         }
         found += [(name, f"{value:.1%}") for name, value in figures.items()]
-        return [*found, ("Spearman", f"{self.spearman:.3f}")]
+        return [*found, ("noise", self.spell("noise")), ("Spearman", self.spell("spearman", ".3f"))]
+
+    def spell(self, name: str, spec: str = ".1%") -> str:
+        """Return a figure for people; for one that is unknown, the reason."""
+        value = float(getattr(self, name))
+        return format(value, spec) if math.isfinite(value) else f"unknown ({_UNKNOWN[name]})"
 
     def __repr__(self) -> str:
         return facts_text("Verification", self._facts())

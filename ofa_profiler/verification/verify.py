@@ -19,7 +19,7 @@ from ofa_profiler.base.progress import Reporter
 from ofa_profiler.devices.base import Device
 from ofa_profiler.errors import DeviceError, InputFileError, UsageError
 from ofa_profiler.measuring.session import measure_into
-from ofa_profiler.protocol.identity import DeviceIdentity, difference, request_difference
+from ofa_profiler.protocol.identity import request_difference
 from ofa_profiler.protocol.journal import Journal, read_journal
 from ofa_profiler.protocol.kit import run_record
 from ofa_profiler.protocol.records import Run
@@ -28,6 +28,7 @@ from ofa_profiler.spaces.sampling import draw_spread
 from ofa_profiler.tables.csv_file import metadata_text, read_metadata
 from ofa_profiler.tables.table import LatencyTable
 from ofa_profiler.verification.conditions import covered_space, settings_of
+from ofa_profiler.verification.doubts import other_conditions
 from ofa_profiler.verification.networks import export_networks, measured_subnet
 from ofa_profiler.verification.result import DEFAULT_SUBNETS, DEFAULT_TIME_LIMIT_S, Subnet, Verification
 
@@ -101,11 +102,10 @@ def _check_enough(subnets: tuple[Subnet, ...]) -> None:
 def store_validation(table: LatencyTable, verification: Verification) -> bool:
     """Write the figures into the `validation` of the JSON beside `table`, whole or not at all.
 
-    For a verification on another device than the table's, on other cores or by another runtime, nothing is written and
-    False is returned.
+    For a verification under other conditions than the table's (see `other_conditions`), nothing is written and False is
+    returned.
     """
-    there, here = DeviceIdentity.from_table(table.metadata), DeviceIdentity.from_device(verification.device)
-    if table.path is None or difference(there, here):
+    if table.path is None or other_conditions(table, verification.device):
         return False
     path = table.path.with_suffix(".json")
     write_text(path, metadata_text({**read_metadata(path), "validation": verification.validation()}))

@@ -39,6 +39,8 @@ class Request:
     space: SearchSpace
     tables: list[LatencyTable]
     budgets_ms: list[list[float]]
+    #: Whether the budgets are those of --pareto.
+    is_front: bool
     objective: Objective
     engine: Engine
     seed: int
@@ -68,6 +70,7 @@ def read_request(arguments: argparse.Namespace) -> Request:
         space=space,
         tables=tables,
         budgets_ms=budgets_ms,
+        is_front=arguments.pareto is not None,
         objective=_objective(predictor, space),
         engine=engine,
         seed=arguments.seed,

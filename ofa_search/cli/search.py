@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from ofa_profiler.cli.options import Parser, add_device_options, whole_number
 from ofa_profiler.cli.terminal import progress_bar, run_command, say
 from ofa_profiler.errors import OverBudgetError
+from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.spaces import space_names
 from ofa_search.cli.request import DEFAULT_OUT, MACS, Request, read_request
 from ofa_search.results.found import Found, document
 from ofa_search.results.report import accuracy_words, results_table, weight_words
-from ofa_search.searching.api import search_each
+from ofa_search.searching.api import SearchResult, search_each, slowest_ms
 from ofa_search.searching.engines import DEFAULT_ENGINE, engine_names
 
 if TYPE_CHECKING:
@@ -116,6 +117,8 @@ def _search(request: Request) -> int:
         max_params=request.max_params,
         n_classes=request.source.space.n_classes,
     )
+    if request.is_front:
+        results = _listed_once(request, results)
     found = [Found(result, request.objective, request.source) for result in results]
     if request.out is not None:
         from ofa_search.results.files import write_networks, write_summary  # with all exporters
@@ -128,6 +131,22 @@ def _search(request: Request) -> int:
     if request.device is not None:
         _check_budgets(found)
     return 0
+
+
+def _listed_once(request: Request, results: Sequence[SearchResult]) -> tuple[SearchResult, ...]:
+    """The results without those that repeat a network of a tighter budget; says how many, and why."""
+    first: dict[Architecture, SearchResult] = {}
+    for result in results:
+        first.setdefault(result.architecture, result)
+    repeated = [result for result in results if first[result.architecture] is not result]
+    if repeated:
+        table = request.tables[0]
+        slowest = slowest_ms(request.space, table, request.objective)
+        budgets = ", ".join(f"{result.budget_ms[table.name]:g}ms" for result in repeated)
+        beyond = slowest is not None and repeated[-1].budget_ms[table.name] > slowest
+        why = f"; the slowest network takes {slowest:.4g} ms on {table.name}, so higher budgets change nothing"
+        say(f"note: the budgets {budgets} give a network that a lower budget gives too{why if beyond else ''}")
+    return tuple(first.values())
 
 
 def _verify(request: Request, device: Device, found: Sequence[Found]) -> list[Found]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import math
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -143,8 +144,13 @@ def _report(arguments: Namespace, fitted: Fitted) -> None:
         if one is not None:
             lines.append(
                 f"on {one.samples} held-out architectures{what}: RMSE {one.rmse:.2f} points, "
-                f"Kendall tau {one.kendall_tau:.3f}, Spearman {one.spearman:.3f}"
+                f"Kendall tau {_rank(one.kendall_tau)}, Spearman {_rank(one.spearman)}"
             )
     if fitted.offset is not None:
         lines.append(f"accuracy on the test images is {describe(fitted.offset)}")
     common.report(arguments, document, [*lines, f"written to {fitted.path}, fitted to all {fitted.samples} samples"])
+
+
+def _rank(value: float) -> str:
+    """A rank correlation, or why there is none."""
+    return "unknown (all accuracies are equal)" if math.isnan(value) else f"{value:.3f}"

@@ -133,6 +133,12 @@ def search_each(
     return tuple(results)
 
 
+def slowest_ms(space: SearchSpace, table: LatencyTable, objective: Objective) -> float | None:
+    """The milliseconds of the slowest network that `search` considers; None if the table cannot give it exactly."""
+    cost = table.cost(_at_common_resolutions(space, [table], objective))
+    return cost.maximum()[0] if cost.is_exact else None
+
+
 def _run(
     space: SearchSpace,
     counted: SearchSpace,
@@ -173,7 +179,7 @@ def _at_common_resolutions(space: SearchSpace, tables: Sequence[LatencyTable], o
     if space.resolution_gene is None:
         return space
     for table in tables:
-        covered = table.resolutions(space)
+        covered = table.complete_resolutions(space)
         if not covered:
             table.cost(space)  # raises an error that names what the table lacks
         if not known & set(covered):
