@@ -249,12 +249,16 @@ def _read_file(path: Path) -> Any:
 
 def _only_one(path: Path, data: Any) -> Any:
     """The architecture in the document of a search, in a list, or alone. Raises `InputFileError`."""
-    results = data["results"] if isinstance(data, dict) and isinstance(data.get("results"), list) else data
-    if isinstance(results, list | tuple):  # a tuple: accuracy, settings and latency, as the authors' search returns
-        found = [result for result in results if isinstance(result, dict)]
-        if len(found) != 1:
+    if isinstance(data, dict) and isinstance(results := data.get("results"), list):
+        if len(results) != 1 or not isinstance(results[0], dict):
+            problem = f"holds {len(results)} networks; give the JSON file of one architecture from the same folder"
+            raise InputFileError(path, problem)
+        data = results[0]
+    if isinstance(data, list | tuple):  # such as accuracy, settings and latency, which the authors' search returns
+        found = [item for item in data if isinstance(item, dict)]
+        if len(found) > 1:
             raise InputFileError(path, f"holds {len(found)} networks; give a file with one of them")
-        data = found[0]
+        data = found[0] if found else data
     return data["architecture"] if isinstance(data, dict) and "architecture" in data else data
 
 

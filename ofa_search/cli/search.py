@@ -117,8 +117,9 @@ def _search(request: Request) -> int:
         max_params=request.max_params,
         n_classes=request.source.space.n_classes,
     )
+    _say_loose_budgets(request)
     if request.is_front:
-        results = _listed_once(request, results)
+        results = _listed_once(results)
     found = [Found(result, request.objective, request.source) for result in results]
     if request.out is not None:
         from ofa_search.results.files import write_networks, write_summary  # with all exporters
@@ -133,20 +134,24 @@ def _search(request: Request) -> int:
     return 0
 
 
-def _listed_once(request: Request, results: Sequence[SearchResult]) -> tuple[SearchResult, ...]:
-    """The results without those that repeat a network of a tighter budget; says how many, and why."""
+def _listed_once(results: Sequence[SearchResult]) -> tuple[SearchResult, ...]:
+    """The results of --pareto without those that repeat the network of a lower budget; says how many repeat one."""
     first: dict[Architecture, SearchResult] = {}
     for result in results:
         first.setdefault(result.architecture, result)
-    repeated = [result for result in results if first[result.architecture] is not result]
-    if repeated:
-        table = request.tables[0]
-        slowest = slowest_ms(request.space, table, request.objective)
-        budgets = ", ".join(f"{result.budget_ms[table.name]:g}ms" for result in repeated)
-        beyond = slowest is not None and repeated[-1].budget_ms[table.name] > slowest
-        why = f"; the slowest network takes {slowest:.4g} ms on {table.name}, so higher budgets change nothing"
-        say(f"note: the budgets {budgets} give a network that a lower budget gives too{why if beyond else ''}")
+    if repeated := len(results) - len(first):
+        say(f"note: {repeated} of {len(results)} budgets give the network of a lower budget, which is listed once")
     return tuple(first.values())
+
+
+def _say_loose_budgets(request: Request) -> None:
+    """Say which budgets are above the slowest network of the space."""
+    for number, table in enumerate(request.tables):
+        slowest = slowest_ms(request.space, table, request.objective)
+        above = [row[number] for row in request.budgets_ms if slowest is not None and row[number] > slowest]
+        if above:
+            limit = f"{slowest:.4g} ms on {table.name}"
+            say(f"note: the slowest network takes {limit}; budgets from {above[0]:g}ms on exclude none")
 
 
 def _verify(request: Request, device: Device, found: Sequence[Found]) -> list[Found]:

@@ -231,6 +231,26 @@ def test_pareto(run: Any, board: str) -> None:
     assert len({r["files"]["onnx"] for r in results}) == 4
 
 
+def test_a_front_lists_each_network_once(run: Any, board: str) -> None:
+    """The slowest network takes less than the last two budgets."""
+    slowest = LatencyTable.load(board).cost(CIFAR).maximum()[0]
+    budgets = f"{slowest / 2:.4f}ms:{2.5 * slowest:.4f}ms:5"
+    done = run("--lut", board, "--pareto", budgets, "--predictor", "macs", "--out", "found", "--json")
+    results = done.document["results"]
+    assert len(results) == len({json.dumps(result["architecture"]) for result in results}) == 2
+    assert [result["budget_ms"]["board"] for result in results] == pytest.approx([slowest / 2, slowest], abs=0.01)
+    assert len(list(Path("found").glob("*.onnx"))) == 2
+    assert done.err.count("note: 3 of 5 budgets give the network of a lower budget, which is listed once") == 1
+    assert done.err.count(f"note: the slowest network takes {slowest:.4g} ms on board; budgets from ") == 1
+
+
+def test_a_budget_that_excludes_nothing_is_said(run: Any, board: str) -> None:
+    done = run("--lut", board, "--budget", "10m", "--predictor", "macs", "--no-export")
+    assert "budgets from 600000ms on exclude none" in done.err
+    done = run("--lut", board, "--budget", "9ms", "--predictor", "macs", "--no-export")
+    assert "exclude none" not in done.err
+
+
 def test_several_tables_and_counts(run: Any, board: str, tmp_path: Path) -> None:
     slow = save_table(tmp_path / "slow.csv", factor=3)
     done = run(

@@ -311,7 +311,7 @@ def test_the_resolution_of_a_net_config_is_beside_it(tmp_path: Path) -> None:
         (b"__import__('os')", "not JSON"),
         (b"[" * 100_000, "not JSON"),
         (b"\xff\xfe", "cannot be read"),
-        (b"[]", "holds 0 networks"),
+        (b"[]", "an architecture is a JSON object, not list"),
         (b"[{}, {}]", "holds 2 networks; give a file with one of them"),
         (b"3", "an architecture is a JSON object, not int"),
         (b"{}", "'space' must be the name of a search space"),

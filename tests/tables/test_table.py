@@ -240,6 +240,10 @@ def write_lines(path: Path, lines: list[list[str]]) -> None:
         ("median_ms", "nan", "'nan' is not a number"),
         ("median_ms", "inf", "'inf' is not a number"),
         ("median_ms", "1e999", "'1e999' is not a number"),
+        ("median_ms", "1e308", "'1e308' is not a time of an op: it must be from 1e-09 to 1e+09 ms"),
+        ("median_ms", "1e-320", "'1e-320' is not a time of an op"),
+        ("p90_ms", "1e10", "'1e10' is not a time of an op"),
+        ("std_ms", "1e308", "'1e308' is not a deviation of times: it must be at most 1e+09 ms"),
         ("median_ms", "1_000", "'1_000' is not a number"),
         ("median_ms", "1,5", "'1,5' is not a number"),
         ("median_ms", "5 ms", "'5 ms' is not a number"),
@@ -311,6 +315,11 @@ HEADER = ",".join(COLUMNS) + "\n"
         (HEADER.encode() + b'"unterminated', "row 2: is not CSV"),
         (HEADER.encode() + b"a,b,c\n", "row 2: has 3 cells, but the first line has 19"),
         (HEADER.replace("status", "status,op").encode(), "row 1: has the column 'op' twice"),
+        (HEADER.replace(",", ";").encode(), "row 1: is separated by semicolons, as spreadsheets save it"),
+        (HEADER.replace(",", '";"').encode(), "is separated by semicolons"),
+        (HEADER.replace(",", "\t").encode("utf-8-sig"), "is separated by tabs, .* save it with commas and decimal"),
+        (b"sep=;\n" + HEADER.replace(",", ";").encode(), "is separated by semicolons"),
+        (HEADER.replace(",", "\t").encode("utf-16"), "is UTF-16, as spreadsheets save Unicode text; save it as CSV in"),
     ],
 )
 def test_not_tables(tmp_path, content, problem):

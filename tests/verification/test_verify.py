@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -29,7 +30,7 @@ from ofa_profiler.tables.table import LatencyTable, Row
 from ofa_profiler.verification import plot
 from ofa_profiler.verification.agreement import mape, ranks, ratio, spearman, within
 from ofa_profiler.verification.conditions import settings_of
-from ofa_profiler.verification.doubts import verification_doubts
+from ofa_profiler.verification.doubts import other_conditions, verification_doubts
 from ofa_profiler.verification.result import Subnet, Verification
 from ofa_profiler.verification.verify import store_validation, verify
 
@@ -340,6 +341,55 @@ def test_a_table_keeps_no_validation_by_another_device(table: LatencyTable) -> N
     metadata = LatencyTable.load(table.path).metadata
     assert metadata["validation"]["mape"] == 0
     assert metadata["cable"] == odd["cable"]
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [
+        ({"power_mode": "MAXN"}, "power_mode 'MAXN', now '15W'"),
+        ({"cores_used": [0, 1]}, "cores_used (0, 1), now (4,)"),
+        ({"cores_used": None}, "cores_used (), now (4,)"),
+        ({"governor": "performance"}, "governor 'performance', now 'schedutil'"),
+        ({"fixed_performance_mode": True}, "fixed_performance_mode True, now False"),
+        ({"soc": "BCM2712"}, "soc 'BCM2712', now 'BCM2711'"),
+    ],
+)
+def test_a_table_keeps_no_validation_under_other_conditions(
+    table: LatencyTable, device: dict[str, Any], words: str
+) -> None:
+    assert table.path is not None
+    now = {"model": "Pi 4", "soc": "BCM2711", "power_mode": "15W", "cores_used": [4], "governor": "schedutil",
+           "fixed_performance_mode": False}  # fmt: skip
+    described = Device.from_json({"time": "2026-01-01", **now})
+    verification = replace(verification_of([1, 2, 3], [1, 2, 3], [1, 2, 3]), device=described)
+    metadata = {"runtime": "onnxruntime", "format": 1, "validation": {"mape": 0.01}, "device": {**now, **device}}
+    measured = LatencyTable(table.name, table.rows, metadata, table.path)
+    path = table.path.with_suffix(".json")
+    path.write_text(json.dumps(metadata))
+    assert not store_validation(measured, verification)
+    assert json.loads(path.read_text()) == metadata
+    assert other_conditions(measured, described) == f"it was measured under other conditions ({words})"
+    unknown = {name: value for name, value in now.items() if name not in device}
+    assert store_validation(replace(measured, metadata={**metadata, "device": unknown}), verification)
+
+
+def test_a_figure_that_is_unknown_says_why() -> None:
+    """One round only, and latencies that do not differ."""
+    device = Device.from_json({"time": "2026-01-01", "model": "Pi 4"})
+    subnets = tuple(Subnet(SPACE.smallest, 1.0, 1.0) for _ in range(3))
+    verification = Verification(subnets, device, None, 0, "2026-01-01T00:00:00+00:00")
+    assert verification.spell("noise") == "unknown (one round only, it takes two)"
+    assert verification.spell("spearman", ".3f") == "unknown (all latencies are equal)"
+    assert "nan" not in repr(verification) + verification._repr_html_()
+
+
+def test_one_round_gives_no_noise(table: LatencyTable, capsys: pytest.CaptureFixture[str]) -> None:
+    """The time limit ends the measurement after the first round."""
+    assert table.path is not None
+    code, _, error = run(capsys, "--lut", table.path, "--device", "local", "--subnets", "3", "--time-limit", "1us")
+    assert code == 0
+    assert "noise of the measurement unknown (one round only, it takes two)" in error
+    assert "nan%" not in error
 
 
 def test_what_is_unknown_is_null() -> None:
