@@ -56,7 +56,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="JSON",
         type=Path,
         required=True,
-        help="architecture file, or a search.json with one result",
+        help="architecture file, also net.config or {ks, e, d, r} of the OFA authors, or a search.json with one result",
     )
     group.add_argument("--supernet", metavar="NAME|FILE", help="supernet to cut the network from, as in ofa-search")
     group.add_argument("--from-scratch", action="store_true", help="start from random weights")
