@@ -44,7 +44,8 @@ _SAMPLING_FIELDS = ("seed", "min_rounds", "max_rounds", "target_half_width", "vi
 def derive_table(replay: Replay, journal_path: Path) -> LatencyTable:
     """Return the table of a journal. It is written beside the journal unless it exists.
 
-    An existing table is kept, because `ofa-verify` may have added to its JSON. Raises `DeviceError` if every op failed.
+    The JSON of an existing table is kept, because `ofa-verify` may have added to it. So is its CSV, unless it has other
+    ops than the journal. Raises `DeviceError` if every op failed.
     """
     path = journal_path.with_suffix(".csv")
     if path.exists() and path.with_suffix(".json").exists():
@@ -52,7 +53,11 @@ def derive_table(replay: Replay, journal_path: Path) -> LatencyTable:
             table = LatencyTable.load(path)
             derived = table_metadata(replay)
             if all(table.metadata.get(name) == derived[name] for name in _FROM_JOURNAL):
-                return table
+                if {row.op for row in table.rows} == replay.run.models.keys():
+                    return table
+                restored = replace(table, rows=table_rows(replay, journal_path))
+                restored.save(path)
+                return restored
     return save_table(replay, table_rows(replay, journal_path), journal_path)
 
 

@@ -193,6 +193,8 @@ class Architecture:
         """
         path = Path(path)
         path = path / _NET_CONFIG if (path / _NET_CONFIG).is_file() else path
+        if path.is_dir():
+            raise InputFileError(path, "a folder; give the JSON file of one architecture in it")
         data = _only_one(path, _read_file(path))
         beside = _run_config(path)
         if isinstance(data, dict) and beside is not None:

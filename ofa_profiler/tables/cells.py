@@ -10,7 +10,7 @@ from typing import Any
 from ofa_profiler.networks.tensors import Shape
 
 #: About 11 days. Sums of such times, and their ratios, are far from the limits of a float.
-_MAX_MS = 1e9
+MAX_MS = 1e9
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _INTEGER = re.compile(r"[0-9]{1,18}")
 _SHAPE = re.compile(r"[1-9][0-9]{0,8}(x[1-9][0-9]{0,8})*")
@@ -24,7 +24,7 @@ def shown(text: str) -> str:
 def _number(text: str) -> float:
     value = float(text) if _NUMBER.fullmatch(text) else math.nan
     if not math.isfinite(value):
-        raise ValueError(f"{shown(text)} is not a number")
+        raise ValueError(f"{shown(text)} is not a number" + ("; write a decimal point" if "," in text else ""))
     return value
 
 
@@ -33,8 +33,8 @@ def parse_time_ms(text: str) -> float:
     value = _number(text)
     if value <= 0:
         raise ValueError(f"{shown(text)} is not a time above zero")
-    if not 1 / _MAX_MS <= value <= _MAX_MS:
-        raise ValueError(f"{shown(text)} is not a time of an op: it must be from {1 / _MAX_MS:g} to {_MAX_MS:g} ms")
+    if not 1 / MAX_MS <= value <= MAX_MS:
+        raise ValueError(f"{shown(text)} is not a time of an op: it must be from {1 / MAX_MS:g} to {MAX_MS:g} ms")
     return value
 
 
@@ -43,8 +43,8 @@ def parse_spread_ms(text: str) -> float:
     value = _number(text)
     if value < 0:
         raise ValueError(f"{shown(text)} is below zero")
-    if value > _MAX_MS:
-        raise ValueError(f"{shown(text)} is not a deviation of times: it must be at most {_MAX_MS:g} ms")
+    if value > MAX_MS:
+        raise ValueError(f"{shown(text)} is not a deviation of times: it must be at most {MAX_MS:g} ms")
     return value
 
 

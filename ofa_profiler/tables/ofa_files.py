@@ -71,7 +71,9 @@ def _lookup_files(folder: Path) -> dict[int, Path]:
                 path, f"is a second table for resolution {match[1]}; remove it or {files[int(match[1])].name}"
             )
     if not files:
-        raise InputFileError(folder, "contains no published tables, such as 224_lookup_table.yaml or .json")
+        tables = sorted(path.name for path in folder.glob("*.csv"))
+        hint = f"; give {' or '.join(tables[:3])} in it" if tables else ""
+        raise InputFileError(folder, f"contains no published tables, such as 224_lookup_table.yaml or .json{hint}")
     return files
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa_profiler.networks.op import Op
+from ofa_profiler.tables.cells import MAX_MS
 
 #: `status` of a row.
 OK, FAILED = "ok", "failed"
@@ -47,6 +48,8 @@ class Row:
         samples = np.asarray(samples_ms, dtype=np.float64)
         if samples.ndim != 1 or not samples.size or not np.isfinite(samples).all() or samples.min() <= 0:
             raise ValueError(f"{op.key}: at least one sample is needed, and all must be finite and above zero")
+        if samples.max() > MAX_MS:
+            raise ValueError(f"{op.key}: {samples.max():g} ms is not a time of an op; it must be at most {MAX_MS:g} ms")
         p10, median, p90 = (float(p) for p in np.percentile(samples, (10, 50, 90)))
         return Row(
             description=op,

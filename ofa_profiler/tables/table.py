@@ -157,7 +157,7 @@ class LatencyTable:
                 missing = [op.key for op in ops if self.find(op, resolution) is None]
                 self._refuse(
                     f"rows were lost: {len(missing)} of the {len(ops)} ops of {space.name} at resolution {resolution} "
-                    f"are missing, for example {missing[0]}; restore them, or profile again"
+                    f"are missing, for example {missing[0]}; run ofa-profile again: it restores them from its journal"
                 )
         return covered
 

@@ -13,8 +13,10 @@ from support.records import DEVICE, END, RUN, failed, visit, write
 from ofa_profiler import LatencyTable
 from ofa_profiler.errors import DeviceError, InputFileError
 from ofa_profiler.measuring.offline import import_results
+from ofa_profiler.measuring.table_from_journal import derive_table
 from ofa_profiler.networks.op import Op
 from ofa_profiler.networks.tensors import TensorSpec
+from ofa_profiler.protocol.journal import read_journal
 
 #: Kinds and a space that no code of this project knows, with two inputs and integers among them.
 OPS = [
@@ -63,6 +65,20 @@ def test_a_journal_of_an_unknown_space_becomes_a_table(tmp_path: Path) -> None:
     assert metadata["device"]["model"] == "Board"
     assert metadata["runtime_version"] == "1.20"
     assert metadata["sampling"]["visits"] == 4
+
+
+def test_rows_that_were_lost_come_back_from_the_journal(tmp_path: Path) -> None:
+    table = imported(tmp_path, REQUEST, DEVICE, *VISITS, END)
+    path = tmp_path / "out" / "t.csv"
+    described = {**json.loads(path.with_suffix(".json").read_text()), "validation": {"mape": 0.01}}
+    path.with_suffix(".json").write_text(json.dumps(described))
+    whole = path.read_text()
+    path.write_text("".join(whole.splitlines(keepends=True)[:-1]))
+    journal = path.with_suffix(".jsonl")
+    again = derive_table(read_journal(journal)[0], journal)
+    assert again.rows == table.rows
+    assert path.read_text() == whole
+    assert LatencyTable.load(path).metadata["validation"] == {"mape": 0.01}
 
 
 def test_ops_of_no_space_at_all(tmp_path: Path) -> None:

@@ -328,6 +328,7 @@ def test_files_that_are_none(tmp_path: Path, content: bytes, words: str) -> None
 
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "none.json"):
-        with pytest.raises(InputFileError, match="cannot be read"):
-            Architecture.load(path)
+    with pytest.raises(InputFileError, match="cannot be read"):
+        Architecture.load(tmp_path / "none.json")
+    with pytest.raises(InputFileError, match="a folder; give the JSON file of one architecture in it"):
+        Architecture.load(tmp_path)

@@ -73,7 +73,7 @@ def test_lost_rows_of_a_resolution_are_an_error(path: Path, described: bool, cou
         lambda: covered_space(table, SPACE),
     ]
     for use in uses:
-        with pytest.raises(InputFileError, match=f"{problem}, for example {first}; restore them, or profile again"):
+        with pytest.raises(InputFileError, match=f"{problem}, for example {first}; run ofa-profile again: it restores"):
             use()
 
 
