@@ -81,8 +81,8 @@ def test_it_can_be_saved_as_ours(tmp_path: Path) -> None:
 
 
 def test_the_published_file(shared_dir: Path) -> None:
-    path = shared_dir / "cases" / "P01" / "ofa_resnet50_acc_predictor.pth"
-    if not path.is_file():
+    path = next(shared_dir.glob("*/*/ofa_resnet50_acc_predictor.pth"), None)
+    if path is None:
         pytest.skip("needs the published file")
     predictor = AccuracyPredictor.load(path)
     predicted = predictor.predict(architectures(300))
