@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         help="training images: a parquet file, a folder of them, or a folder with one folder per class",
     )
     group.add_argument("--test-data", metavar="PATH", type=Path, help="test images; used at the end only")
+    group.add_argument("--skip-damaged", action="store_true", help="leave out images that cannot be decoded")
     group.add_argument(
         "--held-out",
         metavar="N",
@@ -159,21 +161,33 @@ def prepare_process(arguments: argparse.Namespace) -> None:
 
 def load_data(arguments: argparse.Namespace, space: SearchSpace, world: World, reporter: Reporter | None) -> DataSplit:
     """Training, held-out and test images. One process per host decodes them, the others read its cache."""
-    from ofa_search.data.images import DataSplit, load_images
+    from ofa_search.data.images import DataSplit, load_images, refuse_shared_files
 
-    resolution = max(space.valid_resolutions)
+    load = partial(
+        load_images,
+        resolution=max(space.valid_resolutions),
+        cache=arguments.cache,
+        progress=reporter,
+        exclude=[folder for folder in (arguments.out, arguments.cache) if folder is not None],
+        skip_damaged=arguments.skip_damaged,
+        tell=say if world.leads else _silent,
+    )
     with world.one_first():
-        images = load_images(arguments.data, resolution, cache=arguments.cache, progress=reporter)
+        images = load(arguments.data)
         test = None
         if arguments.test_data is not None:
-            test = load_images(arguments.test_data, resolution, split="test", cache=arguments.cache, progress=reporter)
-            test = test.with_classes(images.classes)
+            test = load(arguments.test_data, split="test").with_classes(images.classes)
+            refuse_shared_files(images, test)
     if arguments.held_out is None and len(images) < 20:
         raise UsageError(
             f"{images.name}: {len(images)} images are too few to hold some out; give --held-out N or more images"
         )
     training, held_out = images.split(arguments.held_out or min(_MOST_HELD_OUT, len(images) // 10))
     return DataSplit(training, held_out, test)
+
+
+def _silent(_line: str) -> None:
+    """Other processes than the first say nothing."""
 
 
 @contextmanager

@@ -1,39 +1,25 @@
-"""Labelled images, of any number: they are decoded once into a cache file and mapped into memory.
-
-The cache holds raw pixels of one size in `images/` of the cache folder (`default_cache_dir`), 3 KB for an
-image of CIFAR-10, 200 KB for one of ImageNet. The name of a file is a hash of its
-sources, so a changed image gives a new file. All cache files can be deleted at any time.
-"""
+"""Labelled images, of any number: they are decoded once into a cache file and mapped into memory."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ofa_profiler.base.cache_dir import default_cache_dir, identity
-from ofa_profiler.base.files import replacing
-from ofa_profiler.base.locks import locked
-from ofa_profiler.base.progress import Reporter, report
+from ofa_profiler.base.progress import Reporter
 from ofa_profiler.errors import InputFileError, UsageError
-from ofa_search.data.batches import SMALL
-from ofa_search.data.sources import CIFAR10_CLASSES, Encoded, Source, open_source
+from ofa_search.data.cifar10 import CIFAR10_CLASSES, is_cifar10
+from ofa_search.data.pixel_cache import cached_pixels
+from ofa_search.data.source import file_identities
+from ofa_search.data.sources import open_source
 
-#: Large images are stored larger than the largest input by this factor, for random crops.
-_MARGIN = 1.15
-_VERSION = 1
 _CPU = torch.device("cpu")
-#: The number of images that a thread decodes per task.
-_TOGETHER = 64
 #: The share of a GPU's free memory that images may take.
 _RESIDENT_SHARE = 0.5
 
@@ -42,6 +28,7 @@ _RESIDENT_SHARE = 0.5
 class Images:
     """Some `rows` (all: None) of `stored` (M, 3, S, S) uint8 RGB, with `labels` (N,) int64, the class
     names, and a name for the whole. Batches of pixels are copied to `device` if they are stored elsewhere.
+    `origins` are the identities of the files that all images came from.
     """
 
     name: str
@@ -50,6 +37,7 @@ class Images:
     classes: tuple[str, ...]
     rows: Tensor | None = None
     device: torch.device = _CPU
+    origins: NDArray[np.void] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -58,6 +46,11 @@ class Images:
     def size(self) -> int:
         """Height and width."""
         return self.stored.shape[-1]
+
+    @property
+    def image_bytes(self) -> int:
+        """The size of one image in memory."""
+        return 3 * self.size * self.size
 
     @property
     def pixels(self) -> Tensor:
@@ -76,7 +69,7 @@ class Images:
         labels = self.labels.to(device)
         if device.type == "cuda" and self.stored.device != device:
             free_bytes, _ = torch.cuda.mem_get_info(device)
-            if len(self) * self.stored[0].numel() < _RESIDENT_SHARE * free_bytes:
+            if len(self) * self.image_bytes < _RESIDENT_SHARE * free_bytes:
                 parts = [pixels.to(device) for pixels, _ in self.batches(4096)]
                 return replace(self, stored=torch.cat(parts), labels=labels, rows=None, device=device)
         return replace(self, labels=labels, device=device)
@@ -99,9 +92,15 @@ class Images:
         if classes == self.classes:
             return self
         if missing := [name for name in self.classes if name not in classes]:
-            raise UsageError(f"{self.name} has the class {missing[0]!r}, which the training images do not have")
+            alike = [name for name in classes if _simple(name) == _simple(missing[0])]
+            hint = f"; {alike[0]!r} differs only in case or accents' encoding: rename one of them" if alike else ""
+            raise UsageError(f"{self.name} has the class {missing[0]!r}, which the training images do not have{hint}")
         places = torch.tensor([classes.index(name) for name in self.classes], device=self.labels.device)
         return replace(self, labels=places[self.labels], classes=classes)
+
+
+def _simple(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold().strip()
 
 
 @dataclass(frozen=True)
@@ -124,134 +123,48 @@ def load_images(
     split: str = "train",
     cache: Path | None = None,
     progress: Reporter | None = None,
+    exclude: Sequence[Path] = (),
+    skip_damaged: bool = False,
+    tell: Callable[[str], None] = lambda _line: None,
 ) -> Images:
-    """Read a parquet file, a folder of them (`train-*.parquet`, `test-*.parquet`), or a folder per class.
+    """Read a parquet file, a folder of them, or a folder of images with one folder per class.
 
     Small images that are all squares of one size are kept as they are. Others are stored for a network
-    whose largest input has this `resolution`, in the folder `cache`. If a folder has parts for training
-    and testing, `split` (`train` or `test`) selects one.
+    whose largest input has this `resolution`, in the folder `cache`. If a data set has splits, `split` (`train` or
+    `test`) selects one; for `test`, the validation split serves where no test images have labels. `unlabelled` is for
+    uses that need no labels: it takes any images. The folders `exclude`
+    are no part of the data set. `tell` gets lines that say what was understood, before images are decoded.
 
-    Raises `InputFileError` for a damaged file or image, `UsageError` if the cache cannot be written.
+    Raises `InputFileError` for what is not understood and for damaged images (all of them are named; `skip_damaged`
+    leaves them out), `UsageError` if the cache cannot be written.
     """
     path = Path(path)
-    source = open_source(path, split)
-    folder = cache if cache is not None else default_cache_dir() / "images"
-    key = identity({"version": _VERSION, "source": source.identity(), "resolution": resolution})
-    file = folder / f"{key}.npy"
-    stored = _mapped(file, len(source.labels))
-    if stored is None:
-        with _cache_lock(folder, key):
-            stored = _mapped(file, len(source.labels))  # another process may have written it during the wait
-            if stored is None:
-                _remove_leftovers(folder, key)
-                _decode_all(file, source, resolution, progress)
-                stored = _mapped(file, len(source.labels))
-    if stored is None:
-        raise UsageError(f"cannot read back {file}")
-    classes = _class_names(source, stored.shape[-1])
-    return Images(path.stem, torch.from_numpy(stored), torch.from_numpy(source.labels), classes)
+    source = open_source(path, split, exclude)
+    for line in source.summary({"train": "training"}.get(split, split)):
+        tell(line)
+    pixels, damaged = cached_pixels(source, resolution, cache, progress, skip_damaged=skip_damaged)
+    classes = source.classes
+    if classes is None:
+        count = int(source.labels.max()) + 1
+        known = not damaged and is_cifar10(pixels, source.labels)
+        classes = CIFAR10_CLASSES if known else tuple(map(str, range(count)))
+        if known:
+            tell(f"  these are the images of CIFAR-10: the classes are named {', '.join(classes)}")
+    images = Images(path.stem, torch.from_numpy(pixels), torch.from_numpy(source.labels), classes)
+    if damaged:
+        tell(f"  left out: {len(damaged)} damaged images")
+        images = images.take(np.delete(np.arange(len(images)), damaged))
+        if lost := [classes[label] for label in np.setdiff1d(source.labels, images.labels.numpy())]:
+            raise InputFileError(path, f"all images of the class {lost[0]!r} are damaged; repair them or remove it")
+    return replace(images, origins=file_identities(source))
 
 
-def _class_names(source: Source, size: int) -> tuple[str, ...]:
-    if source.classes is not None:
-        return source.classes
-    count = int(source.labels.max()) + 1
-    is_cifar = count == len(CIFAR10_CLASSES) and size == 32
-    return CIFAR10_CLASSES if is_cifar else tuple(map(str, range(count)))
-
-
-def _own_size(source: Source) -> int | None:
-    """Return the size of the first image, if it is a small square."""
-    from ofa_search.data.decoding import image_size
-
-    first = next(source.portions())[0]
-    with _named_errors(first):
-        width, height = image_size(first.read())
-    return width if width == height <= SMALL else None
-
-
-def _decode_all(file: Path, source: Source, resolution: int | None, progress: Reporter | None) -> None:
-    """Write the cache file. Small squares of one size stay as they are; others are scaled for the resolution."""
-    from ofa_search.data.decoding import OtherSizeError
-
-    size = _own_size(source)
-    if size is not None:
-        with contextlib.suppress(OtherSizeError):
-            return _write(file, source, size, progress, exactly=True)
-    if resolution is None:
-        raise InputFileError(source.path, "its images are large or of several sizes; set a resolution")
-    size = resolution if resolution <= SMALL else round(_MARGIN * resolution)
-    return _write(file, source, size, progress, exactly=False)
-
-
-def _mapped(file: Path, count: int) -> NDArray[np.uint8] | None:
-    """Return the array in a cache file; None if there is no file or it is damaged."""
-    try:
-        # Copy on write, because torch requires writable arrays. This package never writes to them.
-        stored: NDArray[np.uint8] = np.load(file, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    is_ours = stored.dtype == np.uint8 and stored.shape == (count, 3, *2 * stored.shape[-1:])
-    return stored if is_ours else None
-
-
-def _write(file: Path, source: Source, size: int, progress: Reporter | None, *, exactly: bool) -> None:
-    shape = (len(source.labels), 3, size, size)
-    # The file is written, not mapped, because then a full disk raises an error.
-    with replacing(file) as temporary, temporary.open("wb") as target, ThreadPoolExecutor() as pool:
-        _write_header(target, shape)
-        done = 0
-        for portion in source.portions():
-            parts = [portion[start : start + _TOGETHER] for start in range(0, len(portion), _TOGETHER)]
-            for decoded in pool.map(partial(_decoded, size=size, exactly=exactly), parts):
-                target.write(decoded.data)
-            done += len(portion)
-            report(progress, "decode", done, shape[0], words="images")
-
-
-def _write_header(target: BinaryIO, shape: tuple[int, ...]) -> None:
-    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(target, header)
-
-
-def _decoded(part: Sequence[Encoded], size: int, *, exactly: bool) -> NDArray[np.uint8]:
-    from ofa_search.data.decoding import decode
-
-    pixels = np.empty((len(part), 3, size, size), dtype=np.uint8)
-    for place, encoded in zip(pixels, part, strict=True):
-        with _named_errors(encoded):
-            place[:] = decode(encoded.read(), size, exactly=exactly)
-    return pixels
-
-
-@contextlib.contextmanager
-def _named_errors(encoded: Encoded) -> Iterator[None]:
-    """Add the name of the image to an error."""
-    from ofa_search.data.decoding import OtherSizeError
-
-    try:
-        yield
-    except OtherSizeError:
-        raise
-    except Exception as error:  # a damaged file can make Pillow raise any error
-        raise InputFileError(encoded.path, f"not an image, or damaged ({str(error)[:100]})", row=encoded.row) from error
-
-
-@contextlib.contextmanager
-def _cache_lock(folder: Path, key: str) -> Iterator[None]:
-    """Lock this cache file against other processes: if trainings start together, only the first one decodes."""
-    file = folder / f".{key}.lock"
-    with contextlib.ExitStack() as stack:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(file))
-        except OSError as error:
-            raise UsageError(f"cannot write {error.filename or file}: {error.strerror or error}") from error
-        yield
-
-
-def _remove_leftovers(folder: Path, key: str) -> None:
-    """Remove temporary files that killed runs left."""
-    for path in folder.glob(f".{key}.npy.*.tmp"):
-        with contextlib.suppress(OSError):
-            path.unlink()
+def refuse_shared_files(training: Images, test: Images) -> None:
+    """Raise `UsageError` if test images come from files of training images."""
+    if training.origins is None or test.origins is None:
+        return
+    if shared := len(np.intersect1d(training.origins, test.origins)):
+        raise UsageError(
+            f"{test.name}: {shared} files with test images are files of training images; "
+            "give other images to test with, or leave --test-data away: some training images are held out anyway"
+        )

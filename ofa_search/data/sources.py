@@ -1,218 +1,152 @@
-"""Where labelled images come from: folders of image files, and parquet files as Hugging Face writes them.
-
-A source knows the labels of its images at once, and gives their encoded bytes in portions.
-"""
+"""Where labelled images come from: folders of image files, and parquet files as Hugging Face writes them."""
 
 from __future__ import annotations
 
-import json
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ofa_profiler.errors import InputFileError, UsageError
+from ofa_profiler.errors import InputFileError
+from ofa_search.data.classes import NotUnderstood
+from ofa_search.data.layout import ALL, USED_FOR, LeftOut, count_of, spell, understand
+from ofa_search.data.parquet import NoLabelsError, ParquetSource, open_parquet
+from ofa_search.data.shards import sort_shards
+from ofa_search.data.source import PORTION, Encoded, Part, Source, stamp
+from ofa_search.data.tree import Folder, inside, read_tree
+from ofa_search.data.words import UNLABELLED
 
-CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
-#: The names that the parts of a data set go by, in file and folder names.
-SPLITS = {"train": ("train", "training"), "test": ("test", "validation", "valid", "val")}
-
-_PORTION = 1024
-_IMAGE_COLUMNS = ("img", "image")
-_LABEL_COLUMNS = ("label", "labels", "fine_label")
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """The bytes of one image; `path` and `row`, or `path` alone, say which one it is."""
-
-    path: Path
-    read: Callable[[], bytes]
-    row: int | None = None
+#: Descriptions of images that Hugging Face's image folders have; they are not read.
+_METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
 @dataclass(frozen=True, eq=False)
-class Source(ABC):
-    """`labels` (N,) int64 and the class names, or None where the images must tell (see `data.py`)."""
+class FolderSource(Source):
+    """Image files; the classes are folders. `files` are paths below `path`."""
 
-    path: Path
-    labels: NDArray[np.int64]
-    classes: tuple[str, ...] | None
+    files: tuple[str, ...]
 
-    @abstractmethod
     def identity(self) -> list[Any]:
-        """JSON that differs when the images differ: names, sizes and times of the files."""
+        return [[place, *stamp(self.path / place)] for place in self.files]
 
-    @abstractmethod
+    def origins(self) -> Iterator[Path]:
+        return (self.path / place for place in self.files)
+
     def portions(self) -> Iterator[list[Encoded]]:
-        """All images, in the order of the labels."""
+        for start in range(0, len(self.files), PORTION):
+            paths = [self.path / place for place in self.files[start : start + PORTION]]
+            yield [Encoded(path, path.read_bytes) for path in paths]
 
 
-def open_source(path: Path, split: str) -> Source:
-    """The source at `path`; where it has parts for training and testing, the one for `split`.
+def open_source(path: Path, use: str, exclude: Sequence[Path] = ()) -> Source:
+    """The images at `path` for `use`, `train`, `test` or `unlabelled`: those of its split, if the data set has splits.
 
-    Raises `InputFileError` for what holds no images.
+    The folders `exclude` are no part of the data set. Raises `InputFileError` for what holds no such images.
     """
-    if not path.exists():
-        raise InputFileError(path, "no such file or folder")
     if path.is_file():
-        return _open_parquet(path, [path])
-    if files := sorted(path.glob("*.parquet")):
-        return _open_parquet(path, _parts(path, files, split))
-    return _open_folder(path, split)
+        return open_parquet(path, [path], Part(), labelled=use != UNLABELLED)
+    if not path.is_dir():
+        raise InputFileError(path, "no such file or folder")
+    tree = read_tree(path, _suffixes(), tuple(exclude))
+    if tree.problem:
+        raise InputFileError(path, tree.problem)
+    shards = [inside(folder.place, name) for folder in tree.walk() for name in folder.parquet if name not in _METADATA]
+    try:
+        if any("/" not in shard for shard in shards):
+            return _open_shards(path, shards, use)
+        try:
+            return _open_folder(path, tree, use)
+        except NotUnderstood:
+            if shards:
+                return _open_shards(path, shards, use)
+            if use == UNLABELLED and tree.image_count:
+                return _of_no_classes(path, tree)
+            raise
+    except NotUnderstood as error:
+        raise InputFileError(path / error.place if error.place else path, error.problem) from error
 
 
-def _parts(path: Path, files: Sequence[Path], split: str) -> list[Path]:
-    """The files of this split, by their names; all of them where no name speaks of a split."""
-    named = {which: [f for f in files if f.stem.split("-")[0] in SPLITS[which]] for which in SPLITS}
-    if not any(named.values()):
-        return list(files)
-    if not named[split]:
-        names = " or ".join(f"{name}-*.parquet" for name in SPLITS[split])
-        raise InputFileError(path, f"has no {names}; name the file itself")
-    return named[split]
+def _of_no_classes(path: Path, tree: Folder) -> FolderSource:
+    files = tuple(tree.image_places())
+    return FolderSource(path, np.zeros(len(files), dtype=np.int64), None, Part(), files)
 
 
-def _stamp(path: Path) -> list[Any]:
-    stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns]
+def _suffixes() -> frozenset[str]:
+    from ofa_search.data.decoding import readable_suffixes
+
+    return readable_suffixes()
 
 
 # --- folders -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class FolderSource(Source):
-    """`ROOT/class/image`; the classes are the folders, by name."""
-
-    files: tuple[Path, ...]
-
-    def identity(self) -> list[Any]:
-        return [[str(file.relative_to(self.path)), *_stamp(file)] for file in self.files]
-
-    def portions(self) -> Iterator[list[Encoded]]:
-        for start in range(0, len(self.files), _PORTION):
-            yield [Encoded(file, file.read_bytes) for file in self.files[start : start + _PORTION]]
-
-
-def _open_folder(path: Path, split: str) -> FolderSource:
-    folders = _subfolders(path)
-    splits = {name: which for which, names in SPLITS.items() for name in names}
-    if folders and all(folder.name in splits for folder in folders):
-        chosen = [folder for folder in folders if splits[folder.name] == split]
-        if len(chosen) != 1:
-            raise InputFileError(path, f"has {len(chosen)} folders of images to {split} with; name the folder itself")
-        path, folders = chosen[0], _subfolders(chosen[0])
-    by_class = {folder.name: _images(folder) for folder in folders}
-    by_class = {name: files for name, files in by_class.items() if files}
-    if not by_class:
-        kinds = ", ".join(suffix.removeprefix(".") for suffix in SUFFIXES)
-        raise InputFileError(path, f"holds no images: expected one folder per class, with files of {kinds} in it")
-    files = tuple(file for group in by_class.values() for file in group)
-    labels = np.repeat(np.arange(len(by_class)), [len(group) for group in by_class.values()])
-    return FolderSource(path, labels, tuple(by_class), files)
-
-
-def _subfolders(path: Path) -> list[Path]:
-    return sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
-
-
-def _images(folder: Path) -> list[Path]:
-    return sorted(
-        file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+def _open_folder(path: Path, tree: Folder, use: str) -> FolderSource:
+    if not tree.image_count:
+        raise NotUnderstood("", _nothing_readable(tree))
+    layout = understand(tree)
+    split, classes = layout.chosen(use)
+    _check_names(classes)
+    unused = tuple(
+        (other, f"{count_of(sum(map(len, images.values())))} of {count_of(len(images), 'class')}")
+        for other, images in layout.splits.items()
+        if other != split
     )
+    part = Part(split, unused, (*layout.left_out, *_doubts(classes)))
+    files = tuple(file for group in classes.values() for file in group)
+    labels = np.repeat(np.arange(len(classes)), [len(group) for group in classes.values()])
+    return FolderSource(path, labels, tuple(classes), part, files)
+
+
+def _nothing_readable(tree: Folder) -> str:
+    kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in _suffixes()))
+    others = tree.other_files()
+    found = f", found {spell(others)}" if others else ""
+    problems = "".join(f"; {folder.place} {folder.problem}" for folder in list(tree.walk())[:100] if folder.problem)
+    return f"holds no images{found}{problems}: expected one folder per class, with files of {kinds} in it"
+
+
+def _check_names(classes: Mapping[str, object]) -> None:
+    wrong = next((name for name in classes if any("\ud800" <= character <= "\udfff" for character in name)), None)
+    if wrong is not None:
+        shown = os.fsencode(wrong).decode("ascii", "backslashreplace")
+        raise NotUnderstood("", f"the name of the class '{shown}' is not UTF-8; rename the folder")
+
+
+def _doubts(classes: Mapping[str, object]) -> list[LeftOut]:
+    """Notes on classes that differ only in case."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in classes:
+        alike[name.casefold()].append(name)
+    return [
+        LeftOut("", f"nothing, but the classes {' and '.join(map(repr, names))} differ only in case")
+        for names in alike.values()
+        if len(names) > 1
+    ]
 
 
 # --- parquet -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class ParquetSource(Source):
-    """Column `image_column` holds structs with `bytes`."""
-
-    files: tuple[Path, ...]
-    image_column: str
-
-    def identity(self) -> list[Any]:
-        return [[file.name, *_stamp(file)] for file in self.files]
-
-    def portions(self) -> Iterator[list[Encoded]]:
-        for file in self.files:
-            row = 0
-            for batch in _parquet(file).iter_batches(batch_size=_PORTION, columns=[self.image_column]):
-                column = batch.column(0)
-                encoded = column.field("bytes").to_pylist()
-                yield [Encoded(file, _giving(data), row + i) for i, data in enumerate(encoded)]
-                row += len(encoded)
-
-
-def _giving(data: bytes | None) -> Callable[[], bytes]:
-    def read() -> bytes:
-        if data is None:
-            raise ValueError("no bytes")
-        return data
-
-    return read
-
-
-def _parquet(path: Path) -> Any:
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise UsageError(f"parquet files need pyarrow: pip install 'ofa-profiler[train]' ({error})") from None
-    try:
-        return parquet.ParquetFile(path)
-    except Exception as error:  # pyarrow has many of its own
-        raise InputFileError(path, f"not a parquet file, or damaged ({str(error).splitlines()[0][:120]})") from error
-
-
-def _open_parquet(path: Path, files: Sequence[Path]) -> ParquetSource:
-    schema = _parquet(files[0]).schema_arrow
-    image_column = _column(files[0], schema, _IMAGE_COLUMNS, "images")
-    kind = schema.field(image_column).type
-    if not any(kind.field(i).name == "bytes" for i in range(kind.num_fields)):
-        raise InputFileError(files[0], f"column {image_column} is of {kind}; a struct with `bytes` is needed")
-    label_column = _column(files[0], schema, _LABEL_COLUMNS, "labels")
-    classes = _class_names(schema, label_column)
-    labels = np.concatenate([_labels(file, label_column, classes) for file in files])
-    if not len(labels):
-        raise InputFileError(path, "holds no images")
-    return ParquetSource(path, labels, classes, tuple(files), image_column)
-
-
-def _column(path: Path, schema: Any, names: Sequence[str], what: str) -> str:
-    for name in names:
-        if name in schema.names:
-            return name
-    raise InputFileError(
-        path, f"has the columns {', '.join(schema.names)}; {what} are looked for in {', '.join(names)}"
-    )
-
-
-def _labels(path: Path, column: str, classes: tuple[str, ...] | None) -> NDArray[np.int64]:
-    try:
-        values = _parquet(path).read(columns=[column]).column(column).to_pylist()
-    except OSError as error:
-        raise InputFileError(path, f"damaged ({str(error).splitlines()[0][:120]})") from error
-    most = len(classes) if classes is not None else 1 << 20
-    for row, value in enumerate(values):
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < most:
-            raise InputFileError(path, f"{column} is {value!r:.40}, not a whole number from 0 below {most}", row=row)
-    return np.array(values, dtype=np.int64)
-
-
-def _class_names(schema: Any, column: str) -> tuple[str, ...] | None:
-    """What Hugging Face's `datasets` wrote beside the columns, if it did."""
-    try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        names = features[column]["names"]
-    except (KeyError, TypeError, ValueError):
-        return None
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        return None
-    return tuple(names)
+def _open_shards(path: Path, places: Sequence[str], use: str) -> ParquetSource:
+    shards = sort_shards(places)
+    left_out = list(shards.left_out)
+    for split in USED_FOR[use]:
+        if split not in shards.splits:
+            continue
+        files = [path / place for place in shards.splits[split]]
+        unused = tuple(
+            (other, count_of(len(names), "file")) for other, names in shards.splits.items() if other != split
+        )
+        try:
+            return open_parquet(path, files, Part(split, unused, tuple(left_out)), labelled=use != UNLABELLED)
+        except NoLabelsError as error:
+            if split == ALL:
+                raise
+            left_out.append(LeftOut(split, error.problem))
+    words = " or ".join(f"{split}-*.parquet" for split in USED_FOR[use] if split != ALL)
+    reasons = "".join(f" ({entry})" for entry in left_out[:3])
+    raise NotUnderstood("", f"has no {words} with labels{reasons}; name the file itself")

@@ -15,6 +15,7 @@ from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.networks.made_up_weights import random_weights
 from ofa_profiler.networks.parameters import Weights
 from ofa_profiler.spaces import SearchSpace
+from ofa_search.data.words import UNLABELLED
 from ofa_search.results.model_card import TRAINED, UNTRAINED
 from ofa_search.supernet.description import SUFFIX, check_space, read_description, weights_path
 
@@ -102,5 +103,6 @@ def _calibrated_with_images(checkpoint: Checkpoint, calibration: Path | None) ->
     if calibration is None:
         assert trained.calibration is not None
         return CalibratedSubnets(trained.supernet, calibration_of(trained.calibration)).weights
-    images = calibration_images(load_images(calibration, max(checkpoint.space.valid_resolutions)))
+    resolution = max(checkpoint.space.valid_resolutions)
+    images = calibration_images(load_images(calibration, resolution, split=UNLABELLED))
     return CalibratedSubnets(trained.supernet, images).weights

@@ -88,7 +88,7 @@ def _carried(
 ) -> tuple[Calibration, dict[str, Any]]:
     """What calibrates subnets, and its description. All processes take part."""
     if carry == IMAGES:
-        count = max(1, min(CARRIED_IMAGES, CARRIED_BYTES // training.pixels[0].numel()))
+        count = max(1, min(CARRIED_IMAGES, CARRIED_BYTES // training.image_bytes))
         images = calibration_images(training, count)
         return images.pixels.cpu().numpy(), {"by": IMAGES, "images": len(images)}
     images = calibration_images(training)

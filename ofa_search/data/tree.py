@@ -1,0 +1,152 @@
+"""The names in a folder of images, without opening a file."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+#: Folders of operating systems, storage devices and tools. Hidden folders and `__*` are skipped as well.
+_SYSTEM_FOLDERS = frozenset(
+    ("@eadir", "#recycle", "@recycle", "$recycle.bin", "lost+found", "system volume information")
+)
+#: Files that only results of a training or a search have.
+_RESULT_FILES = frozenset(
+    ("search.json", "subnet.json", "supernet.safetensors", "predictor.safetensors", "training.safetensors")
+)
+#: So many symbolic links may lie on the way to a folder.
+_MOST_LINKS = 2
+_DEEPEST = 50
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder: `images` by suffix, the number of other files by suffix, and its subfolders.
+
+    `place` is its path below the root, with `/`, and empty for the root. `problem` says why it was not read.
+    """
+
+    place: str
+    images: tuple[str, ...] = ()
+    others: tuple[tuple[str, int], ...] = ()
+    folders: tuple[Folder, ...] = ()
+    parquet: tuple[str, ...] = ()
+    problem: str = ""
+    identity: tuple[int, int] = field(default=(0, 0), compare=False)
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return self.place.rpartition("/")[2]
+
+    @cached_property
+    def filled(self) -> tuple[Folder, ...]:
+        """The subfolders with images at any depth."""
+        return tuple(folder for folder in self.folders if folder.image_count)
+
+    @cached_property
+    def image_count(self) -> int:
+        """Images at any depth."""
+        return len(self.images) + sum(folder.image_count for folder in self.folders)
+
+    def walk(self) -> Iterator[Folder]:
+        """This folder and all below it."""
+        yield self
+        for folder in self.folders:
+            yield from folder.walk()
+
+    def image_places(self) -> Iterator[str]:
+        """The paths of all images at any depth, below the root."""
+        for folder in self.walk():
+            yield from (inside(folder.place, name) for name in folder.images)
+
+    def other_files(self) -> Counter[str]:
+        """The number of files that are not read, by suffix, at any depth."""
+        count: Counter[str] = Counter()
+        for folder in self.walk():
+            count.update(dict(folder.others))
+        return count
+
+
+def inside(place: str, name: str) -> str:
+    """The path of `name` in the folder `place`."""
+    return f"{place}/{name}" if place else name
+
+
+def suffix_of(name: str) -> str:
+    """In lower case, with the dot; empty where there is none."""
+    stem, dot, suffix = name.rpartition(".")
+    return dot + suffix.lower() if stem else ""
+
+
+def read_tree(root: Path, suffixes: frozenset[str], exclude: tuple[Path, ...] = ()) -> Folder:
+    """All folders below `root`. Files with one of the `suffixes` are images.
+
+    Skipped are hidden files and folders, `__*`, folders of systems and tools, results of a training, and the
+    folders `exclude`. Symbolic links are followed, except in circles.
+    """
+    return _Reader(suffixes, frozenset(_identities(exclude))).read(os.fspath(root), "", (), 0)
+
+
+def _identities(paths: tuple[Path, ...]) -> Iterator[tuple[int, int]]:
+    for path in paths:
+        try:
+            stat = path.stat()
+        except OSError:
+            continue
+        yield stat.st_dev, stat.st_ino
+
+
+@dataclass(frozen=True)
+class _Reader:
+    suffixes: frozenset[str]
+    exclude: frozenset[tuple[int, int]]
+
+    def read(self, path: str, place: str, above: tuple[tuple[int, int], ...], links: int) -> Folder:
+        """The folder at `path`; `above` are the identities of the folders that it lies in."""
+        try:
+            stat = Path(path).stat()
+            identity = stat.st_dev, stat.st_ino
+            if identity in above:
+                return Folder(place, problem="a link to a folder that it lies in")
+            if place and identity in self.exclude:
+                return Folder(place, problem="results are written there")
+            with os.scandir(path) as entries:
+                listed = sorted((entry for entry in entries if entry.name[0] != "."), key=lambda entry: entry.name)
+        except OSError as error:
+            return Folder(place, problem=f"cannot be read ({error.strerror})")
+        if place and any(entry.name in _RESULT_FILES for entry in listed):
+            return Folder(place, problem="results of ofa-train or ofa-search")
+        return self._folder(place, listed, (*above, identity), links)
+
+    def _folder(
+        self, place: str, listed: list[os.DirEntry[str]], above: tuple[tuple[int, int], ...], links: int
+    ) -> Folder:
+        images: list[str] = []
+        parquet: list[str] = []
+        others: Counter[str] = Counter()
+        folders: list[Folder] = []
+        for entry in listed:
+            suffix = suffix_of(entry.name)
+            if entry.is_dir():
+                linked = links + entry.is_symlink()
+                folders.append(self._subfolder(entry, inside(place, entry.name), above, linked))
+            elif suffix in self.suffixes and (entry.is_file() or entry.is_symlink()):
+                images.append(entry.name)
+            elif suffix == ".parquet":
+                parquet.append(entry.name)
+            else:
+                others[suffix] += 1
+        return Folder(place, tuple(images), tuple(others.items()), tuple(folders), tuple(parquet), identity=above[-1])
+
+    def _subfolder(self, entry: os.DirEntry[str], place: str, above: tuple[tuple[int, int], ...], links: int) -> Folder:
+        if entry.name.startswith("__") or entry.name.lower() in _SYSTEM_FOLDERS:
+            return Folder(place, problem="a folder of a system or a tool")
+        if place.count("/") > _DEEPEST:
+            return Folder(place, problem="too deep")
+        if links > _MOST_LINKS:
+            return Folder(place, problem="a link behind other links")
+        return self.read(entry.path, place, above, links)
