@@ -16,7 +16,7 @@ from ofa_profiler.base.progress import Reporter
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_search.data.cifar10 import CIFAR10_CLASSES, is_cifar10
 from ofa_search.data.pixel_cache import cached_pixels
-from ofa_search.data.source import file_identities
+from ofa_search.data.source import Source, file_identities
 from ofa_search.data.sources import open_source
 
 _CPU = torch.device("cpu")
@@ -28,7 +28,7 @@ _RESIDENT_SHARE = 0.5
 class Images:
     """Some `rows` (all: None) of `stored` (M, 3, S, S) uint8 RGB, with `labels` (N,) int64, the class
     names, and a name for the whole. Batches of pixels are copied to `device` if they are stored elsewhere.
-    `origins` are the identities of the files that all images came from.
+    `source` is where they came from.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Images:
     classes: tuple[str, ...]
     rows: Tensor | None = None
     device: torch.device = _CPU
-    origins: NDArray[np.void] | None = None
+    source: Source | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -156,14 +156,14 @@ def load_images(
         images = images.take(np.delete(np.arange(len(images)), damaged))
         if lost := [classes[label] for label in np.setdiff1d(source.labels, images.labels.numpy())]:
             raise InputFileError(path, f"all images of the class {lost[0]!r} are damaged; repair them or remove it")
-    return replace(images, origins=file_identities(source))
+    return replace(images, source=source)
 
 
 def refuse_shared_files(training: Images, test: Images) -> None:
     """Raise `UsageError` if test images come from files of training images."""
-    if training.origins is None or test.origins is None:
+    if training.source is None or test.source is None:
         return
-    if shared := len(np.intersect1d(training.origins, test.origins)):
+    if shared := len(file_identities(training.source) & file_identities(test.source)):
         raise UsageError(
             f"{test.name}: {shared} files with test images are files of training images; "
             "give other images to test with, or leave --test-data away: some training images are held out anyway"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ofa_search.data.classes import NotUnderstood
 from ofa_search.data.layout import ALL, LeftOut
-from ofa_search.data.words import alike_but_for_a_keyword, splits_of
+from ofa_search.data.words import alike_but_for_a_keyword, splits_in, splits_of
 
 #: `train-00000-of-00003.parquet`, `train-00000-of-00003-cca7aec18a9a4de2.parquet`.
 _NUMBERED = re.compile(r"(?P<name>.*?)[-_.]?(?P<number>\d{1,6})-of-(?P<count>\d{1,6})(?P<rest>.*)", re.DOTALL)
@@ -71,7 +71,10 @@ def _file_name(path: str) -> str:
     return path.rpartition("/")[2]
 
 
-def _refuse_alike(paths: Iterable[str]) -> None:
+def _refuse_alike(paths: Sequence[str]) -> None:
+    several = [path for path in paths if any(len(splits_in(part)) > 1 for part in path.split("/"))]
+    if several and len(paths) > 1:
+        raise NotUnderstood("", f"{several[0]} is named after two splits; name the file itself")
     if pair := alike_but_for_a_keyword(paths):
         raise NotUnderstood("", f"{pair[0]} and {pair[1]} look like splits; name the file itself")
 

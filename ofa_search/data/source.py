@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa_search.data.layout import ALL, LeftOut
+from ofa_search.data.tree import identity_of
 
 #: The number of images that a source gives at once.
 PORTION = 1024
@@ -86,13 +87,6 @@ def stamp(path: Path) -> list[Any]:
     return [stat.st_size, stat.st_mtime_ns]
 
 
-def file_identities(source: Source) -> NDArray[np.void]:
+def file_identities(source: Source) -> set[tuple[int, int]]:
     """Device and inode of the files, to compare with those of another source."""
-    rows = []
-    for path in source.origins():
-        try:
-            stat = path.stat()
-        except OSError:
-            continue
-        rows.append((stat.st_dev, stat.st_ino))
-    return np.array(rows, dtype=[("device", np.uint64), ("inode", np.uint64)])
+    return {identity for path in source.origins() if (identity := identity_of(path)) is not None}

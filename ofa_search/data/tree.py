@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -35,7 +35,6 @@ class Folder:
     folders: tuple[Folder, ...] = ()
     parquet: tuple[str, ...] = ()
     problem: str = ""
-    identity: tuple[int, int] = field(default=(0, 0), compare=False)
 
     @property
     def name(self) -> str:
@@ -88,16 +87,17 @@ def read_tree(root: Path, suffixes: frozenset[str], exclude: tuple[Path, ...] = 
     Skipped are hidden files and folders, `__*`, folders of systems and tools, results of a training, and the
     folders `exclude`. Symbolic links are followed, except in circles.
     """
-    return _Reader(suffixes, frozenset(_identities(exclude))).read(os.fspath(root), "", (), 0)
+    excluded = frozenset(identity for path in exclude if (identity := identity_of(path)) is not None)
+    return _Reader(suffixes, excluded).read(os.fspath(root), "", (), 0)
 
 
-def _identities(paths: tuple[Path, ...]) -> Iterator[tuple[int, int]]:
-    for path in paths:
-        try:
-            stat = path.stat()
-        except OSError:
-            continue
-        yield stat.st_dev, stat.st_ino
+def identity_of(path: Path) -> tuple[int, int] | None:
+    """Device and inode: two paths to one file have the same. None where there is no file."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class _Reader:
                 parquet.append(entry.name)
             else:
                 others[suffix] += 1
-        return Folder(place, tuple(images), tuple(others.items()), tuple(folders), tuple(parquet), identity=above[-1])
+        return Folder(place, tuple(images), tuple(others.items()), tuple(folders), tuple(parquet))
 
     def _subfolder(self, entry: os.DirEntry[str], place: str, above: tuple[tuple[int, int], ...], links: int) -> Folder:
         if entry.name.startswith("__") or entry.name.lower() in _SYSTEM_FOLDERS:

@@ -20,7 +20,6 @@ KEYWORDS = {
 }
 _SPLITS = {word: split for split, words in KEYWORDS.items() for word in words}
 _SEPARATORS = re.compile(r"[-._ 0-9]+")
-_NONE: frozenset[str] = frozenset()
 
 
 def is_keyword(name: str) -> bool:
@@ -30,18 +29,24 @@ def is_keyword(name: str) -> bool:
 
 def splits_in(name: str) -> frozenset[str]:
     """All splits that a name speaks of."""
-    return frozenset(_SPLITS[word] for word in _SEPARATORS.split(name.lower()) if word in _SPLITS)
+    return frozenset(_SPLITS[word] for word in _keywords(name))
 
 
 def splits_of(names: Iterable[str]) -> dict[str, str]:
     """Name -> its split, for the names that speak of exactly one.
 
-    A word that all names share tells nothing: `eval-set-train` and `eval-set-test` are training and test.
+    A keyword that all names share tells nothing: `eval-set-train` and `eval-set-test` are training and test.
     """
-    found = {name: splits for name in names if (splits := splits_in(name))}
-    shared = frozenset.intersection(*found.values()) if len(found) > 1 else _NONE
-    told = {name: splits - shared if len(splits) > 1 else splits for name, splits in found.items()}
-    return {name: next(iter(splits)) for name, splits in told.items() if len(splits) == 1}
+    found = {name: words for name in names if (words := _keywords(name))}
+    shared = frozenset.intersection(*found.values()) if found else frozenset()
+    if all(words - shared for words in found.values()):
+        found = {name: words - shared for name, words in found.items()}
+    splits = {name: {_SPLITS[word] for word in words} for name, words in found.items()}
+    return {name: of.pop() for name, of in splits.items() if len(of) == 1}
+
+
+def _keywords(name: str) -> frozenset[str]:
+    return frozenset(word for word in _SEPARATORS.split(name.lower()) if word in _SPLITS)
 
 
 def alike_but_for_a_keyword(names: Iterable[str]) -> tuple[str, str] | None:
