@@ -80,7 +80,9 @@ def decode(data: bytes, size: int, *, exactly: bool) -> Pixels:
             image.draft("RGB", (2 * size, 2 * size))  # JPEG can be decoded smaller, and faster
         image.load()  # before EXIF, which some formats store behind the pixels
         turn = None if image.format == "JPEG" and "exif" not in image.info else _UPRIGHT.get(_orientation(image))
-        pixels = _rgb(image if turn is None else image.transpose(turn))
+        pixels = _rgb(image)
+    if turn is not None:
+        pixels = pixels.transpose(turn)
     if pixels.size != (size, size):
         pixels = ImageOps.fit(pixels, (size, size), Image.Resampling.BILINEAR)
     return np.asarray(pixels).transpose(2, 0, 1)
@@ -113,7 +115,7 @@ def _orientation(image: Image.Image) -> int:
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 or 32 bits of grey, which Pillow would clip
-        image = Image.fromarray(_eight_bits(np.asarray(image)))
+        image = Image.fromarray(_eight_bits(np.asarray(image), own_range=image.mode == "I" and image.format == "TIFF"))
     elif image.mode == "F":
         raise ValueError("pixels are floating-point numbers; convert them to 8 or 16 bits")
     elif image.mode == "P" and "transparency" in image.info:
@@ -121,8 +123,10 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _eight_bits(grey: NDArray[np.integer]) -> Pixels:
-    """The upper 8 of 16 bits."""
+def _eight_bits(grey: NDArray[np.integer], *, own_range: bool) -> Pixels:
+    """The upper 8 of 16 bits. With `own_range`, numbers below 256 have 8 bits."""
     if grey.size and (grey.min() < 0 or grey.max() > np.iinfo(np.uint16).max):
         raise ValueError("pixels have more than 16 bits; convert them to 8 or 16 bits")
+    if own_range and grey.size and grey.max() <= np.iinfo(np.uint8).max:
+        return grey.astype(np.uint8)
     return (grey >> 8).astype(np.uint8)

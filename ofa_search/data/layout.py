@@ -19,6 +19,9 @@ ALL = "all"
 #: Splits for each use, the best first.
 USED_FOR = {TRAIN: (TRAIN, ALL), TEST: (TEST, VALIDATION, ALL), UNLABELLED: (TRAIN, ALL, VALIDATION, TEST)}
 
+#: An error names so many things that are left out.
+_MOST_REASONS = 3
+
 
 @dataclass(frozen=True)
 class LeftOut:
@@ -40,23 +43,20 @@ class Layout:
 
     def chosen(self, use: str) -> tuple[str, Mapping[str, tuple[str, ...]]]:
         """The split for `use` (`train` or `test`) and its classes. Raises `NotUnderstood`."""
-        for split in USED_FOR[use]:
-            if split in self.splits:
-                classes = self.splits[split]
-                if use == TRAIN and len(classes) < 2:
-                    (name,) = classes
-                    raise NotUnderstood(
-                        "", f"all images are in one class, {name!r}; give a folder with one folder per class"
-                    )
-                return split, classes
-        wanted = "training" if use == TRAIN else "test"
-        reasons = "; ".join(map(str, self.left_out[:3]))
-        raise NotUnderstood(
-            "",
-            f"has {' and '.join(self.splits) or 'no'} images, but no {wanted} images"
-            + (f" ({reasons})" if reasons else "")
-            + "; give the folder that holds the classes, or rename a class whose name looks like a split",
-        )
+        split = next((split for split in USED_FOR[use] if split in self.splits), None)
+        left_out = "".join(f"; left out: {entry}" for entry in self.left_out[:_MOST_REASONS])
+        if split is None:
+            raise NotUnderstood(
+                "",
+                f"has {' and '.join(self.splits) or 'no'} images, but no images for {use}: give the folder that holds the "
+                f"classes, or rename a class that is named like a split{left_out}",
+            )
+        classes = self.splits[split]
+        if use == TRAIN and len(classes) < 2:
+            raise NotUnderstood(
+                "", f"all images are in one class, {next(iter(classes))!r}: give one folder per class{left_out}"
+            )
+        return split, classes
 
 
 def understand(root: Folder) -> Layout:
@@ -205,28 +205,30 @@ def _splits_of_classes(classes: Sequence[Folder]) -> dict[str, dict[str, tuple[s
 
 
 def _by_file_names(classes: Mapping[str, tuple[str, ...]], left_out: list[LeftOut]) -> Layout:
-    """Splits by the names of files, if these are named for training and for something else."""
+    """Splits by the names of files, if these name several, and training, or no file without a split."""
     names = {path.rpartition("/")[2] for files in classes.values() for path in files}
     of = splits_of(name for name in names if _may_have_keyword(name))
-    found = set(of.values())
-    if TRAIN not in found or len(found) < 2:
-        if of:
-            left_out.append(LeftOut("", f"the keywords of splits in {count_of(len(of), 'file name')} are ignored"))
+    splits: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    named = unnamed = 0
+    for label, files in classes.items() if of else ():
+        for path in files:
+            if (split := of.get(path.rpartition("/")[2])) is None:
+                unnamed += 1
+            else:
+                named += 1
+                splits[split][label].append(path)
+    if len(splits) < 2 or (unnamed and TRAIN not in splits):
+        if named:
+            left_out.append(LeftOut("", f"nothing, but {count_of(named)} have names like those of a split"))
         return Layout({ALL: classes}, tuple(left_out))
-    splits: dict[str, dict[str, tuple[str, ...]]] = defaultdict(dict)
-    unnamed = 0
-    for label, files in classes.items():
-        for split in found:
-            if chosen := tuple(path for path in files if of.get(path.rpartition("/")[2]) == split):
-                splits[split][label] = chosen
-        unnamed += sum(path.rpartition("/")[2] not in of for path in files)
-    if unnamed > len(of):
+    if unnamed > named:
         raise NotUnderstood(
-            "", f"{count_of(len(of))} have names like those of splits, and {unnamed} have not; move or rename them"
+            "", f"{count_of(named)} have names like those of splits, and {unnamed} have not; move or rename them"
         )
     if unnamed:
         left_out.append(LeftOut("", f"{count_of(unnamed)} whose names belong to no split"))
-    return Layout(dict(splits), tuple(left_out))
+    by_split = {split: {name: tuple(files) for name, files in parts.items()} for split, parts in splits.items()}
+    return Layout(by_split, tuple(left_out))
 
 
 _HINTS = ("train", "val", "dev", "test")

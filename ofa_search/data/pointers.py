@@ -36,4 +36,6 @@ def what_is(data: bytes) -> str | None:
         return "a web page"
     if not data.strip(b"\0") and len(data) >= 64:
         return "nothing but zero bytes"
+    if data[257:262] == b"ustar":
+        return "an archive; unpack it"
     return next((what for magic, what in _MAGIC.items() if data.startswith(magic)), None)
