@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ofa_search.data.tree import Folder
+from ofa_search.data.tree import METADATA, NOTE, Folder, Remark, count_of
 from ofa_search.data.words import is_keyword, splits_of
 
 
@@ -19,10 +19,10 @@ class NotUnderstood(Exception):
 
 @dataclass(frozen=True)
 class Classes:
-    """Class -> the paths of its files, and what to tell: (place, text)."""
+    """Class -> the paths of its files, and what to tell."""
 
     files: Mapping[str, tuple[str, ...]]
-    notes: tuple[tuple[str, str], ...] = ()
+    notes: tuple[Remark, ...] = ()
 
 
 def classes_in(node: Folder, repeated: frozenset[str] = frozenset()) -> Classes:
@@ -30,18 +30,20 @@ def classes_in(node: Folder, repeated: frozenset[str] = frozenset()) -> Classes:
 
     A keyword alone is the name of a class only if it is `repeated` in several splits. Raises `NotUnderstood`.
     """
-    notes: list[tuple[str, str]] = []
+    notes: list[Remark] = []
     while len(node.filled) == 1 and node.filled[0].filled:
         if node.images:
-            notes.append((node.place, f"{len(node.images)} images beside the folders"))
+            notes.append(Remark(node.place, f"{count_of(len(node.images))} beside the folders"))
         node = node.filled[0]
     filled = node.filled
     if not filled:
+        described = [name for name, _ in node.others if name in METADATA]
         what = "holds images, but no folder per class" if node.images else "holds no images"
-        raise NotUnderstood(node.place, f"{what}; put the images of each class into a folder with its name")
+        unread = "".join(f" ({name} is not read)" for name in described)
+        raise NotUnderstood(node.place, f"{what}; put those of each class into a folder with its name{unread}")
     _refuse_splits(node, repeated)
     if node.images:
-        notes.append((node.place, f"{len(node.images)} images beside the folders"))
+        notes.append(Remark(node.place, f"{count_of(len(node.images))} beside the folders"))
     if all(not folder.filled for folder in filled):
         return Classes(_each(filled), tuple(notes))
     if _is_wrapped(filled):
@@ -72,16 +74,20 @@ def _is_wrapped(folders: Iterable[Folder]) -> bool:
     return len({below.name for _, below in single}) == 1 or all(name == below.name for name, below in single)
 
 
-def _nested(node: Folder, notes: list[tuple[str, str]]) -> Classes:
+def _nested(node: Folder, notes: list[Remark]) -> Classes:
     """Classes some of which have folders of their own."""
     leaves = {folder.place: [below for below in folder.walk() if below.images] for folder in node.filled}
     _refuse_repeated(node)
     depths = {below.place.count("/") for folders in leaves.values() for below in folders}
     innermost = [below for folders in leaves.values() for below in folders]
     if len(depths) == 1:
-        notes.append((node.place, "the innermost folders are the classes"))
+        notes.append(Remark(node.place, "the innermost folders are the classes", NOTE))
         return Classes(_each(innermost), tuple(notes))
-    notes += [(folder.place, "with the images of its folders") for folder in node.filled if folder.filled]
+    notes += [
+        Remark(folder.place, "the class has the images of all folders in it", NOTE)
+        for folder in node.filled
+        if folder.filled
+    ]
     return Classes(_each(node.filled), tuple(notes))
 
 

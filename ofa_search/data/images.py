@@ -18,6 +18,7 @@ from ofa_search.data.cifar10 import CIFAR10_CLASSES, is_cifar10
 from ofa_search.data.pixel_cache import cached_pixels
 from ofa_search.data.source import Source, file_identities
 from ofa_search.data.sources import open_source
+from ofa_search.data.tree import count_of
 
 _CPU = torch.device("cpu")
 #: The share of a GPU's free memory that images may take.
@@ -152,7 +153,7 @@ def load_images(
             tell(f"  these are the images of CIFAR-10: the classes are named {', '.join(classes)}")
     images = Images(path.stem, torch.from_numpy(pixels), torch.from_numpy(source.labels), classes)
     if damaged:
-        tell(f"  left out: {len(damaged)} damaged images")
+        tell(f"  left out: {count_of(len(damaged), 'damaged image')}")
         images = images.take(np.delete(np.arange(len(images)), damaged))
         if lost := [classes[label] for label in np.setdiff1d(source.labels, images.labels.numpy())]:
             raise InputFileError(path, f"all images of the class {lost[0]!r} are damaged; repair them or remove it")

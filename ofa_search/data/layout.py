@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ofa_search.data.classes import Classes, NotUnderstood, classes_in
-from ofa_search.data.tree import Folder
+from ofa_search.data.tree import METADATA, NOTE, Folder, Remark, count_of
 from ofa_search.data.words import TEST, TRAIN, UNLABELLED, VALIDATION, alike_but_for_a_keyword, splits_of
 
 #: The split of a data set that has none.
@@ -19,19 +19,8 @@ ALL = "all"
 #: Splits for each use, the best first.
 USED_FOR = {TRAIN: (TRAIN, ALL), TEST: (TEST, VALIDATION, ALL), UNLABELLED: (TRAIN, ALL, VALIDATION, TEST)}
 
-#: An error names so many things that are left out.
-_MOST_REASONS = 3
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """Something in a data set that is not used; `place` is a path below its root, empty for the root."""
-
-    place: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.reason}" if self.place else self.reason
+#: An error names so many remarks.
+_MOST_REMARKS = 3
 
 
 @dataclass(frozen=True)
@@ -39,22 +28,22 @@ class Layout:
     """Split -> class -> the paths of its files below the root. A data set without splits has the split `ALL`."""
 
     splits: Mapping[str, Mapping[str, tuple[str, ...]]]
-    left_out: tuple[LeftOut, ...] = ()
+    remarks: tuple[Remark, ...] = ()
 
     def chosen(self, use: str) -> tuple[str, Mapping[str, tuple[str, ...]]]:
         """The split for `use` (`train` or `test`) and its classes. Raises `NotUnderstood`."""
         split = next((split for split in USED_FOR[use] if split in self.splits), None)
-        left_out = "".join(f"; left out: {entry}" for entry in self.left_out[:_MOST_REASONS])
+        remarks = "".join(f"; {remark}" for remark in self.remarks[:_MOST_REMARKS])
         if split is None:
             raise NotUnderstood(
                 "",
-                f"has {' and '.join(self.splits) or 'no'} images, but no images for {use}: give the folder that holds the "
-                f"classes, or rename a class that is named like a split{left_out}",
+                f"has {' and '.join(self.splits) or 'no'} images, but no images for {use}: give the folder that holds "
+                f"the classes, or rename a class that is named like a split{remarks}",
             )
         classes = self.splits[split]
         if use == TRAIN and len(classes) < 2:
             raise NotUnderstood(
-                "", f"all images are in one class, {next(iter(classes))!r}: give one folder per class{left_out}"
+                "", f"all images are in one class, {next(iter(classes))!r}: give one folder per class{remarks}"
             )
         return split, classes
 
@@ -62,11 +51,11 @@ class Layout:
 def understand(root: Folder) -> Layout:
     """The layout of the tree. Raises `NotUnderstood`, which names the place and the remedy."""
     layout = _understand(root)
-    return Layout(layout.splits, (*layout.left_out, *_problems(root)))
+    return Layout(layout.splits, (*layout.remarks, *_problems(root)))
 
 
 def _understand(node: Folder) -> Layout:
-    left_out: list[LeftOut] = []
+    remarks: list[Remark] = []
     while True:
         if split_folders := _split_folders(node):
             layout = _with_splits(node, split_folders)
@@ -75,9 +64,9 @@ def _understand(node: Folder) -> Layout:
         if only is None:
             layout = _without_split_folders(node)
             break
-        left_out += _loose(node)
+        remarks += _loose(node)
         node = only
-    return Layout(layout.splits, (*left_out, *layout.left_out))
+    return Layout(layout.splits, (*remarks, *layout.remarks))
 
 
 def _only_nested(node: Folder) -> Folder | None:
@@ -105,10 +94,10 @@ def _split_folders(node: Folder) -> dict[str, list[Folder]]:
 
 
 def _with_splits(node: Folder, found: Mapping[str, Sequence[Folder]]) -> Layout:
-    left_out = _loose(node)
+    remarks = _loose(node)
     named = {folder.place for folders in found.values() for folder in folders}
-    left_out += [
-        LeftOut(folder.place, f"{count_of(folder.image_count)} beside the split folders")
+    remarks += [
+        Remark(folder.place, f"{count_of(folder.image_count)} beside the split folders")
         for folder in node.filled
         if folder.place not in named
     ]
@@ -120,20 +109,20 @@ def _with_splits(node: Folder, found: Mapping[str, Sequence[Folder]]) -> Layout:
             if isinstance(part, Classes):
                 parts[split].append(part)
             else:
-                left_out.append(part)
+                remarks.append(part)
     splits = {split: _merged(classes) for split, classes in parts.items()}
-    left_out += [LeftOut(*note) for classes in parts.values() for part in classes for note in part.notes]
+    remarks += [note for classes in parts.values() for part in classes for note in part.notes]
     for split in [split for split, classes in splits.items() if _is_no_class(split, classes, splits)]:
         (name,) = splits.pop(split)
-        left_out.append(LeftOut(found[split][0].place, f"all images are in one folder, {name!r}"))
-    return Layout(splits, tuple(left_out))
+        remarks.append(Remark(found[split][0].place, f"all images are in one folder, {name!r}"))
+    return Layout(splits, tuple(remarks))
 
 
-def _understood(folder: Folder, repeated: frozenset[str]) -> Classes | LeftOut:
+def _understood(folder: Folder, repeated: frozenset[str]) -> Classes | Remark:
     try:
         return classes_in(folder, repeated)
     except NotUnderstood as error:
-        return LeftOut(error.place, error.problem)
+        return Remark(error.place, error.problem)
 
 
 def _is_no_class(split: str, classes: Mapping[str, object], splits: Mapping[str, Mapping[str, object]]) -> bool:
@@ -165,13 +154,13 @@ def _merged(parts: Iterable[Classes]) -> dict[str, tuple[str, ...]]:
 def _without_split_folders(node: Folder) -> Layout:
     inner = [folder for folder in node.filled if _holds_splits(folder)]
     if len(inner) == 1:
-        left_out = [
-            LeftOut(folder.place, f"{count_of(folder.image_count)} beside the split folders of {inner[0].name}")
+        remarks = [
+            Remark(folder.place, f"{count_of(folder.image_count)} beside the split folders of {inner[0].name}")
             for folder in node.filled
             if folder is not inner[0]
         ]
         layout = _understand(inner[0])
-        return Layout(layout.splits, (*_loose(node), *left_out, *layout.left_out))
+        return Layout(layout.splits, (*_loose(node), *remarks, *layout.remarks))
     if inner and len(inner) == len(node.filled) and (by_class := _splits_of_classes(inner)):
         return Layout(by_class, tuple(_loose(node)))
     if inner:
@@ -180,8 +169,8 @@ def _without_split_folders(node: Folder) -> Layout:
             node.place, f"one level too high: {len(inner)} folders have splits ({names}); give one of them"
         )
     classes = classes_in(node)
-    left_out = [*_loose(node), *(LeftOut(*note) for note in classes.notes)]
-    return _by_file_names(dict(sorted(classes.files.items())), left_out)
+    remarks = list(classes.notes)
+    return _by_file_names(dict(sorted(classes.files.items())), remarks)
 
 
 def _holds_splits(folder: Folder) -> bool:
@@ -204,7 +193,7 @@ def _splits_of_classes(classes: Sequence[Folder]) -> dict[str, dict[str, tuple[s
     return dict(splits)
 
 
-def _by_file_names(classes: Mapping[str, tuple[str, ...]], left_out: list[LeftOut]) -> Layout:
+def _by_file_names(classes: Mapping[str, tuple[str, ...]], remarks: list[Remark]) -> Layout:
     """Splits by the names of files, if these name several, and training, or no file without a split."""
     names = {path.rpartition("/")[2] for files in classes.values() for path in files}
     of = splits_of(name for name in names if _may_have_keyword(name))
@@ -219,16 +208,16 @@ def _by_file_names(classes: Mapping[str, tuple[str, ...]], left_out: list[LeftOu
                 splits[split][label].append(path)
     if len(splits) < 2 or (unnamed and TRAIN not in splits):
         if named:
-            left_out.append(LeftOut("", f"nothing, but {count_of(named)} have names like those of a split"))
-        return Layout({ALL: classes}, tuple(left_out))
+            remarks.append(Remark("", f"{count_of(named)} have names like those of a split", NOTE))
+        return Layout({ALL: classes}, tuple(remarks))
     if unnamed > named:
         raise NotUnderstood(
             "", f"{count_of(named)} have names like those of splits, and {unnamed} have not; move or rename them"
         )
     if unnamed:
-        left_out.append(LeftOut("", f"{count_of(unnamed)} whose names belong to no split"))
+        remarks.append(Remark("", f"{count_of(unnamed)} whose names belong to no split"))
     by_split = {split: {name: tuple(files) for name, files in parts.items()} for split, parts in splits.items()}
-    return Layout(by_split, tuple(left_out))
+    return Layout(by_split, tuple(remarks))
 
 
 _HINTS = ("train", "val", "dev", "test")
@@ -242,26 +231,26 @@ def _may_have_keyword(name: str) -> bool:
 # --- what is left out --------------------------------------------------------------------------------
 
 
-def _loose(node: Folder) -> list[LeftOut]:
+def _loose(node: Folder) -> list[Remark]:
     if node.images and node.filled:
-        return [LeftOut(node.place, f"{count_of(len(node.images))} beside the folders")]
+        return [Remark(node.place, f"{count_of(len(node.images))} beside the folders")]
     return []
 
 
-def _problems(root: Folder) -> list[LeftOut]:
+def _problems(root: Folder) -> list[Remark]:
     """Folders that were not read, folders without an image that can be read, and other files by suffix."""
-    left_out = [LeftOut(folder.place, folder.problem) for folder in root.walk() if folder.problem]
+    remarks = [Remark(folder.place, folder.problem) for folder in root.walk() if folder.problem]
     files: Counter[str] = Counter()
     for folder in root.walk():
         if folder.image_count:
             files.update(dict(folder.others))
             empty = [(below.place, below.other_files()) for below in folder.folders if not below.image_count]
-            left_out += [
-                LeftOut(place, f"no image that can be read ({spell(others)})") for place, others in empty if others
+            remarks += [
+                Remark(place, f"no image that can be read ({spell(others)})") for place, others in empty if others
             ]
     if files:
-        left_out.append(LeftOut("", f"files that are no images: {spell(files)}"))
-    return left_out
+        remarks.append(Remark("", f"files that are no images: {spell(files)}"))
+    return remarks
 
 
 def spell(suffixes: Counter[str]) -> str:
@@ -273,11 +262,8 @@ def spell(suffixes: Counter[str]) -> str:
 
 
 def _hint(suffix: str) -> str:
+    if suffix in METADATA:
+        return f"{suffix} is not read: the classes are folders"
     if suffix in (".heic", ".heif"):
         return "to read .heic: pip install pillow-heif"
     return "unpack the archives" if suffix in (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z") else ""
-
-
-def count_of(count: int, what: str = "image") -> str:
-    """Like `1 image` and `3 classes`."""
-    return f"{count} {what}" if count == 1 else f"{count} {what}{'es' if what.endswith('s') else 's'}"

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ofa_search.data.classes import NotUnderstood
-from ofa_search.data.layout import ALL, LeftOut
+from ofa_search.data.layout import ALL
+from ofa_search.data.tree import NOTE, Remark
 from ofa_search.data.words import alike_but_for_a_keyword, splits_in, splits_of
 
 #: `train-00000-of-00003.parquet`, `train-00000-of-00003-cca7aec18a9a4de2.parquet`.
@@ -26,7 +27,7 @@ class Shards:
     """Split -> the paths of its files below the root, and what is left out or missing."""
 
     splits: Mapping[str, tuple[str, ...]]
-    left_out: tuple[LeftOut, ...] = ()
+    remarks: tuple[Remark, ...] = ()
 
 
 def sort_shards(paths: Sequence[str]) -> Shards:
@@ -43,12 +44,12 @@ def sort_shards(paths: Sequence[str]) -> Shards:
     for path in paths:
         if path in of:
             splits[of[path]].append(path)
-    left_out = [LeftOut(path, "its name belongs to no split") for path in paths if path not in of]
+    remarks = [Remark(path, "its name belongs to no split") for path in paths if path not in of]
     for files in splits.values():
         _refuse_two_sets(files)
         _refuse_two_writings(files)
-        left_out += _missing(files)
-    return Shards({split: tuple(files) for split, files in splits.items()}, tuple(left_out))
+        remarks += _missing(files)
+    return Shards({split: tuple(files) for split, files in splits.items()}, tuple(remarks))
 
 
 def _by_folder(paths: Iterable[str]) -> dict[str, str]:
@@ -114,7 +115,7 @@ def _refuse_two_writings(paths: Iterable[str]) -> None:
             )
 
 
-def _missing(paths: Sequence[str]) -> list[LeftOut]:
+def _missing(paths: Sequence[str]) -> list[Remark]:
     notes = []
     for name, counts in _numbered(paths).items():
         ((count, shards),) = counts.items()
@@ -122,5 +123,5 @@ def _missing(paths: Sequence[str]) -> list[LeftOut]:
         if absent:
             shown = ", ".join(f"{number:05d}-of-{count:05d}" for number in absent[:_SHOWN])
             more = ", …" if len(absent) > _SHOWN else ""
-            notes.append(LeftOut(name, f"{len(absent)} of {count} shards are missing ({shown}{more})"))
+            notes.append(Remark(name, f"{len(absent)} of {count} shards are missing ({shown}{more})", NOTE))
     return notes

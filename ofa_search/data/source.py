@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa_search.data.layout import ALL, LeftOut
-from ofa_search.data.tree import identity_of
+from ofa_search.data.layout import ALL
+from ofa_search.data.tree import Remark, identity_of
 
 #: The number of images that a source gives at once.
 PORTION = 1024
@@ -38,7 +38,7 @@ class Part:
 
     split: str = ALL
     unused: tuple[tuple[str, str], ...] = ()
-    left_out: tuple[LeftOut, ...] = ()
+    remarks: tuple[Remark, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,9 +72,9 @@ class Source(ABC):
         where = f"{self.path}" if self.part.split == ALL else f"{self.path} ({self.part.split})"
         lines = [f"{use} images: {where}: {len(self.labels)} images of {len(names)} classes ({shown}), {each}"]
         lines += [f"  not used for this: {split} ({what})" for split, what in self.part.unused]
-        lines += [f"  left out: {entry}" for entry in self.part.left_out[:_MOST_SHOWN]]
-        if more := len(self.part.left_out) - _MOST_SHOWN:
-            lines += [f"  left out: {more} more"] if more > 0 else []
+        lines += [f"  {remark}" for remark in self.part.remarks[:_MOST_SHOWN]]
+        if len(self.part.remarks) > _MOST_SHOWN:
+            lines.append(f"  and {len(self.part.remarks) - _MOST_SHOWN} more remarks")
         return lines
 
 

@@ -13,15 +13,12 @@ import numpy as np
 
 from ofa_profiler.errors import InputFileError
 from ofa_search.data.classes import NotUnderstood
-from ofa_search.data.layout import ALL, USED_FOR, LeftOut, count_of, spell, understand
+from ofa_search.data.layout import ALL, USED_FOR, spell, understand
 from ofa_search.data.parquet import NoLabelsError, ParquetSource, open_parquet
 from ofa_search.data.shards import sort_shards
 from ofa_search.data.source import PORTION, Encoded, Part, Source, stamp
-from ofa_search.data.tree import Folder, inside, read_tree
+from ofa_search.data.tree import NOTE, Folder, Remark, count_of, inside, read_tree
 from ofa_search.data.words import UNLABELLED
-
-#: Descriptions of images that Hugging Face's image folders have; they are not read.
-_METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +51,7 @@ def open_source(path: Path, use: str, exclude: Sequence[Path] = ()) -> Source:
     tree = read_tree(path, _suffixes(), tuple(exclude))
     if tree.problem:
         raise InputFileError(path, tree.problem)
-    shards = [inside(folder.place, name) for folder in tree.walk() for name in folder.parquet if name not in _METADATA]
+    shards = [inside(folder.place, name) for folder in tree.walk() for name in folder.parquet]
     try:
         if any("/" not in shard for shard in shards):
             return _open_shards(path, shards, use)
@@ -95,7 +92,7 @@ def _open_folder(path: Path, tree: Folder, use: str) -> FolderSource:
         for other, images in layout.splits.items()
         if other != split
     )
-    part = Part(split, unused, (*layout.left_out, *_doubts(classes)))
+    part = Part(split, unused, (*layout.remarks, *_doubts(classes)))
     files = tuple(file for group in classes.values() for file in group)
     labels = np.repeat(np.arange(len(classes)), [len(group) for group in classes.values()])
     return FolderSource(path, labels, tuple(classes), part, files)
@@ -116,13 +113,13 @@ def _check_names(classes: Mapping[str, object]) -> None:
         raise NotUnderstood("", f"the name of the class '{shown}' is not UTF-8; rename the folder")
 
 
-def _doubts(classes: Mapping[str, object]) -> list[LeftOut]:
+def _doubts(classes: Mapping[str, object]) -> list[Remark]:
     """Notes on classes that differ only in case."""
     alike: dict[str, list[str]] = defaultdict(list)
     for name in classes:
         alike[name.casefold()].append(name)
     return [
-        LeftOut("", f"nothing, but the classes {' and '.join(map(repr, names))} differ only in case")
+        Remark("", f"the classes {' and '.join(map(repr, names))} differ only in case", NOTE)
         for names in alike.values()
         if len(names) > 1
     ]
@@ -133,7 +130,7 @@ def _doubts(classes: Mapping[str, object]) -> list[LeftOut]:
 
 def _open_shards(path: Path, places: Sequence[str], use: str) -> ParquetSource:
     shards = sort_shards(places)
-    left_out = list(shards.left_out)
+    remarks = list(shards.remarks)
     for split in USED_FOR[use]:
         if split not in shards.splits:
             continue
@@ -142,11 +139,11 @@ def _open_shards(path: Path, places: Sequence[str], use: str) -> ParquetSource:
             (other, count_of(len(names), "file")) for other, names in shards.splits.items() if other != split
         )
         try:
-            return open_parquet(path, files, Part(split, unused, tuple(left_out)), labelled=use != UNLABELLED)
+            return open_parquet(path, files, Part(split, unused, tuple(remarks)), labelled=use != UNLABELLED)
         except NoLabelsError as error:
             if split == ALL:
                 raise
-            left_out.append(LeftOut(split, error.problem))
+            remarks.append(Remark(split, error.problem))
     words = " or ".join(f"{split}-*.parquet" for split in USED_FOR[use] if split != ALL)
-    reasons = "".join(f" ({entry})" for entry in left_out[:3])
+    reasons = "".join(f" ({entry})" for entry in remarks[:3])
     raise NotUnderstood("", f"has no {words} with labels{reasons}; name the file itself")

@@ -20,11 +20,15 @@ _RESULT_FILES = frozenset(
 #: So many symbolic links may lie on the way to a folder.
 _MOST_LINKS = 2
 _DEEPEST = 50
+#: Descriptions of images that Hugging Face's image folders may have. They are not read: classes are folders.
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+#: The kind of a remark on what is used.
+NOTE = "note"
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder: `images` by suffix, the number of other files by suffix, and its subfolders.
+    """A folder: its `images`, the number of other files by suffix (of `METADATA` by name), and its subfolders.
 
     `place` is its path below the root, with `/`, and empty for the root. `problem` says why it was not read.
     """
@@ -75,6 +79,11 @@ def inside(place: str, name: str) -> str:
     return f"{place}/{name}" if place else name
 
 
+def count_of(count: int, what: str = "image") -> str:
+    """Like `1 image` and `3 classes`."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}{'es' if what.endswith('s') else 's'}"
+
+
 def suffix_of(name: str) -> str:
     """In lower case, with the dot; empty where there is none."""
     stem, dot, suffix = name.rpartition(".")
@@ -98,6 +107,18 @@ def identity_of(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return stat.st_dev, stat.st_ino
+
+
+@dataclass(frozen=True)
+class Remark:
+    """What people should know about the `place` in a data set (empty: all of it); `kind` is `left out` or `note`."""
+
+    place: str
+    text: str
+    kind: str = "left out"
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.place}: {self.text}" if self.place else f"{self.kind}: {self.text}"
 
 
 @dataclass(frozen=True)
@@ -136,10 +157,10 @@ class _Reader:
                 folders.append(self._subfolder(entry, inside(place, entry.name), above, linked))
             elif suffix in self.suffixes and (entry.is_file() or entry.is_symlink()):
                 images.append(entry.name)
-            elif suffix == ".parquet":
+            elif suffix == ".parquet" and entry.name not in METADATA:
                 parquet.append(entry.name)
             else:
-                others[suffix] += 1
+                others[entry.name if entry.name in METADATA else suffix] += 1
         return Folder(place, tuple(images), tuple(others.items()), tuple(folders), tuple(parquet))
 
     def _subfolder(self, entry: os.DirEntry[str], place: str, above: tuple[tuple[int, int], ...], links: int) -> Folder:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ import torch
 
 pytest.importorskip("PIL")
 from PIL import Image
+from support.paths import ROOT
 
 from ofa_profiler.spaces import get_space
 from ofa_search.cli import train as train_cli
@@ -32,11 +36,12 @@ def one_thread():
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("photos")
     rng = np.random.default_rng(0)
-    for label, name in enumerate(("dark", "middling", "bright")):
-        (root / name).mkdir()
-        for number in range(8):
-            pixels = rng.integers(0, 90, (32, 32, 3)) + 80 * label
-            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{number}.png")
+    for split in ("train", "test"):
+        for label, name in enumerate(("dark", "middling", "bright")):
+            (root / split / name).mkdir(parents=True)
+            for number in range(8):
+                pixels = rng.integers(0, 90, (32, 32, 3)) + 80 * label
+                Image.fromarray(pixels.astype(np.uint8)).save(root / split / name / f"{number}.png")
     return root
 
 
@@ -71,7 +76,21 @@ def test_from_a_folder_of_images_to_a_model(photos: Path, tmp_path: Path, capsys
     assert summary == json.loads((network / "subnet.json").read_text())
     assert summary["architecture"] == SPACE.smallest.to_json()
     assert {"onnx", "tflite", "log"} <= set(summary["files"])
-    assert _top1(Path(summary["files"]["onnx"]), photos, tmp_path) == summary["accuracy"]["test"]["top1"]
+    top1 = summary["accuracy"]["test"]["top1"]
+    assert _top1(Path(summary["files"]["onnx"]), photos, tmp_path) == top1
+    lines = _classified(Path(summary["files"]["onnx"]), photos / "test")
+    assert lines[0].startswith(f"{photos / 'test' / 'dark' / '0.png'}: ")
+    assert {word for word in lines[0].split()[1:] if not word.endswith(("%", "%,"))} == set(document["labels"])
+    assert lines[1] == f"top-1: {top1:.2%} of 24 images"
+    assert lines[3] == f"measured after training (test): {top1:.2%} of 24 images"
+
+
+def _classified(model: Path, images: Path) -> list[str]:
+    """What `examples/classify.py` prints for an image and for a folder of them."""
+    command = [sys.executable, str(ROOT / "examples" / "classify.py"), str(model), str(images / "dark" / "0.png")]
+    done = subprocess.run([*command, "--folder", str(images)], capture_output=True, text=True, timeout=300, check=True)
+    assert done.stderr == ""
+    return done.stdout.splitlines()
 
 
 def _top1(model: Path, photos: Path, tmp_path: Path) -> float:
@@ -79,7 +98,7 @@ def _top1(model: Path, photos: Path, tmp_path: Path) -> float:
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
     about = {name: json.loads(text) for name, text in _json(session.get_modelmeta().custom_metadata_map)}
     steps, size = about["preprocessing"], about["preprocessing"]["resolution"]
-    images = load_images(photos, 32, cache=tmp_path / "cache")
+    images = load_images(photos, 32, split="test", cache=tmp_path / "cache")
     assert list(images.classes) == about["labels"]
     x = torch.nn.functional.interpolate(images.pixels.float(), (size, size), mode="bilinear", antialias=True) / 255
     mean, std = (np.array(steps[name], dtype=np.float32)[:, None, None] for name in ("mean", "std"))
@@ -92,6 +111,39 @@ def _top1(model: Path, photos: Path, tmp_path: Path) -> float:
 
 def _json(metadata: dict[str, str]) -> list[tuple[str, str]]:
     return [(name, metadata[name]) for name in ("preprocessing", "labels", "accuracy", "architecture")]
+
+
+def test_results_inside_the_images_and_damaged_ones_are_left_out(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was understood is said before; a second run with the same images resumes."""
+    mine = shutil.copytree(photos, tmp_path / "mine")
+    (mine / "train" / "dark" / "0.png").write_bytes(b"")
+    arguments = ["subnet", "--from-scratch", "--architecture", architecture(tmp_path / "search.json"), "--data", mine]
+    arguments += ["--cache", mine / "cache", "--out", mine / "train" / "out", "--test-data", mine, "--device", "cpu"]
+    arguments += ["--batch", 8, "--epochs", 0.4, "--held-out", 4]
+    assert train(*arguments) == 2
+    assert "dark/0.png: empty; repair or remove it (or train without: ofa-train --skip-damaged)" in (
+        capsys.readouterr().err
+    )
+    assert train(*arguments, "--skip-damaged") == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == f"training images: {mine} (train): 24 images of 3 classes (bright, dark, middling), 8 each"
+    assert "  not used for this: test (24 images of 3 classes)" in lines
+    assert "  left out: 1 damaged image" in lines
+    summary = json.loads((mine / "train" / "out" / "subnet.json").read_text())
+    assert (summary["labels"], summary["training"]["images"]) == (["bright", "dark", "middling"], 19)
+    Image.new("RGB", (32, 32)).save(mine / "train" / "out" / "figure.png")
+    assert train(*arguments, "--skip-damaged") == 0
+    assert "train/out: results are written there" in capsys.readouterr().err
+
+
+def test_a_test_on_the_training_images_is_refused(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = common(photos / "train", tmp_path)
+    assert train("supernet", "--out", tmp_path / "out", *where, "--test-data", photos / "train") == 2
+    assert "24 files with test images are files of training images" in capsys.readouterr().err
 
 
 def test_a_shipped_way_from_scratch(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

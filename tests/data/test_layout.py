@@ -23,7 +23,8 @@ def layout_of(text: str) -> Layout:
 
 def classes_of(text: str) -> dict[str, dict[str, int]]:
     return {
-        split: {name: len(files) for name, files in classes.items()} for split, classes in layout_of(text).splits.items()
+        split: {name: len(files) for name, files in classes.items()}
+        for split, classes in layout_of(text).splits.items()
     }
 
 
@@ -95,7 +96,10 @@ def test_what_is_understood(text: str, expected: dict[str, dict[str, int]]) -> N
         ("train/images/{1,2}.jpg train/labels/1.txt", "all images are in one class, 'images'"),
         (f"raw/{{color,grey,segmented}}/{TWO}", "raw: one level too high: 'cat' is in 'raw/color' and in 'raw/grey'"),
         (f"{{fold1,fold2,fold3}}/{TWO}", "one level too high: 'cat' is in 'fold1'"),
-        (f"{{fold1,fold2}}/{{train,test}}/{TWO}", "one level too high: 2 folders have splits .'fold1', 'fold2'.*one of"),
+        (
+            f"{{fold1,fold2}}/{{train,test}}/{TWO}",
+            "one level too high: 2 folders have splits .'fold1', 'fold2'",
+        ),
         (f"{{amazon,webcam}}/images/{TWO}", "one level too high: 'cat' is in 'amazon' and in 'webcam'"),
         (f"{TWO} backup/{TWO}", "backup: holds a folder 'cat' like the one beside it"),
         ("{train,test}/{1,2}.jpg", "no images for train"),
@@ -128,11 +132,12 @@ def test_images_to_test_with_are_the_test_split_or_else_the_validation_split() -
 
 def test_what_is_left_out_is_named() -> None:
     text = f"a/train/{TWO} a/test/{TWO} a/logs/1.png a/notes/1.txt a/loose.jpg a/train/cat/{{1,2}}.heic a/b.zip"
-    assert [str(entry) for entry in layout_of(text).left_out] == [
-        "a: 1 image beside the folders",
-        "a/logs: 1 image beside the split folders",
-        "a/notes: no image that can be read (1 .txt)",
-        "files that are no images: 2 .heic, 1 .zip (to read .heic: pip install pillow-heif) (unpack the archives)",
+    assert [str(entry) for entry in layout_of(text).remarks] == [
+        "left out: a: 1 image beside the folders",
+        "left out: a/logs: 1 image beside the split folders",
+        "left out: a/notes: no image that can be read (1 .txt)",
+        "left out: files that are no images: 2 .heic, 1 .zip"
+        " (to read .heic: pip install pillow-heif) (unpack the archives)",
     ]
 
 
@@ -150,8 +155,7 @@ def test_any_tree_is_understood_without_overlap_or_refused(paths: list[str]) -> 
     """Each image is in one class of one split at most, and no two classes are splits."""
     try:
         layout = understand(tree_of(paths))
-    except NotUnderstood as error:
-        assert "\n" not in str(error)
+    except NotUnderstood:
         return
     used = [path for classes in layout.splits.values() for files in classes.values() for path in files]
     assert len(used) == len(set(used))

@@ -53,13 +53,15 @@ def test_shards_of_each_split_stay_together(counts: dict[str, int], above: str, 
     }
     found = sort_shards([path for files in expected.values() for path in files])
     assert {split: list(files) for split, files in found.splits.items()} == expected
-    assert found.left_out == ()
+    assert found.remarks == ()
 
 
 def test_names_without_a_keyword_are_one_data_set() -> None:
     assert sorted_names("part-{0,1}.parquet") == {"all": ["part-0.parquet", "part-1.parquet"]}
     assert sorted_names("train/a.parquet b.parquet") == {"train": ["train/a.parquet"]}
-    assert str(sort_shards(["train.parquet", "extra.parquet"]).left_out[0]).startswith("extra.parquet: its name")
+    assert str(sort_shards(["train.parquet", "extra.parquet"]).remarks[0]).startswith(
+        "left out: extra.parquet: its name"
+    )
 
 
 @pytest.mark.parametrize(
@@ -80,10 +82,10 @@ def test_what_would_mix_or_repeat_images_is_refused(text: str, message: str) -> 
 
 
 def test_missing_shards_are_named() -> None:
-    (note,) = sort_shards(["data/train-00000-of-00003.parquet", "data/test-00000-of-00001.parquet"]).left_out
-    assert str(note) == "data/train: 2 of 3 shards are missing (00001-of-00003, 00002-of-00003)"
-    (note,) = sort_shards(["train-00007-of-00300-ab12.parquet"]).left_out
-    assert str(note).startswith("train: 299 of 300 shards are missing (00000-of-00300, 00001-of-00300, ")
+    (note,) = sort_shards(["data/train-00000-of-00003.parquet", "data/test-00000-of-00001.parquet"]).remarks
+    assert str(note) == "note: data/train: 2 of 3 shards are missing (00001-of-00003, 00002-of-00003)"
+    (note,) = sort_shards(["train-00007-of-00300-ab12.parquet"]).remarks
+    assert str(note).startswith("note: train: 299 of 300 shards are missing (00000-of-00300, 00001-of-00300, ")
     assert str(note).endswith(", …)")
 
 
@@ -91,8 +93,7 @@ def test_missing_shards_are_named() -> None:
 def test_no_file_is_in_two_splits(paths: list[str]) -> None:
     try:
         found = sort_shards(paths)
-    except NotUnderstood as error:
-        assert "\n" not in str(error)
+    except NotUnderstood:
         return
     used = [path for files in found.splits.values() for path in files]
     assert len(used) == len(set(used))

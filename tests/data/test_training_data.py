@@ -22,6 +22,7 @@ from ofa_profiler.errors import InputFileError, UsageError  # noqa: E402
 from ofa_search.data import images as data  # noqa: E402
 from ofa_search.data.images import Images, load_images  # noqa: E402
 
+
 @pytest.fixture
 def load(tmp_path: Path):
     return lambda path, *args, **how: load_images(path, *args, cache=tmp_path / "cache", **how)

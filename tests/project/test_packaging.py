@@ -92,9 +92,9 @@ def test_whatever_is_imported_is_declared() -> None:
     """Third-party imports of the packages, wherever in a file, against all dependencies and extras."""
     distribution = {"yaml": "pyyaml", "ai_edge_litert": "ai-edge-litert", "google": "protobuf"}
     distribution |= {"adb_shell": "adb-shell", "PIL": "pillow"}
-    optional_on_boards = {"tflite_runtime"}
+    used_where_installed = {"pillow_heif", "tflite_runtime"}
     declared = {canonicalize_name(requirement.name) for requirement in REQUIREMENTS}
-    known = set(sys.stdlib_module_names) | set(PACKAGES) | optional_on_boards
+    known = set(sys.stdlib_module_names) | set(PACKAGES) | used_where_installed
     for path in (path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = []

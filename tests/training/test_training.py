@@ -20,7 +20,7 @@ from support.training import finish, made_images, rows, start
 from ofa_profiler.base.progress import Progress
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.spaces import get_space, space_names
-from ofa_search.data.images import DataSplit
+from ofa_search.data.images import DataSplit, Images
 from ofa_search.evaluation.world import World
 from ofa_search.supernet.supernet import Supernet
 from ofa_search.training import loop as run
@@ -53,6 +53,25 @@ def weights(a_trainer: Trainer) -> dict[str, torch.Tensor]:
 
 def same(these: dict[str, torch.Tensor], those: dict[str, torch.Tensor]) -> bool:
     return these.keys() == those.keys() and all(torch.equal(tensor, those[name]) for name, tensor in these.items())
+
+
+def test_the_carried_images_are_the_only_ones_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The size of one image is known without the others: those of ImageNet would take 250 GB."""
+    images = made_images(3)
+    many = images.take(np.zeros(1 << 20, dtype=np.int64))
+    pixels = Images.pixels.fget
+    assert pixels is not None
+
+    def few(some: Images) -> torch.Tensor:
+        assert len(some) <= run.CARRIED_IMAGES
+        return pixels(some)
+
+    monkeypatch.setattr(Images, "pixels", property(few))
+    monkeypatch.setattr(run, "CARRIED_BYTES", 5 * images.image_bytes)
+    carried, about = run._carried(Supernet(SPACE), many, run.IMAGES, ALONE, None)
+    assert about == {"by": "images", "images": 5}
+    assert isinstance(carried, np.ndarray)
+    assert carried.shape == (5, 3, 32, 32)
 
 
 # --- interruptions ----------------------------------------------------------------------------------------
