@@ -16,7 +16,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +65,7 @@ class Network:
         steps = self.preprocessing
         size = (steps["resolution"], steps["resolution"])
         # Pillow's resize is antialiased.
-        square = ImageOps.fit(ImageOps.exif_transpose(image).convert("RGB"), size, Image.Resampling.BILINEAR)
+        square = ImageOps.fit(upright(image).convert("RGB"), size, Image.Resampling.BILINEAR)
         pixels = np.asarray(square, dtype=np.float32)
         if steps["channels"] == "BGR":
             pixels = pixels[..., ::-1]
@@ -81,24 +81,45 @@ class Network:
         return np.asarray(odds / odds.sum())
 
 
+def upright(image: Image.Image) -> Image.Image:
+    """Turn an image as its EXIF says, if it can be read. 16 bits of grey become 8."""
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    image.load()
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # broken EXIF makes Pillow raise errors of many kinds; the pixels are fine
+        return image
+
+
 def in_folder(folder: Path, labels: list[str]) -> Iterator[tuple[Image.Image, int]]:
     """Images and the numbers of their classes, for a folder per class. Raises `ValueError` for an unknown class."""
-    for path in sorted(p for p in folder.glob("*/*") if p.suffix.lower() in Image.registered_extensions()):
+    suffixes = Image.registered_extensions()
+    for path in sorted(p for p in folder.glob("[!.]*/[!.]*") if p.suffix.lower() in suffixes):
         if path.parent.name not in labels:
             raise ValueError(f"{path.parent}: the network has no class of this name; choose from {', '.join(labels)}")
         with Image.open(path) as image:
             yield image, labels.index(path.parent.name)
 
 
-def in_parquet(path: Path) -> Iterator[tuple[Image.Image, int]]:
-    """Images and the numbers of their classes, from the columns `img` (or `image`) and `label`."""
+def in_parquet(path: Path, labels: Sequence[str] = ()) -> Iterator[tuple[Image.Image, int]]:
+    """Images and the numbers of their classes, from the columns `img` or `image`, and `label` or `labels`.
+
+    Raises `ValueError` for other columns and unknown classes.
+    """
     import pyarrow.parquet
 
     table = pyarrow.parquet.read_table(path)
-    column = "img" if "img" in table.column_names else "image"
-    for file, label in zip(table[column].to_pylist(), table["label"].to_pylist(), strict=True):
+    found = table.column_names
+    columns = [next((n for n in wanted if n in found), "") for wanted in (("img", "image"), ("label", "labels"))]
+    if not all(columns):
+        raise ValueError(f"{path}: no columns img (or image) and label (or labels); it has {', '.join(found)}")
+    for file, label in zip(*(table[name].to_pylist() for name in columns), strict=True):
+        number = labels.index(label) if label in labels else label
+        if not isinstance(number, int):
+            raise ValueError(f"{path}: the network has no class {label!r}; choose from {', '.join(labels)}")
         with Image.open(io.BytesIO(file["bytes"])) as image:
-            yield image, label
+            yield image, number
 
 
 def top1(network: Network, images: Iterator[tuple[Image.Image, int]]) -> None:
@@ -135,7 +156,7 @@ def main() -> int:
         if arguments.folder is not None:
             top1(network, in_folder(arguments.folder, network.labels))
         if arguments.parquet is not None:
-            top1(network, in_parquet(arguments.parquet))
+            top1(network, in_parquet(arguments.parquet, network.labels))
     except KeyError as missing:
         print(
             f"{arguments.network}: its metadata lacks {missing}; give a model of ofa-search or ofa-train",

@@ -40,7 +40,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         help="training images: a parquet file, a folder of them, or a folder with one folder per class",
     )
     group.add_argument("--test-data", metavar="PATH", type=Path, help="test images; used at the end only")
-    group.add_argument("--skip-damaged", action="store_true", help="leave out images that cannot be decoded")
+    add_skip_damaged(group)
     group.add_argument(
         "--held-out",
         metavar="N",
@@ -51,6 +51,11 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--cache", metavar="DIR", type=Path, help="folder for decoded images (default: images/ in the user's cache)"
     )
+
+
+def add_skip_damaged(group: argparse._ArgumentGroup) -> None:
+    """Add the option for damaged images."""
+    group.add_argument("--skip-damaged", action="store_true", help="leave out images that cannot be decoded")
 
 
 def add_training_arguments(parser: argparse.ArgumentParser, *, epochs: str, learning_rate: str) -> None:
@@ -159,8 +164,17 @@ def prepare_process(arguments: argparse.Namespace) -> None:
         torch.set_num_threads(arguments.threads)
 
 
-def load_data(arguments: argparse.Namespace, space: SearchSpace, world: World, reporter: Reporter | None) -> DataSplit:
-    """Training, held-out and test images. One process per host decodes them, the others read its cache."""
+def load_data(
+    arguments: argparse.Namespace,
+    space: SearchSpace,
+    world: World,
+    reporter: Reporter | None,
+    tell: Callable[[str], None] = say,
+) -> DataSplit:
+    """Training, held-out and test images. One process per host decodes them, the others read its cache.
+
+    The first process tells what it understood of the data.
+    """
     from ofa_search.data.images import DataSplit, load_images, refuse_shared_files
 
     load = partial(
@@ -170,7 +184,7 @@ def load_data(arguments: argparse.Namespace, space: SearchSpace, world: World, r
         progress=reporter,
         exclude=[folder for folder in (arguments.out, arguments.cache) if folder is not None],
         skip_damaged=arguments.skip_damaged,
-        tell=say if world.leads else _silent,
+        tell=tell if world.leads else silent,
     )
     with world.one_first():
         images = load(arguments.data)
@@ -186,8 +200,8 @@ def load_data(arguments: argparse.Namespace, space: SearchSpace, world: World, r
     return DataSplit(training, held_out, test)
 
 
-def _silent(_line: str) -> None:
-    """Other processes than the first say nothing."""
+def silent(_line: str) -> None:
+    """Say nothing."""
 
 
 @contextmanager

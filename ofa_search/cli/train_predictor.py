@@ -49,6 +49,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=Path,
         help="test images; used for the offset between held-out and test accuracy only",
     )
+    common.add_skip_damaged(files)
     files.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the results")
     files.add_argument(
         "--cache", metavar="DIR", type=Path, help="folder for decoded images (default: images/ in the user's cache)"
@@ -104,7 +105,9 @@ def _data(arguments: Namespace, trained: TrainedSupernet, world: World, reporter
     from ofa_search.evaluation.fit_predictor import measured_on, number_held_out
 
     held_out = number_held_out(arguments.supernet, trained)
-    data = common.load_data(Namespace(**vars(arguments), held_out=held_out), trained.supernet.space, world, reporter)
+    wanted = Namespace(**vars(arguments), held_out=held_out)
+    # The training of the supernet has told what it understood of these images.
+    data = common.load_data(wanted, trained.supernet.space, world, reporter, tell=common.silent)
     return measured_on(arguments.supernet, trained, data, arguments.data.name, arguments.images)
 
 

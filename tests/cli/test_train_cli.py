@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ import torch
 
 pytest.importorskip("PIL")
 from PIL import Image
+from support.image_files import encoded, write_parquet
 from support.paths import ROOT
 
 from ofa_profiler.spaces import get_space
@@ -83,6 +85,30 @@ def test_from_a_folder_of_images_to_a_model(photos: Path, tmp_path: Path, capsys
     assert {word for word in lines[0].split()[1:] if not word.endswith(("%", "%,"))} == set(document["labels"])
     assert lines[1] == f"top-1: {top1:.2%} of 24 images"
     assert lines[3] == f"measured after training (test): {top1:.2%} of 24 images"
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_the_example_reads_images_as_they_are_found(tmp_path: Path) -> None:
+    """Broken EXIF and 16 bits of grey do not matter; labels in a parquet file may be numbers or names."""
+    spec = importlib.util.spec_from_file_location("classify", ROOT / "examples" / "classify.py")
+    assert spec
+    assert spec.loader
+    classify = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(classify)
+    grey = Image.fromarray(np.full((8, 8), 0x7F12, dtype=np.uint16))
+    assert np.asarray(classify.upright(grey)).max() == 0x7F
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png", exif=b"Exif\0\0MM\0*\0\0\xff\xff")
+    with Image.open(tmp_path / "a.png") as image:
+        assert classify.upright(image).size == (8, 8)
+    for labels, expected in (([1, 0], [1, 0]), (["dog", "cat"], [1, 0])):
+        path = write_parquet(tmp_path / "a.parquet", [encoded()] * 2, labels)
+        assert [number for _, number in classify.in_parquet(path, ["cat", "dog"])] == expected
+    write_parquet(path, [encoded()], ["bird"])
+    with pytest.raises(ValueError, match="the network has no class 'bird'"):
+        list(classify.in_parquet(path, ["cat", "dog"]))
+    write_parquet(path, [encoded()], [0], column="other")
+    with pytest.raises(ValueError, match="it has img, other"):
+        list(classify.in_parquet(path, ["cat", "dog"]))
 
 
 def _classified(model: Path, images: Path) -> list[str]:
