@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa_search.data.layout import ALL
-from ofa_search.data.tree import Remark, identity_of
+from ofa_search.data.tree import Remark, count_of, identity_of
 
 #: The number of images that a source gives at once.
 PORTION = 1024
@@ -70,7 +70,9 @@ class Source(ABC):
         least, most = int(counts.min(initial=len(self.labels))), int(counts.max(initial=0))
         each = f"{most} each" if least == most and len(counts) == len(names) else f"{least} to {most} each"
         where = f"{self.path}" if self.part.split == ALL else f"{self.path} ({self.part.split})"
-        lines = [f"{use} images: {where}: {len(self.labels)} images of {len(names)} classes ({shown}), {each}"]
+        lines = [
+            f"{use} images: {where}: {count_of(len(self.labels))} of {count_of(len(names), 'class')} ({shown}), {each}"
+        ]
         lines += [f"  not used for this: {split} ({what})" for split, what in self.part.unused]
         lines += [f"  {remark}" for remark in self.part.remarks[:_MOST_SHOWN]]
         if len(self.part.remarks) > _MOST_SHOWN:
