@@ -13,10 +13,14 @@ import paramiko
 from ofa_profiler.devices.options import DeviceOptions
 from ofa_profiler.devices.remote.device import RemoteDevice
 from ofa_profiler.devices.remote.shell import Shell, one_line
-from ofa_profiler.devices.ssh.config import Target, find_route
-from ofa_profiler.devices.ssh.keys import default_keys, usable_keys
+from ofa_profiler.devices.ssh.agent import Agent
+from ofa_profiler.devices.ssh.config import find_route
+from ofa_profiler.devices.ssh.keys import choose_keys
 from ofa_profiler.devices.ssh.known_hosts import KnownHosts, host_name
-from ofa_profiler.devices.ssh.shell import ANSWER_TIMEOUT_S, NO_METHODS, SshShell, close_all, converted_errors
+from ofa_profiler.devices.ssh.login import Login, Refused, Transport
+from ofa_profiler.devices.ssh.proxy import ProxySocket
+from ofa_profiler.devices.ssh.shell import ANSWER_TIMEOUT_S, SshShell, close_all, converted_errors
+from ofa_profiler.devices.ssh.target import Target
 from ofa_profiler.errors import DeviceError, TransientDeviceError
 
 PASSWORD_VARIABLE = "OFA_SSH_PASSWORD"  # noqa: S105
@@ -30,7 +34,7 @@ class SshDevice(RemoteDevice):
 
     def __init__(self, spec: str, options: DeviceOptions) -> None:
         super().__init__(spec, options)
-        self._route = find_route(spec)
+        self._route = find_route(spec, options.tell)
         self._passwords: dict[str, str] = {}
 
     def open_shell(self) -> Shell:
@@ -45,69 +49,109 @@ class SshDevice(RemoteDevice):
 
     def _log_in(self, target: Target, via: paramiko.SSHClient | None) -> paramiko.SSHClient:
         """Log in with a key, else with a password: from the environment, or entered by the user once."""
-        password = self._passwords.get(str(target)) or os.environ.get(PASSWORD_VARIABLE)
+        is_board = target is self._route[-1]
+        entered, given = self._passwords.get(str(target)), os.environ.get(PASSWORD_VARIABLE)
+        # The password in the environment is that of the board: no jump host must see it. It may unlock a key for one.
+        password = entered or (given if is_board else None)
         try:
-            return self._try(target, via, password)
+            return self._try(target, via, password, passphrase=entered or given)
         except _AuthenticationFailed as refusal:
             if self._link_errors.was_connected:
                 # An earlier login succeeded. A system that is still booting refuses all logins.
                 raise TransientDeviceError(str(refusal)) from None
             if password or self.options.ask_password is None:
-                raise refusal.explained() from None
+                raise refusal.explained(is_board=is_board) from None
         password = self.options.ask_password(f"password of {target} (or passphrase of your key): ")
         try:
-            client = self._try(target, via, password)
+            client = self._try(target, via, password, passphrase=password)
         except _AuthenticationFailed as refusal:
-            raise refusal.explained() from None
+            raise refusal.explained(is_board=is_board) from None
         self._passwords[str(target)] = password
         return client
 
-    def _try(self, target: Target, via: paramiko.SSHClient | None, password: str | None) -> paramiko.SSHClient:
+    def _try(
+        self, target: Target, via: paramiko.SSHClient | None, password: str | None, passphrase: str | None
+    ) -> paramiko.SSHClient:
         name = target.alias or host_name(target.host, target.port)
         known = KnownHosts(target.known_hosts)
-        defaults = [] if target.identities_only else default_keys()
-        keys, notes = usable_keys([*target.identity_files, *defaults])
+        agent = Agent(target.agent if target.use_keys else None)
+        keys, notes = choose_keys(target, agent.keys(), passphrase)
         client = paramiko.SSHClient()
         client.set_missing_host_key_policy(_HostKeyCheck(self.spec, name, known, self.options.accept_host_key))
 
         def transport(sock: Any, **more: Any) -> paramiko.Transport:
-            made = paramiko.Transport(sock, **more)
+            made = Transport(sock, **more)
             _prefer(made.get_security_options(), known.kinds(name))
             return made
 
         try:
-            with converted_errors(self.spec, f"cannot reach {target.host}, port {target.port}"), _refusals(client):
+            with self._opened(target, via) as sock:
                 client.connect(
                     target.host,
                     target.port,
                     target.user,
-                    password,
-                    key_filename=keys,  # type: ignore[arg-type]
-                    allow_agent=not target.identities_only,
-                    look_for_keys=False,
-                    sock=_socket(target, via),
+                    sock=sock,
                     timeout=ANSWER_TIMEOUT_S,
                     banner_timeout=ANSWER_TIMEOUT_S,
                     auth_timeout=ANSWER_TIMEOUT_S,
                     channel_timeout=ANSWER_TIMEOUT_S,
                     transport_factory=transport,
+                    auth_strategy=Login(target, keys, password),  # type: ignore[arg-type]
                 )
-        except paramiko.SSHException as error:
+        except Refused as refusal:
             client.close()
-            words = "; ".join([one_line(str(error)).rstrip("."), *notes])
-            raise _AuthenticationFailed(f"{self.spec}: {target} refused the login: {words}") from None
+            words = "; ".join([str(refusal), *notes, *([agent.problem] if agent.problem else [])])
+            raise _AuthenticationFailed(f"{self.spec}: {target} refused the login: {words}", refusal.remedy) from None
+        except paramiko.ssh_exception.IncompatiblePeer as error:
+            made = client.get_transport()
+            client.close()
+            words = made.explain(error) if isinstance(made, Transport) else str(error)
+            raise DeviceError(f"{self.spec}: no connection to {target.host}, port {target.port}: {words}") from None
         except BaseException:
             client.close()
             raise
+        finally:
+            agent.close()
         return client
+
+    @contextlib.contextmanager
+    def _opened(self, target: Target, via: paramiko.SSHClient | None) -> Iterator[Any]:
+        """Yield a connection to a machine; if what is done with it fails, close it, and raise our own error."""
+        proxy: ProxySocket | None = None
+        sock: Any = None
+        where = f"cannot reach {target.host}, port {target.port}"
+        try:
+            with converted_errors(self.spec, where):
+                if via is None and target.proxy_command:
+                    where += " through the ProxyCommand"
+                    proxy = sock = ProxySocket(target.proxy_command)
+                    if target.proxy_passes_socket:
+                        sock = proxy.passed_socket()
+                else:
+                    sock = _socket(target, via)
+                yield sock
+        except BaseException as error:
+            if sock is not None:
+                sock.close()
+            if proxy is not None:
+                proxy.close()
+                if isinstance(error, TransientDeviceError):
+                    words = f"{error}; `{target.proxy_command}`: {one_line(proxy.last_words())}"
+                    raise TransientDeviceError(words) from None
+            raise
 
 
 class _AuthenticationFailed(Exception):
     """No key and no password was accepted."""
 
-    def explained(self) -> DeviceError:
-        hint = f"copy your public key there (ssh-copy-id), or set {PASSWORD_VARIABLE} to the password"
-        return DeviceError(f"{self}; {hint}")
+    def __init__(self, words: str, remedy: str) -> None:
+        super().__init__(words)
+        self._remedy = remedy
+
+    def explained(self, *, is_board: bool) -> DeviceError:
+        hint = "copy your public key there (ssh-copy-id)"
+        hint += f", or set {PASSWORD_VARIABLE} to the password" if is_board else ""
+        return DeviceError(f"{self}; {self._remedy or hint}")
 
 
 class _HostKeyCheck(paramiko.MissingHostKeyPolicy):
@@ -136,7 +180,7 @@ def _socket(target: Target, via: paramiko.SSHClient | None) -> Any:
         assert transport is not None
         where = (target.host, target.port)
         return transport.open_channel("direct-tcpip", where, ("127.0.0.1", 0), timeout=ANSWER_TIMEOUT_S)
-    sock = socket.create_connection((target.host, target.port), timeout=_CONNECT_TIMEOUT_S)
+    sock = _connected(target)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     settings = {"TCP_KEEPIDLE": 3, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": _DEAD_AFTER_S * 1000}
@@ -146,15 +190,21 @@ def _socket(target: Target, via: paramiko.SSHClient | None) -> Any:
     return sock
 
 
-@contextlib.contextmanager
-def _refusals(client: paramiko.SSHClient) -> Iterator[None]:
-    """Replace paramiko's error message for a refused login, which is that of whichever key it tried last."""
-    try:
-        yield
-    except paramiko.AuthenticationException:
-        raise
-    except paramiko.SSHException as error:
-        transport = client.get_transport()
-        if transport is None or not transport.is_active() or str(error) == NO_METHODS:
-            raise
-        raise paramiko.AuthenticationException("Authentication failed.") from None
+def _connected(target: Target) -> socket.socket:
+    """Connect to the first address that answers."""
+    problem = OSError("no address")
+    for family, kind, protocol, _, address in socket.getaddrinfo(
+        target.host, target.port, target.family, socket.SOCK_STREAM
+    ):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(target.connect_timeout_s or _CONNECT_TIMEOUT_S)
+            if target.bind_address:
+                sock.bind((target.bind_address, 0))
+            sock.connect(address)
+        except OSError as error:
+            sock.close()
+            problem = error
+            continue
+        return sock
+    raise problem

@@ -21,7 +21,6 @@ import paramiko
 from ofa_profiler.errors import DeviceError, InputFileError, UsageError
 
 _DEFAULT_PORT = 22
-SYSTEM_FILE = Path("/etc/ssh/ssh_known_hosts")
 
 
 def fingerprint(key: bytes) -> str:
@@ -50,9 +49,9 @@ class Entry:
         if self.names.startswith("|1|"):
             return _matches_hash(self.names, name)
         patterns = self.names.lower().split(",")
-        if any(pattern[:1] == "!" and _matches_pattern(pattern[1:], name) for pattern in patterns):
+        if any(pattern[:1] == "!" and matches_pattern(pattern[1:], name) for pattern in patterns):
             return False
-        return any(_matches_pattern(pattern, name) for pattern in patterns)
+        return any(matches_pattern(pattern, name) for pattern in patterns)
 
 
 def _matches_hash(hashed: str, name: str) -> bool:
@@ -63,8 +62,8 @@ def _matches_hash(hashed: str, name: str) -> bool:
     return hmac.compare_digest(hmac.new(salt, name.encode(), hashlib.sha1).digest(), digest)
 
 
-def _matches_pattern(pattern: str, name: str) -> bool:
-    # Brackets are literal here: `[host]:2222`.
+def matches_pattern(pattern: str, name: str) -> bool:
+    """Compare a name with a pattern of OpenSSH, in which brackets are literal: `[host]:2222`."""
     return fnmatch.fnmatchcase(name, pattern.replace("[", "[[]"))
 
 

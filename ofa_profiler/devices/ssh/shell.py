@@ -15,8 +15,6 @@ from ofa_profiler.errors import DeviceError, OfaError, TransientDeviceError
 
 #: How long to wait for an answer of the server.
 ANSWER_TIMEOUT_S = 30.0
-#: The message of paramiko if it has neither a key nor a password to try.
-NO_METHODS = "No authentication methods available"
 _KEPT_STDERR = 16 << 10
 _READ_SLICE_S = 1.0
 #: How long to wait for a free session on a server that limits their number (MaxSessions), and how often to ask.
@@ -35,15 +33,13 @@ def converted_errors(spec: str, doing: str) -> Iterator[None]:
         yield
     except OfaError:
         raise
-    except paramiko.PasswordRequiredException:
-        raise
     except paramiko.AuthenticationException as error:
         if "EOF" in str(error) or "timeout" in str(error).lower():  # the server did not answer
             raise TransientDeviceError(f"{spec}: {doing}: {one_line(str(error))}") from None
         raise
+    except paramiko.ssh_exception.IncompatiblePeer:
+        raise
     except Exception as error:  # of any kind: a damaged packet can fail in any parser of paramiko
-        if str(error) == NO_METHODS:
-            raise
         raise TransientDeviceError(f"{spec}: {doing}: {_reason(error)}") from None
 
 
