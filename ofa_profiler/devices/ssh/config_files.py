@@ -138,9 +138,9 @@ class _Reading:
 
     def _set(self, key: str, rest: str, *, is_active: bool) -> None:
         if key in ("proxycommand", "proxyjump"):
-            if key == "proxyjump":
-                rest = rest.lstrip("= \t").split()[0] if rest.strip("= \t") else ""
-            self._set_proxy(key, rest.lstrip("= \t"), is_active=is_active)
+            rest = rest.lstrip("= \t")
+            # A command goes on to the end of the line, a comment is one of its shell's.
+            self._set_proxy(key, rest if key == "proxycommand" else re.split(r"[\s#]", rest)[0], is_active=is_active)
             return
         if key not in SWITCHES | _WORDS | _LISTS | _REPEATED:
             return
@@ -166,16 +166,15 @@ class _Reading:
             self.options[key] = [value]
 
     def hostname(self) -> str:
-        value = self.get("hostname")
-        if not value:
-            return self.host.lower()
+        """Return the name to connect to, as far as it is known."""
 
         def meaning(found: re.Match[str]) -> str:
             if found[1] not in ("h", "%"):
-                raise BadLine(f"{found[0]} in HostName {value!r} has no value")
+                raise BadLine(f"{found[0]} in HostName has no value")
             return self.host if found[1] == "h" else "%"
 
-        return re.sub(r"%(.?)", meaning, value).lower()
+        name = re.sub(r"%(.?)", meaning, self.get("hostname") or "%h")
+        return name if set(":%") & set(name) else name.lower()  # the interface in an IPv6 address may have capitals
 
     def canonical(self, host: str) -> str:
         """Return the full name, by `CanonicalizeHostname` and DNS."""

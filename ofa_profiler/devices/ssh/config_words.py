@@ -12,6 +12,10 @@ SWITCHES = {
     *("identitiesonly", "passwordauthentication", "kbdinteractiveauthentication", "pubkeyauthentication"),
     *("canonicalizefallbacklocal", "proxyusefdpass"),
 }
+_CHOICES = {
+    "canonicalizehostname": {"yes", "true", "no", "false", "always"},
+    "addressfamily": {"inet", "inet6", "any"},
+}
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -46,6 +50,12 @@ def checked(key: str, word: str) -> str:
         if word.lower() not in ("yes", "no", "true", "false"):
             raise BadLine(f"{key} must be yes or no, not {word!r}")
         return "yes" if word.lower() in ("yes", "true") else "no"
+    if key in _CHOICES:
+        if word.lower() not in _CHOICES[key]:
+            raise BadLine(f"{key} cannot be {word!r}")
+        return word.lower()
+    if key == "canonicalizemaxdots" and not word.isdecimal():
+        raise BadLine(f"{word} is not a number")
     if key == "port":
         try:
             port = int(word) if word.isdecimal() else socket.getservbyname(word, "tcp")

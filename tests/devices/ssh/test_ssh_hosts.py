@@ -176,7 +176,7 @@ def test_the_configuration_is_followed(home):
     assert (first.user, first.host, first.port) == ("door", "gate.example", 22)
     assert (second.user, second.host, second.port) == ("me", "second", 7)
     assert (jetson.user, jetson.host, jetson.port, jetson.alias) == ("nvidia", "10.0.0.9", 2200, "orin")
-    assert jetson.identity_files == (str(home / "key"),)
+    assert jetson.identity_files == (home / "key", home / "missing")
     assert jetson.identities_only
     assert jetson.known_hosts[0] == home / "hosts"
     assert find_route("ssh:pi@jetson:5")[-1].port == 5
@@ -188,8 +188,7 @@ def test_the_configuration_is_followed(home):
     [
         ("Host a\n  ProxyJump a\n", "forms a circle"),
         ("Host a\n  Port none\n", "cannot be used"),
-        ("Host a\n  ProxyCommand nc %h %p\n", "ProxyCommand"),
-        ("Include config\n", "includes itself"),
+        ("Include config\n", "too many|Too many"),
         ("Host 'a\n", "config"),
         ("Host\n", "config"),
     ],
@@ -225,9 +224,9 @@ def test_what_no_name_of_a_host_can_be_is_refused(home, spec):
 @pytest.mark.parametrize("port", ["0", "65536", "99999"])
 def test_a_port_of_the_configuration_that_is_none(home, port):
     (home / ".ssh" / "config").write_text(f"Host board\n  Port {port}\n")
-    with pytest.raises(UsageError, match=f"{port} is not a port"):
-        find_route("ssh:board")
-    assert find_route("ssh:board:22")[-1].port == 22
+    for spec in ("ssh:board", "ssh:board:22"):  # ssh refuses the file, whatever the port
+        with pytest.raises(UsageError, match=f"config.*line 2.*'{port}'"):
+            find_route(spec)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +245,7 @@ def test_where_known_hosts_are(home, setting, files):
         "Host board\n  HostName 10.0.0.7\n  Port 2222\n  User pi\n  HostKeyAlias orin\n"
         f"  UserKnownHostsFile {setting}\n"
     )
-    *found, system = find_route("ssh:board")[-1].known_hosts
+    *found, system, _ = find_route("ssh:board")[-1].known_hosts
     assert found == [Path("/dev/null") if name is None else home / name for name in files]
     assert system == Path("/etc/ssh/ssh_known_hosts")
 
@@ -261,15 +260,3 @@ def test_known_hosts_that_are_nowhere(home, setting):
 def test_no_way_round_is_a_way_too(home):
     (home / ".ssh" / "config").write_text("Host *\n  ProxyCommand none\n  ProxyJump none\n")
     assert [target.host for target in find_route("ssh:board")] == ["board"]
-
-
-def test_conditions_that_are_not_understood_are_not_met(home):
-    """paramiko takes those that it does not know for met."""
-    (home / ".ssh" / "config").write_text(
-        "Match tagged office\n  User wrong\n"
-        "Match host board localnetwork 10.0.0.0/8\n  User wrong\n"
-        "Match !localnetwork 10.0.0.0/8\n  ProxyJump wrong\n"
-        "Match host board\n  User pi\n"
-    )
-    (target,) = find_route("ssh:board")
-    assert target.user == "pi"

@@ -101,10 +101,15 @@ def test_a_key_that_is_damaged_does_not_stand_in_the_way_of_others(ssh_server, m
     assert not isinstance(no.value, TransientDeviceError)
 
 
-def test_a_certificate_that_is_damaged(ssh_server, me):
+def test_a_certificate_that_is_damaged_does_not_stand_in_the_way_of_its_key(ssh_server, me):
     me.key.with_name("id_ed25519-cert.pub").write_text("no certificate\n")
-    with pytest.raises(DeviceError, match=r"the key \S*/id_ed25519 cannot be read"):
-        connect(spec_of(ssh_server))
+    connect(spec_of(ssh_server)).close()
+    (ssh_server.folder / "authorized_keys").rename(ssh_server.folder / "hidden")
+    try:
+        with pytest.raises(DeviceError, match=r"the certificate \S*/id_ed25519-cert.pub cannot be read"):
+            connect(spec_of(ssh_server))
+    finally:
+        (ssh_server.folder / "hidden").rename(ssh_server.folder / "authorized_keys")
 
 
 def test_a_board_that_lets_nobody_in_while_it_starts_is_waited_for(tmp_path, monkeypatch):
