@@ -119,12 +119,12 @@ class SshDevice(RemoteDevice):
         """Yield a connection to a machine; if what is done with it fails, close it, and raise our own error."""
         proxy: ProxySocket | None = None
         sock: Any = None
+        command = target.proxy_command if via is None else None
         where = f"cannot reach {target.host}, port {target.port}"
         try:
-            with converted_errors(self.spec, where):
-                if via is None and target.proxy_command:
-                    where += " through the ProxyCommand"
-                    proxy = sock = ProxySocket(target.proxy_command)
+            with converted_errors(self.spec, f"{where} through the ProxyCommand" if command else where):
+                if command:
+                    proxy = sock = ProxySocket(command)
                     if target.proxy_passes_socket:
                         sock = proxy.passed_socket()
                 else:
@@ -136,7 +136,7 @@ class SshDevice(RemoteDevice):
             if proxy is not None:
                 proxy.close()
                 if isinstance(error, TransientDeviceError):
-                    words = f"{error}; `{target.proxy_command}`: {one_line(proxy.last_words())}"
+                    words = f"{error}; `{command}`: {one_line(proxy.last_words())}"
                     raise TransientDeviceError(words) from None
             raise
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 
 import paramiko
 import pytest
@@ -180,7 +181,14 @@ def test_a_key_of_the_agent(ssh_server, me, monkeypatch):
 class PasswordServer(paramiko.ServerInterface):
     """Lets in whoever knows the word; Debian's server would need an account with a password."""
 
+    def __init__(self, heard: list[str], *, is_open: bool) -> None:
+        self.heard, self.is_open = heard, is_open
+
+    def check_auth_none(self, username: str) -> int:
+        return paramiko.common.AUTH_SUCCESSFUL if self.is_open else paramiko.common.AUTH_FAILED
+
     def check_auth_password(self, username: str, password: str) -> int:
+        self.heard.append(password)
         good = (username, password) == ("pi", "raspberry")
         return paramiko.common.AUTH_SUCCESSFUL if good else paramiko.common.AUTH_FAILED
 
@@ -188,7 +196,9 @@ class PasswordServer(paramiko.ServerInterface):
         return "publickey,password"
 
 
-def test_a_password_from_the_environment_or_asked_for(me, monkeypatch):
+@contextlib.contextmanager
+def password_server(me: Me, heard: list[str], *, is_open: bool = False) -> Iterator[int]:
+    """A server for passwords, or for everybody; `heard` gets the passwords. Its host key is known."""
     key = paramiko.ECDSAKey.generate()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -198,10 +208,15 @@ def test_a_password_from_the_environment_or_asked_for(me, monkeypatch):
                 while True:
                     transport = paramiko.Transport(listener.accept()[0])
                     transport.add_server_key(key)
-                    transport.start_server(server=PasswordServer())
+                    transport.start_server(server=PasswordServer(heard, is_open=is_open))
 
         threading.Thread(target=serve, daemon=True).start()
         me.known_hosts.write_text(f"[127.0.0.1]:{port} {key.get_name()} {key.get_base64()}\n")
+        yield port
+
+
+def test_a_password_from_the_environment_or_asked_for(me, monkeypatch):
+    with password_server(me, []) as port:
         spec = f"ssh:pi@127.0.0.1:{port}"
         with pytest.raises(DeviceError, match="refused the login"):
             connect(spec)
@@ -210,6 +225,33 @@ def test_a_password_from_the_environment_or_asked_for(me, monkeypatch):
         connect(spec, ask_password=lambda question: "raspberry").close()
         monkeypatch.setenv("OFA_SSH_PASSWORD", "raspberry")
         connect(spec).close()
+
+
+def test_the_password_of_the_board_is_not_offered_to_a_jump_host(ssh_server, me, monkeypatch):
+    monkeypatch.setenv("OFA_SSH_PASSWORD", "raspberry")
+    heard: list[str] = []
+    with password_server(me, heard) as port:
+        me.configure(f"Host board\n  HostName 127.0.0.1\n  ProxyJump pi@127.0.0.1:{port}\n")
+        with pytest.raises(DeviceError, match=r"pi@127.0.0.1 refused the login.*\(ssh-copy-id\)$"):
+            connect("ssh:board")
+        assert heard == []
+        asked: list[str] = []
+
+        def answer(question: str) -> str:
+            asked.append(question)
+            return "wrong"
+
+        with pytest.raises(DeviceError, match="refused the login"):
+            connect("ssh:board", ask_password=answer)
+        assert heard == ["wrong"]
+        assert "pi@127.0.0.1" in asked[0]
+
+
+def test_a_board_that_asks_for_nothing(me):
+    """Boards with an empty password for root let everybody in."""
+    me.key.unlink()
+    with password_server(me, [], is_open=True) as port:
+        connect(f"ssh:root@127.0.0.1:{port}").close()
 
 
 def test_an_alias_with_a_jump_over_another_server(ssh_server, me, tmp_path):
