@@ -14,7 +14,15 @@ import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ofa_profiler.devices.ssh.config_words import SWITCHES, BadLine, checked, is_address, matches, split_words
+from ofa_profiler.devices.ssh.config_words import (
+    IRRELEVANT,
+    SWITCHES,
+    BadLine,
+    checked,
+    is_address,
+    matches,
+    split_words,
+)
 from ofa_profiler.devices.ssh.openssh import SYSTEM_CONFIG
 from ofa_profiler.devices.ssh.target import Options, local_user
 from ofa_profiler.errors import InputFileError
@@ -29,6 +37,7 @@ _LISTS = {"userknownhostsfile", "globalknownhostsfile", "canonicaldomains"}
 #: One word a line. All lines count.
 _REPEATED = {"identityfile", "certificatefile"}
 _OLD_NAMES = {"challengeresponseauthentication": "kbdinteractiveauthentication"}
+_USED = {*SWITCHES, *_WORDS, *_LISTS, *_REPEATED, "proxyjump", "proxycommand"}
 #: Criteria of `Match` that we cannot decide.
 _UNDECIDED = {"exec", "tagged", "localnetwork", "version", "sessiontype", "command"}
 _LINE = re.compile(r'[ \t\r]*(?:"([^"]*)"|([^\s="]+))[ \t\r]*=?[ \t\r]*(.*)', re.DOTALL)
@@ -126,6 +135,8 @@ class _Reading:
                 self._include(file, pattern, is_active=is_active)
         else:
             self._set(key, rest, is_active=is_active)
+            if is_active and key not in _USED | IRRELEVANT:
+                self._note(f"{key} in {file.path}, row {row}")
         return is_active
 
     def _include(self, file: _File, pattern: str, *, is_active: bool) -> None:
@@ -142,7 +153,9 @@ class _Reading:
             # A command goes on to the end of the line, a comment is one of its shell's.
             self._set_proxy(key, rest if key == "proxycommand" else re.split(r"[\s#]", rest)[0], is_active=is_active)
             return
-        if key not in SWITCHES | _WORDS | _LISTS | _REPEATED:
+        if key not in _USED:
+            if not re.fullmatch("[a-z0-9]+", key):
+                raise BadLine(f"{key!r} is not an option")
             return
         words = split_words(rest)
         if not words or "" in words:

@@ -12,6 +12,24 @@ SWITCHES = {
     *("identitiesonly", "passwordauthentication", "kbdinteractiveauthentication", "pubkeyauthentication"),
     *("canonicalizefallbacklocal", "proxyusefdpass"),
 }
+#: Options that make no difference to where and how we log in. Of any other that is not used, the user is told.
+_IRRELEVANT = """
+    addkeystoagent batchmode bindinterface canonicalizepermittedcnames casignaturealgorithms channeltimeout
+    checkhostip ciphers clearallforwardings compression compressionlevel connectionattempts controlmaster
+    controlpath controlpersist dynamicforward enableescapecommandline enablesshkeysign escapechar
+    exitonforwardfailure fingerprinthash forkafterauthentication forwardagent forwardx11 forwardx11timeout
+    forwardx11trusted gatewayports gssapiauthentication gssapiclientidentity gssapidelegatecredentials
+    gssapikexalgorithms gssapikeyexchange gssapirenewalforcesrekey gssapiserveridentity gssapitrustdns
+    hashknownhosts hostbasedacceptedalgorithms hostbasedauthentication hostbasedkeytypes hostkeyalgorithms
+    ignoreunknown ipqos kbdinteractivedevices kexalgorithms localcommand localforward loglevel logverbose macs
+    nohostauthenticationforlocalhost numberofpasswordprompts obscurekeystroketiming permitlocalcommand
+    permitremoteopen protocol pubkeyacceptedalgorithms pubkeyacceptedkeytypes rekeylimit remotecommand
+    remoteforward requesttty requiredrsasize securitykeyprovider sendenv serveralivecountmax serveraliveinterval
+    sessiontype setenv stdinnull streamlocalbindmask streamlocalbindunlink stricthostkeychecking syslogfacility
+    tag tcpkeepalive tunnel tunneldevice updatehostkeys usekeychain useprivilegedport useroaming verifyhostkeydns
+    versionaddendum visualhostkey warnweakcrypto xauthlocation
+"""
+IRRELEVANT = frozenset(_IRRELEVANT.split())
 _CHOICES = {
     "canonicalizehostname": {"yes", "true", "no", "false", "always"},
     "addressfamily": {"inet", "inet6", "any"},
@@ -45,7 +63,7 @@ def is_address(host: str) -> bool:
 
 
 def checked(key: str, word: str) -> str:
-    """Return a value as `ssh -G` prints it. Raises `ValueError`."""
+    """Return a value as `ssh -G` prints it. Raises `BadLine`."""
     if key in SWITCHES:
         if word.lower() not in ("yes", "no", "true", "false"):
             raise BadLine(f"{key} must be yes or no, not {word!r}")
@@ -57,19 +75,29 @@ def checked(key: str, word: str) -> str:
     if key == "canonicalizemaxdots" and not word.isdecimal():
         raise BadLine(f"{word} is not a number")
     if key == "port":
-        try:
-            port = int(word) if word.isdecimal() else socket.getservbyname(word, "tcp")
-        except OSError:
-            port = 0
-        if not 0 < port < 1 << 16:
-            raise BadLine(f"{word} is not a port")
-        return str(port)
-    if key == "connecttimeout" and word.lower() != "none":
-        parts = re.findall(r"(\d+)([smhdw]?)", word.lower())
-        if "".join(number + unit for number, unit in parts) != word.lower():
-            raise BadLine(f"{word} is not a time")
-        return str(sum(int(number) * _UNITS[unit] for number, unit in parts))
-    return word
+        return _port(word)
+    return _seconds(word) if key == "connecttimeout" else word
+
+
+def _port(word: str) -> str:
+    try:
+        port = int(word) if word.isdecimal() else socket.getservbyname(word, "tcp")
+    except OSError:
+        port = 0
+    if not 0 < port < 1 << 16:
+        raise BadLine(f"{word} is not a port")
+    return str(port)
+
+
+def _seconds(word: str) -> str:
+    """Read a time like `90`, `1m30` or `none`."""
+    word = word.lower()
+    parts = re.findall(r"(\d+)([smhdw]?)", word)
+    if word == "none":
+        return word
+    if "".join(number + unit for number, unit in parts) != word:
+        raise BadLine(f"{word} is not a time")
+    return str(sum(int(number) * _UNITS[unit] for number, unit in parts))
 
 
 def split_words(text: str) -> Sequence[str]:

@@ -136,7 +136,8 @@ def _is_rsa(key: paramiko.PKey) -> bool:
 
 
 def _name_of(key: paramiko.PKey) -> str:
-    kind = key.public_blob.key_type if key.public_blob else key.get_name()
+    certificate = getattr(key, "public_blob", None)
+    kind = certificate.key_type if certificate else key.get_name()
     return f"{getattr(key, 'comment', '') or 'key'} ({kind} {key.fingerprint[:19]}...)"
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from ofa_profiler.devices.ssh import config_files, openssh
 from ofa_profiler.devices.ssh.config import find_route
+from ofa_profiler.devices.ssh.keys import read_key
 from ofa_profiler.devices.ssh.target import Target, make_target
 from ofa_profiler.errors import InputFileError, UsageError
 
@@ -46,28 +49,133 @@ def theirs(name: str, user: str | None = None, port: int | None = None) -> Targe
 
 #: What people write, and the user, host and port that follow for `board`.
 CONFIGS = {
-    "a comment in a Host line": ("Host other # and board\n User wrong\nHost board\n HostName 192.0.2.10\n User pi\n", "pi", "192.0.2.10", 22),
-    "an apostrophe in a comment": ("Host board\n User pi\nHost 172.16.0.1  # Bob's server\n User bob\n", "pi", "board", 22),
-    "comments after values": ("Host board\n HostName 10.0.0.1 # here\n Port 24 # there\n User pi # me\n", "pi", "10.0.0.1", 24),
-    "Match final all": ("Match final all\n Compression yes\nHost board\n User pi\n", "pi", "board", 22),
-    "Match final all sets what is missing": ("Match final all\n User late\nHost *\n Port 7\n", "late", "board", 7),
-    "Match all with a comment": ("Match all # comment\n Port 8\nHost board\n User pi\n", "pi", "board", 8),
-    "criteria with =": ("Match host=*.lab\n User no\nMatch originalhost = board\n User pi\n", "pi", "board", 22),
-    "criteria in capitals": ("Match HOST other\n User no\nMatch !Host other OriginalHost BOARD\n User pi\n", "pi", "board", 22),
-    "keys in capitals and with =": ("HOST=board\n\tUSER = pi\n  port=\"25\"\n", "pi", "board", 25),
-    "a hash within a word": ("Host board#2\n User no\nHost board\n User p#i\n", "p#i", "board", 22),
-    "the first value counts": ("Host b*\n Port 1\nHost board\n Port 2\n User pi\n", "pi", "board", 1),
-    "negation": ("Host * !board\n User no\nHost !other *\n User pi\n", "pi", "board", 22),
-    "HostName before canonical names": ("CanonicalizeHostname yes\nCanonicalDomains invalid\nHost board\n HostName 192.0.2.10\n User pi\n", "pi", "192.0.2.10", 22),
-    "canonical names without domains": ("Host *\n CanonicalizeHostname yes\nHost board\n HostName 192.0.2.10\n User pi\n", "pi", "192.0.2.10", 22),
-    "Host sees the HostName in a second pass": ("Host board\n HostName b.lan\nMatch final\n Port 9\nHost b.lan\n User pi\n", "pi", "b.lan", 9),
-    "Match sees values above": ("Host board\n User pi\nMatch user pi\n Port 2200\n", "pi", "board", 2200),
-    "a byte order of Windows": ("Host board\r\n  User pi\r\n  Port 23\r\n", "pi", "board", 23),
-    "quotes": ('Host "other" "bo*d"\n User "pi"\n', "pi", "board", 22),
-    "no brackets in patterns": ("Host [a-z]oard\n User no\nHost ?oard\n User pi\n", "pi", "board", 22),
-    "capitals in HostName": ("Host board\n HostName Pi.LAN\n User pi\n", "pi", "pi.lan", 22),
-    "a token in HostName": ("Host board\n HostName %h.lan\n User pi\n", "pi", "board.lan", 22),
-}  # fmt: skip
+    "a comment in a Host line": (
+        "Host other # and board\n User wrong\nHost board\n HostName 192.0.2.10\n User pi\n",
+        "pi",
+        "192.0.2.10",
+        22,
+    ),
+    "an apostrophe in a comment": (
+        "Host board\n User pi\nHost 172.16.0.1  # Bob's server\n User bob\n",
+        "pi",
+        "board",
+        22,
+    ),
+    "comments after values": (
+        "Host board\n HostName 10.0.0.1 # here\n Port 24 # there\n User pi # me\n",
+        "pi",
+        "10.0.0.1",
+        24,
+    ),
+    "Match final all": (
+        "Match final all\n Compression yes\nHost board\n User pi\n",
+        "pi",
+        "board",
+        22,
+    ),
+    "Match final all sets what is missing": (
+        "Match final all\n User late\nHost *\n Port 7\n",
+        "late",
+        "board",
+        7,
+    ),
+    "Match all with a comment": (
+        "Match all # comment\n Port 8\nHost board\n User pi\n",
+        "pi",
+        "board",
+        8,
+    ),
+    "criteria with =": (
+        "Match host=*.lab\n User no\nMatch originalhost = board\n User pi\n",
+        "pi",
+        "board",
+        22,
+    ),
+    "criteria in capitals": (
+        "Match HOST other\n User no\nMatch !Host other OriginalHost BOARD\n User pi\n",
+        "pi",
+        "board",
+        22,
+    ),
+    "keys in capitals and with =": (
+        'HOST=board\n\tUSER = pi\n  port="25"\n',
+        "pi",
+        "board",
+        25,
+    ),
+    "a hash within a word": (
+        "Host board#2\n User no\nHost board\n User p#i\n",
+        "p#i",
+        "board",
+        22,
+    ),
+    "the first value counts": (
+        "Host b*\n Port 1\nHost board\n Port 2\n User pi\n",
+        "pi",
+        "board",
+        1,
+    ),
+    "negation": (
+        "Host * !board\n User no\nHost !other *\n User pi\n",
+        "pi",
+        "board",
+        22,
+    ),
+    "HostName before canonical names": (
+        "CanonicalizeHostname yes\nCanonicalDomains invalid\nHost board\n HostName 192.0.2.10\n User pi\n",
+        "pi",
+        "192.0.2.10",
+        22,
+    ),
+    "canonical names without domains": (
+        "Host *\n CanonicalizeHostname yes\nHost board\n HostName 192.0.2.10\n User pi\n",
+        "pi",
+        "192.0.2.10",
+        22,
+    ),
+    "Host sees the HostName in a second pass": (
+        "Host board\n HostName b.lan\nMatch final\n Port 9\nHost b.lan\n User pi\n",
+        "pi",
+        "b.lan",
+        9,
+    ),
+    "Match sees values above": (
+        "Host board\n User pi\nMatch user pi\n Port 2200\n",
+        "pi",
+        "board",
+        2200,
+    ),
+    "a byte order of Windows": (
+        "Host board\r\n  User pi\r\n  Port 23\r\n",
+        "pi",
+        "board",
+        23,
+    ),
+    "quotes": (
+        'Host "other" "bo*d"\n User "pi"\n',
+        "pi",
+        "board",
+        22,
+    ),
+    "no brackets in patterns": (
+        "Host [a-z]oard\n User no\nHost ?oard\n User pi\n",
+        "pi",
+        "board",
+        22,
+    ),
+    "capitals in HostName": (
+        "Host board\n HostName Pi.LAN\n User pi\n",
+        "pi",
+        "pi.lan",
+        22,
+    ),
+    "a token in HostName": (
+        "Host board\n HostName %h.lan\n User pi\n",
+        "pi",
+        "board.lan",
+        22,
+    ),
+}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -81,18 +189,55 @@ def test_what_people_write(home, name):
 
 
 INCLUDES = {
-    "the block goes on after it": ({"config": "Include extra\nUser pi\nHost board\n HostName 10.0.0.1\n", "extra": "Host lab\n User lab\n"}, "pi"),
-    "first in a block": ({"config": "Host board\n Include extra\n User pi\n", "extra": "Host lab\n User lab\n"}, "pi"),
-    "in a block that is not met": ({"config": "Host other\n Include extra\nHost board\n User pi\n", "extra": "Host *\n User no\n"}, "pi"),
-    "in a Match that is not met": ({"config": "Match host other\n Include extra\nMatch all\n User pi\n", "extra": "Match all\n User no\n"}, "pi"),
-    "hidden files": ({"config": "Include config.d/*\nHost board\n User pi\n", "config.d/.old": "Host *\n User no\n", "config.d/.DS_Store": "\0\0\0Bud1\n"}, "pi"),
-    "folders": ({"config": "Include config.d/* config.d\nUser pi\n", "config.d/archive/old": "Host *\n User no\n"}, "pi"),
-    "in order": ({"config": "Include config.d/*\n", "config.d/20": "User no\n", "config.d/10": "User pi\n"}, "pi"),
-    "in each other": ({"config": "Include a\nUser no\n", "a": "Host board\n Include b\n", "b": "User pi\n"}, "pi"),
-    "with ~ and quotes": ({"config": 'Include "~/.ssh/my files/*"\n', "my files/a": "User pi\n"}, "pi"),
-    "in capitals and with =": ({"config": "INCLUDE=extra # more\n", "extra": "User pi\n"}, "pi"),
-    "nothing": ({"config": "Include none/*\nUser pi\n"}, "pi"),
-}  # fmt: skip
+    "the block goes on after it": (
+        {"config": ("Include extra\nUser pi\nHost board\n HostName 10.0.0.1\n"), "extra": "Host lab\n User lab\n"},
+        "pi",
+    ),
+    "first in a block": (
+        {"config": "Host board\n Include extra\n User pi\n", "extra": "Host lab\n User lab\n"},
+        "pi",
+    ),
+    "in a block that is not met": (
+        {"config": ("Host other\n Include extra\nHost board\n User pi\n"), "extra": "Host *\n User no\n"},
+        "pi",
+    ),
+    "in a Match that is not met": (
+        {"config": ("Match host other\n Include extra\nMatch all\n User pi\n"), "extra": "Match all\n User no\n"},
+        "pi",
+    ),
+    "hidden files": (
+        {
+            "config": ("Include config.d/*\nHost board\n User pi\n"),
+            "config.d/.old": "Host *\n User no\n",
+            "config.d/.DS_Store": "\x00\x00\x00Bud1\n",
+        },
+        "pi",
+    ),
+    "folders": (
+        {"config": "Include config.d/* config.d\nUser pi\n", "config.d/archive/old": "Host *\n User no\n"},
+        "pi",
+    ),
+    "in order": (
+        {"config": "Include config.d/*\n", "config.d/20": "User no\n", "config.d/10": "User pi\n"},
+        "pi",
+    ),
+    "in each other": (
+        {"config": "Include a\nUser no\n", "a": "Host board\n Include b\n", "b": "User pi\n"},
+        "pi",
+    ),
+    "with ~ and quotes": (
+        {"config": 'Include "~/.ssh/my files/*"\n', "my files/a": "User pi\n"},
+        "pi",
+    ),
+    "in capitals and with =": (
+        {"config": "INCLUDE=extra # more\n", "extra": "User pi\n"},
+        "pi",
+    ),
+    "nothing": (
+        {"config": "Include none/*\nUser pi\n"},
+        "pi",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", INCLUDES)
@@ -163,7 +308,25 @@ def test_every_option_that_counts(home, monkeypatch, text):
 
 
 NAMES = st.sampled_from(["board", "Board", "b", "board.lan", "10.0.0.1", "other"])
-PATTERN = st.sampled_from(["board", "Board", "b*", "*", "?oard", "*.lan", "10.0.0.?", "!board", "!*.lan", '"board"', "BOARD", "[b]oard", "b\\oard", "other", "#board"])  # fmt: skip
+PATTERN = st.sampled_from(
+    [
+        "board",
+        "Board",
+        "b*",
+        "*",
+        "?oard",
+        "*.lan",
+        "10.0.0.?",
+        "!board",
+        "!*.lan",
+        '"board"',
+        "BOARD",
+        "[b]oard",
+        "b\\oard",
+        "other",
+        "#board",
+    ]
+)
 # Releases of OpenSSH differ in quotes within a list of `Match`.
 MATCHED = PATTERN.filter(lambda pattern: not set('"\\\\#') & set(pattern))
 USERS = st.sampled_from(["pi", "root", "r*", "!pi", "PI"])
@@ -174,7 +337,7 @@ OPTION = st.one_of(
     st.tuples(st.just("HostName"), st.sampled_from(["board.lan", "%h.lan", "10.0.0.1", "X%%", "Other", '"b"'])),
     st.tuples(st.just("User"), st.sampled_from(["pi", "root", '"a b"', "'pi'", "p\\'i", "x#y", "%u"])),
     st.tuples(st.just("Port"), st.sampled_from(["22", "2222", "022", "ssh", '"23"'])),
-    st.tuples(st.just("IdentityFile"), st.sampled_from(["~/a", "%d/b", "none", '"~/my key"', "/k/%h-%n-%p-%r-%%", "a"])),
+    st.tuples(st.just("IdentityFile"), st.sampled_from(["~/a", "%d/b", "none", '"~/my key"', "/k/%h-%n-%p-%r%%"])),
     st.tuples(st.just("IdentitiesOnly"), st.sampled_from(["yes", "no", "YES", '"yes"'])),
     st.tuples(st.just("ProxyJump"), st.sampled_from(["gw", "none", "a@b:1,c", "%n.gw"])),
     st.tuples(st.just("ProxyCommand"), st.sampled_from(["none", "nc %h %p", "NONE"])),
@@ -183,16 +346,20 @@ OPTION = st.one_of(
     st.tuples(st.just("IdentityAgent"), st.sampled_from(["none", "~/s", "%d/%h", "SSH_AUTH_SOCK"])),
     st.tuples(st.just("CanonicalizeHostname"), st.sampled_from(["yes", "no", "always"])),
     st.tuples(st.just("ForwardAgent"), st.just("yes")),
-)  # fmt: skip
+)
 CRITERION = st.one_of(
-    st.tuples(st.sampled_from(["host", "originalhost", "!host"]), st.lists(MATCHED, min_size=1, max_size=2).map(",".join)),
+    st.tuples(st.sampled_from(["host", "originalhost", "!host"]), st.lists(MATCHED, min_size=1).map(",".join)),
     st.tuples(st.sampled_from(["user", "localuser", "!user"]), USERS),
     st.tuples(st.sampled_from(["final", "canonical", "!final", "!canonical"]), st.just("")),
-)  # fmt: skip
+)
 
 
 def line(case, key, separator, value, comment):
     return f"{case(key)}{separator}{value}{comment}"
+
+
+def criterion(case, pair, equals):
+    return f"{case(pair[0])}{equals if pair[1] else ''}{pair[1]}"
 
 
 HOST = st.builds(
@@ -205,10 +372,12 @@ MATCH = st.builds(
     st.just(" "),
     st.one_of(
         st.sampled_from(["all", "final all", "canonical all", "!all"]),
-        st.lists(st.builds(lambda case, pair, equals: f"{case(pair[0])}{equals if pair[1] else ''}{pair[1]}", CASE, CRITERION, st.sampled_from([" ", "="])), min_size=1, max_size=3).map(" ".join),
+        st.lists(st.builds(criterion, CASE, CRITERION, st.sampled_from([" ", "="])), min_size=1, max_size=3).map(
+            " ".join
+        ),
     ),
     st.sampled_from(["", " # board"]),
-)  # fmt: skip
+)
 SETTING = st.builds(
     lambda case, pair, separator, comment: line(case, pair[0], separator, pair[1], comment),
     CASE,
@@ -261,13 +430,15 @@ def test_one_line_names_what_could_not_be_used(without_ssh):
         {
             "config": "Match host other exec never\n  User wrong\nMatch exec true\n  User wrong\n"
             "Match !localnetwork 10.0.0.0/8\n  User wrong\nMatch tagged office\n  User wrong\n"
-            "Match host board\n  User pi\n  ProxyJump gw\n"
+            "Match host board\n  User pi\n  ProxyJump gw\n  Compression yes\n  KnownHostsCommand x\n"
+            "Host other\n  Colour blue\n"
         },
     )
     said: list[str] = []
-    door, board = find_route("ssh:board", said.append)
+    board = find_route("ssh:board", said.append)[-1]
     assert board.user == "pi"
-    unused = f"Match exec in {config}, row 3, Match localnetwork in {config}, row 5, Match tagged in {config}, row 7"
+    unused = f"Match exec in {config}, row 3, Match localnetwork in {config}, row 5, Match tagged in {config}, row 7, "
+    unused += f"knownhostscommand in {config}, row 13"
     assert said == [f"ssh:board: there is no ssh program here; not used of the ssh configuration: {unused}"]
 
 
@@ -276,6 +447,7 @@ def test_one_line_names_what_could_not_be_used(without_ssh):
     [
         ("User pi\nUser 'a\n", "row 2: a quote is not closed"),
         ("Match wind north\n", "row 1: Match wind is not known"),
+        ("\ufeffHost board\n", "row 1: .* is not an option"),
         ("Port 0\n", "row 1: 0 is not a port"),
         ("Include config\n", "includes itself"),
     ],
@@ -377,3 +549,26 @@ def test_no_name_is_a_command(home, spec):
     write(home, {"config": "Host board\n ProxyJump " + spec.removeprefix("ssh:") + "\n"})
     with pytest.raises(UsageError):
         find_route("ssh:board")
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=80))
+def test_without_ssh_any_configuration_is_a_route_or_one_line(tmp_path_factory, text):
+    home = tmp_path_factory.getbasetemp() / "random"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(home))
+        patch.setenv("PATH", str(home))
+        write(home, {"config": text})
+        with contextlib.suppress(UsageError):
+            assert find_route("ssh:board")
+
+
+@given(st.one_of(st.binary(max_size=200), st.binary(max_size=90).map(lambda data: MAGIC + base64.b64encode(data))))
+def test_any_file_is_a_key_or_none(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "random key"
+    path.write_bytes(data)
+    found = read_key(path)
+    assert found.private is None
+    assert found.problem or found.public
+
+
+MAGIC = b"-----BEGIN OPENSSH PRIVATE KEY-----\n" + base64.b64encode(b"openssh-key-v1\0")

@@ -15,8 +15,6 @@ import pytest
 from support import sshd
 from support.sshd import Me, Sshd, connect, make_key
 
-from ofa_profiler.devices import DeviceOptions
-from ofa_profiler.devices.ssh.device import SshDevice
 from ofa_profiler.errors import DeviceError
 
 RELAY = """
@@ -337,7 +335,7 @@ def test_a_changed_user(ssh_server, me):
     """The configuration's user reaches the server, comment or not."""
     me.configure(block(ssh_server, "  User nobody-here # deploy"))
     start = len(ssh_server.log)
-    with pytest.raises(DeviceError, match="nobody-here@127.0.0.1 refused the login"):
+    with pytest.raises(DeviceError, match=r"nobody-here@127.0.0.1 refused the login"):
         connect("ssh:board")
     assert "Invalid user nobody-here from" in ssh_server.log[start:]
 
@@ -360,7 +358,7 @@ def test_a_board_that_has_only_sha1(tmp_path, me, rsa, line, words):
             connect(sshd.spec_of(server))
         if "Pubkey" in line:
             (server.folder / "authorized_keys").write_text("")
-            with pytest.raises(DeviceError, match="takes none of these.*copy your public key there"):
+            with pytest.raises(DeviceError, match=r"takes none of these.*copy your public key there"):
                 connect(sshd.spec_of(server))
     finally:
         server.stop()
