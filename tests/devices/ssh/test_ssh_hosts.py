@@ -119,13 +119,6 @@ def test_a_file_of_rubbish_is_no_error_and_no_trust(tmp_path_factory, data):
         KnownHosts([path]).check("ssh:x", NAME, KEY, None)
 
 
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / ".ssh").mkdir()
-    return tmp_path
-
-
 def test_the_words_after_ssh(home):
     (target,) = find_route("ssh:pi@10.0.0.7:2222")
     assert (target.user, target.host, target.port) == ("pi", "10.0.0.7", 2222)
