@@ -10,6 +10,8 @@ from ofa_profiler.devices.ssh.target import Target, make_target
 from ofa_profiler.errors import InputFileError, UsageError
 
 _MOST_HOPS = 8
+_DEFAULT_PORT = 22
+_CIRCLE = "ProxyJump in ~/.ssh/config forms a circle"
 #: As in OpenSSH, no name may contain what a shell would run as a part of a `ProxyCommand`.
 _UNSAFE = frozenset("'`\"$;&<>|(){}")
 
@@ -26,6 +28,10 @@ def find_route(spec: str, tell: Callable[[str], None] | None = None) -> list[Tar
     return targets
 
 
+class _SelfJumpError(UsageError):
+    """A machine is its own jump host."""
+
+
 class _Route:
     def __init__(self, spec: str) -> None:
         self.spec = spec
@@ -35,32 +41,40 @@ class _Route:
 
     def find(self, user: str | None, host: str, port: int | None, hops: int) -> list[Target]:
         if hops == 0:
-            raise UsageError(f"device {self.spec!r}: ProxyJump in ~/.ssh/config forms a circle")
+            raise UsageError(f"device {self.spec!r}: {_CIRCLE}")
         target = self._target(user, host, port)
         if not target.jumps:
             return [target]
         first, *middle = [_split(self.spec, jump.strip()) for jump in target.jumps]
         # As in OpenSSH, only the first machine of the list may have jump hosts of its own.
-        route = self.find(*first, hops - 1)
-        route += [self._target(*jump) for jump in middle]
+        try:
+            route = self.find(*first, hops - 1)
+        except _SelfJumpError:  # a `ProxyJump gw` for all hosts, gw among them
+            route = [self._target(*first, is_direct=True)]
+        route += [self._target(*jump, is_direct=True) for jump in middle]
         return [*route, target]
 
-    def _target(self, user: str | None, host: str, port: int | None) -> Target:
+    def _target(self, user: str | None, host: str, port: int | None, *, is_direct: bool = False) -> Target:
+        """Return a machine; with `is_direct` without a way to it. Raises `UsageError`."""
         try:
             try:
-                options = openssh.ask(host, user, port)
+                options = openssh.ask(host, user, port, is_direct=is_direct)
             except openssh.CannotAsk as reason:
                 self.reason = str(reason)
-                options, unused = config_files.read(host, user, port)
+                options, unused = config_files.read(host, user, port, is_direct=is_direct)
                 self.unused |= dict.fromkeys(unused)
             target = make_target(host, options)
         except InputFileError:
             raise
         except (UsageError, ValueError, KeyError, OSError) as error:
             if "jumphost loop" in str(error):
-                raise UsageError(f"device {self.spec!r}: ProxyJump in ~/.ssh/config forms a circle") from None
+                raise _SelfJumpError(f"device {self.spec!r}: {_CIRCLE}") from None
             raise UsageError(f"device {self.spec!r}: ~/.ssh/config cannot be used: {error}") from error
         _check_address(self.spec, target)
+        if target.jumps:
+            user, host, port = _split(self.spec, target.jumps[-1].strip())
+            if (user or target.user, host, port or _DEFAULT_PORT) == (target.user, target.host, target.port):
+                raise _SelfJumpError(f"device {self.spec!r}: {_CIRCLE}")
         return target
 
 

@@ -43,10 +43,10 @@ _UNDECIDED = {"exec", "tagged", "localnetwork", "version", "sessiontype", "comma
 _LINE = re.compile(r'[ \t\r]*(?:"([^"]*)"|([^\s="]+))[ \t\r]*=?[ \t\r]*(.*)', re.DOTALL)
 
 
-def read(name: str, user: str | None, port: int | None) -> tuple[Options, list[str]]:
-    """Return the options for the machine `name`, and what was not used. Raises `InputFileError`."""
-    reading = _Reading(name)
-    reading.options |= {key: [str(value)] for key, value in (("user", user), ("port", port)) if value is not None}
+def read(name: str, user: str | None, port: int | None, *, is_direct: bool = False) -> tuple[Options, list[str]]:
+    """Return the options for the machine `name`, and what was not used, as `openssh.ask`. Raises `InputFileError`."""
+    given = {"user": user, "port": port, "proxycommand": "none" if is_direct else None}
+    reading = _Reading(name, {key: [str(value)] for key, value in given.items() if value is not None})
     reading.read_files()
     host = reading.hostname()
     reading.host, canonical = reading.canonical(host), reading.get("canonicalizehostname") in ("yes", "always", "true")

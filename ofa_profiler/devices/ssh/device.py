@@ -17,7 +17,7 @@ from ofa_profiler.devices.ssh.agent import Agent
 from ofa_profiler.devices.ssh.config import find_route
 from ofa_profiler.devices.ssh.keys import choose_keys
 from ofa_profiler.devices.ssh.known_hosts import KnownHosts, host_name
-from ofa_profiler.devices.ssh.login import Login, Refused, Transport
+from ofa_profiler.devices.ssh.login import Login, Refused, Transport, printable
 from ofa_profiler.devices.ssh.proxy import ProxySocket
 from ofa_profiler.devices.ssh.shell import ANSWER_TIMEOUT_S, SshShell, close_all, converted_errors
 from ofa_profiler.devices.ssh.target import Target
@@ -100,12 +100,12 @@ class SshDevice(RemoteDevice):
                 )
         except Refused as refusal:
             client.close()
-            words = "; ".join([str(refusal), *notes, *([agent.problem] if agent.problem else [])])
+            words = printable("; ".join([str(refusal), *notes, *([agent.problem] if agent.problem else [])]))
             raise _AuthenticationFailed(f"{self.spec}: {target} refused the login: {words}", refusal.remedy) from None
         except paramiko.ssh_exception.IncompatiblePeer as error:
             made = client.get_transport()
             client.close()
-            words = made.explain(error) if isinstance(made, Transport) else str(error)
+            words = printable(made.explain(error) if isinstance(made, Transport) else str(error))
             raise DeviceError(f"{self.spec}: no connection to {target.host}, port {target.port}: {words}") from None
         except BaseException:
             client.close()

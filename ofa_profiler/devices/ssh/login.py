@@ -20,6 +20,7 @@ _REMOVED = {
     },
     "paramiko<4": {"ssh-dss"},
 }
+_MOST_NAMES, _MOST_LETTERS = 4, 90
 _PASSWORDS = {"password", "keyboard-interactive"}
 
 
@@ -54,7 +55,17 @@ class Transport(paramiko.Transport):
             f"pip install '{release}', or update the ssh server there" if release else "update the ssh server there"
         )
         sha1 = "only SHA-1 " if release == "paramiko<5" else "only "
-        return f"it offers {sha1}({what}: {', '.join(offers)}), which paramiko {paramiko.__version__} lacks; {advice}"
+        return f"it offers {sha1}({what}: {_listed(offers)}), which paramiko {paramiko.__version__} lacks; {advice}"
+
+
+def printable(text: str) -> str:
+    """Return a text of the other side, or of the agent, without control characters."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(name[:_MOST_LETTERS] for name in names[:_MOST_NAMES]) + more
 
 
 def _is_marker(name: str) -> bool:
@@ -94,7 +105,7 @@ class Login:
                 words = f"it takes the {_name_of(key)} with SHA-1 signatures only"
                 remedy = "pip install 'paramiko<5', or use a key of kind ed25519"
                 raise Refused(f"{words}, which paramiko {paramiko.__version__} cannot make", remedy)
-        words = f"it takes none of these: {', '.join(refused)}" if refused else "there is no key to offer"
+        words = f"it takes none of these: {_listed(refused)}" if refused else "there is no key to offer"
         if self._password is not None and not _PASSWORDS & set(allowed):
             words += f"; it asks for no password, only for {' or '.join(allowed)}"
         raise Refused(words)

@@ -29,13 +29,17 @@ class CannotAsk(Exception):
     """There is no OpenSSH here, or it does not work."""
 
 
-def ask(name: str, user: str | None, port: int | None) -> Options:
-    """Return the options that `ssh` itself uses for `name`. Raises `CannotAsk`, and `UsageError` for a wrong file."""
+def ask(name: str, user: str | None, port: int | None, *, is_direct: bool = False) -> Options:
+    """Return the options that `ssh` itself uses for `name`; with `is_direct` without a jump host or a command.
+
+    Raises `CannotAsk`, and `UsageError` for a wrong file.
+    """
     program = shutil.which("ssh")
     if program is None:
         raise CannotAsk("there is no ssh program here")
     with _configuration() as (choice, shown):
         command = [program, "-G", *choice, *(["-l", user] if user else []), *(["-p", str(port)] if port else [])]
+        command += ["-o", "ProxyCommand=none"] if is_direct else []
         try:
             result = subprocess.run(
                 [*command, "--", name], stdin=subprocess.DEVNULL, capture_output=True, timeout=_TIMEOUT_S, check=False

@@ -154,3 +154,19 @@ def test_no_name_is_a_command(home, spec):
     write(home, {"config": "Host board\n ProxyJump " + spec.removeprefix("ssh:") + "\n"})
     with pytest.raises(UsageError):
         find_route("ssh:board")
+
+
+@pytest.mark.parametrize("path", ["", None])
+def test_a_jump_host_for_all_hosts(home, monkeypatch, path):
+    """OpenSSH would go from the jump host to the jump host; it can only mean: directly."""
+    if path is not None:
+        monkeypatch.setenv("PATH", path)
+    write(home, {"config": "User pi\nProxyJump gw\nHost board\n  HostName 10.0.0.1\nHost far\n  ProxyJump a,gw,b\n"})
+    assert [str(target) for target in find_route("ssh:board")] == ["pi@gw", "pi@10.0.0.1"]
+    write(home, {"config": "Host far\n  ProxyJump a,gw,b\nHost * !a\n  ProxyJump gw\n"})
+    assert [target.host for target in find_route("ssh:far")] == ["a", "gw", "b", "far"]
+    with pytest.raises(UsageError, match="forms a circle"):
+        find_route("ssh:gw")
+    write(home, {"config": "Host a\n ProxyJump b\nHost b\n ProxyJump a\n"})
+    with pytest.raises(UsageError, match="forms a circle"):
+        find_route("ssh:a")
