@@ -42,6 +42,9 @@ class Agent(AgentSSH):
 class HeldKey(AgentKey):
     """A key of the agent. It signs as what the agent holds, also if that is a certificate."""
 
+    #: The agent did not sign: it is locked, or the user did not confirm.
+    is_withheld = False
+
     def twin(self) -> HeldKey:
         """Return another object for the same key, to present a certificate."""
         return HeldKey(self.agent, self.blob, self.comment)
@@ -54,4 +57,5 @@ class HeldKey(AgentKey):
         try:
             return super().sign_ssh_data(data, algorithm)
         except (OSError, paramiko.SSHException):
+            self.is_withheld = True
             return b""

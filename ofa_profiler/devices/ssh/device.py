@@ -127,6 +127,7 @@ class SshDevice(RemoteDevice):
                     proxy = sock = ProxySocket(command)
                     if target.proxy_passes_socket:
                         sock = proxy.passed_socket()
+                        proxy.close()
                 else:
                     sock = _socket(target, via)
                 yield sock

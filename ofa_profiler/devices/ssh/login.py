@@ -147,9 +147,10 @@ def _is_rsa(key: paramiko.PKey) -> bool:
 
 
 def _name_of(key: paramiko.PKey) -> str:
+    withheld = " with which the agent does not sign" if getattr(key, "is_withheld", False) else ""
     certificate = getattr(key, "public_blob", None)
     kind = certificate.key_type if certificate else key.get_name()
-    return f"{getattr(key, 'comment', '') or 'key'} ({kind} {key.fingerprint[:19]}...)"
+    return f"{getattr(key, 'comment', '') or 'key'} ({kind} {key.fingerprint[:19]}...){withheld}"
 
 
 def _can_sign(transport: paramiko.Transport, key: paramiko.PKey, *, use_sha1: bool) -> bool:

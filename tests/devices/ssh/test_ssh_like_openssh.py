@@ -72,7 +72,8 @@ def shown(key: Path) -> str:
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "my agent.sock"
-    process = subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.DEVNULL)
+    environment = {**os.environ, "SSH_ASKPASS": "/bin/false", "DISPLAY": ":0"}  # it never gets a confirmation
+    process = subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.DEVNULL, env=environment)
     while not path.exists():
         time.sleep(0.01)
     yield path
@@ -80,13 +81,13 @@ def agent(tmp_path: Path) -> Iterator[Path]:
     process.wait()
 
 
-def add(agent: Path, key: Path) -> None:
+def add(agent: Path, key: Path, *options: str) -> None:
     """Give a key to the agent; one with the passphrase `open sesame`, too."""
     ask = agent.with_name("ask")
     ask.write_text("#!/bin/sh\necho open sesame\n")
     ask.chmod(0o755)
     environment = {**os.environ, "SSH_AUTH_SOCK": str(agent), "SSH_ASKPASS": str(ask), "SSH_ASKPASS_REQUIRE": "force"}
-    subprocess.run(["ssh-add", "-q", str(key)], env=environment, check=True, capture_output=True)
+    subprocess.run(["ssh-add", "-q", *options, str(key)], env=environment, check=True, capture_output=True)
 
 
 def allowed_key(me: Me, server: Sshd, name: str, kind: str = "ed25519", passphrase: str = "") -> Path:
@@ -170,6 +171,16 @@ def test_an_agent_that_is_none(ssh_server, me):
     me.key.rename(me.home / "elsewhere")
     me.configure(block(ssh_server, "  IdentityAgent ~/nowhere.sock"))
     with pytest.raises(DeviceError, match=r"no ssh agent answers at \S*/nowhere.sock \(No such file"):
+        connect("ssh:board")
+
+
+def test_an_agent_that_does_not_sign(ssh_server, me, agent, monkeypatch):
+    """Because nobody confirms, or a hardware key is not there: the next key has its turn."""
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(agent))
+    add(agent, allowed_key(me, ssh_server, "guarded"), "-c")
+    assert both(me, ssh_server, block(ssh_server))[2].endswith(shown(me.key))
+    me.key.unlink()
+    with pytest.raises(DeviceError, match="with which the agent does not sign"):
         connect("ssh:board")
 
 
