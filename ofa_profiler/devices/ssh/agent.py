@@ -42,6 +42,8 @@ class Agent(AgentSSH):
 class HeldKey(AgentKey):
     """A key of the agent. It signs as what the agent holds, also if that is a certificate."""
 
+    #: A certificate to present. Releases of paramiko before 5 lack this for kinds that they do not know.
+    public_blob = None
     #: The agent did not sign: it is locked, or the user did not confirm.
     is_withheld = False
 
