@@ -6,7 +6,7 @@ which stages have squeeze-excite).
 `NETWORK_FIELDS`, `STEM_FIELDS`, `STAGE_FIELDS` and `BLOCK_FIELDS` map each kind of choice to the field that stores it.
 JSON and genomes (`spaces/codec.py`) follow from these tables: a new kind of choice needs a field and an entry.
 
-The OFA authors write architectures in two other forms (`FORMS`), which need the space to be read.
+The OFA authors write architectures in two other notations (`NOTATIONS`), which need the space to be read.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class Architecture:
         `space` is added, so that `from_json` gives an equal architecture. Their `set_active_subnet` ignores it. Raises
         `UsageError` for a space with other choices.
         """
-        return FORMS.get("ks, e, d, r").write(self)
+        return NOTATIONS.get("ks, e, d, r").write(self)
 
     def to_net_config(self) -> dict[str, Any]:
         """The `net.config` of the OFA authors' code: all layers with their channels, and `image_size`.
@@ -154,7 +154,7 @@ class Architecture:
         `from_json` gives an architecture with the same layers. Raises `UsageError` for a space that is not of the
         authors' families.
         """
-        return FORMS.get("net.config").write(self)
+        return NOTATIONS.get("net.config").write(self)
 
     @staticmethod
     def from_json(data: Any, space: str | None = None) -> Architecture:
@@ -165,9 +165,9 @@ class Architecture:
         if not isinstance(data, Mapping):
             raise UsageError(f"an architecture is a JSON object, not {type(data).__name__}")
         if "stages" not in data:
-            for form in map(FORMS.get, FORMS.names()):
-                if form.matches(data):
-                    return form.read(data, space)
+            for notation in map(NOTATIONS.get, NOTATIONS.names()):
+                if notation.matches(data):
+                    return notation.read(data, space)
         name = data.get("space")
         if not isinstance(name, str):
             raise UsageError(
@@ -186,7 +186,7 @@ class Architecture:
 
     @staticmethod
     def load(path: str | Path, space: str | None = None) -> Architecture:
-        """Read a file with one architecture, in any form that `from_json` reads; also the results of a search.
+        """Read a file with one architecture, in any notation that `from_json` reads; also the results of a search.
 
         A Python literal is read too. The resolution of a `net.config` is that of the `run.config` beside it, and `path`
         can be the folder of both. Raises `InputFileError`.
@@ -210,8 +210,8 @@ class Architecture:
 SPACE_CHECKS: Registry[Callable[[Architecture], None]] = Registry("search space")
 
 
-class Form(NamedTuple):
-    """A form of an architecture other than that of `to_json`.
+class Notation(NamedTuple):
+    """A notation of an architecture other than that of `to_json`.
 
     `read` takes a document and the name of a space, if one is known. It and `write` raise `UsageError`.
     """
@@ -221,8 +221,8 @@ class Form(NamedTuple):
     write: Callable[[Architecture], dict[str, Any]]
 
 
-#: The forms of the OFA authors. `spaces/ofa_forms.py` adds them.
-FORMS: Registry[Form] = Registry("form of an architecture")
+#: The notations of the OFA authors. `spaces/ofa_notations.py` adds them.
+NOTATIONS: Registry[Notation] = Registry("notation of an architecture")
 
 # --- files -----------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from ofa_profiler.spaces.base import Preprocessing, SearchSpace, Slot
 from ofa_profiler.spaces.genes import Gene, Genomes
-from ofa_profiler.spaces.ofa_forms import add_ofa_forms
+from ofa_profiler.spaces.ofa_notations import add_ofa_notations
 from ofa_profiler.spaces.registry import get_space, register_space, space_names
 
 __all__ = [
@@ -16,4 +16,4 @@ __all__ = [
     "space_names",
 ]
 
-add_ofa_forms()
+add_ofa_notations()

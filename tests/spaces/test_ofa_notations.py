@@ -1,4 +1,4 @@
-"""The forms of the OFA authors: settings (`ks, e, d, r`) and `net.config`, read and written."""
+"""The notations of the OFA authors: settings (`ks, e, d, r`) and `net.config`, read and written."""
 
 from __future__ import annotations
 
@@ -273,7 +273,7 @@ def test_anything_gives_an_architecture_or_one_clear_line(data: st.DataObject) -
 # --- files ---------------------------------------------------------------------------------------------------
 
 
-def test_files_of_all_forms(tmp_path: Path) -> None:
+def test_files_of_all_notations(tmp_path: Path) -> None:
     architecture = Architecture.from_json(W10)
     path = tmp_path / "one.json"
     written = architecture.to_json()

@@ -1,11 +1,11 @@
-"""Lets `Architecture` read and write the two forms of the OFA authors: settings (`ks, e, d, r`) and `net.config`."""
+"""Lets `Architecture` read and write the two notations of the OFA authors: settings (`ks, e, d, r`) and `net.config`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ofa_profiler.networks.architecture import FORMS, Architecture, Form
+from ofa_profiler.networks.architecture import NOTATIONS, Architecture, Notation
 from ofa_profiler.spaces.base import SearchSpace
 from ofa_profiler.spaces.net_config import from_net_config, is_net_config, to_net_config
 from ofa_profiler.spaces.ofa_settings import from_settings, is_settings, matches_width, named_space, to_settings
@@ -36,7 +36,7 @@ def _write_net_config(architecture: Architecture) -> dict[str, Any]:
     return to_net_config(get_space(architecture.space), architecture)
 
 
-def add_ofa_forms() -> None:
-    """Add the forms to `Architecture`."""
-    FORMS.add("ks, e, d, r", Form(is_settings, _read_settings, _write_settings))
-    FORMS.add("net.config", Form(is_net_config, _read_net_config, _write_net_config))
+def add_ofa_notations() -> None:
+    """Add the notations to `Architecture`."""
+    NOTATIONS.add("ks, e, d, r", Notation(is_settings, _read_settings, _write_settings))
+    NOTATIONS.add("net.config", Notation(is_net_config, _read_net_config, _write_net_config))
