@@ -45,6 +45,7 @@ def parse_arguments(argv):
     parser = argparse.ArgumentParser(description="Measure the models of a kit on this machine.")
     parser.add_argument("--kit", metavar="DIR", help="folder with manifest.json and models/")
     parser.add_argument("--describe", action="store_true", help="print what can be read about this device")
+    parser.add_argument("--check", metavar="RUNTIME", help="import a runtime and print its version")
     parser.add_argument("--attached", action="store_true", help="end when the host closes stdin")
     parser.add_argument("--patience", type=int, default=0, metavar="S", help="or when it sends nothing for S seconds")
     parser.add_argument("--repair", action="store_true", help="end when a model is damaged; the host sends it again")
@@ -61,7 +62,7 @@ def parse_arguments(argv):
     )
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
-    if not (arguments.kit or arguments.describe or arguments.worker):
+    if not (arguments.kit or arguments.describe or arguments.check or arguments.worker):
         parser.error("--kit DIR is missing")
     return arguments
 
@@ -131,6 +132,18 @@ def describe(arguments, stream):
         visitor.close()
 
 
+def check_runtime(arguments, stream):
+    """Import a runtime in a worker, which may die of it, and print a `runtime` record. Raises `Fatal`."""
+    end_on_signals()
+    _, visitor = make_visitor(arguments, lambda record: stream(json.dumps(record).encode() + b"\n"))
+    try:
+        runtimes.check(arguments.check)
+        ready = visitor.start({"runtime": arguments.check, "provider": None, "threads": 1}, None, True)
+        to_stdout(json.dumps(dict(ready["runtime"], type="runtime")).encode() + b"\n")
+    finally:
+        visitor.close()
+
+
 def main(argv=None):
     """Run the command. Exit codes: 0 everything is measured, 1 nothing can be measured, 130 interrupted."""
     arguments = parse_arguments(argv)
@@ -138,9 +151,11 @@ def main(argv=None):
         return serving.main()
     stream = ignore if sys.stdout is None or sys.stdout.isatty() else to_stdout
     try:
-        (describe if arguments.describe else measure_kit)(arguments, stream)
+        act = describe if arguments.describe else check_runtime if arguments.check else measure_kit
+        act(arguments, stream)
     except Fatal as error:
         fatal = {"type": "fatal", "error": str(error), "usage": error.usage, "transient": error.transient}
+        fatal["cause"] = error.cause
         stream(json.dumps(fatal).encode() + b"\n")
         sys.stderr.write("agent: %s\n" % error)
         return 1

@@ -85,7 +85,7 @@ class Service:
     def start(self, cores, spare_core):
         """Load the runtime and report it."""
         pinned = bool(cores) and pin(cores)
-        self.runtime = runtimes.find(self.settings["runtime"])(self.settings, spare_core)
+        self.runtime = runtimes.load(self.settings, spare_core)
         self.respond({"ready": True, "runtime": self.runtime.info, "pinned": pinned})
         gc.disable()
         gc.freeze()  # makes the collection after each visit faster, because it skips the runtime's modules
@@ -116,7 +116,7 @@ def serve(requests, responses):
                 signal.alarm(0)
             gc.collect()
     except Fatal as error:
-        service.respond({"fatal": str(error), "usage": error.usage})
+        service.respond({"fatal": str(error), "usage": error.usage, "cause": error.cause})
 
 
 def main():

@@ -2,6 +2,7 @@
 
 import time
 
+from . import reasons
 from .errors import Fatal, WorkerLost
 
 START_TIMEOUT_S = 300.0  # importing a runtime can take minutes on a slow SD card
@@ -25,10 +26,18 @@ class Visitor:
         return self._start()
 
     def _start(self):
+        name = self.start_message["settings"]["runtime"]
         try:
             return self._running().ask(self.start_message, START_TIMEOUT_S)
         except WorkerLost as error:
-            raise Fatal("the runtime does not start: %s" % (str(error) or self.close())) from error
+            ended = str(error) or self.close()
+            cause = reasons.MEMORY if "SIGKILL" in ended else reasons.RUNTIME
+            raise Fatal("the runtime %s does not start: %s" % (name, ended), cause=cause) from error
+        except Fatal as error:
+            if error.cause != reasons.RUNTIME:
+                raise
+            reason, cause = reasons.explained(str(error), self.worker.words.read())
+            raise Fatal("the runtime %s cannot be imported: %s" % (name, reason), cause=cause) from error
 
     def _running(self):
         if self.worker is None:

@@ -19,7 +19,8 @@ def python_tag():
     machine = platform.machine()
     if sys.maxsize < 1 << 32:  # a 64-bit kernel can run a 32-bit system
         machine = {"aarch64": "armv7l", "armv8l": "armv7l", "x86_64": "i686"}.get(machine, machine)
-    return "%s-cp%d%d" % (machine, sys.version_info[0], sys.version_info[1])
+    free_threaded = "t" if "t" in getattr(sys, "abiflags", "") else ""
+    return "%s-cp%d%d%s" % (machine, sys.version_info[0], sys.version_info[1], free_threaded)
 
 
 def use_wheels(kit):

@@ -12,6 +12,7 @@ import time
 import traceback
 
 from .errors import Fatal, WorkerLost
+from .reasons import SIGNALS, Words, last_words
 from .serving import serve
 
 CAN_FORK = hasattr(os, "fork") and sys.platform in ("linux", "android")
@@ -23,6 +24,7 @@ class Worker:
 
     def __init__(self, host):
         self.host = host
+        self.words = Words()
 
     def send(self, message):
         """Send a message. Raises `WorkerLost` if the worker has ended."""
@@ -33,16 +35,25 @@ class Worker:
         raise NotImplementedError
 
     def close(self):
-        """End the worker, and return how it ended, as a message."""
+        """End the worker, and return how it ended, as a message with its last words."""
+        ended = self.end()
+        said = last_words(self.words.read())
+        self.words.close()
+        return "%s: %s" % (ended, said) if said else ended
+
+    def end(self):
+        """End the worker, and return how it ended."""
         raise NotImplementedError
 
     def ask(self, message, timeout_s):
         """Send a message and return the answer. Each `alive` or `waiting` restarts the timeout. Raises `WorkerLost`."""
+        self.words.pass_on()
         self.send(message)
         while True:
             answer = self.receive(timeout_s)
             if "fatal" in answer:
-                raise Fatal(answer["fatal"], answer.get("usage", False), answer.get("transient", False))
+                flags = (answer.get(name, False) for name in ("usage", "transient"))
+                raise Fatal(answer["fatal"], *flags, cause=answer.get("cause"))
             if "waiting" in answer:
                 self.host.say({"type": "waiting", "why": answer["waiting"]})
             elif "alive" not in answer:
@@ -57,8 +68,8 @@ def how_it_ended(status):
         name = signal.Signals(-status).name
     except ValueError:
         name = "unknown"
-    hint = ": probably out of memory" if name == "SIGKILL" else ""
-    return "the worker process was killed by signal %d (%s)%s" % (-status, name, hint)
+    hint = SIGNALS.get(name)
+    return "the worker process was killed by signal %d (%s)%s" % (-status, name, ": " + hint if hint else "")
 
 
 class ForkedWorker(Worker):
@@ -88,6 +99,8 @@ class ForkedWorker(Worker):
             os.close(self.responses)
             # Output of native code must not mix with the results.
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            if self.words.file is not None:
+                os.dup2(self.words.file.fileno(), 2)
             os.dup2(2, 1)
             serve(os.fdopen(request_end, "rb"), os.fdopen(response_end, "wb"))
             status = 0
@@ -96,6 +109,7 @@ class ForkedWorker(Worker):
         except BaseException:
             traceback.print_exc()
         finally:
+            sys.stderr.flush()
             os._exit(status)
 
     def send(self, message):
@@ -116,7 +130,7 @@ class ForkedWorker(Worker):
         line, self.buffer = self.buffer.split(b"\n", 1)
         return json.loads(line.decode())
 
-    def close(self):
+    def end(self):
         os.close(self.requests)
         os.close(self.responses)
         done = reap(self.pid, CRASH_S)
@@ -153,7 +167,10 @@ class SpawnedWorker(Worker):
     def __init__(self, host, command=None, exit_timeout_s=CRASH_S):
         super().__init__(host)
         self.exit_timeout_s = exit_timeout_s  # time to end after its stdin is closed
-        self.process = subprocess.Popen(command or own_command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        # Another program may have something to tell the user; ours has not.
+        words = self.words.file if command is None else None
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command or own_command(), stdin=pipe, stdout=pipe, stderr=words)
         self.lines = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -182,7 +199,7 @@ class SpawnedWorker(Worker):
             return json.loads(line.decode())
         raise WorkerLost("no answer within %g s" % timeout_s)
 
-    def close(self):
+    def end(self):
         with contextlib.suppress(OSError):
             self.process.stdin.close()
         try:

@@ -16,6 +16,7 @@ import re
 import sys
 
 from ..errors import Fatal
+from ..reading import one_line
 
 
 def check(name):
@@ -33,3 +34,17 @@ def find(name):
         return importlib.import_module("%s.%s" % (__name__, name)).Runtime
     finally:
         sys.dont_write_bytecode = before
+
+
+def load(settings, spare_core):
+    """Import the runtime of the settings and return it. Raises `Fatal`, whatever the import raises.
+
+    A runtime that was built for other libraries raises much else than `ImportError`.
+    """
+    try:
+        return find(settings["runtime"])(settings, spare_core)
+    except Fatal:
+        raise
+    except Exception as error:
+        words = "%s: %s" % (type(error).__name__, one_line(error))
+        raise Fatal(words, cause="runtime") from error

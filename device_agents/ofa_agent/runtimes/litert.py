@@ -5,7 +5,6 @@ import os
 
 from ..errors import Fatal
 from ..inputs import arrays
-from ..reading import one_line
 
 
 class Runtime:
@@ -33,14 +32,18 @@ class Runtime:
     def find(self):
         """Import the first installed package and return it. Raises `Fatal`."""
         problems = []
+        self.numpy = importlib.import_module("numpy")
         for name in self.PACKAGES:
             try:
-                self.numpy = importlib.import_module("numpy")
                 self.litert = importlib.import_module(name + ".interpreter")
                 return importlib.import_module(name)
-            except ImportError as error:  # noqa: PERF203
-                problems.append(one_line(error))
-        raise Fatal("the runtime litert (package ai-edge-litert) cannot be imported: %s" % "; ".join(problems))
+            except Exception as error:  # noqa: PERF203
+                problems.append(error)
+        # One that is installed and does not load matters more than one that is not there.
+        absent = [getattr(error, "name", None) in self.PACKAGES for error in problems]
+        if all(absent):
+            raise ImportError("no package ai-edge-litert (or tflite-runtime, for Python up to 3.11) is installed")
+        raise problems[absent.index(False)]
 
     def load(self, model, inputs):
         """Return a function that runs the model once. `inputs` are the descriptions of its inputs."""

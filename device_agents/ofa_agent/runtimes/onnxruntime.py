@@ -2,10 +2,17 @@
 
 import functools
 import os
+import re
 
 from ..errors import Fatal
 from ..inputs import arrays
 from ..reading import one_line
+
+#: What onnxruntime says of a model that is newer than itself.
+TOO_NEW = (
+    re.compile(r"[Oo]pset (?P<needs>\d+) is under development.*till opset (?P<knows>\d+)", re.DOTALL),
+    re.compile(r"IR version: (?P<needs>\d+), max supported IR version: (?P<knows>\d+)"),
+)
 
 #: onnxruntime's name of an element type -> numpy's name
 DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64"}
@@ -19,11 +26,9 @@ class Runtime:
     def __init__(self, settings, spare_core):
         os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import: no telemetry on the devices of users
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-        try:
-            import numpy
-            import onnxruntime
-        except ImportError as error:
-            raise Fatal("the runtime onnxruntime cannot be imported: %s" % one_line(error)) from error
+        import numpy
+        import onnxruntime
+
         self.ort, self.numpy = onnxruntime, numpy
         self.provider = settings["provider"] or "CPUExecutionProvider"
         available = onnxruntime.get_available_providers()
@@ -50,7 +55,13 @@ class Runtime:
 
     def load(self, model, inputs):
         """Return a function that runs the model once. `inputs` are the descriptions of its inputs."""
-        session = self.ort.InferenceSession(model, self.options, providers=[self.provider])
+        try:
+            session = self.ort.InferenceSession(model, self.options, providers=[self.provider])
+        except Exception as error:
+            too_new = explain_too_new(self.ort.__version__, one_line(error, 4000))
+            if too_new is None:
+                raise
+            raise ValueError(too_new) from error
         if self.provider not in session.get_providers():
             raise Fatal("onnxruntime cannot load the libraries of the provider %s" % self.provider)
         binding = session.io_binding()
@@ -69,3 +80,15 @@ class Runtime:
         run = functools.partial(session.run_with_iobinding, binding)
         run.bound = bound
         return run
+
+
+def explain_too_new(version, words):
+    """Return what is wrong with a model that needs a newer onnxruntime; None for other errors."""
+    for what, pattern in zip(("opset", "IR version"), TOO_NEW):
+        found = pattern.search(words)
+        if found:
+            numbers = (version, what, found.group("knows"), found.group("needs"))
+            return "onnxruntime %s knows %s %s, and this model needs %s: a newer onnxruntime is needed here" % numbers
+    if "Unknown model file format version" in words:  # before onnxruntime 1.9
+        return "onnxruntime %s does not know the IR version of this model: a newer one is needed here" % version
+    return None
