@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ class Runtime:
     imported on first use, because its libraries can be slow to import. `packages`: the pip packages that a device
     without the runtime needs, as alternatives in the order of preference. `default_provider`: the provider without
     `--provider`. `worker`: the file that is sent to the device with the agent and runs models there
-    (device_agents/README.md describes it).
+    (device_agents/README.md describes it). `numpy_2_since`: the first release that works with numpy 2, if some do not.
     """
 
     name: str
@@ -29,6 +31,18 @@ class Runtime:
     packages: tuple[tuple[str, ...], ...]
     default_provider: str
     worker: Path
+    numpy_2_since: str | None = None
+
+    @property
+    def installed_release(self) -> str | None:
+        """The release that is installed on this machine; None without one, or for one of nobody's (`1.2.dev3`)."""
+        from importlib.metadata import PackageNotFoundError, version
+
+        for package, *_ in self.packages:
+            with contextlib.suppress(PackageNotFoundError):
+                found = version(package)
+                return found if re.fullmatch(r"\d+(\.\d+)+", found, re.ASCII) else None
+        return None
 
 
 _RUNTIMES: Registry[Runtime] = Registry("runtime")
@@ -57,6 +71,7 @@ register_runtime(
         packages=(("onnxruntime", "numpy"),),
         default_provider="CPUExecutionProvider",
         worker=_WORKERS / "onnxruntime.py",
+        numpy_2_since="1.19",
     )
 )
 register_runtime(

@@ -155,7 +155,7 @@ def main(argv=None):
         act(arguments, stream)
     except Fatal as error:
         fatal = {"type": "fatal", "error": str(error), "usage": error.usage, "transient": error.transient}
-        fatal["cause"] = error.cause
+        fatal.update({"cause": error.cause} if error.cause else {})
         stream(json.dumps(fatal).encode() + b"\n")
         sys.stderr.write("agent: %s\n" % error)
         return 1

@@ -12,19 +12,34 @@ LIMIT = 1 << 14  # bytes of stderr that are read
 LINES = 3
 MAX_REASON = 250
 
+NUMPY_1 = "it was built for numpy 1, and %s is there: numpy<2 is needed there"
+OTHER_NUMPY = "it was built for another numpy%s: another release of numpy is needed there"
+NO_PROGRAMS = "{0} cannot be loaded: its file system does not allow programs (it is mounted noexec)"
 #: Pattern -> reason and cause, the first that is found. `{0}`, `{1}`: the groups of the pattern.
 KNOWN = (
-    (r"compiled using NumPy 1\.x cannot be run in\s+NumPy (\S+)", "it was built for numpy 1, and numpy {0} is there: numpy<2 is needed there", RUNTIME),
-    (r"_ARRAY_API not found", "it was built for numpy 1, and a newer one is there: numpy<2 is needed there", RUNTIME),
-    (r"compiled against A[PB]I version (\w+) but this version of numpy is (\w+)", "it was built for another numpy (interface {0}, there is {1}): another release of numpy is needed there", RUNTIME),
-    (r"numpy\.\w+ size changed", "it was built for another numpy: another release of numpy is needed there", RUNTIME),
+    (r"compiled using NumPy 1\.x cannot be run in\s+NumPy (\S+)", NUMPY_1 % "numpy {0}", RUNTIME),
+    (r"_ARRAY_API not found", NUMPY_1 % "a newer one", RUNTIME),
+    (
+        r"compiled against A[PB]I version (\w+) but this version of numpy is (\w+)",
+        OTHER_NUMPY % " (interface {0}, there is {1})",
+        RUNTIME,
+    ),
+    (r"numpy\.\w+ size changed", OTHER_NUMPY % "", RUNTIME),
     (r"(?:[Cc]annot allocate memory|MemoryError|std::bad_alloc)(?! in static TLS)", "the memory is full", MEMORY),
-    (r"([^\s:]+): failed to map segment from shared object", "{0} cannot be loaded: its file system does not allow programs (it is mounted noexec)", NOEXEC),
-    (r"(?:Error loading shared library |Error relocating )?([^\s:]+\.so[^\s:]*): (?:Operation not permitted|Permission denied)", "{0} cannot be loaded: its file system does not allow programs (it is mounted noexec)", NOEXEC),
+    (r"([^\s:]+): failed to map segment from shared object", NO_PROGRAMS, NOEXEC),
+    (r"([^\s:]+\.so[^\s:]*): (?:Operation not permitted|Permission denied)", NO_PROGRAMS, NOEXEC),
     (r"cannot enable executable stack", "it asks for an executable stack, which this system forbids", RUNTIME),
-    (r"version [`'](GLIBC(?:XX)?_[\d.]+|CXXABI_[\d.]+)' not found", "the C library there is too old: it needs {0}", RUNTIME),
-    (r"(?:Error loading shared library )?(\S+\.so[\w.]*): (?:cannot open shared object file: )?No such file", "the library {0} is not there", RUNTIME),
-)  # fmt: skip
+    (
+        r"version [`'](GLIBC(?:XX)?_[\d.]+|CXXABI_[\d.]+)' not found",
+        "the C library there is too old: it needs {0}",
+        RUNTIME,
+    ),
+    (
+        r"([^\s:]+\.so[\w.]*): (?:cannot open shared object file: )?No such file",
+        "the library {0} is not there",
+        RUNTIME,
+    ),
+)
 SIGNALS = {"SIGKILL": "probably out of memory", "SIGILL": "an instruction that this processor lacks"}
 
 

@@ -235,7 +235,8 @@ def _kit(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) 
 
 
 def _wheels(runtime: str, tag: str) -> KitWheels:
-    from ofa_profiler.devices.remote.wheels import Board, find_wheels
+    from ofa_profiler.devices.remote.board import Board
+    from ofa_profiler.devices.remote.wheels import find_wheels
     from ofa_profiler.protocol.kit import KitWheels
 
     board = Board.from_tag(tag)

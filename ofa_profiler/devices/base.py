@@ -72,6 +72,19 @@ class Device(ABC):
     ) -> None:
         self.close()
 
+    def prepare_runtime(self, runtime: str, at_most: str | None = None) -> str | None:  # noqa: ARG002
+        """Make a runtime ready to measure, and return its version; None if it is known only when it measures.
+
+        `at_most`: if the device brings its runtime, no release after this one. Raises `DeviceError` if the runtime
+        does not work on the device, `UsageError` if another release was asked for than the device can have.
+        """
+        return None
+
+    @property
+    def chooses_release(self) -> bool:
+        """Whether the runtime is brought to the device, so that there is a choice of its release."""
+        return False
+
     def describe(self) -> records.Device:
         """Return the properties of the device, without measuring."""
         return retry(self._describe, self.waits_s, before_retry=self._report_retry)
@@ -109,6 +122,14 @@ class Device(ABC):
                 yield record
             if not ended:
                 raise TransientDeviceError(f"device {self.spec}: {_early_end(agent)}")
+
+    def _answer_of(self, agent: Agent) -> records.RuntimeLoaded | records.Fatal:
+        """Return the answer of an agent that checks a runtime. Raises `TransientDeviceError` if it ends before."""
+        while isinstance(record := _next_record(agent), records.Alive | records.Waiting):
+            pass
+        if not isinstance(record, records.RuntimeLoaded | records.Fatal):
+            raise TransientDeviceError(f"device {self.spec}: {_early_end(agent)}")
+        return record
 
     def _error(self, record: records.Fatal) -> DeviceError | UsageError:
         transient = TransientDeviceError if record.transient else DeviceError

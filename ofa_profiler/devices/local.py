@@ -15,10 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
+from ofa_profiler.base.releases import Range, is_of
 from ofa_profiler.devices.base import Agent, Device
 from ofa_profiler.devices.options import DeviceOptions
-from ofa_profiler.errors import DeviceError
+from ofa_profiler.errors import DeviceError, UsageError
 from ofa_profiler.protocol.kit import AGENT_FILE, agent_source
+from ofa_profiler.runtimes import get_runtime
 
 _PATIENCE_S = 5.0
 
@@ -27,10 +29,21 @@ class LocalDevice(Device):
     """`--device local`."""
 
     spec = "local"
-    _cores: tuple[int, ...] | None = None
 
     def __init__(self, options: DeviceOptions = DeviceOptions()) -> None:  # noqa: B008 (frozen)
         self._cores = options.cores
+        self._asked_release = options.runtime_version
+
+    def prepare_runtime(self, runtime: str, at_most: str | None = None) -> str | None:  # noqa: ARG002
+        found = get_runtime(runtime)
+        installed = found.installed_release
+        if self._asked_release is not None and not is_of(installed, self._asked_release):
+            package = found.packages[0][0] if found.packages else runtime
+            raise UsageError(
+                f"device {self.spec}: {package} {installed or 'is not'} installed here, --runtime-version asks for "
+                f"{self._asked_release}: pip install '{package}{Range.of(self._asked_release).specifier}', or omit it"
+            )
+        return installed
 
     def start(self, kit: Path | None, arguments: Sequence[str]) -> Agent:
         return start_agent(kit, arguments, self._cores)

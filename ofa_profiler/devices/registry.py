@@ -58,6 +58,7 @@ def open_device(spec: str, options: DeviceOptions = DeviceOptions()) -> Device: 
 
 def _open_local(spec: str, options: DeviceOptions) -> Device:
     _refuse_benchmark_model(spec, options)
+    _refuse_folder(spec, options)
     if spec != LocalDevice.spec:
         raise UsageError(f"device {spec!r:.100}: the name of this machine is {LocalDevice.spec}, without an address")
     return LocalDevice(options)
@@ -71,6 +72,7 @@ def _open_ssh(spec: str, options: DeviceOptions) -> Device:
 
 
 def _open_adb(spec: str, options: DeviceOptions) -> Device:
+    _refuse_folder(spec, options)
     if options.benchmark_model is not None:
         return BenchmarkDevice(spec, options.benchmark_model, options)
     from ofa_profiler.devices.android.device import AdbDevice  # adb-shell takes long to import
@@ -81,6 +83,11 @@ def _open_adb(spec: str, options: DeviceOptions) -> Device:
 def _refuse_benchmark_model(spec: str, options: DeviceOptions) -> None:
     if options.benchmark_model is not None:
         raise UsageError(f"device {spec!r:.100}: --benchmark-model is for phones (adb:SERIAL)")
+
+
+def _refuse_folder(spec: str, options: DeviceOptions) -> None:
+    if options.folder_on_board is not None:
+        raise UsageError(f"device {spec!r:.100}: --folder-on-board is for boards (ssh:[user@]host)")
 
 
 register_device_kind(DeviceKind("local", _open_local, "local (this machine)"))

@@ -18,7 +18,8 @@ from packaging.utils import parse_wheel_filename
 from support.wheels import make_wheel, take_for_the_world
 
 from ofa_profiler.base.files import remove
-from ofa_profiler.devices.remote.wheels import Board, Wheels, find_wheels
+from ofa_profiler.devices.remote.board import Board
+from ofa_profiler.devices.remote.wheels import Wheels, find_wheels
 from ofa_profiler.errors import DeviceError
 
 HELLO = {

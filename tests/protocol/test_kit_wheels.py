@@ -16,7 +16,8 @@ from support.wheels import make_wheel, take_for_the_world
 
 from device_agents.ofa_agent.wheels import installed, python_tag
 from ofa_profiler.cli import profile as cli
-from ofa_profiler.devices.remote.wheels import Board, _installed
+from ofa_profiler.devices.remote.board import Board
+from ofa_profiler.devices.remote.wheels import _installed
 from ofa_profiler.errors import UsageError
 from ofa_profiler.protocol.kit import KitWheels, run_record, write_kit
 

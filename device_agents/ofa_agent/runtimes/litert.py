@@ -5,6 +5,7 @@ import os
 
 from ..errors import Fatal
 from ..inputs import arrays
+from ..reading import one_line
 
 
 class Runtime:
@@ -31,19 +32,20 @@ class Runtime:
 
     def find(self):
         """Import the first installed package and return it. Raises `Fatal`."""
-        problems = []
         self.numpy = importlib.import_module("numpy")
+        problems = []
         for name in self.PACKAGES:
             try:
                 self.litert = importlib.import_module(name + ".interpreter")
                 return importlib.import_module(name)
             except Exception as error:  # noqa: PERF203
-                problems.append(error)
-        # One that is installed and does not load matters more than one that is not there.
-        absent = [getattr(error, "name", None) in self.PACKAGES for error in problems]
-        if all(absent):
-            raise ImportError("no package ai-edge-litert (or tflite-runtime, for Python up to 3.11) is installed")
-        raise problems[absent.index(False)]
+                # A package that is installed and does not load matters more than one that is not installed.
+                if not (isinstance(error, ImportError) and error.name == name):
+                    problems.append(error)
+        if len(problems) == 1:
+            raise problems[0]
+        absent = "no package ai-edge-litert (or tflite-runtime, for Python up to 3.11) is installed"
+        raise ImportError("; ".join(map(one_line, problems)) or absent)
 
     def load(self, model, inputs):
         """Return a function that runs the model once. `inputs` are the descriptions of its inputs."""

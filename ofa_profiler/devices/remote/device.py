@@ -21,13 +21,15 @@ from typing import TypeVar
 from ofa_profiler.base.retry import LinkErrors, retry
 from ofa_profiler.devices.base import Agent, Device
 from ofa_profiler.devices.options import DeviceOptions
+from ofa_profiler.devices.remote.board import Board
 from ofa_profiler.devices.remote.heartbeat import Heartbeat
+from ofa_profiler.devices.remote.provision import BrokenRuntime, Ready, bring, use_own, wanted_release
 from ofa_profiler.devices.remote.shell import Running, Shell, one_line, remove_folder
 from ofa_profiler.devices.remote.sync import PIECE_BYTES, FileSet, Store
-from ofa_profiler.devices.remote.wheels import Board, Wheels, find_wheels
+from ofa_profiler.devices.remote.wheels import Wheels
 from ofa_profiler.errors import DeviceError, TransientError, UploadInterrupted
 from ofa_profiler.protocol.kit import AGENT_FILE, RESULTS_FILE, agent_files
-from ofa_profiler.protocol.records import Record, Visit
+from ofa_profiler.protocol.records import Fatal, Record, Visit
 from ofa_profiler.runtimes import get_runtime
 
 T = TypeVar("T")
@@ -69,6 +71,7 @@ class RemoteDevice(Device):
         self._link_errors = LinkErrors(checksums=self.link_has_checksums)
         self._connection: Connection | None = None
         self._upload_batch_bytes: float = math.inf
+        self._ready: dict[str, Ready] = {}
 
     @abstractmethod
     def open_shell(self) -> Shell:
@@ -91,12 +94,63 @@ class RemoteDevice(Device):
         return self
 
     def start(self, kit: Path | None, arguments: Sequence[str]) -> Agent:
-        def attempt() -> Agent:
+        return self._connected_to(lambda connection: self._start(connection, kit, arguments))
+
+    @property
+    def chooses_release(self) -> bool:
+        return self.options.runtime_on_board != "system"
+
+    def prepare_runtime(self, runtime: str, at_most: str | None = None) -> str | None:
+        def prepare() -> Ready:
+            return self._connected_to(lambda connection: self._prepare(connection, runtime, at_most))
+
+        return retry(prepare, self.waits_s, before_retry=self._report_retry).version
+
+    def _connected_to(self, act: Callable[[Connection], T]) -> T:
+        """Act on the open connection, or a new one, and resume interrupted uploads."""
+
+        def attempt() -> T:
             with self._closed_on_failure():
-                return self._start(self._connected(), kit, arguments)
+                return act(self._connected())
 
         with self._link_errors.classified():
             return self._resume_uploads(attempt)
+
+    def _prepare(self, connection: Connection, runtime: str, at_most: str | None = None) -> Ready:
+        """Return the runtime, after a check that it loads on the device. That is done once."""
+        ready = self._ready.get(runtime)
+        if ready is not None and ready.is_at_most(at_most):
+            return ready
+
+        def check(wheels: Wheels | None) -> str | None:
+            return self._check(connection, runtime, Ready(None, wheels))
+
+        if not self.chooses_release or not get_runtime(runtime).packages:
+            ready = use_own(self.spec, runtime, check)
+        else:
+            wanted = wanted_release(runtime, self.options, at_most)
+            ready = bring(self.spec, runtime, connection.board, wanted, check, self._report)
+        self._ready[runtime] = ready
+        return ready
+
+    def _for_kit(self, connection: Connection, runtime: str) -> Ready:
+        """Return the runtime for a kit. One that the device has is checked by the measurement itself."""
+        own = not self.chooses_release or not get_runtime(runtime).packages
+        return Ready(None) if own else self._prepare(connection, runtime)
+
+    def _check(self, connection: Connection, runtime: str, candidate: Ready) -> str | None:
+        """Import the runtime on the device, in a process that may die of it. Raises `BrokenRuntime`."""
+        files = _agent()
+        connection.store.upload(FileSet(files, runtimes=candidate.folders))
+        words = [*self._command(connection, files, candidate), "--check", runtime, "--attached"]
+        words += ["--patience", str(_AGENT_PATIENCE_S)]
+        with contextlib.closing(self._spawn(connection, words, heartbeat=True)) as agent:
+            record = self._answer_of(agent)
+        if isinstance(record, Fatal):
+            if record.cause in ("runtime", "noexec", "memory"):
+                raise BrokenRuntime(one_line(record.error), record.cause)
+            raise self._error(record)
+        return record.version
 
     def measure_kit(self, kit: Path, seen: int) -> Generator[Record, None, None]:
         with self._link_errors.classified(), contextlib.closing(super().measure_kit(kit, seen)) as records:
@@ -165,36 +219,32 @@ class RemoteDevice(Device):
             raise
 
     def _start(self, connection: Connection, kit: Path | None, arguments: Sequence[str]) -> Agent:
-        board, python = connection.board, connection.store.python
-        files = _agent()
-        (agent,) = [path for path in files if path.endswith(f"/{AGENT_FILE}")]
+        board, files = connection.board, _agent()
         if kit is None:
             connection.store.upload(FileSet(files))
-            return self._spawn(connection, [*python, f"{board.root}/{agent}", *arguments], heartbeat=False)
-        runtimes = self.runtimes(board, _runtime_of(kit))
-        connection.store.upload(_files_for(kit, files, runtimes))
-        words = [*python, f"{board.root}/{agent}", *arguments, "--attached", "--repair"]
+            return self._spawn(connection, [*self._command(connection, files), *arguments], heartbeat=False)
+        ready = self._for_kit(connection, _runtime_of(kit))
+        connection.store.upload(_files_for(kit, files, ready.folders))
+        words = [*self._command(connection, files, ready), *arguments, "--attached", "--repair"]
         words += ["--patience", str(_AGENT_PATIENCE_S)]
         # One lock for all kits: only one measurement runs on a device at a time.
         words += ["--kit", f"{board.root}/{_folder_of(kit)}", "--lock", f"{board.root}/lock"]
         words += self.agent_arguments()
         if self.options.cores:
             words += ["--cores", ",".join(map(str, self.options.cores))]
-        if runtimes:
-            paths = ":".join(f"{board.root}/{path}" for path in runtimes)
-            words = ["env", f"PYTHONPATH={paths}", *words]
         return self._spawn(connection, words, heartbeat=True)
+
+    def _command(self, connection: Connection, files: Mapping[str, bytes], ready: Ready | None = None) -> list[str]:
+        """Return the command that starts the agent, with the runtime that was brought."""
+        root = connection.board.root
+        (agent,) = [path for path in files if path.endswith(f"/{AGENT_FILE}")]
+        command = [*connection.store.python, f"{root}/{agent}"]
+        paths = ":".join(f"{root}/{path}" for path in ready.folders) if ready is not None else ""
+        return ["env", f"PYTHONPATH={paths}", *command] if paths else command
 
     def agent_arguments(self) -> list[str]:
         """Return further arguments for an agent that measures."""
         return []
-
-    def runtimes(self, board: Board, runtime: str) -> dict[str, Wheels]:
-        """Return the wheels that the device needs for `runtime`, by their folder there; none if it has its own."""
-        if self.options.runtime_on_board == "system" or not get_runtime(runtime).packages:
-            return {}
-        wheels = find_wheels(runtime, board, tell=self.options.tell)
-        return {f"runtimes/{wheels.name}": wheels}
 
     def _spawn(self, connection: Connection, words: Sequence[str], *, heartbeat: bool) -> Agent:
         return RemoteAgent(connection.shell.spawn(words), heartbeat=heartbeat, failed=self.close)

@@ -10,8 +10,6 @@ import contextlib
 import hashlib
 import json
 import re
-import subprocess
-import sys
 import tempfile
 import threading
 import zipfile
@@ -19,90 +17,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from ofa_profiler.base.cache_dir import default_cache_dir
 from ofa_profiler.base.files import remove, write_text
+from ofa_profiler.base.releases import Range, Wanted, numbers_of
+from ofa_profiler.devices.remote.board import Board
+from ofa_profiler.devices.remote.download import NoWheels, download
 from ofa_profiler.errors import DeviceError, UsageError
-from ofa_profiler.runtimes import runtimes
+from ofa_profiler.runtimes import Runtime, runtimes
 
-_OLDEST_PYTHON = (3, 7)
-#: The minor version of glibc that is assumed for a board without a connection: Debian 11, Ubuntu 20.04 (JetPack 5).
-_USUAL_GLIBC = 31
+NEWEST = Wanted()
 _REMEDY = "install it on the board and give --runtime-on-board system, or install a newer Python on the board"
-_DOWNLOAD_TIMEOUT_S = 900.0
 _WHEELS_FILE = "wheels.json"
 _ONE_AT_A_TIME = threading.Lock()
-
-
-@dataclass(frozen=True)
-class Board:
-    """The Python of a device and the device's private folder, as the device described them."""
-
-    root: str
-    machine: str
-    libc: str
-    libc_version: tuple[int, int]
-    implementation: str
-    python: tuple[int, int]
-    abi: str
-
-    @staticmethod
-    def from_record(spec: str, record: dict[str, Any]) -> Board:
-        """Check an answer to the request `prepare`. Raises `DeviceError`."""
-
-        def word(name: str) -> str:
-            value = record.get(name)
-            return value if isinstance(value, str) and re.fullmatch(r"\w{1,32}", value, re.ASCII) else "unknown"
-
-        root, python = record.get("root"), record.get("python")
-        if not isinstance(root, str) or not root.startswith("/") or "\0" in root:
-            raise DeviceError(f"{spec}: the device does not report its folder")
-        if not isinstance(python, list) or len(python) != 2 or not all(isinstance(part, int) for part in python):
-            raise DeviceError(f"{spec}: the device does not report its Python version")
-        if tuple(python) < _OLDEST_PYTHON:
-            raise DeviceError(f"{spec}: python3 there is {python[0]}.{python[1]}, the agent needs 3.7 or newer")
-        found = re.match(r"(\d{1,3})\.(\d{1,3})", str(record.get("libc_version")), re.ASCII)
-        version = (int(found[1]), int(found[2])) if found else (0, 0)
-        return Board(
-            root, word("machine"), word("libc"), version, word("implementation"), (python[0], python[1]), word("abi")
-        )
-
-    @staticmethod
-    def from_tag(tag: str) -> Board:
-        """Return the board of a tag like `aarch64-cp311`, with glibc 2.31, or like `armv7l-cp311-glibc2.36`.
-
-        Raises `UsageError`.
-        """
-        found = re.fullmatch(r"(\w{1,32})-(cp3(\d{1,2}))(?:-glibc2\.(\d{1,2}))?", tag, re.ASCII)
-        if found is None or int(found[3]) < _OLDEST_PYTHON[1]:
-            raise UsageError(
-                f"--wheels {tag!r:.100}: expected a machine and a Python from 3.7 on, like aarch64-cp311, "
-                "optionally with its C library, like aarch64-cp311-glibc2.36"
-            )
-        minor = int(found[3])
-        abi = f"{found[2]}m" if minor == 7 else found[2]
-        return Board("/", found[1], "glibc", (2, int(found[4] or _USUAL_GLIBC)), "CPython", (3, minor), abi)
-
-    @property
-    def tag(self) -> str:
-        """Machine and Python, in the form that the agent uses."""
-        return f"{self.machine}-cp{self.python[0]}{self.python[1]}"
-
-    def __str__(self) -> str:
-        version = ".".join(map(str, self.libc_version))
-        return f"Python {self.python[0]}.{self.python[1]} on {self.machine} ({self.libc} {version})"
-
-    @property
-    def platforms(self) -> list[str]:
-        """The platform tags of suitable wheels: built for its C library or an older one (PEP 600, 656)."""
-        major, minor = self.libc_version
-        if self.libc == "glibc" and major == 2:
-            old = ["manylinux2014"] if minor >= 17 else []
-            return [f"{tag}_{self.machine}" for tag in [*(f"manylinux_2_{n}" for n in range(minor, 16, -1)), *old]]
-        if self.libc == "musl" and major == 1:
-            return [f"musllinux_1_{n}_{self.machine}" for n in range(minor, 0, -1)]
-        return []
 
 
 @dataclass(frozen=True)
@@ -122,6 +49,13 @@ class Wheels:
         """The name of the folder of the unpacked wheels; it contains a hash of their content."""
         hashes = sorted(Path(place).stem for place in self.files)
         return f"{self.runtime}-{hashlib.sha256(chr(10).join(hashes).encode()).hexdigest()[:16]}"
+
+    @property
+    def version(self) -> str:
+        """The release of the runtime itself, like `1.20.1`."""
+        packages = {re.sub("[-_.]+", "_", choice[0]) for choice in runtimes()[self.runtime].packages}
+        found = [path for path in self.paths if path.name.split("-")[0] in packages]
+        return _version_of(found[0] if found else self.paths[0])
 
     @property
     def versions(self) -> str:
@@ -162,38 +96,37 @@ def find_wheels(
     cache_dir: Path | None = None,
     tell: Callable[[str], None] | None = None,
     remedy: str = _REMEDY,
+    wanted: Wanted = NEWEST,
 ) -> Wheels:
     """Return the wheels of `runtime` for `board`, from the cache or the package index. `tell` announces a download.
 
-    `remedy` completes the error message. Raises `DeviceError` if there are no wheels, or they cannot be downloaded.
+    `remedy` completes the error message. Raises `NoWheels` if there are none of the `wanted` release, `DeviceError`
+    if they cannot be downloaded.
     """
     if runtime not in runtimes():
         raise DeviceError(f"ofa-profiler cannot install {runtime} on a board: {remedy}")
     if board.implementation != "CPython" or not board.platforms:
-        raise DeviceError(f"there are no wheels of {runtime} for {board}: {remedy}")
-    folder = (cache_dir or default_cache_dir()) / "wheels" / f"{runtime}-{board.abi}-{board.platforms[0]}"
+        raise NoWheels(f"there are no wheels of {runtime} for {board}: {remedy}")
+    name = f"{runtime}-{wanted.key}-{board.abi}-{board.platforms[0]}"
+    folder = (cache_dir or default_cache_dir()) / "wheels" / name
     with _ONE_AT_A_TIME:  # one download for several boards of one kind
         if (found := _cached(folder)) is None:
             if tell is not None:
                 tell(f"downloading {runtime} for {board} into the cache")
-            _fill(folder, runtimes()[runtime].packages, board, remedy)
+            _fill(folder, runtimes()[runtime], board, wanted, remedy)
             found = _cached(folder)
     if found is None:
         raise DeviceError(f"the wheels of {runtime} in {folder} are damaged: remove the folder")
     return Wheels(runtime, tuple(found))
 
 
-class _NoWheels(DeviceError):
-    """A package has no wheels for the board, in any version."""
-
-
-def _fill(folder: Path, choices: Sequence[Sequence[str]], board: Board, remedy: str) -> None:
-    """Download the first available of `choices` into a folder, which gets its name when it is complete."""
+def _fill(folder: Path, runtime: Runtime, board: Board, wanted: Wanted, remedy: str) -> None:
+    """Download the first available of the packages of a runtime. The folder gets its name when it is complete."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".", dir=folder.parent) as name:
             fresh = Path(name) / "wheels"
-            _download_first(choices, board, fresh, remedy)
+            _download_first(runtime, board, wanted, fresh, remedy)
             hashes = {path.name: _sha256(path) for path in sorted(fresh.glob("*.whl"))}
             write_text(fresh / _WHEELS_FILE, json.dumps(hashes, indent=1) + "\n")
             if _cached(folder) is not None:  # another process was faster, and may already use it
@@ -215,37 +148,48 @@ def _cached(folder: Path) -> list[Path] | None:
         return None
 
 
-def _download_first(choices: Sequence[Sequence[str]], board: Board, folder: Path, remedy: str) -> None:
-    refused = None
-    for packages in choices:
-        try:
-            return _download(packages, board, folder, remedy)
-        except _NoWheels as error:  # noqa: PERF203
-            refused = refused or error
-    assert refused is not None
-    raise refused
+def _download_first(runtime: Runtime, board: Board, wanted: Wanted, folder: Path, remedy: str) -> None:
+    """Download the first of the alternative packages that has a wanted release for the board, with what it needs."""
+    refused: dict[str, NoWheels] = {}
+    for choice in runtime.packages:
+        for releases in wanted.ranges:
+            try:
+                return _download_all(choice, releases, runtime, board, folder)
+            except NoWheels as error:  # noqa: PERF203
+                remove(folder)
+                refused[choice[0]] = error  # the last range of releases is the widest
+    first, *others = refused
+    named = f" (nor of {', '.join(others)})" if others else ""
+    hint = _hint(runtime.name, board)
+    raise NoWheels(f"{refused[first]}{named}: {f'{hint}; ' if hint else ''}{remedy}")
 
 
-def _download(packages: Sequence[str], board: Board, folder: Path, remedy: str) -> None:
-    major, minor = board.python
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
-    command += ["--no-deps", "--only-binary=:all:", "--implementation=cp", f"--python-version={major}.{minor}"]
-    command += [f"--abi={abi}" for abi in (board.abi, "abi3", "none")]
-    command += [f"--platform={platform}" for platform in board.platforms]
-    try:
-        done = subprocess.run(
-            [*command, "--dest", str(folder), *packages], capture_output=True, timeout=_DOWNLOAD_TIMEOUT_S, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise DeviceError(f"cannot download {packages[0]} for {board}: {error}") from None
-    if done.returncode:
-        words = done.stderr.decode("utf-8", "replace")
-        if missing := re.search(r"No matching distribution found for (\S+)", words):
-            raise _NoWheels(f"there are no wheels of {missing[1]} for {board}: {remedy}")
-        errors = (
-            [line for line in words.splitlines() if line.startswith("ERROR")] or words.splitlines() or ["no reason"]
-        )
-        raise DeviceError(f"cannot download {packages[0]} for {board} with pip: {errors[-1][:300]}")
+def _download_all(choice: Sequence[str], releases: Range, runtime: Runtime, board: Board, folder: Path) -> None:
+    package, *others = choice
+    download(f"{package}{releases.specifier}", board, folder)
+    (wheel,) = folder.glob("*.whl")
+    for other in others:
+        download(_fitting(other, runtime, wheel), board, folder)
+
+
+def _fitting(package: str, runtime: Runtime, wheel: Path) -> str:
+    """`package`, as the release of the runtime in `wheel` needs it: its metadata do not exclude a numpy 2."""
+    since, release = numbers_of(runtime.numpy_2_since), numbers_of(_version_of(wheel))
+    is_older = since is not None and release is not None and release < since
+    return "numpy<2" if is_older and package == "numpy" else package
+
+
+def _hint(runtime: str, board: Board) -> str | None:
+    """What helps on a kind of board for which nobody builds wheels."""
+    if board.machine == "armv7l" and runtime == "onnxruntime":
+        return "for 32-bit boards there is --runtime litert (tflite-runtime, Python up to 3.11)"
+    if board.libc == "musl":
+        return "on Alpine, apk may have it (apk add py3-onnxruntime): then --runtime-on-board system"
+    return None
+
+
+def _version_of(wheel: Path) -> str:
+    return wheel.name.split("-")[1]
 
 
 def _sha256(path: Path) -> str:

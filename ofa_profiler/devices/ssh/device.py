@@ -34,6 +34,7 @@ class SshDevice(RemoteDevice):
 
     def __init__(self, spec: str, options: DeviceOptions) -> None:
         super().__init__(spec, options)
+        self.root = options.folder_on_board or self.root
         self._route = find_route(spec, options.tell)
         self._passwords: dict[str, str] = {}
 

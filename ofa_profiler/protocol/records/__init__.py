@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from ofa_profiler.protocol.records.device import Device, RuntimeInfo, State
 from ofa_profiler.protocol.records.measured import End, ModelRun, Reference, Visit
-from ofa_profiler.protocol.records.messages import Alive, Fatal, Unknown, Waiting
+from ofa_profiler.protocol.records.messages import Alive, Fatal, RuntimeLoaded, Unknown, Waiting
 from ofa_profiler.protocol.records.run import FORMAT, Run
 from ofa_profiler.protocol.records.values import JsonObject, Kept
 
@@ -28,6 +28,7 @@ __all__ = [
     "Reference",
     "Run",
     "RuntimeInfo",
+    "RuntimeLoaded",
     "State",
     "Unknown",
     "Visit",
@@ -35,7 +36,7 @@ __all__ = [
     "read_record",
 ]
 
-Record = Run | Device | Visit | Reference | End | Waiting | Alive | Fatal | Unknown
+Record = Run | Device | Visit | Reference | End | Waiting | Alive | Fatal | RuntimeLoaded | Unknown
 
 _READ: Mapping[str, Callable[[JsonObject], Record]] = {
     "run": Run.from_json,
@@ -46,6 +47,7 @@ _READ: Mapping[str, Callable[[JsonObject], Record]] = {
     "waiting": Waiting.from_json,
     "alive": lambda _: Alive(),
     "fatal": Fatal.from_json,
+    "runtime": RuntimeLoaded.from_json,
 }
 
 

@@ -26,16 +26,35 @@ class Alive:
 
 @dataclass(frozen=True)
 class Fatal:
-    """The agent cannot measure. `usage`: another request could work; `transient`: a restart may help."""
+    """The agent cannot measure. `usage`: another request could work; `transient`: a restart may help.
+
+    `cause`: "runtime" if the runtime does not load there and another release may, "noexec" or "memory" if none will.
+    """
 
     error: str
     usage: bool
     transient: bool
+    cause: str = ""
 
     @staticmethod
     def from_json(data: JsonObject) -> Fatal:
         """Read any object: the agent has ended, so the message counts even if it is invalid."""
-        return Fatal(str(data.get("error")), data.get("usage") is True, data.get("transient") is True)
+        return Fatal(
+            str(data.get("error")), data.get("usage") is True, data.get("transient") is True, str(data.get("cause", ""))
+        )
+
+
+@dataclass(frozen=True)
+class RuntimeLoaded:
+    """The answer to `--check`: the runtime loads on the device. `version` is None if the device did not report it."""
+
+    version: str | None
+
+    @staticmethod
+    def from_json(data: JsonObject) -> RuntimeLoaded:
+        """Read any object."""
+        version = data.get("version")
+        return RuntimeLoaded(version if isinstance(version, str) else None)
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ def test_a_damaged_runtime_on_the_device_is_sent_again(ssh_server, me, models, s
         archive.writestr("here.py", "x = 1")
         archive.writestr("folder/there.py", "")
     monkeypatch.setattr(
-        "ofa_profiler.devices.remote.device.find_wheels", lambda *_, **__: Wheels("onnxruntime", (wheel,))
+        "ofa_profiler.devices.remote.provision.find_wheels", lambda *_, **__: Wheels("onnxruntime", (wheel,))
     )
     said: list[str] = []
     with open_device(f"ssh:127.0.0.1:{ssh_server.port}", DeviceOptions(tell=said.append)) as device:

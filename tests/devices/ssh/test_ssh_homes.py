@@ -27,7 +27,7 @@ def test_nothing_in_the_name_of_a_home_reaches_a_shell(tmp_path, monkeypatch, lo
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("here.py", "x = 1")
     monkeypatch.setattr(
-        "ofa_profiler.devices.remote.device.find_wheels", lambda *_, **__: Wheels("onnxruntime", (wheel,))
+        "ofa_profiler.devices.remote.provision.find_wheels", lambda *_, **__: Wheels("onnxruntime", (wheel,))
     )
     server = Sshd(tmp_path / "board", f'ForceCommand cd {tmp_path}; {login_shell} -c "$SSH_ORIGINAL_COMMAND"')
     strange = server.home / HOME
