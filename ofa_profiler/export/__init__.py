@@ -51,26 +51,31 @@ def _exporter(runtime: str) -> Exporter:
     return exporter
 
 
-def get_exporter(target: Target) -> Exporter:
-    """The exporter for a target. Raises `UsageError` if its runtime or precision is not supported."""
+def get_exporter(target: Target, release: str | None = None) -> Exporter:
+    """The exporter of models that `release` of the target's runtime can load; None for a current release.
+
+    Raises `UsageError` if its runtime, its precision or a release that old is not supported.
+    """
     exporter = _exporter(target.runtime)
     exporter.check(target)
-    return exporter
+    return exporter.for_release(release)
 
 
 def export_ops(
     ops: Iterable[Op],
     target: Target = DEFAULT_TARGET,
     *,
+    release: str | None = None,
     cache_dir: Path | None = None,
     progress: Reporter | None = None,
 ) -> list[Model]:
     """Export one model per op, in order, or take it from the cache (`model_cache.py`).
 
     The weights are for timing only (`made_up_weights.repeating_weights`). The same op gives the same bytes in every
-    process. `progress` gets the phase `export`. Raises `UsageError` if a model cannot be written.
+    process. They can be loaded by `release` of the runtime. `progress` gets the phase `export`. Raises `UsageError` if
+    a model cannot be written.
     """
-    exporter = get_exporter(target)
+    exporter = get_exporter(target, release)
     cache = _cache(cache_dir)
     ops = list(ops)
     models = []
@@ -98,6 +103,7 @@ def _identity(exporter: Exporter, op: Op, target: Target) -> str:
             "precision": target.precision,
             "batch": target.batch,
             "op": op.to_json(),
+            **({"dialect": exporter.dialect} if exporter.dialect else {}),
         }
     )
 
@@ -126,14 +132,15 @@ def export_network(
     target: Target = DEFAULT_TARGET,
     *,
     metadata: Mapping[str, str],
+    release: str | None = None,
 ) -> Path:
     """Write the network of `architecture` with these weights to `path`, completely or not at all.
 
     The model stores `metadata` unchanged, sorted by name, for the users of the file: architecture, whether the weights
-    are trained, preprocessing, labels. Raises `UsageError` if the weights belong to another network or the file cannot
-    be written.
+    are trained, preprocessing, labels. `release` of the runtime can load it. Raises `UsageError` if the weights belong
+    to another network or the file cannot be written.
     """
-    exporter = get_exporter(target)
+    exporter = get_exporter(target, release)
     graph = as_graph(space.layout(architecture))
     check_weights(graph.parameter_shapes, weights)
     data = exporter.build(graph, weights, target, outputs=[LOGITS_NAME], metadata=metadata)

@@ -46,6 +46,15 @@ class Exporter(ABC):
     precisions: tuple[str, ...]
     #: Increase it if the same op gives other bytes. Cached models are then exported again.
     version: int
+    #: What distinguishes the models of `for_release` from those for a current release; empty if nothing does.
+    dialect: str = ""
+
+    def for_release(self, release: str | None) -> Exporter:  # noqa: ARG002
+        """Return the exporter of models that this release of the runtime can load; None for a current release.
+
+        Raises `UsageError` if there are none.
+        """
+        return self
 
     @abstractmethod
     def build(

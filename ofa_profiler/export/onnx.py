@@ -12,6 +12,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from ofa_profiler.base.releases import numbers_of
+from ofa_profiler.errors import UsageError
 from ofa_profiler.export import onnx_layers  # noqa: F401 (fills the table)
 from ofa_profiler.export.base import Exporter, nchw
 from ofa_profiler.export.onnx_graph import OnnxGraph
@@ -25,14 +27,37 @@ from ofa_profiler.protocol.target import Target
 #: versions of onnxruntime on boards can load the models (1.12 and later).
 OPSET = 17
 IR_VERSION = 8
+#: Older releases of onnxruntime, from which on they know an opset and a file version (measured with their wheels).
+_OLDER = {(1, 11): (16, 8), (1, 9): (15, 8), (1, 8): (14, 7), (1, 6): (13, 7), (1, 3): (12, 7), (1, 2): (11, 6)}
+_NEW_ENOUGH = (1, 12)
 
 
 class OnnxExporter(Exporter):
-    """Builds float32 ONNX models with input (N, C, H, W) and a fixed batch."""
+    """Builds float32 ONNX models with input (N, C, H, W) and a fixed batch.
+
+    For an older opset, an operator that it lacks is written as those that define it (`onnx_layers.py`).
+    """
 
     format = "ONNX"
     precisions = ("fp32",)
     version = 1
+
+    def __init__(self, opset: int = OPSET, ir_version: int = IR_VERSION) -> None:
+        self.opset, self.ir_version = opset, ir_version
+        self.dialect = f"opset {opset}" if opset != OPSET else ""
+
+    def for_release(self, release: str | None) -> OnnxExporter:
+        numbers = numbers_of(release)
+        if numbers is None or numbers >= _NEW_ENOUGH:
+            return self
+        for since, (opset, ir_version) in _OLDER.items():
+            if numbers >= since:
+                return OnnxExporter(opset, ir_version)
+        oldest, (opset, _) = min(_OLDER.items())
+        raise UsageError(
+            f"onnxruntime {release} is too old: these models need opset {opset}, "
+            f"onnxruntime {'.'.join(map(str, oldest))} or newer"
+        )
 
     def build(
         self,
@@ -44,7 +69,7 @@ class OnnxExporter(Exporter):
         metadata: Mapping[str, str],
     ) -> bytes:
         self.check(target)
-        file = OnnxGraph(weights, dict(graph.shapes), target.batch)
+        file = OnnxGraph(weights, dict(graph.shapes), target.batch, self.opset)
         written = graph.run(
             {tensor.name: tensor.name for tensor in graph.inputs},
             lambda node, *tensors: ONNX_LAYERS[type(node.layer)](file, node.layer, node.name, *tensors),
@@ -60,8 +85,8 @@ class OnnxExporter(Exporter):
                 [_value(TensorSpec(name, "float32", shape)) for name, shape in zip(outputs, shapes, strict=True)],
                 file.initializers,
             ),
-            opset_imports=[helper.make_opsetid("", OPSET)],
-            ir_version=IR_VERSION,
+            opset_imports=[helper.make_opsetid("", self.opset)],
+            ir_version=self.ir_version,
             producer_name="ofa-profiler",
         )
         helper.set_model_props(model, dict(sorted(metadata.items())))

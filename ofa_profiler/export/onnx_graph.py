@@ -13,16 +13,19 @@ from ofa_profiler.networks.parameters import Array, Weights
 from ofa_profiler.networks.tensors import Shape
 
 _ELEMENT_TYPES = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.int64): TensorProto.INT64}
+#: The opset that introduced the operator. onnxruntime itself runs it as the two nodes that an older opset gets.
+HARD_SWISH_SINCE = 14
 
 
 class OnnxGraph:
     """A graph under construction. Every `add_*` takes names of tensors and returns the name of the result.
 
-    `shapes` are the shapes of the nodes and inputs of the network, without the batch, channels last.
+    `shapes` are the shapes of the nodes and inputs of the network, without the batch, channels last. `opset` says
+    which operators there are.
     """
 
-    def __init__(self, weights: Weights, shapes: dict[str, Shape], batch: int) -> None:
-        self.weights, self.shapes, self.batch = weights, shapes, batch
+    def __init__(self, weights: Weights, shapes: dict[str, Shape], batch: int, opset: int) -> None:
+        self.weights, self.shapes, self.batch, self.opset = weights, shapes, batch, opset
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
 
@@ -73,7 +76,14 @@ class OnnxGraph:
                 for limit in kind.onnx_attributes.values()
             ]
             return self.add_node("Clip", [tensor, *limits], name)
+        if kind.onnx == "HardSwish" and self.opset < HARD_SWISH_SINCE:
+            gate = self.add_node("HardSigmoid", [tensor], name, alpha=1 / 6, beta=0.5)
+            return self.add_node("Mul", [tensor, gate], name)
         return self.add_node(kind.onnx, [tensor], name, **kind.onnx_attributes)
+
+    def add_scalar(self, name: str, value: float) -> str:
+        """Add a constant number."""
+        return self.add_constant(name, np.array(value, np.float32))
 
     def rename(self, old: str, new: str) -> None:
         """Rename a tensor in all nodes."""

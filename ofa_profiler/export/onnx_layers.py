@@ -23,6 +23,9 @@ from ofa_profiler.networks.layers import (
 from ofa_profiler.networks.layers.tables import ONNX_LAYERS
 from ofa_profiler.networks.parameters import folded_conv
 
+#: The opset that introduced LayerNormalization.
+_LAYER_NORM_SINCE = 17
+
 
 @ONNX_LAYERS.register(Conv)
 def _conv(graph: OnnxGraph, layer: Conv, name: str, tensor: str) -> str:
@@ -72,21 +75,27 @@ def _add(graph: OnnxGraph, layer: Add, name: str, first: str, second: str) -> st
 
 @ONNX_LAYERS.register(LayerNorm)
 def _layer_norm(graph: OnnxGraph, layer: LayerNorm, name: str, tensor: str) -> str:
-    constants = [graph.add_parameter(f"{name}.{part}") for part in ("weight", "bias")]
-    return graph.add_node("LayerNormalization", [tensor, *constants], name, axis=-1, epsilon=layer.epsilon)
+    weight, bias = (graph.add_parameter(f"{name}.{part}") for part in ("weight", "bias"))
+    if graph.opset >= _LAYER_NORM_SINCE:
+        return graph.add_node("LayerNormalization", [tensor, weight, bias], name, axis=-1, epsilon=layer.epsilon)
+    # onnxruntime fuses these nodes into its LayerNormalization.
+    mean = graph.add_node("ReduceMean", [tensor], f"{name}.mean", axes=[-1], keepdims=1)
+    centred = graph.add_node("Sub", [tensor, mean], name)
+    square = graph.add_node("Pow", [centred, graph.add_scalar(f"{name}.two", 2)], name)
+    variance = graph.add_node("ReduceMean", [square], f"{name}.variance", axes=[-1], keepdims=1)
+    variance = graph.add_node("Add", [variance, graph.add_scalar(f"{name}.epsilon", layer.epsilon)], f"{name}.variance")
+    scaled = graph.add_node("Div", [centred, graph.add_node("Sqrt", [variance], name)], name)
+    return graph.add_node("Add", [graph.add_node("Mul", [scaled, weight], name), bias], name)
 
 
 @ONNX_LAYERS.register(Gelu)
 def _gelu(graph: OnnxGraph, _layer: Gelu, name: str, tensor: str) -> str:
     """onnxruntime fuses these nodes into its Gelu. ONNX has this operator only since opset 20."""
 
-    def scalar(part: str, value: float) -> str:
-        return graph.add_constant(f"{name}.{part}", np.array(value, np.float32))
-
-    scaled = graph.add_node("Div", [tensor, scalar("root_of_two", sqrt(2))], name)
-    shifted = graph.add_node("Add", [graph.add_node("Erf", [scaled], name), scalar("one", 1)], name)
+    scaled = graph.add_node("Div", [tensor, graph.add_scalar(f"{name}.root_of_two", sqrt(2))], name)
+    shifted = graph.add_node("Add", [graph.add_node("Erf", [scaled], name), graph.add_scalar(f"{name}.one", 1)], name)
     product = graph.add_node("Mul", [tensor, shifted], name)
-    return graph.add_node("Mul", [product, scalar("half", 0.5)], f"{name}.half")
+    return graph.add_node("Mul", [product, graph.add_scalar(f"{name}.half", 0.5)], f"{name}.half")
 
 
 @ONNX_LAYERS.register(SelfAttention)

@@ -24,13 +24,17 @@ def make_kit(
     folder: Path,
     *,
     wheels: KitWheels | None = None,
+    release: str | None = None,
     cache_dir: Path | None = None,
     progress: Reporter | None = None,
 ) -> int:
-    """Write a kit for `space` into `folder`, which must be new or empty -> the number of its models."""
+    """Write a kit for `space` into `folder`, which must be new or empty -> the number of its models.
+
+    `release` is that of the runtime on the board, if it is known.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not an empty folder; give a new folder for the kit")
-    asked = request(space, settings, cache_dir=cache_dir, progress=progress)
+    asked = request(space, settings, release=release, cache_dir=cache_dir, progress=progress)
     write_kit(folder, asked.models, asked.run, wheels=wheels)
     return len(asked.models)
 

@@ -62,8 +62,10 @@ def profile(
     what is impossible or would mix two measurements.
     """
     begin = time.perf_counter()
-    asked = request(space, settings, cache_dir=cache_dir, progress=progress)
-    export_s = time.perf_counter() - begin
+    release = device.prepare_runtime(settings.target.runtime)  # it may be too old for the usual models
+    export_begin = time.perf_counter()
+    asked = request(space, settings, release=release, cache_dir=cache_dir, progress=progress)
+    export_s = time.perf_counter() - export_begin
     name = check_name(name) if name is not None else default_name(device.describe(), asked.run)
     path = out / f"{name}.jsonl"
     with Journal(path, asked.run, fresh=fresh) as journal:

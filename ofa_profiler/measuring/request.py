@@ -22,10 +22,15 @@ class Request:
 
 
 def request(
-    space: SearchSpace, settings: Settings, *, cache_dir: Path | None = None, progress: Reporter | None = None
+    space: SearchSpace,
+    settings: Settings,
+    *,
+    release: str | None = None,
+    cache_dir: Path | None = None,
+    progress: Reporter | None = None,
 ) -> Request:
-    """Export the ops of `space` at its resolutions, as far as they are not in the cache."""
+    """Export the ops of `space` at its resolutions, for a release of the runtime, as far as the cache lacks them."""
     ops = space.unique_ops()
-    models = export_ops(ops, settings.target, cache_dir=cache_dir, progress=progress)
+    models = export_ops(ops, settings.target, release=release, cache_dir=cache_dir, progress=progress)
     about = {"spaces": [space.name], "resolutions": list(space.resolutions)}
     return Request(tuple(models), run_record(models, settings, about, ops))

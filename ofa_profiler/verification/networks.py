@@ -24,8 +24,12 @@ def export_networks(
     folder: Path,
     target: Target,
     progress: Reporter | None,
+    release: str | None = None,
 ) -> list[Model]:
-    """A model per network in `folder`. Equal architectures give equal files, so a journal can be continued."""
+    """A model per network in `folder`, for a release of the runtime.
+
+    Equal architectures give equal files, so a journal can be continued.
+    """
     suffix = get_runtime(target.runtime).suffix
     models = []
     for architecture in architectures:
@@ -38,6 +42,7 @@ def export_networks(
             folder / f"{key}{suffix}",
             target,
             metadata={"space": space.name, "architecture": text, "weights": "untrained"},
+            release=release,
         )
         models.append(network_model(space, architecture, key, path, target))
         report(progress, "export", len(models), len(architectures))

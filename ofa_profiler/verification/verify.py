@@ -66,7 +66,8 @@ def verify(
     architectures, predicted = draw_spread(space, table.cost(space), subnets, np.random.default_rng(seed))
     with ExitStack() as stack:
         folder = keep_models or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ofa-verify-")))
-        models = export_networks(space, architectures, folder, settings.target, progress)
+        release = device.prepare_runtime(settings.target.runtime)
+        models = export_networks(space, architectures, folder, settings.target, progress, release)
         run = run_record(models, settings, {"spaces": [space.name], "resolutions": list(space.resolutions)})
         fresh = fresh or (journal is not None and _is_stale(journal, run))
         opened = stack.enter_context(Journal(journal, run, fresh=fresh))

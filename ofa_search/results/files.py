@@ -44,11 +44,11 @@ def _formats() -> dict[str, str]:
     return formats
 
 
-def export(network: Found, path: Path, target: Target) -> Path:
-    """Write the network as a model."""
+def export(network: Found, path: Path, target: Target, release: str | None = None) -> Path:
+    """Write the network as a model, for a release of the target's runtime."""
     architecture, source = network.result.architecture, network.source
     weights, metadata = source.of(architecture), network.card().metadata()
-    return export_network(source.space, architecture, weights, path, target, metadata=metadata)
+    return export_network(source.space, architecture, weights, path, target, metadata=metadata, release=release)
 
 
 def write_summary(out: Path, found: Sequence[Found]) -> None:

@@ -33,11 +33,12 @@ def measure_networks(
     """
     settings = settings_of(table)
     suffix = get_runtime(settings.target.runtime).suffix
+    release = device.prepare_runtime(settings.target.runtime)
     models = []
     with tempfile.TemporaryDirectory(prefix="ofa-search-") as folder:
         for network, stem in zip(found, file_stems(found), strict=True):
             architecture = network.result.architecture
-            path = export(network, Path(folder) / f"{stem}{suffix}", settings.target)
+            path = export(network, Path(folder) / f"{stem}{suffix}", settings.target, release)
             models.append(network_model(network.source.space, architecture, stem, path, settings.target))
         measured = measure(device, models, settings, progress=progress)
     for model in models:

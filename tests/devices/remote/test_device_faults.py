@@ -139,7 +139,7 @@ def test_a_damaged_runtime_on_the_device_is_sent_again(ssh_server, me, models, s
         "ofa_profiler.devices.remote.provision.find_wheels", lambda *_, **__: Wheels("onnxruntime", (wheel,))
     )
     said: list[str] = []
-    with open_device(f"ssh:127.0.0.1:{ssh_server.port}", DeviceOptions(tell=said.append)) as device:
+    with open_device(f"ssh:127.0.0.1:{ssh_server.port}", DeviceOptions(like_release="1", tell=said.append)) as device:
         assert measure(device, models[:1], QUICK)["op 1"].ok
         (folder,) = (store / "runtimes").iterdir()
         (folder / "here.py").write_bytes(b"")
