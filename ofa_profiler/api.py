@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ofa_profiler.base.plugins import load_plugins
 from ofa_profiler.base.progress import Reporter
+from ofa_profiler.base.releases import release_of
 from ofa_profiler.devices import Device, DeviceOptions, open_device
+from ofa_profiler.errors import UsageError
 from ofa_profiler.measuring.profile import Profile
 from ofa_profiler.measuring.profile import profile as profile_device
 from ofa_profiler.protocol.settings import Settings
@@ -42,14 +45,16 @@ def profile(
     time_limit_s: float | None = 600.0,
     name: str | None = None,
     fresh: bool = False,
+    runtime_version: str | None = None,
     options: DeviceOptions | None = None,
     progress: Reporter | None = None,
 ) -> Profile:
     """Measure all ops of a space on a device and write a latency table to the folder `out`, like `ofa-profile`.
 
-    After an interruption, the same call resumes. `options` configure the connection to the device. Raises
-    `DeviceError` if the device or all ops fail, and `UsageError` for invalid arguments or if `out` contains another
-    measurement with this name.
+    After an interruption, the same call resumes. `runtime_version` is the release of the runtime that is brought to a
+    board, and `options` configure the connection to the device; an open device has both already. Raises `DeviceError`
+    if the device or all ops fail, and `UsageError` for invalid arguments or if `out` contains another measurement with
+    this name.
     """
     load_plugins()
     chosen = get_space(space) if isinstance(space, str) else space
@@ -58,6 +63,10 @@ def profile(
     settings = Settings(
         Target(runtime, precision, batch), provider=provider, threads=threads, time_limit_s=time_limit_s
     )
+    if runtime_version is not None:
+        if isinstance(device, Device):
+            raise UsageError("runtime_version is for a device that is given by its name: this one has its options")
+        options = replace(options or DeviceOptions(), runtime_version=runtime_version)
     with _opened(device, options) as opened:
         return profile_device(opened, chosen, settings, Path(out), name=name, fresh=fresh, progress=progress)
 
@@ -81,6 +90,7 @@ def verify(
     load_plugins()
     loaded = table if isinstance(table, LatencyTable) else LatencyTable.load(table)
     chosen = get_space(space) if isinstance(space, str) else space
+    options = replace(options or DeviceOptions(), like_release=release_of(loaded.metadata.get("runtime_version")))
     with _opened(device, options) as opened:
         result = verify_table(
             loaded, opened, subnets=subnets, seed=seed, space=chosen, time_limit_s=time_limit_s, progress=progress

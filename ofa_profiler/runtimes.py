@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import device_agents
 from ofa_profiler.base.registry import Registry
+from ofa_profiler.base.releases import release_of
 
 _WORKERS = Path(device_agents.__path__[0]) / "ofa_agent" / "runtimes"
 
@@ -40,8 +40,7 @@ class Runtime:
 
         for package, *_ in self.packages:
             with contextlib.suppress(PackageNotFoundError):
-                found = version(package)
-                return found if re.fullmatch(r"\d+(\.\d+)+", found, re.ASCII) else None
+                return release_of(version(package))
         return None
 
 

@@ -18,6 +18,12 @@ def numbers_of(version: str | None) -> Numbers | None:
     return tuple(map(int, found[0].split("."))) if found else None
 
 
+def release_of(version: object) -> str | None:
+    """The release that an index may have: `1.31.1`, of `tflite_runtime 2.14.0` its last word; None for `1.2.dev3`."""
+    found = re.fullmatch(r"(?:\w+ )?(\d+(?:\.\d+)+)", version, re.ASCII) if isinstance(version, str) else None
+    return found[1] if found else None
+
+
 def check_release(text: str) -> str:
     """`text`, if it is a release like 1.20 or 1.20.1. Raises `UsageError`."""
     if not _RELEASE.fullmatch(text):

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from ofa_profiler.base.releases import check_release, release_of
 from ofa_profiler.base.version import __version__
 from ofa_profiler.cli.terminal import say
 from ofa_profiler.errors import InputFileError, UsageError
@@ -15,6 +16,7 @@ from ofa_profiler.errors import InputFileError, UsageError
 if TYPE_CHECKING:
     from ofa_profiler.devices.options import DeviceOptions
     from ofa_profiler.protocol.settings import Settings
+    from ofa_profiler.tables.table import LatencyTable
 
 
 class Parser(argparse.ArgumentParser):
@@ -63,6 +65,18 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
         default="push",
         help="push copies the runtime to the board, system uses the installed one (default: %(default)s)",
     )
+    group.add_argument(
+        "--runtime-version",
+        metavar="X.Y[.Z]",
+        type=check_release,
+        help="release of the runtime to copy; X.Y is its newest X.Y.Z (default: this machine's release, or that of "
+        "the table, if there is a wheel of it for the board; else the newest)",
+    )
+    group.add_argument(
+        "--folder-on-board",
+        metavar="DIR",
+        help="boards over ssh: folder for runtime, models and results (default: ~/.ofa-profiler)",
+    )
     group.add_argument("--cores", metavar="N[,N...]", type=_cores, help="cores to measure on (default: the fastest)")
     group.add_argument(
         "--phone-bundle",
@@ -78,8 +92,13 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def device_options(arguments: argparse.Namespace, settings: Settings | None = None) -> DeviceOptions:
-    """The device options, checked against `settings` if given. Raises `UsageError`."""
+def device_options(
+    arguments: argparse.Namespace, settings: Settings | None = None, table: LatencyTable | None = None
+) -> DeviceOptions:
+    """The device options, checked against `settings` if given. Raises `UsageError`.
+
+    For a measurement that is compared with `table`, a runtime that is brought is the table's release.
+    """
     from ofa_profiler.devices.options import DeviceOptions
 
     if arguments.benchmark_model is not None:
@@ -89,6 +108,9 @@ def device_options(arguments: argparse.Namespace, settings: Settings | None = No
     return DeviceOptions(
         accept_host_key=arguments.accept_host_key,
         runtime_on_board=arguments.runtime_on_board,
+        runtime_version=arguments.runtime_version,
+        like_release=None if table is None else release_of(table.metadata.get("runtime_version")),
+        folder_on_board=arguments.folder_on_board,
         cores=arguments.cores,
         phone_bundle=arguments.phone_bundle,
         benchmark_model=arguments.benchmark_model,

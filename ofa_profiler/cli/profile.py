@@ -5,28 +5,23 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ofa_profiler.base.progress import Progress, Reporter
 from ofa_profiler.base.units import format_duration_ms, parse_duration_ms
 from ofa_profiler.cli.options import Parser, add_device_options, device_options, positive_integer
-from ofa_profiler.cli.report import report_outcomes, report_table
-from ofa_profiler.cli.terminal import labelled, progress_bar, run_command, say
+from ofa_profiler.cli.report import report_table
+from ofa_profiler.cli.terminal import progress_bar, run_command, say
 from ofa_profiler.devices.registry import device_names
-from ofa_profiler.errors import OfaError, UsageError
+from ofa_profiler.errors import UsageError
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.protocol.target import Target
 from ofa_profiler.runtimes import runtimes
 from ofa_profiler.spaces import SearchSpace, get_space, space_names
 
 if TYPE_CHECKING:
-    from ofa_profiler.devices import Device
-    from ofa_profiler.measuring.profile import Profile
-    from ofa_profiler.protocol.kit import KitWheels
+    from ofa_profiler.devices.remote.wheels import Wheels
 
 PROG = "ofa-profile"
 
@@ -172,7 +167,9 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         return _plan(arguments, space, settings)
     if arguments.kit is not None:
         return _kit(arguments, space, settings)
-    return _profile(arguments, space, settings)
+    from ofa_profiler.cli.profile_devices import profile_devices
+
+    return profile_devices(PROG, arguments, space, settings)
 
 
 def _space(arguments: argparse.Namespace) -> SearchSpace:
@@ -223,69 +220,30 @@ def _remove(arguments: argparse.Namespace) -> int:
 
 
 def _kit(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) -> int:
+    from ofa_profiler.devices.remote.board import Board
     from ofa_profiler.measuring.offline import make_kit
+    from ofa_profiler.protocol.kit import KitWheels
 
-    wheels = None if arguments.wheels is None else _wheels(arguments.runtime, arguments.wheels)
+    found = None if arguments.wheels is None else _wheels(arguments)
+    release = arguments.runtime_version if found is None else found.version
+    wheels = None if found is None else KitWheels(Board.from_tag(arguments.wheels).tag, found.paths)
     with progress_bar() as reporter:
-        count = make_kit(space, settings, arguments.kit, wheels=wheels, progress=reporter)
+        count = make_kit(space, settings, arguments.kit, wheels=wheels, release=release, progress=reporter)
     if arguments.json:
         print(json.dumps({"kit": str(arguments.kit), "models": count, "space": space.name}, indent=2))
     say(f"{arguments.kit}: {count} models. Copy the folder to the board and run there: python3 agent.py --kit .")
     return 0
 
 
-def _wheels(runtime: str, tag: str) -> KitWheels:
+def _wheels(arguments: argparse.Namespace) -> Wheels:
     from ofa_profiler.devices.remote.board import Board
+    from ofa_profiler.devices.remote.provision import wanted_release
     from ofa_profiler.devices.remote.wheels import find_wheels
-    from ofa_profiler.protocol.kit import KitWheels
 
-    board = Board.from_tag(tag)
+    board = Board.from_tag(arguments.wheels)
     remedy = f"install the runtime on the board and omit --wheels, or name its C library: {board.tag}-glibc2.36"
-    return KitWheels(board.tag, find_wheels(runtime, board, tell=say, remedy=remedy).paths)
-
-
-def _profile(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) -> int:
-    """Measure all devices at the same time, one table each; a device that fails does not stop the others."""
-    from ofa_profiler.base.parallel import run_all
-    from ofa_profiler.devices import open_device
-    from ofa_profiler.export import export_ops
-
-    specs, options = arguments.device, device_options(arguments, settings)
-    outcomes: dict[str, Profile | OfaError] = {}
-    jobs = {}
-    with ExitStack() as opened:
-        for spec, name in zip(specs, arguments.name or [None] * len(specs), strict=True):
-            try:
-                device = opened.enter_context(open_device(spec, options))
-            except OfaError as error:  # noqa: PERF203
-                outcomes[spec] = error
-            else:
-                jobs[spec] = partial(_profile_one, arguments, space, settings, device, name)
-        with progress_bar() as reporter:
-            if len(jobs) > 1:  # once, for all devices
-                export_ops(space.unique_ops(), settings.target)
-            outcomes.update(run_all({spec: partial(job, reporter) for spec, job in jobs.items()}))
-    return report_outcomes(PROG, {spec: outcomes[spec] for spec in specs}, as_json=arguments.json)
-
-
-def _profile_one(
-    arguments: argparse.Namespace,
-    space: SearchSpace,
-    settings: Settings,
-    device: Device,
-    name: str | None,
-    reporter: Reporter,
-    check: Callable[[], None],
-) -> Profile:
-    from ofa_profiler.measuring.profile import profile
-
-    show = labelled(reporter, f"{device.spec}: ") if len(arguments.device) > 1 else reporter
-
-    def progress(state: Progress) -> None:
-        check()
-        show(state)
-
-    return profile(device, space, settings, arguments.out, name=name, fresh=arguments.fresh, progress=progress)
+    wanted = wanted_release(arguments.runtime, device_options(arguments))
+    return find_wheels(arguments.runtime, board, tell=say, remedy=remedy, wanted=wanted)
 
 
 def _import(arguments: argparse.Namespace) -> int:

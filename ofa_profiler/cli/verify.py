@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from ofa_profiler.verification.verify import store_validation, verify
 
         table = LatencyTable.load(arguments.lut)
-        options = device_options(arguments, settings_of(table))
+        options = device_options(arguments, settings_of(table), table)
         journal = _beside(table, ".jsonl")
         with open_device(arguments.device, options) as device, progress_bar() as reporter:
             kept = "interrupted; the results so far are kept; run the same command again to resume"

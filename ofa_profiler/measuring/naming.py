@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from ofa_profiler.errors import UsageError
-from ofa_profiler.protocol.records import Device, Run
+from ofa_profiler.protocol.records import Device
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.runtimes import runtimes
 
@@ -17,10 +19,10 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", plain.encode("ascii", "ignore").decode().lower()).strip("-.")[:60].strip("-.")
 
 
-def default_name(device: Device, run: Run) -> str:
-    """Device and space, then the settings that are not the default: `raspberry-pi-5-cifar-mbv3-t4`."""
-    settings, default = run.settings, Settings()
-    parts = [device.model or device.soc or "device", *run.spaces]
+def default_name(device: Device, spaces: Sequence[str], settings: Settings) -> str:
+    """Device and spaces, then the settings that are not the default: `raspberry-pi-5-cifar-mbv3-t4`."""
+    default = Settings()
+    parts = [device.model or device.soc or "device", *spaces]
     parts += [
         value
         for value in (settings.target.runtime, settings.target.precision)
@@ -32,6 +34,19 @@ def default_name(device: Device, run: Run) -> str:
     parts += [f"t{settings.threads}"] * (settings.threads != default.threads)
     parts += [f"b{settings.target.batch}"] * (settings.target.batch != default.target.batch)
     return "-".join(filter(None, map(slug, parts))) or "device"
+
+
+def distinct_names(devices: Mapping[str, Device], spaces: Sequence[str], settings: Settings) -> dict[str, str]:
+    """The default names of the tables of several devices. Devices of one model get their addresses in the name, too.
+
+    The keys are the names of the devices, like `ssh:pi@board`.
+    """
+    names = {spec: default_name(device, spaces, settings) for spec, device in devices.items()}
+    often = Counter(names.values())
+    return {
+        spec: f"{name}-{slug(spec.partition(':')[2] or spec)}" if often[name] > 1 else name
+        for spec, name in names.items()
+    }
 
 
 def check_name(name: str) -> str:

@@ -51,7 +51,11 @@ def import_results(
     rows = table_rows(replay, path)
     if name is None and path.name != RESULTS_FILE and path.parent.resolve() == out.resolve():
         name = path.stem
-    name = check_name(name) if name is not None else default_name(replay.devices[0], replay.run)
+    name = (
+        check_name(name)
+        if name is not None
+        else default_name(replay.devices[0], replay.run.spaces, replay.run.settings)
+    )
     target = out / f"{name}.jsonl"
     if not (target.exists() and target.samefile(path)):
         if target.exists() and not fresh and not data.startswith(target.read_bytes()):

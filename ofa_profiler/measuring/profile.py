@@ -66,7 +66,7 @@ def profile(
     export_begin = time.perf_counter()
     asked = request(space, settings, release=release, cache_dir=cache_dir, progress=progress)
     export_s = time.perf_counter() - export_begin
-    name = check_name(name) if name is not None else default_name(device.describe(), asked.run)
+    name = check_name(name) if name is not None else default_name(device.describe(), [space.name], settings)
     path = out / f"{name}.jsonl"
     with Journal(path, asked.run, fresh=fresh) as journal:
         replay = journal.replay

@@ -213,4 +213,4 @@ def _device(arguments: argparse.Namespace, table: LatencyTable) -> Device | None
     from ofa_profiler.verification.conditions import settings_of
 
     settings = settings_of(table)  # raises if the table has no settings
-    return open_device(arguments.verify, device_options(arguments, settings))
+    return open_device(arguments.verify, device_options(arguments, settings, table))

@@ -430,8 +430,7 @@ def device(model: str) -> Device:
 
 @given(st.text(max_size=200), st.text(max_size=30))
 def test_any_device_gives_a_safe_name(model, provider):
-    run_line = run_record([], Settings(provider=provider, threads=4), {"spaces": ["cifar-mbv3"]})
-    name = default_name(device(model), run_line)
+    name = default_name(device(model), ["cifar-mbv3"], Settings(provider=provider, threads=4))
     assert check_name(name) == name
     assert Path(name).name == name
     assert name.isascii()
@@ -442,8 +441,7 @@ def test_any_device_gives_a_safe_name(model, provider):
 def test_names_say_what_differs_from_the_default():
     def name(precision: str = "fp32", runtime: str = "onnxruntime", batch: int = 1, **settings: Any) -> str:
         settings["target"] = Target(runtime, precision, batch)
-        about = {"spaces": ["cifar-mbv3"]}
-        return default_name(device("Raspberry Pi 5 Model B"), run_record([], Settings(**settings), about))
+        return default_name(device("Raspberry Pi 5 Model B"), ["cifar-mbv3"], Settings(**settings))
 
     assert name() == "raspberry-pi-5-model-b-cifar-mbv3"
     assert name(provider="CPUExecutionProvider") == name()
