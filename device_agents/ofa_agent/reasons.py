@@ -105,6 +105,7 @@ def explained(error, words=""):
             found = re.search(pattern, text)
             if found:
                 return reason.format(*found.groups()), cause
+    error = re.sub(r".*Original error was: (.+)", r"\1", error, flags=re.DOTALL)  # numpy wraps it in much advice
     bare = re.match(r"\w+(?:Error|Exception): *$", error)  # without a message of its own
     said = last_words(words) if bare or not error else ""
     return one_line(": ".join(part.rstrip(": ") for part in (error, said) if part), MAX_REASON), RUNTIME

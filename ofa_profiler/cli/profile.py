@@ -237,13 +237,15 @@ def _kit(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) 
 
 def _wheels(arguments: argparse.Namespace) -> Wheels:
     from ofa_profiler.devices.remote.board import Board
-    from ofa_profiler.devices.remote.provision import wanted_release
+    from ofa_profiler.devices.remote.provision import note_other_release, wanted_release
     from ofa_profiler.devices.remote.wheels import find_wheels
 
     board = Board.from_tag(arguments.wheels)
     remedy = f"install the runtime on the board and omit --wheels, or name its C library: {board.tag}-glibc2.36"
     wanted = wanted_release(arguments.runtime, device_options(arguments))
-    return find_wheels(arguments.runtime, board, tell=say, remedy=remedy, wanted=wanted)
+    wheels = find_wheels(arguments.runtime, board, tell=say, remedy=remedy, wanted=wanted)
+    note_other_release(wheels, board, wanted, say)
+    return wheels
 
 
 def _import(arguments: argparse.Namespace) -> int:

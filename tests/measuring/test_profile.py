@@ -25,7 +25,6 @@ from ofa_profiler.devices.local import _lock_file
 from ofa_profiler.errors import UsageError
 from ofa_profiler.measuring.naming import check_name, default_name, slug
 from ofa_profiler.protocol.journal import read_journal
-from ofa_profiler.protocol.kit import run_record
 from ofa_profiler.protocol.records import Device
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.protocol.target import Target

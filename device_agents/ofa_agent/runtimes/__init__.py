@@ -46,5 +46,5 @@ def load(settings, spare_core):
     except Fatal:
         raise
     except Exception as error:
-        words = "%s: %s" % (type(error).__name__, one_line(error))
+        words = "%s: %s" % (type(error).__name__, one_line(error, 8000))
         raise Fatal(words, cause="runtime") from error

@@ -60,6 +60,8 @@ class RemoteDevice(Device):
 
     #: The private folder on the device; `~` is the home folder of our user there.
     root = "~/.ofa-profiler"
+    #: What the user can do if that folder cannot be written, as the end of a message.
+    folder_hint = ""
     #: Long enough for a reboot, which takes a minute or two.
     waits_s = (1, 2, 4, 8, 15, 30, 30, 30)
     #: Whether the transport detects damaged data.
@@ -185,7 +187,9 @@ class RemoteDevice(Device):
     def _set_up(self) -> Connection:
         shell = self.connect()
         try:
-            store = Store(shell, self.python(shell), self.root, self.options.tell, self._upload_batch_bytes)
+            store = Store(
+                shell, self.python(shell), self.root, self.options.tell, self._upload_batch_bytes, self.folder_hint
+            )
             board = Board.from_record(self.spec, store.prepare())
             return Connection(shell, replace(store, root=board.root), board)
         except BaseException:

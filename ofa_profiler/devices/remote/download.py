@@ -18,7 +18,8 @@ from ofa_profiler.devices.remote.repack import repack
 from ofa_profiler.errors import DeviceError
 
 _TIMEOUT_S = 900.0
-#: The C libraries that uv knows by name (`uv pip install --help`), as minor versions of glibc 2.
+#: The platforms that uv knows by name (`uv pip install --help`): machines, and minor versions of glibc 2.
+_UV_MACHINES = ("aarch64", "x86_64")
 _UV_GLIBC = (17, 28, *range(31, 41))
 _NO_PIP = (
     "this environment has neither pip nor uv to download {package} with; one of `uv pip install pip` and "
@@ -60,8 +61,10 @@ def download(requirement: str, board: Board, folder: Path) -> None:
         program = shutil.which("uv")
         if program is None:
             raise DeviceError(_NO_PIP.format(package=requirement)) from None
-        if board.free_threaded:
-            raise DeviceError(f"uv chooses no wheels for {board}; `uv pip install pip` adds pip") from None
+        if board.free_threaded or board.machine not in _UV_MACHINES:
+            raise DeviceError(
+                f"uv cannot choose wheels for {board}; `uv pip install pip` adds pip, which can"
+            ) from None
         _uv(program, requirement, board, folder)
 
 
@@ -165,8 +168,10 @@ def _what_there_is(words: str, board: Board) -> str:
         return f": none for {board.libc}, the C library of the board"
     if newer := sorted(_glibc(tag[2]) for tag in same_libc if tag[1] in board.abis):
         return f": they need {board.libc} {newer[0][0]}.{newer[0][1]} or newer"
-    pythons = sorted({_python(tag[1]) for tag in same_libc if _python(tag[1])})
-    return f": they are for Python {', '.join(f'{major}.{minor}' for major, minor in pythons)}" if pythons else ""
+    pythons = sorted(filter(None, (_python(tag[1]) for tag in same_libc)))
+    if not pythons:
+        return ""
+    return ": they are for Python {}.{} to {}.{}".format(*pythons[0], *pythons[-1])
 
 
 def _split_tags(skipped: str) -> Iterator[tuple[str, str, str]]:
@@ -177,9 +182,9 @@ def _split_tags(skipped: str) -> Iterator[tuple[str, str, str]]:
             yield parts[0], parts[1], parts[2]
 
 
-def _python(abi: str) -> tuple[int, int]:
+def _python(abi: str) -> tuple[int, int] | None:
     found = re.fullmatch(r"cp(\d)(\d{1,2})m?", abi)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def _glibc(platform: str) -> tuple[int, int]:

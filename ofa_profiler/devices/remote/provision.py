@@ -81,12 +81,13 @@ def bring(spec: str, runtime: str, board: Board, wanted: Wanted, check: Check, t
             if not tried:
                 raise
             raise DeviceError(f"device {spec}: {_failed(tried)}; no older release: {error}") from None
-        if not tried and wanted.preferred not in (None, wheels.version) and wanted.asked is None:
-            tell(_other_release(runtime, board, wanted, wheels.version))
+        if not tried:
+            note_other_release(wheels, board, wanted, tell)
         try:
             return Ready(check(wheels), wheels)
         except BrokenRuntime as error:
-            tried.append(f"{runtime} {wheels.version} does not run there ({error})")
+            reason = str(error).partition(": ")[2] or error  # without the name of the runtime
+            tried.append(f"{runtime} {wheels.version} does not run there ({reason})")
             if error.cause != "runtime" or wanted.asked is not None or len(tried) >= _MAX_RELEASES:
                 raise DeviceError(f"device {spec}: {_failed(tried)}; {_remedy(error.cause, board)}") from None
             tell(f"{spec}: {tried[-1]}: trying the release before it")
@@ -98,11 +99,13 @@ def _failed(tried: list[str]) -> str:
     return tried[0] + (f", nor do the {len(tried) - 1} before it" if len(tried) > 1 else "")
 
 
-def _other_release(runtime: str, board: Board, wanted: Wanted, version: str) -> str:
-    return (
-        f"note: {runtime} {wanted.preferred} has no wheel for {board}, so {version} is brought; "
-        "--runtime-version chooses another"
-    )
+def note_other_release(wheels: Wheels, board: Board, wanted: Wanted, tell: Callable[[str], None]) -> None:
+    """Tell the user if there is no wheel of the preferred release."""
+    if wanted.asked is None and wanted.at_most is None and wanted.preferred not in (None, wheels.version):
+        tell(
+            f"note: {wheels.runtime} {wanted.preferred} has no wheel for {board}, so {wheels.version} is brought; "
+            "--runtime-version chooses another"
+        )
 
 
 def _remedy(cause: str, board: Board) -> str:

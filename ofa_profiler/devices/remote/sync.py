@@ -68,6 +68,8 @@ class Store:
     #: The device confirms each batch of this size before the next is sent. An interruption loses what is in transit,
     #: which can be as much as both ends buffer.
     batch_bytes: float = math.inf
+    #: What the user can do if the folder cannot be written.
+    folder_hint: str = ""
 
     def prepare(self) -> dict[str, Any]:
         """Create the folder, and return what the device says about its Python."""
@@ -158,7 +160,11 @@ class Store:
             )
         if "error" in answers[-1]:
             again = answers[-1].get("again") is True
-            raise (TransientDeviceError if again else DeviceError)(f"{spec}: {one_line(str(answers[-1]['error']))}")
+            words = one_line(str(answers[-1]["error"]))
+            hint = (
+                self.folder_hint if re.search(r"[Rr]ead-only|cannot write|disk is full|ermission denied", words) else ""
+            )
+            raise (TransientDeviceError if again else DeviceError)(f"{spec}: {words}{hint}")
         return answers[-1]
 
 

@@ -158,10 +158,17 @@ def _download_first(runtime: Runtime, board: Board, wanted: Wanted, folder: Path
             except NoWheels as error:  # noqa: PERF203
                 remove(folder)
                 refused[choice[0]] = error  # the last range of releases is the widest
-    first, *others = refused
-    named = f" (nor of {', '.join(others)})" if others else ""
-    hint = _hint(runtime.name, board)
-    raise NoWheels(f"{refused[first]}{named}: {f'{hint}; ' if hint else ''}{remedy}")
+    (first, reason), *others = refused.items()
+    named = [_missing(package, error) for package, error in others]
+    also = f" (nor of {', '.join(named)})" if named else ""
+    raise NoWheels(f"{reason}{also}: {_hint(first, board) or remedy}")
+
+
+def _missing(package: str, error: NoWheels) -> str:
+    """The package without wheels: `package`, or one that it needs."""
+    found = re.match(r"there are no wheels of (\S+)", str(error))
+    missing = found[1] if found else package
+    return package if missing.startswith(package) else f"{missing}, which {package} needs"
 
 
 def _download_all(choice: Sequence[str], releases: Range, runtime: Runtime, board: Board, folder: Path) -> None:
@@ -179,12 +186,16 @@ def _fitting(package: str, runtime: Runtime, wheel: Path) -> str:
     return "numpy<2" if is_older and package == "numpy" else package
 
 
-def _hint(runtime: str, board: Board) -> str | None:
-    """What helps on a kind of board for which nobody builds wheels."""
-    if board.machine == "armv7l" and runtime == "onnxruntime":
-        return "for 32-bit boards there is --runtime litert (tflite-runtime, Python up to 3.11)"
+def _hint(package: str, board: Board) -> str | None:
+    """What helps on a kind of board for which hardly anybody builds wheels."""
     if board.libc == "musl":
-        return "on Alpine, apk may have it (apk add py3-onnxruntime): then --runtime-on-board system"
+        return f"on Alpine, `apk add py3-{package}` may have it: then give --runtime-on-board system"
+    if board.machine == "armv7l":
+        others = "" if package != "onnxruntime" else ", or a 64-bit system"
+        return (
+            "a 32-bit board needs tflite-runtime (--runtime litert, Python up to 3.11) from its own pip, with numpy<2: "
+            f"then give --runtime-on-board system{others}"
+        )
     return None
 
 

@@ -32,6 +32,8 @@ _DEAD_AFTER_S = 8
 class SshDevice(RemoteDevice):
     """A board with an ssh server and Python."""
 
+    folder_hint = "; --folder-on-board DIR uses another folder"
+
     def __init__(self, spec: str, options: DeviceOptions) -> None:
         super().__init__(spec, options)
         self.root = options.folder_on_board or self.root
