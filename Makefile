@@ -68,8 +68,10 @@ environment:
 	    { echo "$(VENV) was created by another Python than $(PYTHON); run 'make clean', or omit PYTHON" >&2; exit 1; }; \
 	else \
 	  command -v "$(PYTHON)" >/dev/null || { echo "$(PYTHON) was not found; choose a Python: make PYTHON=python3.12 ..." >&2; exit 1; }; \
+	  words=$$("$(PYTHON)" -c 'import sys; print(sys.version.split()[0])' 2>&1) || \
+	    { printf '%s\n' "$$words" "$(PYTHON) does not run (see above); choose a Python: make PYTHON=python3.12 ..." >&2; exit 1; }; \
 	  "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
-	    { echo "$(PYTHON) is not Python 3.10 or newer; choose a Python: make PYTHON=python3.12 ..." >&2; exit 1; }; \
+	    { echo "$(PYTHON) is Python $$words, and 3.10 or newer is needed; choose a Python: make PYTHON=python3.12 ..." >&2; exit 1; }; \
 	  echo "creating the environment $(VENV)"; \
 	  "$(PYTHON)" -m venv "$(VENV)" || { rm -rf "$(VENV)"; exit 1; }; \
 	fi

@@ -187,9 +187,8 @@ class RemoteDevice(Device):
     def _set_up(self) -> Connection:
         shell = self.connect()
         try:
-            store = Store(
-                shell, self.python(shell), self.root, self.options.tell, self._upload_batch_bytes, self.folder_hint
-            )
+            options = self.options.tell, self._upload_batch_bytes, self.folder_hint
+            store = Store(shell, self.python(shell), self.root, *options)
             board = Board.from_record(self.spec, store.prepare())
             return Connection(shell, replace(store, root=board.root), board)
         except BaseException:

@@ -67,7 +67,7 @@ def use_own(spec: str, runtime: str, check: Check) -> Ready:
         hint = {
             "noexec": "mount that file system without noexec, or install the runtime elsewhere",
             "memory": "close other programs there",
-        }.get(error.cause, f"repair {package} there, or omit --runtime-on-board system")
+        }.get(error.cause, f"install or repair {package} there, or omit --runtime-on-board system")
         raise DeviceError(f"device {spec}: {error}; {hint}") from None
 
 

@@ -39,6 +39,8 @@ _LEVEL = 1
 _NOT_FOUND = 127
 #: Exit codes of a shell from here on stand for signals.
 _SIGNALS = 128
+#: What the device says if its folder cannot be written.
+_UNWRITABLE = re.compile("[Rr]ead-only|cannot write|disk is full|[Pp]ermission denied")
 _ANNOUNCED_BYTES = 5_000_000
 #: Larger files are sent in pieces of this size. After an interruption only the interrupted piece is sent again.
 PIECE_BYTES = 1 << 18
@@ -160,11 +162,9 @@ class Store:
             )
         if "error" in answers[-1]:
             again = answers[-1].get("again") is True
-            words = one_line(str(answers[-1]["error"]))
-            hint = (
-                self.folder_hint if re.search(r"[Rr]ead-only|cannot write|disk is full|ermission denied", words) else ""
-            )
-            raise (TransientDeviceError if again else DeviceError)(f"{spec}: {words}{hint}")
+            why = one_line(str(answers[-1]["error"]))
+            hint = self.folder_hint if _UNWRITABLE.search(why) else ""
+            raise (TransientDeviceError if again else DeviceError)(f"{spec}: {why}{hint}")
         return answers[-1]
 
 
