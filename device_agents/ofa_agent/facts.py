@@ -1,5 +1,6 @@
 """Facts about this machine. A value that cannot be read is None, never 0."""
 
+import hashlib
 import os
 import platform
 import re
@@ -40,6 +41,13 @@ def model_and_soc():
     if sys.platform == "win32":
         soc = platform.processor() or None
     return model or soc, soc
+
+
+def unit():
+    """Return a number for this very machine among those of its model: a hash of its serial number; None without one."""
+    serial = device_tree("serial-number") or reading.output_of("getprop", "ro.serialno") or ""
+    is_real = re.search("[1-9A-Za-z]", serial) and serial.lower() not in ("unknown", "default string")
+    return hashlib.sha256(serial.encode()).hexdigest()[:12] if is_real else None
 
 
 def jetson_release():
@@ -116,6 +124,7 @@ def describe():
         "time": reading.now(),
         "model": reading.one_line(model) if model else None,
         "soc": reading.one_line(soc) if soc else None,
+        "unit": unit(),
         "machine": platform.machine() or None,
         "os": reading.one_line(platform.platform()),
         "jetson_release": jetson_release(),

@@ -29,6 +29,8 @@ class LocalDevice(Device):
     """`--device local`."""
 
     spec = "local"
+    _cores: tuple[int, ...] | None = None
+    _asked_release: str | None = None
 
     def __init__(self, options: DeviceOptions = DeviceOptions()) -> None:  # noqa: B008 (frozen)
         self._cores = options.cores

@@ -13,10 +13,13 @@ from pathlib import Path
 
 from ofa_profiler.base.progress import Reporter
 from ofa_profiler.devices.base import Device
+from ofa_profiler.errors import UsageError
 from ofa_profiler.measuring.naming import check_name, default_name
 from ofa_profiler.measuring.request import request
 from ofa_profiler.measuring.session import measure_into
 from ofa_profiler.measuring.table_from_journal import derive_table
+from ofa_profiler.protocol import records
+from ofa_profiler.protocol.identity import HARDWARE, DeviceIdentity, difference
 from ofa_profiler.protocol.journal import Journal
 from ofa_profiler.protocol.replay import Replay
 from ofa_profiler.protocol.settings import Settings
@@ -66,12 +69,22 @@ def profile(
     export_begin = time.perf_counter()
     asked = request(space, settings, release=release, cache_dir=cache_dir, progress=progress)
     export_s = time.perf_counter() - export_begin
-    name = check_name(name) if name is not None else default_name(device.describe(), [space.name], settings)
+    described = device.describe()
+    name = check_name(name) if name is not None else default_name(described, [space.name], settings)
     path = out / f"{name}.jsonl"
     with Journal(path, asked.run, fresh=fresh) as journal:
         replay = journal.replay
+        _check_same_device(replay, described, path)
         was_complete, measured_before_s = replay.is_finished(settings.time_limit_s), replay.measuring_s
         measure_into(journal, device, asked.models, settings, progress)
         table = derive_table(replay, path)
         seconds = time.perf_counter() - begin
         return Profile(table, replay, seconds, export_s, replay.measuring_s - measured_before_s, was_complete)
+
+
+def _check_same_device(replay: Replay, described: records.Device, path: Path) -> None:
+    """Refuse a table of another device: without a name, all devices of a model have the same one."""
+    if replay.devices:
+        before, now = DeviceIdentity.from_device(replay.devices[0]), DeviceIdentity.from_device(described)
+        if found := difference(before, now, HARDWARE):
+            raise UsageError(f"{path} was measured on another device ({found}); use another --name, or --fresh")

@@ -9,7 +9,7 @@ from typing import Any
 from ofa_profiler.protocol.records import Device, JsonObject, Run
 
 #: The fields of `DeviceIdentity` that identify a device.
-HARDWARE = ("model", "soc", "machine", "power_mode")
+HARDWARE = ("model", "soc", "machine", "power_mode", "unit")
 #: The fields that describe how a device runs models.
 EXECUTION = ("cores_used", "runtime", "runtime_version", "provider")
 
@@ -22,6 +22,8 @@ class DeviceIdentity:
     soc: str | None
     machine: str | None
     power_mode: str | None
+    #: Of one device among those of its model.
+    unit: str | None
     #: Empty when the process could not be pinned to cores.
     cores_used: tuple[int, ...] | None
     runtime: str | None
@@ -37,6 +39,7 @@ class DeviceIdentity:
             device.soc,
             device.machine,
             device.power_mode,
+            device.unit,
             device.cores_used,
             runtime.name if runtime else None,
             runtime.version if runtime else None,

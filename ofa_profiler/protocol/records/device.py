@@ -45,6 +45,8 @@ class Device(Kept):
     soc: str | None
     machine: str | None
     power_mode: str | None
+    #: A hash of the serial number, which differs between two devices of one model.
+    unit: str | None
     #: Empty when the process could not be pinned to cores; None in a description.
     cores_used: tuple[int, ...] | None
     #: None in a description, which is made before a runtime is loaded.
@@ -67,7 +69,7 @@ class Device(Kept):
             raise ValueError("'uncontrolled' must be a list of sentences")
         return Device(
             time=data["time"],
-            **{name: text_or_none(data, name) for name in ("model", "soc", "machine", "power_mode")},
+            **{name: text_or_none(data, name) for name in ("model", "soc", "machine", "power_mode", "unit")},
             cores_used=_cores(data),
             runtime=None if is_description else _runtime(data["runtime"]),
             before=State.from_json(data.get("before")),
