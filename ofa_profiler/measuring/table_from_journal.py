@@ -150,7 +150,7 @@ def table_metadata(replay: Replay) -> dict[str, Any]:
 def _device(replay: Replay) -> dict[str, Any]:
     said = replay.devices[0].json
     # Journals of earlier versions lack these, and a table made of one then equals a table made of it now.
-    newer = {name: said[name] for name in ("governor_found",) if name in said}
+    newer = {name: said[name] for name in ("governor_found", "unit") if name in said}
     notes = [note for device in replay.devices for note in device.uncontrolled]
     return {
         **{name: said.get(name) for name in _DEVICE_FIELDS},

@@ -49,6 +49,10 @@ class NoWheels(DeviceError):
     """The index was reached, and has no wheel for the board in the range that was asked for."""
 
 
+class Excluded(NoWheels):
+    """The constraints of pip on this machine exclude all releases in that range."""
+
+
 class _NoPip(Exception):
     """This Python has no pip."""
 
@@ -121,7 +125,7 @@ def explain_pip(words: str, requirement: str, board: Board) -> DeviceError:
     if is_absent:
         return NoWheels(f"there are no wheels of {requirement} for {board}{_what_there_is(words, board)}")
     if "ResolutionImpossible" in words:
-        return NoWheels(f"pip's constraints exclude {requirement} (PIP_CONSTRAINT, pip config list)")
+        return Excluded(f"the constraints of pip here exclude {requirement}: PIP_CONSTRAINT, or `pip config list`")
     if "No space left on device" in words:
         return DeviceError(f"cannot download {requirement}: the disk of this machine is full")
     reason = errors[-1] if errors else " ".join(words.split())[-300:] or "no reason"

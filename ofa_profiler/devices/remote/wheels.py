@@ -22,7 +22,7 @@ from ofa_profiler.base.cache_dir import default_cache_dir
 from ofa_profiler.base.files import remove, write_text
 from ofa_profiler.base.releases import Range, Wanted, numbers_of
 from ofa_profiler.devices.remote.board import Board
-from ofa_profiler.devices.remote.download import NoWheels, download
+from ofa_profiler.devices.remote.download import Excluded, NoWheels, download
 from ofa_profiler.errors import DeviceError, UsageError
 from ofa_profiler.runtimes import Runtime, runtimes
 
@@ -159,6 +159,8 @@ def _download_first(runtime: Runtime, board: Board, wanted: Wanted, folder: Path
                 remove(folder)
                 refused[choice[0]] = error  # the last range of releases is the widest
     (first, reason), *others = refused.items()
+    if isinstance(reason, Excluded):
+        raise reason
     named = [_missing(package, error) for package, error in others]
     also = f" (nor of {', '.join(named)})" if named else ""
     raise NoWheels(f"{reason}{also}: {_hint(first, board) or remedy}")
