@@ -81,6 +81,9 @@ def _pip(requirement: str, board: Board, folder: Path) -> None:
     command += [f"--platform={platform}" for platform in board.platforms]
     code, words = _run([*command, "--dest", str(folder), requirement], requirement, board)
     if code == 0:
+        # An older pip adds the stable ABI to the tags that it is given.
+        if board.free_threaded and list(folder.glob("*-abi3-*.whl")):
+            raise NoWheels(f"the newest wheel of {requirement} needs a global lock, which {board} lacks")
         return
     if "No module named pip" in words:
         raise _NoPip
@@ -172,10 +175,10 @@ def _what_there_is(words: str, board: Board) -> str:
         return f": none for {board.libc}, the C library of the board"
     if newer := sorted(_glibc(tag[2]) for tag in same_libc if tag[1] in board.abis):
         return f": they need {board.libc} {newer[0][0]}.{newer[0][1]} or newer"
-    pythons = sorted(filter(None, (_python(tag[1]) for tag in same_libc)))
+    pythons = [f"{major}.{minor}" for major, minor in sorted({*filter(None, (_python(tag[1]) for tag in same_libc))})]
     if not pythons:
         return ""
-    return ": they are for Python {}.{} to {}.{}".format(*pythons[0], *pythons[-1])
+    return f": they are for Python {pythons[0]}" + (f" to {pythons[-1]}" if len(pythons) > 1 else "")
 
 
 def _split_tags(skipped: str) -> Iterator[tuple[str, str, str]]:

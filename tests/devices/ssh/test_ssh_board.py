@@ -84,3 +84,22 @@ def test_a_board_is_provisioned_measured_and_rebooted(board, tmp_path, monkeypat
     log, _ = read_journal(journal)
     assert len(log.devices) == 2
     assert log.devices[0].runtime.name == runtime
+
+
+def test_a_release_that_this_processor_cannot_run_is_followed_by_an_older_one(board, tmp_path, monkeypatch):
+    """onnxruntime 1.21.0 uses an instruction that a Cortex-A72 (Raspberry Pi 4) lacks."""
+    monkeypatch.setenv("XDG_CACHE_HOME", os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache")))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ssh").mkdir()
+    config = f"Host board\n  HostName 127.0.0.1\n  Port {board.port}\n  User pi\n  IdentityFile {board.key}\n"
+    (tmp_path / ".ssh" / "config").write_text(config)
+    printed = subprocess.run(["ssh-keygen", "-lf", str(board.host_key)], capture_output=True, text=True, check=True)
+    python = board.host_key.parents[2] / "usr" / "bin" / "python3"
+    python.unlink()
+    python.write_text('#!/bin/sh\nexport QEMU_CPU=cortex-a72\nexec /usr/bin/python3.11 "$@"\n')
+    python.chmod(0o755)
+    told: list[str] = []
+    options = DeviceOptions(accept_host_key=printed.stdout.split()[1], like_release="1.21.0", tell=told.append)
+    with open_device("ssh:board", options) as device:
+        assert device.prepare_runtime("onnxruntime") == "1.20.1"
+    assert any("onnxruntime 1.21.0 does not run there" in line and "SIGILL" in line for line in told)
