@@ -46,12 +46,15 @@ def report_table(table: LatencyTable, replay: Replay, facts: dict[str, Any]) -> 
     assert table.path is not None
     failures = {row.op: row.error for row in table.rows if row.status != "ok"}
     ok, sampling, device = len(table.rows) - len(failures), table.metadata["sampling"], table.metadata["device"]
-    if facts.get("was_complete"):
-        say("the table is up to date, nothing was measured; --fresh measures again")
     for doubt in table.doubts:
         say(str(doubt))
-    took = f" in {format_duration_ms(facts['seconds'] * 1e3)}" if "seconds" in facts else ""
-    say(f"{table.path}: {ok} ops{took} on {device['model'] or 'an unnamed device'}")
+    what = f"{table.path}: {ok} ops of {device['model'] or 'an unnamed device'}"
+    if facts.get("was_complete"):
+        say(f"{what}; the table is up to date, nothing was measured; --fresh measures again")
+    elif "seconds" in facts:
+        say(f"{what}, measured in {format_duration_ms(facts['seconds'] * 1e3)}")
+    else:
+        say(what)
     return {
         "name": table.name,
         "table": str(table.path),
