@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 if __name__ == "__main__":  # before the other imports, which take a while
-    from ofa_profiler.cli.start import end_quietly
+    from ofa_search.cli.start import end_quietly
 
     end_quietly()
 

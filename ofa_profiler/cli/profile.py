@@ -82,14 +82,8 @@ def _parser() -> Parser:
     what.add_argument(
         "--name", metavar="NAME", action="append", help="name of the table (default: device and space), per device"
     )
-    what.add_argument(
-        "--fresh",
-        action="store_true",
-        help="measure again; a new table of this name replaces the old one when it is complete",
-    )
-    what.add_argument(
-        "--plan", action="store_true", help="show what would be measured and how long it takes, then stop"
-    )
+    what.add_argument("--fresh", action="store_true", help="measure again, and replace the table when it is complete")
+    what.add_argument("--plan", action="store_true", help="show what would be measured and how long, then stop")
     what.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     how = parser.add_argument_group("settings")
     how.add_argument(

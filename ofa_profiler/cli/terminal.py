@@ -62,13 +62,15 @@ def progress_bar() -> Iterator[Reporter]:
         return
     from rich import progress as rich_progress
     from rich.console import Console
+    from rich.table import Column
 
     columns = (
-        rich_progress.TextColumn("{task.description}"),
-        rich_progress.BarColumn(),
+        rich_progress.TextColumn("{task.description}", table_column=Column(overflow="fold")),
+        rich_progress.BarColumn(bar_width=20),
         rich_progress.TextColumn("{task.completed}/{task.total}"),
         rich_progress.TimeElapsedColumn(),
-        rich_progress.TextColumn("{task.fields[words]}", style="dim"),
+        # A narrow terminal wraps the words instead of cutting them.
+        rich_progress.TextColumn("{task.fields[words]}", style="dim", table_column=Column(overflow="fold")),
     )
     with rich_progress.Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=4) as bar:
         tasks = {}

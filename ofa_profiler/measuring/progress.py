@@ -53,6 +53,8 @@ class Estimator:
         self._expected_ms = expected_ms or {}
         self._measured_ms: dict[str, float] = {}
         self._visits_left: dict[str, float] = {}
+        #: The share of these visits that the time limit allows.
+        self._share = 1.0
         self._left_s: float | None = None
         self._used_s = 0.0
         self._age = 0
@@ -63,7 +65,7 @@ class Estimator:
         left = self._visits_left.values()
         finished = sum(count == 0 for count in left)
         failed = sum(bool(visits) and not visits[-1].ok for visits in replay.visits.values())
-        total = replay.n_visits + math.ceil(sum(left) - 1e-9)
+        total = replay.n_visits + math.ceil(self._share * sum(left) - 1e-9)
         words = f"{finished} of {len(left)} finished" + (f", {failed} failed" if failed else "")
         return MeasuringProgress(
             "measure", replay.n_visits, total, self._left_s, words, waiting, finished, len(left), failed
@@ -90,7 +92,9 @@ class Estimator:
         left_s = overhead * sum(count * seconds[key] for key, count in self._visits_left.items())
         if self._settings.time_limit_s is not None:
             first_round_s = overhead * sum(seconds[key] for key in replay.unvisited)
-            left_s = min(left_s, max(self._settings.time_limit_s - replay.used_s, first_round_s))
+            allowed_s = max(self._settings.time_limit_s - replay.used_s, first_round_s)
+            self._share = min(1.0, allowed_s / left_s) if left_s else 1.0
+            left_s = min(left_s, allowed_s)
         return left_s
 
     def _seconds_per_visit(self, replay: Replay, own_s: Mapping[str, float]) -> dict[str, float]:

@@ -23,7 +23,7 @@ from ofa_profiler.protocol.records import Kept, Record, Run, read_record
 from ofa_profiler.protocol.replay import Replay
 
 #: Added to the name of a journal: the unfinished one that will replace it, and the one that was replaced.
-_NEW, OLD = ".new", ".old"
+NEW, OLD = ".new", ".old"
 
 
 def read_journal(path: Path) -> tuple[Replay, bytes]:
@@ -80,7 +80,7 @@ class Journal:
     def _open(self, path: Path, run: Run, fresh: bool) -> None:
         if fresh and path.exists():
             self._old = _open_locked(path)
-            self._written = path.with_name(f"{path.name}{_NEW}")
+            self._written = path.with_name(f"{path.name}{NEW}")
         assert self._written is not None
         self._file = _open_locked(self._written)
         found = self._continued(self._written, run) if b"\n" in self._written.read_bytes() else b""

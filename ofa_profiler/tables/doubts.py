@@ -17,9 +17,12 @@ class Doubt:
 
     text: str
     is_note: bool = False
+    #: What the user can do, where the table is made. Other commands leave it out.
+    remedy: str = ""
 
     def __str__(self) -> str:
-        return f"{'note' if self.is_note else 'warning'}: {self.text}"
+        remedy = f"; {self.remedy}" if self.remedy else ""
+        return f"{'note' if self.is_note else 'warning'}: {self.text}{remedy}"
 
 
 def row_doubts(rows: Sequence[Row]) -> Iterator[Doubt]:
@@ -45,7 +48,7 @@ def noise_doubts(rows: Sequence[Row], metadata: Mapping[str, Any]) -> Iterator[D
     """The verdict on noise, unless no op is noisy. It is a warning if the table as a whole is noisy."""
     found = stability(rows, metadata)
     if found is not None and found.noisy:
-        yield Doubt(str(found), is_note=not found.is_noisy)
+        yield Doubt(str(found), is_note=not found.is_noisy, remedy=found.remedy)
 
 
 def _ops(rows: Sequence[Row]) -> str:

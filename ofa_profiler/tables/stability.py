@@ -51,13 +51,17 @@ class Stability:
         return self.verdict == NOISY
 
     def __str__(self) -> str:
-        what = "medians are uncertain" if self.measure == HALF_WIDTH else "samples spread"
-        words = f"{self.noisy} of {self.ops} ops are noisy (their {what} by more than {self.limit:.0%}"
-        words += f", at most {self.worst:.0%})" if self.worst is not None else ")"
+        what = "medians uncertain" if self.measure == HALF_WIDTH else "samples spread"
+        worst = f", the worst by {self.worst:.0%}" if self.worst is not None and self.noisy else ""
+        return f"{self.noisy} of {self.ops} ops are noisy ({what} by more than {self.limit:.0%}{worst})"
+
+    @property
+    def remedy(self) -> str:
+        """What can be done about noisy ops."""
         remedies = ["resume with a longer --time-limit"] if self.cut_short else []
         if self.cut_short < self.noisy:
             remedies.append("close other programs and measure again with --fresh")
-        return f"{words}; {', or '.join(remedies)}"
+        return ", or ".join(remedies)
 
 
 def stability(rows: Sequence[Row], metadata: Mapping[str, Any]) -> Stability | None:

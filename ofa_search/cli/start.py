@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ofa_profiler.cli.start import run
+from ofa_profiler.cli.start import end_quietly, run
+
+__all__ = ["end_quietly", "search", "train"]
 
 
 def search() -> int:
