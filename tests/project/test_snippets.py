@@ -150,16 +150,15 @@ def test_the_python_runs(page: str, scratch: Path) -> None:
 
 def prepare(folder: Path) -> None:
     """The files that the Python of the documents reads."""
-    import torch
-
     from ofa_search import AccuracyPredictor, Supernet
+    from ofa_search.supernet.supernet import save_supernet
 
     if (folder / "pixel1.csv").exists():
         return
     space = get_space("ofa-mbv3-w1.0")
     rows = [Row.from_op(op, batch=1, precision="fp32", samples_ms=[0.01 + op.macs / 1e8]) for op in space.unique_ops()]
     LatencyTable("pixel1", tuple(rows), {"spaces": [space.name]}).save(folder / "pixel1.csv")
-    torch.save(Supernet(space).state_dict(), folder / "supernet.pth")
+    save_supernet(Supernet(space), folder / "supernet.safetensors")
     samples = [space.sample(np.random.default_rng(seed)) for seed in range(40)]
     accuracies = np.linspace(0.7, 0.8, len(samples))
     AccuracyPredictor.fit(space, samples, accuracies, hidden=(8,)).save(folder / "predictor.safetensors")
