@@ -1,4 +1,4 @@
-"""Measures the speed of training a subnet: `python benchmarks/train_step.py [SPACE [RESOLUTION [BATCH [THREADS [ROUNDS]]]]]`.
+"""Measures the speed of training: `python benchmarks/train_step.py [SPACE [RESOLUTION [BATCH [THREADS [ROUNDS]]]]]`.
 
 Images per second on the CPU, forward and backward, of the largest, a middle and the smallest subnet of SPACE (default:
 cifar-mbv3 at 32 pixels, batches of 64, the default threads of torch), in four ways:

@@ -27,7 +27,7 @@ RUNS = {
     "export": ("--space cifar-mbv3 --resolution 24", r"cold +[\d.]+ s"),
     "measuring_share": ("--space cifar-mbv3 --resolution 24 --time-limit 1s", r"share of the wall time +[\d.]+%"),
     "schedules": (
-        "--data photos --test-data photos --out out --images 30 --cost 0.001 --only smallest",
+        "--data photos --test-data photos --out out --images 27 --batch 8 --cost 0.001 --only smallest",
         r"each alone \| [\d.]+%",
     ),
     "search": (
@@ -69,7 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-SLOW = {"transport"}  # three tables, and the runtime over ssh
+SLOW = {"schedules", "transport"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in BENCHMARKS])
