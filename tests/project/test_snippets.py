@@ -195,6 +195,8 @@ def test_the_trainings_run(page: str, scratch: Path, tmp_path: Path) -> None:
             words += [*more, "--device", "cpu"] if "--device" not in words else more
         elif page != "docs/own-data.md":
             continue
+        if words[0] == "ofa-train" and not words[2].startswith("--"):  # the list of the commands
+            continue
         run(shlex.join(words), tmp_path)
         ran += 1
     assert ran
