@@ -1,4 +1,4 @@
-"""Reads and writes for `Architecture` the two notations of the OFA authors: settings (`ks, e, d, r`) and `net.config`."""
+"""Reads and writes architectures in the notations of the OFA authors: settings (`ks, e, d, r`) and `net.config`."""
 
 from __future__ import annotations
 
