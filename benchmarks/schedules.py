@@ -68,6 +68,7 @@ def train(arguments: argparse.Namespace, training: Training) -> tuple[dict[str, 
     command = [sys.executable, "-m", "ofa_search.train_cli", training.kind, *training.options, *OPTIMIZER]
     command += ["--epochs", f"{training.epochs:.3f}", "--data", arguments.data, "--test-data", arguments.test_data]
     command += ["--device", arguments.device, "--threads", "1", "--seed", str(arguments.seed), "--out", str(out)]
+    command += ["--batch", str(arguments.batch)]
     print(" ".join(command), file=sys.stderr, flush=True)
     with (arguments.out / f"{training.name}.log").open("a", encoding="utf-8") as log:
         subprocess.run(command, check=True, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"})
@@ -105,6 +106,7 @@ def main() -> None:
     names = [*schedule_names(), *REPRESENTATIVES]
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"only these: {', '.join(names)}")
     parser.add_argument("--images", type=int, default=45_000, metavar="N", help="training images (default: 45000)")
+    parser.add_argument("--batch", type=int, default=128, metavar="N", help="images per step (default: 128)")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="trainings at the same time (default: 2)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)

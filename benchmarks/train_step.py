@@ -1,4 +1,4 @@
-"""Measures the speed of training a subnet: `python benchmarks/train_step.py [SPACE [RESOLUTION [BATCH [THREADS]]]]`.
+"""Measures the speed of training: `python benchmarks/train_step.py [SPACE [RESOLUTION [BATCH [THREADS [ROUNDS]]]]]`.
 
 Images per second on the CPU, forward and backward, of the largest, a middle and the smallest subnet of SPACE (default:
 cifar-mbv3 at 32 pixels, batches of 64, the default threads of torch), in four ways:
@@ -165,10 +165,12 @@ def start(name: str, resolution: int, batch: int, threads: int) -> dict[str, Con
     return pipes
 
 
-def measure(pipes: dict[str, Connection], architecture: Architecture) -> dict[str, list[tuple[float, float]]]:
+def measure(
+    pipes: dict[str, Connection], architecture: Architecture, rounds: int
+) -> dict[str, list[tuple[float, float]]]:
     """Return (seconds, CPU seconds) of each way in each round."""
     order, times = list(pipes), {way: [] for way in pipes}
-    for repetition in range(-2, ROUNDS):  # the first two warm up
+    for repetition in range(-2, rounds):  # the first two warm up
         random.shuffle(order)
         for way in order:
             pipes[way].send(architecture)
@@ -196,16 +198,16 @@ def main() -> None:
     """Run the benchmark and print its tables."""
     name = sys.argv[1] if len(sys.argv) > 1 else "cifar-mbv3"
     space = get_space(name)
-    numbers = [int(argument) for argument in sys.argv[2:5]]
-    defaults = [max(space.resolutions), 64, torch.get_num_threads()]
-    resolution, batch, threads = [*numbers, *defaults[len(numbers) :]]
+    numbers = [int(argument) for argument in sys.argv[2:6]]
+    defaults = [max(space.resolutions), 64, torch.get_num_threads(), ROUNDS]
+    resolution, batch, threads, rounds = [*numbers, *defaults[len(numbers) :]]
     pipes = start(name, resolution, batch, threads)
     # The middle of 99 random subnets by MACs.
     rng = np.random.default_rng(0)
     middle = sorted((space.sample(rng) for _ in range(99)), key=space.macs)[49]
     subnets = {"largest": space.largest, "middle": middle, "smallest": space.smallest}
-    results = {subnet: measure(pipes, architecture) for subnet, architecture in subnets.items()}
-    print(f"{name}, {resolution} px, batch {batch}, {threads} thread(s), torch {torch.__version__}, {ROUNDS} rounds")
+    results = {subnet: measure(pipes, architecture, rounds) for subnet, architecture in subnets.items()}
+    print(f"{name}, {resolution} px, batch {batch}, {threads} thread(s), torch {torch.__version__}, {rounds} rounds")
     report("wall time", 0, results, batch)
     report("CPU time", 1, results, batch)
     for pipe in pipes.values():

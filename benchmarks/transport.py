@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the overhead of ssh: the share of a table's wall time in which the device measures, on loopback.
 
-    python benchmarks/transport.py [--space cifar-mbv3] [--resolution 24]
+    python benchmarks/transport.py [--space cifar-mbv3] [--resolution 24] [--time-limit 10m]
 
 Starts its own OpenSSH server (Debian: apt-get install openssh-server) and profiles this machine through it with the
 `ofa-profile` command: first with an empty device, so that the runtime and all models are sent, then again. The last
@@ -34,8 +34,9 @@ def main() -> int:
     )
     parser.add_argument("--space", default="cifar-mbv3")
     parser.add_argument("--resolution", default="24,28,32")
+    parser.add_argument("--time-limit", default="10m")
     arguments = parser.parse_args()
-    what = ["--space", arguments.space, "--resolution", arguments.resolution]
+    what = ["--space", arguments.space, "--resolution", arguments.resolution, "--time-limit", arguments.time_limit]
     cache = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -5,20 +5,28 @@
 It prints each command, runs it, and prints a summary at the end. After an interruption, run it again to resume.
 
 Exit code: 0 if all steps ran, even if the network is slower than its budget (the summary reports it: the error
-of a table can be larger than the margin to the budget); the exit code of a command that failed; 130 after Ctrl-C.
+of a table can be larger than the margin to the budget); the exit code of a command that failed; 130 after Ctrl-C,
+143 after SIGTERM.
 """
 
 from __future__ import annotations
 
+import os
+import signal
+
+if __name__ == "__main__":  # before the other imports, which take a while: Ctrl-C and SIGTERM end it quietly
+    for _number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(_number, lambda number, _: os._exit(128 + number))
+
 import argparse
 import json
-import os
 import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from rich.console import Console
@@ -32,7 +40,16 @@ SPACE = "cifar-mbv3"
 NAME = "this-machine"
 #: Position of the budget between the fastest and the slowest architecture of the space.
 BUDGET_AT = 0.6
-OVER_BUDGET, INTERRUPTED = 5, 130
+OVER_BUDGET, INTERRUPTED, TERMINATED = 5, 130, 143
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM. Unlike Ctrl-C of a terminal, the command does not receive it."""
+
+
+def terminate(_number: int, _frame: FrameType | None) -> None:
+    """Raise `Terminated`, as a handler of SIGTERM."""
+    raise Terminated
 
 
 class StepError(Exception):
@@ -53,6 +70,9 @@ def run(command: str, *arguments: object, allowed: Sequence[int] = (0,)) -> None
     process = subprocess.Popen(words)
     try:
         code = process.wait()
+    except Terminated:
+        process.terminate()
+        code = process.wait() or TERMINATED
     except KeyboardInterrupt:
         code = process.wait() or INTERRUPTED  # the command receives Ctrl-C too, and reports what it keeps
     if code not in allowed:
@@ -133,11 +153,13 @@ def sum_up(out: Path, table: LatencyTable, range_ms: tuple[float, float], result
             f"A budget of {budget_ms * ratio:.3g} ms by the table means about {budget_ms:.3g} ms on the device."
         )
     print(f"The files are in {out}:")
+    models = {kind: Path(path).name for kind, path in result["files"].items()}
     files = {
         f"{NAME}.csv": "the latency table; .json: device and settings, .jsonl: every sample",
         f"{NAME}-verify.png": "predicted and measured latency; .json: the numbers",
         "search.json": "the search result, as printed by `ofa-search --json`",
-        Path(result["files"]["onnx"]).name: "the network; .json: its architecture",
+        models["onnx"]: "the network for onnxruntime; .json: its architecture",
+        models["tflite"]: "the same network for LiteRT (TFLite)",
     }
     for name, words in files.items():
         if (out / name).exists():  # without matplotlib there is no plot
@@ -165,12 +187,16 @@ def main() -> int:
     )
     parser.add_argument("--time-limit", default="45s", help="time limit of profiling (default: %(default)s)")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, terminate)
     try:
         go(arguments.out, arguments.resolution, arguments.subnets, arguments.time_limit)
     except StepError as stopped:
-        again = "; run the same command again to resume" if stopped.code == INTERRUPTED else ""
+        again = "; run the same command again to resume" if stopped.code in (INTERRUPTED, TERMINATED) else ""
         print(f"the quickstart stops here (exit code {stopped.code}){again}", file=sys.stderr)
         return stopped.code
+    except Terminated:
+        return TERMINATED
     except KeyboardInterrupt:
         return INTERRUPTED
     return 0

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from ofa_profiler.base.version import __version__
-from ofa_profiler.networks.architecture import Architecture, Stage
-from ofa_profiler.spaces import get_space, space_names
-from ofa_profiler.tables.table import LatencyTable
-
+TYPE_CHECKING = False  # as in `typing`, whose import takes longer than everything else here
 if TYPE_CHECKING:
+    from typing import Any
+
     from ofa_profiler.api import profile, verify
+    from ofa_profiler.base.version import __version__
+    from ofa_profiler.networks.architecture import Architecture, Stage
+    from ofa_profiler.spaces import get_space, space_names
+    from ofa_profiler.tables.table import LatencyTable
+
+#: Imported on first use. Commands start at once, and a search does not import the code of devices.
+_HOMES = {
+    "Architecture": "ofa_profiler.networks.architecture",
+    "LatencyTable": "ofa_profiler.tables.table",
+    "Stage": "ofa_profiler.networks.architecture",
+    "__version__": "ofa_profiler.base.version",
+    "get_space": "ofa_profiler.spaces",
+    "profile": "ofa_profiler.api",
+    "space_names": "ofa_profiler.spaces",
+    "verify": "ofa_profiler.api",
+}
 
 __all__ = [
     "Architecture",
@@ -25,9 +37,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`profile` and `verify` on first use: reading a table or searching one needs no devices."""
-    if name in ("profile", "verify"):
-        from ofa_profiler import api
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
 
-        return getattr(api, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

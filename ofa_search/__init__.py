@@ -7,15 +7,26 @@ result.architecture, result.predicted_accuracy, result.latency_ms
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from ofa_profiler.base.extras import need
-from ofa_search.predictor import AccuracyPredictor
-from ofa_search.searching.api import SearchResult, search, search_each
-from ofa_search.searching.objectives import Macs, Objective, PredictedAccuracy
-
+TYPE_CHECKING = False  # as in `typing`, whose import takes longer than everything else here
 if TYPE_CHECKING:
+    from typing import Any
+
+    from ofa_search.predictor import AccuracyPredictor
+    from ofa_search.searching.api import SearchResult, search, search_each
+    from ofa_search.searching.objectives import Macs, Objective, PredictedAccuracy
     from ofa_search.supernet.supernet import Supernet
+
+#: Imported on first use. Commands start at once, and only `Supernet` needs torch.
+_HOMES = {
+    "AccuracyPredictor": "ofa_search.predictor",
+    "Macs": "ofa_search.searching.objectives",
+    "Objective": "ofa_search.searching.objectives",
+    "PredictedAccuracy": "ofa_search.searching.objectives",
+    "SearchResult": "ofa_search.searching.api",
+    "Supernet": "ofa_search.supernet.supernet",
+    "search": "ofa_search.searching.api",
+    "search_each": "ofa_search.searching.api",
+}
 
 __all__ = [
     "AccuracyPredictor",
@@ -30,10 +41,16 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`Supernet` on first use: it needs torch, which no search needs."""
-    if name == "Supernet":
-        need("torch", extra="train", purpose="Supernet")
-        from ofa_search.supernet.supernet import Supernet
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
 
-        return Supernet
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "Supernet":
+        from ofa_profiler.base.extras import need
+
+        need("torch", extra="train", purpose="Supernet")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, which take a while
+    from ofa_search.cli.start import end_quietly
+
+    end_quietly()
+
 import sys
 
 from ofa_search.cli.train import main

@@ -52,6 +52,16 @@ def write_text(path: str | Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
+def keep_old(path: Path) -> None:
+    """Rename `path`, if it exists, to the same name with `.old`, in place of an older one. Raises `UsageError`."""
+    try:
+        path.replace(path.with_name(f"{path.name}.old"))
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise UsageError(f"cannot rename {path}: {error.strerror or error}") from error
+
+
 def remove(path: Path) -> None:
     """Remove a file, or a folder with its content. Errors are ignored."""
     if path.is_dir() and not path.is_symlink():

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, which take a while
+    from ofa_profiler.cli.start import end_quietly
+
+    end_quietly()
+
 import argparse
 import json
 import sys
@@ -9,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ofa_profiler.base.units import format_duration_ms, parse_duration_ms
+from ofa_profiler.base.units import parse_duration_ms
 from ofa_profiler.cli.options import Parser, add_device_options, device_options, positive_integer
 from ofa_profiler.cli.report import report_table
 from ofa_profiler.cli.terminal import progress_bar, run_command, say
@@ -72,8 +77,8 @@ def _parser() -> Parser:
     what.add_argument(
         "--name", metavar="NAME", action="append", help="name of the table (default: device and space), per device"
     )
-    what.add_argument("--fresh", action="store_true", help="discard an existing table of this name and measure again")
-    what.add_argument("--plan", action="store_true", help="show what would be measured, then stop")
+    what.add_argument("--fresh", action="store_true", help="measure again, and replace the table when it is complete")
+    what.add_argument("--plan", action="store_true", help="show what would be measured and how long, then stop")
     what.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     how = parser.add_argument_group("settings")
     how.add_argument(
@@ -164,7 +169,9 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         time_limit_s=parse_duration_ms(arguments.time_limit, "--time-limit") / 1e3,
     )
     if arguments.plan:
-        return _plan(arguments, space, settings)
+        from ofa_profiler.cli.plan import show_plan
+
+        return show_plan(arguments, space, settings)
     if arguments.kit is not None:
         return _kit(arguments, space, settings)
     from ofa_profiler.cli.profile_devices import profile_devices
@@ -181,30 +188,6 @@ def _space(arguments: argparse.Namespace) -> SearchSpace:
     except argparse.ArgumentTypeError as error:
         raise UsageError(f"--resolution: {error}") from None
     return space.with_resolutions(resolutions)
-
-
-def _plan(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) -> int:
-    from ofa_profiler.measuring.plan import plan
-
-    planned = plan(space, settings)
-    document = {
-        "space": space.name,
-        "resolutions": list(space.resolutions),
-        "ops": [op.key for op in planned.ops],
-        "models_to_export": planned.models_to_export,
-        "seconds": {"min": round(planned.min_seconds, 1), "max": round(planned.max_seconds, 1)},
-    }
-    if arguments.json:
-        print(json.dumps(document, indent=2))
-        return 0
-    for op in planned.ops:
-        print(op.key)
-    low, high = (format_duration_ms(seconds * 1e3) for seconds in (planned.min_seconds, planned.max_seconds))
-    say(
-        f"{len(planned.ops)} ops of {space.name} at {', '.join(map(str, space.resolutions))}; "
-        f"{planned.models_to_export} models to export; {low} to {high} of measuring; nothing was measured"
-    )
-    return 0
 
 
 def _remove(arguments: argparse.Namespace) -> int:

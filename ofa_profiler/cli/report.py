@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ofa_profiler.base.units import format_duration_ms
 from ofa_profiler.cli.terminal import say
 from ofa_profiler.errors import OfaError
+from ofa_profiler.protocol.journal import NEW
 
 if TYPE_CHECKING:
     from ofa_profiler.measuring.profile import Profile
@@ -46,12 +47,17 @@ def report_table(table: LatencyTable, replay: Replay, facts: dict[str, Any]) -> 
     assert table.path is not None
     failures = {row.op: row.error for row in table.rows if row.status != "ok"}
     ok, sampling, device = len(table.rows) - len(failures), table.metadata["sampling"], table.metadata["device"]
-    if facts.get("was_complete"):
-        say("the table is up to date, nothing was measured; --fresh measures again")
     for doubt in table.doubts:
         say(str(doubt))
-    took = f" in {format_duration_ms(facts['seconds'] * 1e3)}" if "seconds" in facts else ""
-    say(f"{table.path}: {ok} ops{took} on {device['model'] or 'an unnamed device'}")
+    what = f"{table.path}: {ok} ops of {device['model'] or 'an unnamed device'}"
+    if facts.get("was_complete"):
+        say(f"{what}; the table is up to date, nothing was measured; --fresh measures again")
+        if (new := table.path.with_suffix(f".jsonl{NEW}")).exists():
+            say(f"note: {new} is an interrupted measurement with --fresh; --fresh resumes it")
+    elif "seconds" in facts:
+        say(f"{what}, measured in {format_duration_ms(facts['seconds'] * 1e3)}")
+    else:
+        say(what)
     return {
         "name": table.name,
         "table": str(table.path),
@@ -64,6 +70,7 @@ def report_table(table: LatencyTable, replay: Replay, facts: dict[str, Any]) -> 
         "failures": failures,
         "cut_short": sampling["cut_short"],
         "noisy": sampling["noisy"],
+        "stability": table.stability.to_json() if table.stability is not None else None,
         "visits": replay.n_visits,
         **facts,
     }

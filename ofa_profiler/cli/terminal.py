@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from types import FrameType
-from typing import NoReturn
 
 from ofa_profiler.base.plugins import load_plugins
 from ofa_profiler.base.progress import Progress, Reporter
 from ofa_profiler.base.units import format_duration_ms
+from ofa_profiler.cli.interruption import Interruption
 from ofa_profiler.errors import OfaError
 
-INTERRUPTED, TERMINATED = 130, 143  # the exit codes of shells for SIGINT and SIGTERM
 _LINE_EVERY_S = 15.0
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM. It is handled like Ctrl-C."""
 
 
 def run_command(
@@ -29,25 +22,27 @@ def run_command(
 ) -> int:
     """Run `command` and return its exit code. An `OfaError` is printed as one line on stderr, and gives its exit code.
 
-    `interrupted` returns the message for Ctrl-C and SIGTERM: what is kept, and how to resume.
+    `interrupted` returns the message for Ctrl-C and SIGTERM: what is kept, and how to resume. Empty: no message.
     """
-
-    def terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-        raise _Terminated
-
-    signal.signal(signal.SIGTERM, terminate)
-    try:
-        load_plugins()
-        return command()
-    except OfaError as error:
-        say(f"{name}: {' '.join(str(error).split())}")
-        return error.exit_code
-    except KeyboardInterrupt as stop:
-        say(f"{name}: {interrupted()}")
-        return TERMINATED if isinstance(stop, _Terminated) else INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader has closed the pipe; this prevents a message of the interpreter
-        return 1
+    with Interruption() as stop:
+        try:
+            load_plugins()
+            return command()
+        except OfaError as error:
+            say(f"{name}: {' '.join(str(error).split())}")
+            if stop.number is None:
+                return error.exit_code
+        except KeyboardInterrupt:
+            pass
+        except BrokenPipeError:
+            sys.stderr.close()  # the reader has closed the pipe; this prevents a message of the interpreter
+            return 1
+        except Exception:
+            if stop.number is None:
+                raise  # else a library has turned the interruption into an error of its own
+        if message := interrupted():
+            say(f"{name}: {message}")
+        return stop.exit_code
 
 
 def say(line: str) -> None:
@@ -67,13 +62,15 @@ def progress_bar() -> Iterator[Reporter]:
         return
     from rich import progress as rich_progress
     from rich.console import Console
+    from rich.table import Column
 
     columns = (
-        rich_progress.TextColumn("{task.description}"),
-        rich_progress.BarColumn(),
+        rich_progress.TextColumn("{task.description}", table_column=Column(overflow="fold")),
+        rich_progress.BarColumn(bar_width=20),
         rich_progress.TextColumn("{task.completed}/{task.total}"),
         rich_progress.TimeElapsedColumn(),
-        rich_progress.TextColumn("{task.fields[words]}", style="dim"),
+        # A narrow terminal wraps the words instead of cutting them.
+        rich_progress.TextColumn("{task.fields[words]}", style="dim", table_column=Column(overflow="fold")),
     )
     with rich_progress.Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=4) as bar:
         tasks = {}

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, which take a while
+    from ofa_profiler.cli.start import end_quietly
+
+    end_quietly()
+
 import argparse
 import json
 import sys
@@ -15,7 +20,7 @@ from ofa_profiler.cli.options import Parser, add_device_options, device_options,
 from ofa_profiler.cli.terminal import progress_bar, run_command, say
 from ofa_profiler.spaces import get_space, space_names
 from ofa_profiler.verification.doubts import other_conditions, verification_doubts
-from ofa_profiler.verification.plot import NOT_INSTALLED, can_plot, check_plot_path, plot_verification
+from ofa_profiler.verification.plot import NOT_INSTALLED, can_plot, check_plot_path, direction, plot_verification
 from ofa_profiler.verification.result import DEFAULT_SUBNETS, Verification
 
 if TYPE_CHECKING:
@@ -133,7 +138,7 @@ def _report(arguments: argparse.Namespace, table: LatencyTable, verification: Ve
         say(str(doubt))
     v = verification
     say(f"{table.name}: {len(v.usable)} networks of {min(v.measured_ms):.3g} to {max(v.measured_ms):.3g} ms")
-    say(f"  predicted / measured   {v.ratio:.3f} (geometric mean)")
+    say(f"  predicted / measured   {v.ratio:.3f} (geometric mean): {direction(v)}")
     say(f"  mean error             {v.mape:.1%}, noise of the measurement {v.spell('noise')}")
     say(f"  within 5%, within 10%  {v.within_5pct:.0%}, {v.within_10pct:.0%}")
     say(f"  rank correlation       {v.spell('spearman', '.3f')} (Spearman)")

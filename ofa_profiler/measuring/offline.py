@@ -9,8 +9,8 @@ from ofa_profiler.base.progress import Reporter
 from ofa_profiler.errors import UsageError
 from ofa_profiler.measuring.naming import check_name, default_name
 from ofa_profiler.measuring.request import request
-from ofa_profiler.measuring.table_from_journal import save_table, table_rows
-from ofa_profiler.protocol.journal import read_journal
+from ofa_profiler.measuring.table_from_journal import check_usable, save_table, table_rows
+from ofa_profiler.protocol.journal import OLD, read_journal
 from ofa_profiler.protocol.kit import RESULTS_FILE, KitWheels, write_kit
 from ofa_profiler.protocol.replay import Replay
 from ofa_profiler.protocol.settings import Settings
@@ -49,7 +49,12 @@ def import_results(
     """
     replay, data = read_journal(path)
     rows = table_rows(replay, path)
-    if name is None and path.name != RESULTS_FILE and path.parent.resolve() == out.resolve():
+    if (
+        name is None
+        and path.suffix == ".jsonl"
+        and path.name != RESULTS_FILE
+        and path.parent.resolve() == out.resolve()
+    ):
         name = path.stem
     name = (
         check_name(name)
@@ -60,5 +65,8 @@ def import_results(
     if not (target.exists() and target.samefile(path)):
         if target.exists() and not fresh and not data.startswith(target.read_bytes()):
             raise UsageError(f"{target} holds another measurement: use another --name, or --fresh to replace it")
+        check_usable(rows)
+        if target.exists() and not data.startswith(target.read_bytes()):
+            write_bytes(target.with_name(f"{target.name}{OLD}"), target.read_bytes())
         write_bytes(target, data)
     return save_table(replay, rows, target), replay

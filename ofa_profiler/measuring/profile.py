@@ -14,10 +14,11 @@ from pathlib import Path
 from ofa_profiler.base.progress import Reporter
 from ofa_profiler.devices.base import Device
 from ofa_profiler.errors import UsageError
+from ofa_profiler.measuring.expectation import expected_ms
 from ofa_profiler.measuring.naming import check_name, default_name
 from ofa_profiler.measuring.request import request
 from ofa_profiler.measuring.session import measure_into
-from ofa_profiler.measuring.table_from_journal import derive_table
+from ofa_profiler.measuring.table_from_journal import check_usable, derive_table, table_rows
 from ofa_profiler.protocol import records
 from ofa_profiler.protocol.identity import HARDWARE, DeviceIdentity, difference
 from ofa_profiler.protocol.journal import Journal
@@ -60,8 +61,9 @@ def profile(
 ) -> Profile:
     """Measure every op of `space` at its resolutions on `device` and write `out/NAME.{csv,json,jsonl}`.
 
-    An interrupted call with the same arguments is resumed; a finished table is left as it is. An op that fails
-    becomes a row with the status `failed`. Raises `DeviceError` when the device or every op fails, `UsageError` for
+    An interrupted call with the same arguments is resumed; a finished table is left as it is. With `fresh` it is
+    replaced when the new one is complete, and its journal becomes `NAME.jsonl.old`. An op that fails becomes a row
+    with the status `failed`. Raises `DeviceError` when the device or every op fails, `UsageError` for
     what is impossible or would mix two measurements.
     """
     begin = time.perf_counter()
@@ -76,7 +78,9 @@ def profile(
         replay = journal.replay
         _check_same_device(replay, described, path)
         was_complete, measured_before_s = replay.is_finished(settings.time_limit_s), replay.measuring_s
-        measure_into(journal, device, asked.models, settings, progress)
+        measure_into(journal, device, asked.models, settings, progress, expected_ms(space.unique_ops(), settings))
+        check_usable(table_rows(replay, path))
+        journal.replace_old(keep=True)
         table = derive_table(replay, path)
         seconds = time.perf_counter() - begin
         return Profile(table, replay, seconds, export_s, replay.measuring_s - measured_before_s, was_complete)

@@ -15,7 +15,7 @@ from typing import Any
 from ofa_profiler.base.retry import retry
 from ofa_profiler.devices.base import Device
 from ofa_profiler.errors import DeviceError, TransientError
-from ofa_profiler.measuring.progress import MeasuringProgress, estimate
+from ofa_profiler.measuring.progress import Estimator, MeasuringProgress
 from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol.journal import Journal
 from ofa_profiler.protocol.kit import ModelFile, run_record, write_kit
@@ -39,16 +39,18 @@ def measure(
     about: Mapping[str, Any] | None = None,
     ops: Iterable[Op] | None = None,
     progress: MeasuringReporter | None = None,
+    expected_ms: Mapping[str, float] | None = None,
 ) -> dict[str, Measurement]:
     """Measure `models` on `device` -> a measurement per key, in the order of `models`.
 
     The file `journal` is continued if it exists. Without one, the samples are in the result only. `about` and `ops`,
-    the ops of the models, are kept in the journal's first line. A model that fails is a `Measurement` with status
+    the ops of the models, are kept in the journal's first line. `expected_ms` improves the estimate of the time left.
+    A model that fails is a `Measurement` with status
     `failed`. Raises `DeviceError` when the device, its transport or the agent fails, `UsageError` for a journal of
     another request and for what the device cannot do.
     """
     with Journal(journal, run_record(models, settings, about or {}, ops)) as open_journal:
-        measure_into(open_journal, device, models, settings, progress)
+        measure_into(open_journal, device, models, settings, progress, expected_ms)
         return open_journal.replay.measurements()
 
 
@@ -58,18 +60,23 @@ def measure_into(
     models: Sequence[ModelFile],
     settings: Settings,
     progress: MeasuringReporter | None = None,
+    expected_ms: Mapping[str, float] | None = None,
 ) -> None:
     """`measure` into an open journal, which must be that of a request for these models and settings."""
     replay = journal.replay
+    estimator = Estimator(settings, expected_ms)
+
+    def show(waiting: str = "") -> None:
+        if progress is not None:
+            progress(estimator.progress(replay, waiting))
 
     def before_retry(error: TransientError, _progress: bool) -> None:
-        if progress is not None:
-            progress(estimate(replay, settings, waiting=f"{error}; trying again"))
+        show(f"{error}; trying again")
 
     with tempfile.TemporaryDirectory(prefix="ofa-profiler-") as folder:
         while not replay.is_finished(settings.time_limit_s):
             retry(
-                lambda: _measure_once(journal, device, models, settings, Path(folder), progress),
+                lambda: _measure_once(journal, device, models, settings, Path(folder), show),
                 device.waits_s,
                 position=lambda _: replay.n_visits,
                 before_retry=before_retry,
@@ -82,7 +89,7 @@ def _measure_once(
     models: Sequence[ModelFile],
     settings: Settings,
     folder: Path,
-    progress: MeasuringReporter | None,
+    show: Callable[[str], None],
 ) -> None:
     write_kit(folder, models, journal.replay.run.with_settings(settings), b"".join(journal.lines))
     with closing(device.measure_kit(folder, seen=len(journal.lines))) as records:
@@ -91,8 +98,7 @@ def _measure_once(
                 journal.append(record)
             except ValueError as error:
                 raise DeviceError(f"device {device.spec}: wrong record from the agent: {error}") from None
-            if progress is not None:
-                progress(estimate(journal.replay, settings, waiting=_waiting(record)))
+            show(_waiting(record))
 
 
 def _waiting(record: Record) -> str:

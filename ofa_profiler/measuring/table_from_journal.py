@@ -17,6 +17,7 @@ from ofa_profiler.protocol.replay import Replay
 from ofa_profiler.protocol.target import Target
 from ofa_profiler.spaces import get_space
 from ofa_profiler.tables.corrections import Sum
+from ofa_profiler.tables.stability import compute_stability
 from ofa_profiler.tables.table import LatencyTable, Row
 
 _MAX_NOTES = 5
@@ -61,12 +62,19 @@ def derive_table(replay: Replay, journal_path: Path) -> LatencyTable:
     return save_table(replay, table_rows(replay, journal_path), journal_path)
 
 
-def save_table(replay: Replay, rows: tuple[Row, ...], journal_path: Path) -> LatencyTable:
-    """Write CSV and JSON beside the journal."""
+def check_usable(rows: tuple[Row, ...]) -> None:
+    """Raise `DeviceError` if every op failed."""
     if all(row.status != "ok" for row in rows):
         raise DeviceError(f"all {len(rows)} ops failed, the first with: {rows[0].error} (use --fresh to retry)")
+
+
+def save_table(replay: Replay, rows: tuple[Row, ...], journal_path: Path) -> LatencyTable:
+    """Write CSV and JSON beside the journal."""
+    check_usable(rows)
     path = journal_path.with_suffix(".csv")
-    table = LatencyTable(path.stem, rows, table_metadata(replay), path)
+    metadata = table_metadata(replay)
+    found = compute_stability(rows, metadata)
+    table = LatencyTable(path.stem, rows, {**metadata, "stability": found.to_json() if found else None}, path)
     table.save(path)
     return table
 

@@ -14,12 +14,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
+from ofa_profiler.base.files import write_bytes
 from ofa_profiler.base.locks import try_lock
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.protocol.identity import request_difference
 from ofa_profiler.protocol.lines import parse_line
 from ofa_profiler.protocol.records import Kept, Record, Run, read_record
 from ofa_profiler.protocol.replay import Replay
+
+#: Added to the name of a journal: the unfinished one that will replace it, and the one that was replaced.
+NEW, OLD = ".new", ".old"
 
 
 def read_journal(path: Path) -> tuple[Replay, bytes]:
@@ -49,33 +53,73 @@ def read_journal(path: Path) -> tuple[Replay, bytes]:
 class Journal:
     """A journal that is written. If the path is None, it is only in memory.
 
-    An existing file is continued if it has the same request, and refused (`UsageError`) if not. `fresh` discards it.
+    An existing file is continued if it has the same request, and refused (`UsageError`) if not.
+
+    With `fresh`, an existing file stays as it is until `replace_old`, and the new lines go to `NAME.jsonl.new` beside
+    it. If that file has the same request and is unfinished, it is continued. So an interruption loses nothing.
     """
 
     def __init__(self, path: Path | None, run: Run, *, fresh: bool = False) -> None:
         self.path = path
         self.replay = Replay(run)
+        #: The file of the lines: `path`, or the new file beside it.
+        self._written = path
         self._file: BinaryIO | None = None
+        #: The file that this journal will replace, locked.
+        self._old: BinaryIO | None = None
         self._lines: list[bytes] = []
-        if path is not None:
-            self._open(path, run, fresh)
-        if not self._lines:
-            self._write(run)
+        try:
+            if path is not None:
+                self._open(path, run, fresh)
+            if not self._lines:
+                self._write(run)
+        except BaseException:
+            self._close()
+            raise
 
     def _open(self, path: Path, run: Run, fresh: bool) -> None:
-        self._file = file = _open_locked(path)
+        if fresh and path.exists():
+            self._old = _open_locked(path)
+            self._written = path.with_name(f"{path.name}{NEW}")
+        assert self._written is not None
+        self._file = _open_locked(self._written)
+        found = self._continued(self._written, run) if b"\n" in self._written.read_bytes() else b""
+        self._lines = found.splitlines(keepends=True)
+        self._file.truncate(len(found))  # removes an incomplete last line
+
+    def _continued(self, path: Path, run: Run) -> bytes:
+        """Read the file that is continued, and return its lines. Empty: the file is replaced."""
         try:
-            if not fresh and b"\n" in path.read_bytes():
-                self.replay, data = read_journal(path)
-                if difference := request_difference(self.replay.run, run):
-                    raise UsageError(
-                        f"{path} was measured with other settings ({difference}); use another --name, or --fresh"
-                    )
-                self._lines = data.splitlines(keepends=True)
-            file.truncate(sum(map(len, self._lines)))  # removes an incomplete last line
-        except BaseException:
-            file.close()
-            raise
+            replay, data = read_journal(path)
+        except InputFileError:
+            if self._old is None:
+                raise
+            return b""
+        difference = request_difference(replay.run, run)
+        if self._old is not None and (difference or replay.end is not None):
+            return b""
+        if difference:
+            raise UsageError(f"{path} was measured with other settings ({difference}); use another --name, or --fresh")
+        self.replay = replay
+        return data
+
+    def replace_old(self, *, keep: bool) -> None:
+        """Put this journal in the place of the old one, if there is one. `keep` copies it to `NAME.jsonl.old` first.
+
+        Nothing can be appended afterwards.
+        """
+        if self._old is None or self.path is None or self._written is None:
+            return
+        if keep:
+            write_bytes(self.path.with_name(f"{self.path.name}{OLD}"), self.path.read_bytes())
+        new, self._written = self._written, self.path
+        if sys.platform == "win32":  # an open file cannot be replaced there
+            self._close()
+        try:
+            new.replace(self.path)
+        except OSError as error:
+            raise UsageError(f"cannot replace {self.path}: {error.strerror or error}") from error
+        self._close()
 
     @property
     def lines(self) -> list[bytes]:
@@ -98,7 +142,14 @@ class Journal:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise UsageError(f"cannot write {self.path}: {error.strerror or error}") from error
+            raise UsageError(f"cannot write {self._written}: {error.strerror or error}") from error
+
+    def _close(self) -> None:
+        for file in (self._file, self._old):
+            if file is not None:
+                with contextlib.suppress(OSError):  # each write was synced, or reported its failure
+                    file.close()
+        self._file = self._old = None
 
     def __enter__(self) -> Journal:
         return self
@@ -106,19 +157,18 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file is None or self.path is None:
+        if self._file is None or self._written is None:
             return
         # Without a measurement there is nothing to continue, so the file is removed. This happens before its lock is
         # released, because afterwards another run may use it. Windows cannot remove an open file. There, it is removed
         # after the release, and removal fails if another run has opened it.
         is_void = error is not None and not self.replay.devices
         if is_void and sys.platform != "win32":
-            self.path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # each write was synced, or reported its failure
-            self._file.close()
+            self._written.unlink(missing_ok=True)
+        self._close()
         if is_void and sys.platform == "win32":
             with contextlib.suppress(OSError):
-                self.path.unlink(missing_ok=True)
+                self._written.unlink(missing_ok=True)
 
 
 def _open_locked(path: Path) -> BinaryIO:

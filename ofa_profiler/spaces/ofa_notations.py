@@ -1,4 +1,4 @@
-"""Lets `Architecture` read and write the two notations of the OFA authors: settings (`ks, e, d, r`) and `net.config`."""
+"""Reads and writes architectures in the notations of the OFA authors: settings (`ks, e, d, r`) and `net.config`."""
 
 from __future__ import annotations
 

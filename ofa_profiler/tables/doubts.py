@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ofa_profiler.tables.row import FAILED, OK, Row
-
-#: Maximum standard deviation of the samples of an op, relative to their mean. Larger values give a warning.
-_HIGH_RELATIVE_STD = 0.3
+from ofa_profiler.tables.stability import stability
 
 
 @dataclass(frozen=True)
@@ -19,9 +17,12 @@ class Doubt:
 
     text: str
     is_note: bool = False
+    #: What the user can do, where the table is made. Other commands leave it out.
+    remedy: str = ""
 
     def __str__(self) -> str:
-        return f"{'note' if self.is_note else 'warning'}: {self.text}"
+        remedy = f"; {self.remedy}" if self.remedy else ""
+        return f"{'note' if self.is_note else 'warning'}: {self.text}{remedy}"
 
 
 def row_doubts(rows: Sequence[Row]) -> Iterator[Doubt]:
@@ -30,12 +31,6 @@ def row_doubts(rows: Sequence[Row]) -> Iterator[Doubt]:
     if failed:
         why = f": {failed[0].error}" if failed[0].error else ""
         yield Doubt(f"{_ops(failed)} failed and will not be used{why}")
-    unsteady = [row for row in rows if row.relative_std > _HIGH_RELATIVE_STD]
-    if unsteady:
-        yield Doubt(
-            f"the samples of {_ops(unsteady)} spread by more than {_HIGH_RELATIVE_STD:.0%} of their mean; "
-            "measure again on a quiet device"
-        )
     copied = _copied(rows)
     if copied:
         yield Doubt(f"the times of {_ops(copied)} are exactly equal to those of another row; the rows may be copied")
@@ -43,15 +38,17 @@ def row_doubts(rows: Sequence[Row]) -> Iterator[Doubt]:
 
 def metadata_doubts(metadata: Mapping[str, Any]) -> Iterator[Doubt]:
     """The doubts that follow from the JSON beside the table."""
-    device, sampling = (metadata.get(name) for name in ("device", "sampling"))
+    device = metadata.get("device")
     notes = device.get("uncontrolled") if isinstance(device, dict) else None
     if isinstance(notes, list):
         yield from (Doubt(note, is_note=True) for note in notes if isinstance(note, str))
-    cut_short, noisy = (sampling.get(n) if isinstance(sampling, dict) else None for n in ("cut_short", "noisy"))
-    if cut_short:
-        yield Doubt(f"the time limit stopped {cut_short} ops early; resume with a longer --time-limit", is_note=True)
-    if noisy:
-        yield Doubt(f"{noisy} ops are noisier than requested after all rounds; close other programs", is_note=True)
+
+
+def noise_doubts(rows: Sequence[Row], metadata: Mapping[str, Any]) -> Iterator[Doubt]:
+    """The verdict on noise, unless no op is noisy. It is a warning if the table as a whole is noisy."""
+    found = stability(rows, metadata)
+    if found is not None and found.noisy:
+        yield Doubt(str(found), is_note=not found.is_noisy, remedy=found.remedy)
 
 
 def _ops(rows: Sequence[Row]) -> str:

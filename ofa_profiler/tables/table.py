@@ -19,9 +19,10 @@ from ofa_profiler.spaces import SearchSpace, get_space, space_names
 from ofa_profiler.spaces.costs import Cost
 from ofa_profiler.tables.corrections import Correction, Sum, read_correction
 from ofa_profiler.tables.csv_file import read_csv, read_metadata, save_files
-from ofa_profiler.tables.doubts import Doubt, metadata_doubts, row_doubts
+from ofa_profiler.tables.doubts import Doubt, metadata_doubts, noise_doubts, row_doubts
 from ofa_profiler.tables.frame import rows_of_frame, rows_to_frame
 from ofa_profiler.tables.row import FAILED, OK, Row
+from ofa_profiler.tables.stability import Stability, stability
 from ofa_profiler.tables.summary import facts, facts_html, facts_text
 
 if TYPE_CHECKING:
@@ -316,9 +317,15 @@ class LatencyTable:
     # --- doubts --------------------------------------------------------------------------------------
 
     @cached_property
+    def stability(self) -> Stability | None:
+        """The verdict on the noise of the table; None if the noise is unknown."""
+        return stability(self.rows, self.metadata)
+
+    @cached_property
     def doubts(self) -> tuple[Doubt, ...]:
         """Reasons why the numbers may be wrong, notes first. The table can still be used."""
-        found = [*metadata_doubts(self.metadata), *row_doubts(self.rows)]
+        noise = noise_doubts(self.rows, self.metadata)
+        found = sorted([*metadata_doubts(self.metadata), *noise, *row_doubts(self.rows)], key=lambda d: not d.is_note)
         named = [replace(doubt, text=f"table {self.name}: {doubt.text}") for doubt in found]
         if self.path is not None and self.path.suffix == ".csv" and not self.metadata:
             beside = f"{self.path.stem}.json is missing, so device and settings are unknown"

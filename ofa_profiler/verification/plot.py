@@ -70,9 +70,15 @@ def plot_verification(verification: Verification, path: Path, *, title: str = ""
         figure.savefig(temporary, format=_format(path))
 
 
+def direction(verification: Verification) -> str:
+    """Say whether the predictions are too low or too high on average."""
+    off = verification.ratio - 1
+    return f"predictions {abs(off):.1%} too {'low' if off < 0 else 'high'}"
+
+
 def _summary(verification: Verification) -> str:
     return (
         f"{len(verification.usable)} networks\n"
-        f"mean error {verification.mape:.1%}, noise {verification.spell('noise')}\n"
+        f"mean error {verification.mape:.1%} ({direction(verification)}), noise {verification.spell('noise')}\n"
         f"within 10%: {verification.within_10pct:.0%}, Spearman {verification.spell('spearman', '.3f')}"
     )

@@ -69,9 +69,11 @@ def verify(
         release = device.prepare_runtime(settings.target.runtime)
         models = export_networks(space, architectures, folder, settings.target, progress, release)
         run = run_record(models, settings, {"spaces": [space.name], "resolutions": list(space.resolutions)})
+        predicted_ms = {model.key: float(ms) for model, ms in zip(models, predicted, strict=True)}
         fresh = fresh or (journal is not None and _is_stale(journal, run))
         opened = stack.enter_context(Journal(journal, run, fresh=fresh))
-        measure_into(opened, device, models, settings, progress)
+        measure_into(opened, device, models, settings, progress, predicted_ms)
+        opened.replace_old(keep=False)
         replay = opened.replay
     found = replay.measurements()
     measured = tuple(

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, which take a while
+    from ofa_profiler.cli.start import end_quietly
+
+    end_quietly()
+
 import os
 import sys
 import time
@@ -9,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from ofa_profiler.base.extras import need
 from ofa_profiler.cli.options import Parser
-from ofa_profiler.cli.terminal import INTERRUPTED, run_command
+from ofa_profiler.cli.terminal import run_command
 from ofa_profiler.errors import OfaError
 from ofa_search.cli import train_predictor, train_subnet, train_supernet
 
@@ -52,13 +57,8 @@ def _following(command: Callable[[], int]) -> int:
     """Run it in a process other than the first, which reports for all."""
     try:
         return command()
-    except KeyboardInterrupt:
-        return INTERRUPTED
     except OfaError:
-        try:
-            time.sleep(_PATIENCE_S)
-        except KeyboardInterrupt:
-            return INTERRUPTED
+        time.sleep(_PATIENCE_S)
         raise
 
 
@@ -66,7 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and give its exit code (`docs/contracts.md` lists them)."""
     leads = os.environ.get("RANK", "0") == "0"  # torchrun sets it
     return run_command(
-        PROG, lambda: _train(argv) if leads else _following(lambda: _train(argv)), interrupted=lambda: _RESUME
+        PROG,
+        lambda: _train(argv) if leads else _following(lambda: _train(argv)),
+        interrupted=lambda: _RESUME if leads else "",
     )
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from ofa_profiler.base.files import write_text
+from ofa_profiler.base.files import keep_old, write_text
 from ofa_profiler.base.locks import try_lock
 from ofa_profiler.base.progress import Reporter, report
 from ofa_profiler.errors import InputFileError, UsageError
@@ -135,12 +135,9 @@ class SampleFolder:
         return [known[index] for index in wanted]
 
     def forget(self) -> None:
-        """Remove the samples. Raises `UsageError`."""
-        try:
-            for path in [*self._shards(), self._about_path]:
-                path.unlink(missing_ok=True)
-        except OSError as error:
-            raise UsageError(f"cannot remove {error.filename}: {error.strerror}") from error
+        """Start again. The samples are kept in files with `.old` in place of older ones. Raises `UsageError`."""
+        for path in [*self._shards(), self._about_path]:
+            keep_old(path)
 
     @property
     def _about_path(self) -> Path:

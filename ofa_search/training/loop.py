@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ofa_profiler.base.files import keep_old
 from ofa_profiler.base.locks import try_locked
 from ofa_profiler.base.progress import Reporter, report
 from ofa_profiler.errors import InputFileError, UsageError
@@ -142,7 +143,7 @@ def _alone(out: Path, world: World) -> Iterator[None]:
 def _begin(trainer: Trainer, description: Mapping[str, Any], out: Path, fresh: bool) -> None:
     path = out / STATE
     if fresh and trainer.world.leads:
-        path.unlink(missing_ok=True)
+        keep_old(path)
     trainer.world.wait()
     if path.exists() and not fresh:
         trainer.resume(_saved(path, description))

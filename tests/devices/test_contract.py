@@ -107,7 +107,7 @@ def test_all_models_are_measured_and_a_failure_stays_alone(case, tmp_path):
     for model in case.models:
         assert len(found[model.key].rounds_ms) == 3
         assert 0 < found[model.key].percentile_ms(10) <= found[model.key].percentile_ms(90)
-    assert (seen[-1].done, seen[-1].failed) == (4, 1)
+    assert (seen[-1].finished, seen[-1].failed) == (4, 1)
     log, _ = read_journal(journal)
     assert log.end is not None
     assert log.devices[0].runtime.name == "onnxruntime"

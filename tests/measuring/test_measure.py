@@ -10,17 +10,13 @@ from pathlib import Path
 
 import pytest
 from support.kits import QUICK, bytes_model, conv_model, stub_runtime
-from support.records import DEVICE, REQUEST, visit
 
 from ofa_profiler.devices import Agent, LocalDevice, open_device
 from ofa_profiler.devices.local import LocalAgent
 from ofa_profiler.errors import DeviceError, TransientDeviceError, UsageError
-from ofa_profiler.measuring.progress import MeasuringProgress, estimate
+from ofa_profiler.measuring.progress import MeasuringProgress
 from ofa_profiler.measuring.session import measure
 from ofa_profiler.protocol.journal import read_journal
-from ofa_profiler.protocol.records import read_record
-from ofa_profiler.protocol.replay import Replay
-from ofa_profiler.protocol.settings import Settings
 
 
 @pytest.fixture
@@ -88,7 +84,8 @@ def test_measures_and_keeps_samples_by_round(models, tmp_path):
         assert measurement.median_of_rounds_ms(0, 2) > 0
         assert measurement.median_of_rounds_ms(1, 2) > 0
         assert measurement.half_width is not None
-    assert seen[-1].done == seen[-1].total == 3
+    assert seen[-1].finished == seen[-1].models == 3
+    assert seen[-1].done == seen[-1].total >= 3 * QUICK.min_rounds
     assert seen[-1].left_s == 0
 
 
@@ -195,18 +192,3 @@ def test_describe():
     assert described.model
     assert described.runtime is None
     assert described.to_json()["python"].count(".") == 2
-
-
-def test_the_estimate_follows_the_width_of_the_interval():
-    settings, replay = Settings(min_rounds=2, max_rounds=10, target_half_width=0.02), Replay(REQUEST)
-    replay.add(read_record(DEVICE))
-    assert estimate(replay, settings) == MeasuringProgress("measure", 0, 2)
-    replay.add(read_record(visit("a", 0, [5])))
-    assert estimate(replay, settings).left_s == pytest.approx(3 * 0.1)
-    # Twice too wide: four times the visits.
-    replay.add(read_record({**visit("a", 1, [5]), "half_width": 0.04}))
-    replay.add(read_record(visit("b", 0, [5])))
-    replay.add(read_record({**visit("b", 1, [5]), "half_width": 0.01}))
-    now = estimate(replay, settings)
-    assert (now.done, now.visits) == (1, 4)
-    assert now.left_s == pytest.approx((8 - 2) * 0.1)

@@ -361,11 +361,16 @@ def test_a_plan_does_nothing(tmp_path, capsys):
     assert main(["--device", "local", "--out", str(tmp_path / "out"), *SPACE, "--plan", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert len(said["ops"]) == N_OPS
-    assert 0 < said["seconds"]["min"] <= said["seconds"]["max"] <= 600
+    assert 0 < said["seconds"]["min"] <= said["seconds"]["expected"] <= said["seconds"]["max"] <= 600
+    assert (said["complete"], said["basis"]) == (False, None)
     assert not (tmp_path / "out").exists()
     assert main([*SPACE, "--plan"]) == 0
     captured = capsys.readouterr()
-    assert captured.out.splitlines() == said["ops"]
+    assert [line.split()[0] for line in captured.out.splitlines()[1:-2]] == [
+        *dict.fromkeys(op.kind for op in get_space("cifar-mbv3").unique_ops([24]))
+    ]
+    assert captured.out.splitlines()[-1].startswith("measuring: about ")
+    assert all(len(line) < 80 for line in captured.out.splitlines())
     assert "nothing was measured" in captured.err
 
 

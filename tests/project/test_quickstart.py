@@ -158,9 +158,13 @@ def test_over_budget_is_said_and_explained(
         "params": 9e5,
         "predicted_accuracy": None,
         "weights": "untrained",
-        "files": {"onnx": str(tmp_path / "network.onnx")},
+        "files": {kind: str(tmp_path / f"network.{kind}") for kind in ("onnx", "tflite")},
     }
+    for kind in result["files"]:
+        (tmp_path / f"network.{kind}").touch()
     load_program().sum_up(tmp_path, LatencyTable("this-machine", rows, about), (0.2, 1.5), result)
     output = " ".join(capsys.readouterr().out.split())
     assert words in output
+    assert "network.onnx the network for onnxruntime" in output
+    assert "network.tflite the same network for LiteRT" in output
     assert ("A budget of 0.8 ms by the table means about 1 ms on the device" in output) == (measured_ms > 1)

@@ -54,7 +54,9 @@ def test_a_journal_becomes_the_same_table(tmp_path: Path) -> None:
     import_results(OLD / "table.jsonl", tmp_path, name="table")
     assert read_csv(tmp_path / "table.csv") == read_csv(OLD / "table.csv")
     new, old = (json.loads((folder / "table.json").read_text()) for folder in (tmp_path, OLD))
+    found = new.pop("stability")
     assert {**new, "validation": old["validation"]} == old
+    assert found["noisy"] == old["sampling"]["noisy"] + old["sampling"]["cut_short"]
 
 
 def test_a_table_is_kept_with_its_validation(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -32,14 +33,14 @@ def test_failed_ops() -> None:
 
 
 def test_notes_of_the_measurement() -> None:
-    table = table_of(
-        device={"uncontrolled": ["no temperature can be read"]}, sampling={"cut_short": 3, "noisy": 5, "visits": 9}
-    )
+    rows = [replace(row, extra={"half_width": "0.05"}) for row in ROWS[:3]]
+    table = table_of(*rows, device={"uncontrolled": ["no temperature can be read"]}, sampling={"cut_short": 2})
     assert [str(doubt) for doubt in table.doubts] == [
         "note: table board: no temperature can be read",
-        "note: table board: the time limit stopped 3 ops early; resume with a longer --time-limit",
-        "note: table board: 5 ops are noisier than requested after all rounds; close other programs",
+        f"warning: table board: {len(ROWS)} of {len(ROWS)} ops are noisy (medians uncertain by more than 2%); "
+        "resume with a longer --time-limit, or close other programs and measure again with --fresh",
     ]
+    assert table.warnings == [str(table.doubts[1]).partition("warning: ")[2].partition(";")[0]]
 
 
 @pytest.mark.parametrize("metadata", [{"device": 3, "sampling": []}, {"device": {"uncontrolled": 3}}, {"device": {}}])

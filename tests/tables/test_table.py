@@ -483,9 +483,10 @@ def test_name_of_the_file(tmp_path):
 def test_warnings():
     noisy = Row.from_op(SPACE.unique_ops()[0], batch=1, precision="fp32", samples_ms=[1.0, 1.0, 9.0])
     table = LatencyTable("board", (noisy, *TABLE.rows[1:]))
-    assert len(table.warnings) == 1
-    assert "spread by more than 30%" in table.warnings[0]
-    assert noisy.op in table.warnings[0]
+    assert table.warnings == []  # one op
+    (doubt,) = table.doubts
+    assert f"1 of {len(TABLE.rows)} ops are noisy (samples spread by more than 30%, the worst by" in doubt.text
+    assert table.stability.worst_op == noisy.op
     first, second = TABLE.rows[:2]
     copied = replace(second, **{n: getattr(first, n) for n in COLUMNS if n.endswith("_ms")})
     table = LatencyTable("board", (first, copied, *TABLE.rows[2:]))

@@ -120,7 +120,9 @@ def test_a_training_with_other_options_is_not_taken_up(tmp_path: Path) -> None:
     assert same(weights(first), weights(again))
     with pytest.raises(InputFileError, match=r"another seed \(0, now 1\): choose another --out, or .* --fresh"):
         run.run_training(trainer(seed=1), data, tmp_path, fresh=False)
+    saved = (tmp_path / run.STATE).read_bytes()
     run.run_training(trainer(seed=1), data, tmp_path, fresh=True)
+    assert (tmp_path / f"{run.STATE}.old").read_bytes() == saved
     (tmp_path / run.STATE).write_bytes(b"cut short")
     with pytest.raises(InputFileError, match="damaged: start over with --fresh"):
         run.run_training(trainer(), data, tmp_path, fresh=False)

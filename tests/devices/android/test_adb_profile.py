@@ -102,13 +102,14 @@ def test_a_table_of_a_phone_through_every_fault(phone: Phone, tmp_path: Path) ->
     assert phone.text("data/local/stay_on") == "false"
 
 
-def test_ctrl_c_sets_the_state_back_and_the_journal_stays(phone: Phone, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_sets_the_state_back_and_the_journal_stays(phone: Phone, tmp_path: Path, number: int, code: int) -> None:
     process = start(command(phone.spec, tmp_path))
     wait_for_visits(tmp_path / "phone.jsonl", 3, process)
     assert phone.text("data/local/fixed_performance_mode") == "true"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _out, err = process.communicate(timeout=300)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert "run the same command again" in err
     assert phone.text("data/local/fixed_performance_mode") == "false"
     assert phone.text("data/local/stay_on") == "false"

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the time to make a latency table, and the share of it in which the device runs models.
 
-    python benchmarks/profiling.py [--space ofa-mbv3-w1.2] [--threads 1]
+    python benchmarks/measuring_share.py [--space ofa-mbv3-w1.2] [--resolution 224] [--threads 1] [--time-limit 10m]
 
 Profiles this machine with the `ofa-profile` command, with an empty cache and an empty folder. Prints the wall time
 of the command and the share of it in which the device ran models (warm-up included), with and without the export.
@@ -25,11 +25,15 @@ def main() -> int:
     )
     parser.add_argument("--space", default="ofa-mbv3-w1.2")
     parser.add_argument("--threads", default="1")
+    parser.add_argument("--resolution", help="comma-separated list of pixels; default: those of the space")
+    parser.add_argument("--time-limit", default="10m")
     parser.add_argument("--keep", metavar="DIR", help="write the table here instead of a temporary folder")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "ofa_profiler.cli.profile", "--device", "local", "--json", "--fresh"]
         command += ["--space", arguments.space, "--threads", arguments.threads, "--out", arguments.keep or folder]
+        command += ["--time-limit", arguments.time_limit]
+        command += ["--resolution", arguments.resolution] if arguments.resolution else []
         begin = time.perf_counter()
         done = subprocess.run(command, stdout=subprocess.PIPE, env={**os.environ, "XDG_CACHE_HOME": folder}, check=True)
         wall_s = time.perf_counter() - begin

@@ -1,0 +1,42 @@
+"""What the commands print fits 80 columns: no cell is cut, and a unit is never lost."""
+
+from __future__ import annotations
+
+import io
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from ofa_profiler import get_space
+from ofa_search.results.report import results_table
+from ofa_search.searching.objectives import Macs
+
+
+def found(space: str, *tables: float) -> Any:
+    names = [f"table{i}" for i in range(len(tables))]
+    result = SimpleNamespace(
+        architecture=get_space(space).largest,
+        predicted_accuracy=0.8234,
+        budget_ms=dict.fromkeys(names, 1234.5),
+        latency_ms=dict(zip(names, tables, strict=True)),
+        macs=583.4e6,
+        params=12.34e6,
+    )
+    return SimpleNamespace(result=result, measured_latency_ms=dict(zip(names, tables, strict=True)), objective=Macs())
+
+
+@pytest.mark.parametrize("space", ["cifar-mbv3", "ofa-mbv3-w1.2", "ofa-proxyless-w1.3", "ofa-resnet50"])
+@pytest.mark.parametrize("tables", [(0.4996,), (1234.5, 0.01234, 517.25)])
+@pytest.mark.parametrize("width", [80, 120, 40])
+def test_the_table_of_a_search_is_whole(space: str, tables: tuple[float, ...], width: int) -> None:
+    out = io.StringIO()
+    Console(file=out, width=width).print(results_table([found(space, *tables)]))
+    text = out.getvalue()
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text
+    if width >= 80:
+        assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
+        for value in (*tables, 1234.5):
+            assert f" {value:.4g} " in f" {' '.join(text.split())} "
+        assert text.count(" ms ") + text.count("ms ") >= 3

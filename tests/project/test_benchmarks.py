@@ -1,0 +1,90 @@
+"""Each benchmark runs, with small arguments. The figures mean nothing here."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.paths import ROOT
+
+from ofa_profiler import LatencyTable, get_space
+from ofa_profiler.tables.row import Row
+from ofa_search import AccuracyPredictor
+
+BENCHMARKS = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py"))
+#: Modules that later versions of Python add to the standard library.
+FUTURE = {"profiling"}
+#: Arguments, and what the output must contain.
+RUNS = {
+    "additivity": ("cifar-mbv3 3", r"sum \+ constant +[\d.]+%"),
+    "evaluation": ("cifar-mbv3 2", r"largest +[\d.]+ "),
+    "export": ("--space cifar-mbv3 --resolution 24", r"cold +[\d.]+ s"),
+    "measuring_share": ("--space cifar-mbv3 --resolution 24 --time-limit 1s", r"share of the wall time +[\d.]+%"),
+    "schedules": (
+        "--data photos --test-data photos --out out --images 27 --batch 8 --cost 0.001 --only smallest",
+        r"each alone \| [\d.]+%",
+    ),
+    "search": (
+        "--lut t.csv --predictor p.safetensors --space cifar-mbv3 --budget 1ms --engine random --seeds 1",
+        r"min +0\.\d+",
+    ),
+    "tables": ("t.csv", r"predict_ms: \d+ architectures/s"),
+    "train_step": ("cifar-mbv3 24 2 1 2", r"largest +ours +[\d.]+"),
+    "transport": ("--resolution 24 --time-limit 1s", r"local +96 ops"),
+}
+
+
+def test_every_benchmark_is_run_here() -> None:
+    assert sorted(RUNS) == BENCHMARKS
+
+
+def test_none_shadows_the_standard_library() -> None:
+    """Python puts the folder of a program first on its path."""
+    assert not set(BENCHMARKS) & (set(sys.stdlib_module_names) | FUTURE)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a table, a predictor and images."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("benchmarks")
+    space = get_space("cifar-mbv3")
+    rows = [Row.from_op(op, batch=1, precision="fp32", samples_ms=[0.01 + op.macs / 5e7]) for op in space.unique_ops()]
+    LatencyTable("t", tuple(rows), {"spaces": [space.name]}).save(folder / "t.csv")
+    samples = [space.sample(np.random.default_rng(seed)) for seed in range(30)]
+    AccuracyPredictor.fit(space, samples, np.linspace(0.7, 0.8, 30), hidden=(8,)).save(folder / "p.safetensors")
+    for part in ("train", "test"):
+        for number, name in enumerate(("cat", "dog")):
+            images = folder / "photos" / part / name
+            images.mkdir(parents=True)
+            for i in range(15):
+                Image.new("RGB", (32, 32), (100 * number + i, 9 * i, 40)).save(images / f"{i}.png")
+    return folder
+
+
+SLOW = {"schedules", "transport"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in BENCHMARKS])
+def test_it_runs(name: str, folder: Path) -> None:
+    if name == "transport" and shutil.which("sshd", path="/usr/sbin:/usr/bin") is None:
+        pytest.skip("needs an OpenSSH server: apt-get install openssh-server")
+    arguments, output = RUNS[name]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *arguments.split()],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(output, done.stdout), done.stdout
