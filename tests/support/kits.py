@@ -146,7 +146,8 @@ class InferenceSession:
             with open(os.environ["STUB_MARK"], "w") as file:
                 file.write(str(os.getpid()))
             time.sleep(3600)
-        time.sleep(0.0006 if os.path.exists(os.environ.get("STUB_SLOW", "")) else 0.0002)
+        slowness = 3 if os.path.exists(os.environ.get("STUB_SLOW", "")) else 1
+        time.sleep(slowness * float(os.environ.get("STUB_RUN_S", "0.0002")))
 """
 
 STUB_NUMPY = """

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from support import sshd
+from support.agents import wait_for
 from support.sshd import Me, Sshd, connect, make_key
 
 from ofa_profiler.errors import DeviceError
@@ -289,7 +290,7 @@ def test_a_proxy_command(ssh_server, me, tmp_path, name):
     running = [pid for pid in sshd.descendants(os.getpid()) if "relay.py" in command_of(pid)]
     assert running
     shell.close()
-    assert not [pid for pid in running if "relay.py" in command_of(pid)]
+    wait_for(lambda: not [pid for pid in running if "relay.py" in command_of(pid)], timeout_s=20)
 
 
 def command_of(pid: int) -> str:
