@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM in a running command. Both unwind it in the same way, so that the device is restored."""
+"""Ctrl-C, SIGTERM and SIGHUP (a closed terminal) in a running command. All unwind it, so the device is restored."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from types import FrameType
 #: After the first signal, further ones are ignored for this long, because they would interrupt the clean-up. Some
 #: programs send SIGTERM after Ctrl-C. A later signal ends the process at once.
 _CLEAN_UP_S = 5.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interruption:
-    """A context manager that raises `KeyboardInterrupt` for the first SIGINT or SIGTERM, and remembers its number.
+    """A context manager that raises `KeyboardInterrupt` for the first signal, and remembers its number.
 
     The previous handlers are restored at the end. Outside the main thread it does nothing, as Python requires.
     """
@@ -26,12 +27,12 @@ class Interruption:
 
     @property
     def exit_code(self) -> int:
-        """130 for Ctrl-C, 143 for SIGTERM."""
+        """130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
         return 128 + (self.number or signal.SIGINT)
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in _SIGNALS:
                 if signal.getsignal(number) != signal.SIG_IGN:  # under nohup
                     self._before[number] = signal.signal(number, self._handle)
         return self

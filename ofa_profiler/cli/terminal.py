@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from ofa_profiler.base.plugins import load_plugins
@@ -15,6 +15,7 @@ from ofa_profiler.cli.interruption import Interruption
 from ofa_profiler.errors import OfaError
 
 _LINE_EVERY_S = 15.0
+_BAR_WIDTH = 10  # leaves room for all words in 80 columns
 
 
 def run_command(
@@ -22,14 +23,15 @@ def run_command(
 ) -> int:
     """Run `command` and return its exit code. An `OfaError` is printed as one line on stderr, and gives its exit code.
 
-    `interrupted` returns the message for Ctrl-C and SIGTERM: what is kept, and how to resume. Empty: no message.
+    `interrupted` returns the message for Ctrl-C and other signals: what is kept, and how to resume. Empty: no message.
     """
     with Interruption() as stop:
         try:
             load_plugins()
             return command()
         except OfaError as error:
-            say(f"{name}: {' '.join(str(error).split())}")
+            with suppress(OSError):
+                say(f"{name}: {' '.join(str(error).split())}")
             if stop.number is None:
                 return error.exit_code
         except KeyboardInterrupt:
@@ -41,7 +43,8 @@ def run_command(
             if stop.number is None:
                 raise  # else a library has turned the interruption into an error of its own
         if message := interrupted():
-            say(f"{name}: {message}")
+            with suppress(OSError):  # the terminal may be closed
+                say(f"{name}: {message}")
         return stop.exit_code
 
 
@@ -66,7 +69,7 @@ def progress_bar() -> Iterator[Reporter]:
 
     columns = (
         rich_progress.TextColumn("{task.description}", table_column=Column(overflow="fold")),
-        rich_progress.BarColumn(bar_width=20),
+        rich_progress.BarColumn(bar_width=_BAR_WIDTH),
         rich_progress.TextColumn("{task.completed}/{task.total}"),
         rich_progress.TimeElapsedColumn(),
         # A narrow terminal wraps the words instead of cutting them.

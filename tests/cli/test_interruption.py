@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import signal
 import subprocess
@@ -25,6 +27,7 @@ COMMANDS = (
     "ofa_search.train_cli",
 )
 NUMBERS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+RUNNING = {**NUMBERS, signal.SIGHUP: 129}
 #: Sends itself a signal when the module WHEN is imported, which stands for a time during the imports.
 PROGRAM = """
 import os, runpy, signal, sys
@@ -92,9 +95,9 @@ def test_signals_are_ignored_under_nohup() -> None:
 # --- in a running command ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("number", RUNNING)
 def test_the_command_is_unwound_and_says_one_line(number: int, capsys: pytest.CaptureFixture[str]) -> None:
-    before = [signal.getsignal(n) for n in NUMBERS]
+    before = [signal.getsignal(n) for n in RUNNING]
     restored = []
 
     def command() -> int:
@@ -106,10 +109,24 @@ def test_the_command_is_unwound_and_says_one_line(number: int, capsys: pytest.Ca
             restored.append(True)
         return 0
 
-    assert run_command("ofa-x", command, interrupted=lambda: "interrupted; all is kept") == NUMBERS[number]
+    assert run_command("ofa-x", command, interrupted=lambda: "interrupted; all is kept") == RUNNING[number]
     assert capsys.readouterr().err == "ofa-x: interrupted; all is kept\n"
     assert restored == [True]
-    assert [signal.getsignal(n) for n in NUMBERS] == before
+    assert [signal.getsignal(n) for n in RUNNING] == before
+
+
+def test_a_closed_terminal_is_an_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(io.StringIO):
+        def write(self, _text: str) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+    def command() -> int:
+        os.kill(os.getpid(), signal.SIGHUP)
+        time.sleep(60)
+        return 0
+
+    monkeypatch.setattr(sys, "stderr", Closed())
+    assert run_command("ofa-x", command) == 129
 
 
 def test_an_interruption_that_becomes_another_error_is_an_interruption(capsys: pytest.CaptureFixture[str]) -> None:

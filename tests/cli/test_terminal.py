@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +12,8 @@ import pytest
 from rich.console import Console
 
 from ofa_profiler import get_space
+from ofa_profiler.base.progress import Progress
+from ofa_profiler.cli.terminal import progress_bar
 from ofa_search.results.report import results_table
 from ofa_search.searching.objectives import Macs
 
@@ -40,3 +44,19 @@ def test_the_table_of_a_search_is_whole(space: str, tables: tuple[float, ...], w
         for value in (*tables, 1234.5):
             assert f" {value:.4g} " in f" {' '.join(text.split())} "
         assert text.count(" ms ") + text.count("ms ") >= 3
+
+
+def test_the_progress_of_a_measurement_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    out = Terminal()
+    monkeypatch.setattr(sys, "stderr", out)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    with progress_bar() as show:
+        show(Progress("export", 273, 273))
+        show(Progress("measure", 1015, 1281, 68.4, "100 of 273 finished"))
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue())
+    assert re.search(r"measure .* 1015/1281 .* about 1.14 min left, 100 of 273 finished *[\r\n]", text)

@@ -103,8 +103,8 @@ def note_other_release(wheels: Wheels, board: Board, wanted: Wanted, tell: Calla
     """Tell the user if there is no wheel of the preferred release."""
     if wanted.asked is None and wanted.at_most is None and wanted.preferred not in (None, wheels.version):
         tell(
-            f"note: {wheels.runtime} {wanted.preferred} has no wheel for {board}, so {wheels.version} is brought; "
-            "--runtime-version chooses another"
+            f"note: pip finds no wheel of {wheels.runtime} {wanted.preferred} for {board}, so {wheels.version} is "
+            "brought; --runtime-version chooses another"
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 import tempfile
 import threading
@@ -107,7 +108,7 @@ def find_wheels(
         raise DeviceError(f"ofa-profiler cannot install {runtime} on a board: {remedy}")
     if board.implementation != "CPython" or not board.platforms:
         raise NoWheels(f"there are no wheels of {runtime} for {board}: {remedy}")
-    name = f"{runtime}-{wanted.key}-{board.abi}-{board.platforms[0]}"
+    name = f"{runtime}-{wanted.key}-{board.abi}-{board.platforms[0]}{_constraints()}"
     folder = (cache_dir or default_cache_dir()) / "wheels" / name
     with _ONE_AT_A_TIME:  # one download for several boards of one kind
         if (found := _cached(folder)) is None:
@@ -118,6 +119,15 @@ def find_wheels(
     if found is None:
         raise DeviceError(f"the wheels of {runtime} in {folder} are damaged: remove the folder")
     return Wheels(runtime, tuple(found))
+
+
+def _constraints() -> str:
+    """A part of a folder's name for the constraints of pip and uv, because they decide what is downloaded."""
+    paths = [Path(path) for name in ("PIP_CONSTRAINT", "UV_CONSTRAINT") for path in os.environ.get(name, "").split()]
+    if not paths:
+        return ""
+    contents = [str(path).encode() + (path.read_bytes() if path.is_file() else b"") for path in paths]
+    return f"-{hashlib.sha256(b' '.join(contents)).hexdigest()[:8]}"
 
 
 def _fill(folder: Path, runtime: Runtime, board: Board, wanted: Wanted, remedy: str) -> None:

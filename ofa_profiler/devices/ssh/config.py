@@ -14,6 +14,8 @@ _DEFAULT_PORT = 22
 _CIRCLE = "ProxyJump in ~/.ssh/config forms a circle"
 #: As in OpenSSH, no name may contain what a shell would run as a part of a `ProxyCommand`.
 _UNSAFE = frozenset("'`\"$;&<>|(){}")
+#: Options that OpenSSH follows and we do not, though they make a difference.
+_UNUSED = ("revokedhostkeys", "knownhostscommand", "pkcs11provider")
 
 
 def find_route(spec: str, tell: Callable[[str], None] | None = None) -> list[Target]:
@@ -24,7 +26,8 @@ def find_route(spec: str, tell: Callable[[str], None] | None = None) -> list[Tar
     route = _Route(spec)
     targets = route.find(*_split(spec, spec.removeprefix("ssh:")), _MOST_HOPS)
     if tell is not None and route.unused:
-        tell(f"{spec}: {route.reason}; not used of the ssh configuration: {', '.join(route.unused)}")
+        reason = f"{route.reason}; " if route.reason else ""
+        tell(f"{spec}: {reason}not used of the ssh configuration: {', '.join(route.unused)}")
     return targets
 
 
@@ -59,10 +62,11 @@ class _Route:
         try:
             try:
                 options = openssh.ask(host, user, port, is_direct=is_direct)
+                unused = [key for key in _UNUSED if options.get(key, ["none"]) != ["none"]]
             except openssh.CannotAsk as reason:
                 self.reason = str(reason)
                 options, unused = config_files.read(host, user, port, is_direct=is_direct)
-                self.unused |= dict.fromkeys(unused)
+            self.unused |= dict.fromkeys(unused)
             target = make_target(host, options)
         except InputFileError:
             raise

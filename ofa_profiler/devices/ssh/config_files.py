@@ -197,7 +197,7 @@ class _Reading:
             return host
         if is_address(host) or host.count(".") > int(self.get("canonicalizemaxdots") or 1):
             return host
-        for domain in domains:
+        for domain in (word.removesuffix(".") for word in domains):
             try:
                 socket.getaddrinfo(f"{host}.{domain}.", None)
             except OSError:

@@ -128,7 +128,7 @@ def test_this_machines_release_comes_unless_there_is_no_wheel(board, index, told
     make_release(index, "1.21.0")
     assert prepared(board, told) == "1.21.0"
     (note,) = [line for line in told if line.startswith("note")]
-    assert note.startswith("note: onnxruntime 1.20.0 has no wheel for Python")
+    assert note.startswith("note: pip finds no wheel of onnxruntime 1.20.0 for Python")
     assert note.endswith("so 1.21.0 is brought; --runtime-version chooses another")
     make_release(index, "1.19.0")
     monkeypatch.setattr("ofa_profiler.runtimes.Runtime.installed_release", "1.19.0")

@@ -170,3 +170,12 @@ def test_a_jump_host_for_all_hosts(home, monkeypatch, path):
     write(home, {"config": "Host a\n ProxyJump b\nHost b\n ProxyJump a\n"})
     with pytest.raises(UsageError, match="forms a circle"):
         find_route("ssh:a")
+
+
+def test_a_domain_may_end_with_a_dot(without_ssh, monkeypatch):
+    asked = []
+    monkeypatch.setattr("socket.getaddrinfo", lambda host, *_args, **_more: asked.append(host) or [()])
+    monkeypatch.setattr("ofa_profiler.devices.ssh.config_files.is_address", lambda _host: False)
+    write(without_ssh, {"config": "CanonicalizeHostname yes\nCanonicalDomains lab.example.org.\n"})
+    (target,) = find_route("ssh:board")
+    assert (target.host, asked) == ("board.lab.example.org", ["board.lab.example.org."])
