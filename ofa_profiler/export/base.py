@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ofa_profiler.errors import UsageError
+from ofa_profiler.export.forms.base import writer_of
 from ofa_profiler.networks.graph import Graph
+from ofa_profiler.networks.layers import Layer, LayerTable
 from ofa_profiler.networks.parameters import Weights
 from ofa_profiler.networks.tensors import Shape, TensorSpec
+from ofa_profiler.protocol.forms import PLAIN, Forms
 from ofa_profiler.protocol.target import Target
 
 #: Names of the output of an op and of a network.
@@ -65,12 +68,18 @@ class Exporter(ABC):
         *,
         outputs: Sequence[str],
         metadata: Mapping[str, str],
+        forms: Forms = PLAIN,
     ) -> bytes:
         """The bytes of a model. The same arguments give the same bytes.
 
         `outputs` are the names of its outputs, in order. `weights` must match the graph (`check_weights`). Raises
-        `UsageError` if the format does not support the graph or the target.
+        `UsageError` if the format does not support the graph, the target or a form.
         """
+
+    @staticmethod
+    def writer(table: LayerTable[Callable[..., str]], layer: Layer, target: Target, forms: Forms) -> Callable[..., str]:
+        """The function that writes a layer: that of its chosen form, or else that of the exporter's table."""
+        return writer_of(target.runtime, layer, forms) or table[type(layer)]
 
     def check(self, target: Target) -> None:
         """Raise `UsageError` if this exporter does not support the precision."""

@@ -16,11 +16,13 @@ from ofa_profiler.base.releases import numbers_of
 from ofa_profiler.errors import UsageError
 from ofa_profiler.export import onnx_layers  # noqa: F401 (fills the table)
 from ofa_profiler.export.base import Exporter, nchw
+from ofa_profiler.export.forms import wide_gate  # noqa: F401 (registers the form)
 from ofa_profiler.export.onnx_graph import OnnxGraph
 from ofa_profiler.networks.graph import Graph
 from ofa_profiler.networks.layers.tables import ONNX_LAYERS
 from ofa_profiler.networks.parameters import Weights
 from ofa_profiler.networks.tensors import TensorSpec
+from ofa_profiler.protocol.forms import PLAIN, Forms
 from ofa_profiler.protocol.target import Target
 
 #: The oldest opset and file version with all operators that are used (LayerNormalization needs opset 17). So old
@@ -67,12 +69,15 @@ class OnnxExporter(Exporter):
         *,
         outputs: Sequence[str],
         metadata: Mapping[str, str],
+        forms: Forms = PLAIN,
     ) -> bytes:
         self.check(target)
         file = OnnxGraph(weights, dict(graph.shapes), target.batch, self.opset)
         written = graph.run(
             {tensor.name: tensor.name for tensor in graph.inputs},
-            lambda node, *tensors: ONNX_LAYERS[type(node.layer)](file, node.layer, node.name, *tensors),
+            lambda node, *tensors: self.writer(ONNX_LAYERS, node.layer, target, forms)(
+                file, node.layer, node.name, *tensors
+            ),
         )
         for old, new in zip(written, outputs, strict=True):
             file.rename(old, new)

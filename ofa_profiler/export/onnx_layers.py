@@ -36,14 +36,19 @@ def _conv(graph: OnnxGraph, layer: Conv, name: str, tensor: str) -> str:
 
 @ONNX_LAYERS.register(SqueezeExcite)
 def _squeeze_excite(graph: OnnxGraph, _layer: SqueezeExcite, name: str, tensor: str) -> str:
+    return graph.add_node("Mul", [tensor, add_gate(graph, name, tensor)], name)
+
+
+def add_gate(graph: OnnxGraph, name: str, tensor: str) -> str:
+    """Add the gate of a squeeze-excite, (N, C, 1, 1)."""
+
     def conv(part: str, source: str) -> str:
         weight, bias = (graph.weights[f"{name}.{part}.{field}"] for field in ("weight", "bias"))
         return graph.add_conv(f"{name}.{part}", source, weight, bias)
 
     gate = graph.add_node("GlobalAveragePool", [tensor], name)
     gate = graph.add_activation(f"{name}.reduce", "relu", conv("reduce", gate))
-    gate = graph.add_node("HardSigmoid", [conv("expand", gate)], f"{name}.expand", alpha=1 / 6, beta=0.5)
-    return graph.add_node("Mul", [tensor, gate], name)
+    return graph.add_node("HardSigmoid", [conv("expand", gate)], f"{name}.expand", alpha=1 / 6, beta=0.5)
 
 
 @ONNX_LAYERS.register(MaxPool)

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 
 from ofa_profiler.export import tflite_layers  # noqa: F401 (fills the table)
 from ofa_profiler.export.base import Exporter
+from ofa_profiler.export.forms import depthwise_split, max_pool_padding  # noqa: F401 (they register forms)
 from ofa_profiler.export.tflite_file import write_model
 from ofa_profiler.export.tflite_graph import TfliteGraph
 from ofa_profiler.networks.graph import Graph
 from ofa_profiler.networks.layers.tables import TFLITE_LAYERS
 from ofa_profiler.networks.parameters import Weights
 from ofa_profiler.networks.tensors import TensorSpec
+from ofa_profiler.protocol.forms import PLAIN, Forms
 from ofa_profiler.protocol.target import Target
 
 #: The kernels of TFLite take indices of 32 bits.
@@ -33,6 +35,7 @@ class TfliteExporter(Exporter):
         *,
         outputs: Sequence[str],
         metadata: Mapping[str, str],
+        forms: Forms = PLAIN,
     ) -> bytes:
         self.check(target)
         inputs = self.inputs(graph, target)
@@ -40,7 +43,9 @@ class TfliteExporter(Exporter):
         file = TfliteGraph(weights, {tensor.name: tensor.shape for tensor in inputs})
         written = graph.run(
             {tensor.name: tensor.name for tensor in inputs},
-            lambda node, *tensors: TFLITE_LAYERS[type(node.layer)](file, node.layer, node.name, *tensors),
+            lambda node, *tensors: self.writer(TFLITE_LAYERS, node.layer, target, forms)(
+                file, node.layer, node.name, *tensors
+            ),
         )
         for old, new in zip(written, outputs, strict=True):
             file.rename(old, new)

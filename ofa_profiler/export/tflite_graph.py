@@ -75,7 +75,7 @@ class TfliteGraph:
         padding = SAME
         if stride > 1 and kernel_size > 1:
             # TFLite's "same" padding of an even map is larger at the end than at the beginning, unlike torch's.
-            padding, tensor = VALID, self.add_pad("PAD", tensor, f"{name}.pads", kernel_size // 2)
+            padding, tensor = VALID, self.add_pad("PAD", tensor, f"{name}.pads", kernel_size // 2, kernel_size // 2)
         # Some delegates do not support convolutions without bias.
         bias = np.zeros(channels, np.float32) if bias is None else bias
         inputs = [
@@ -97,12 +97,13 @@ class TfliteGraph:
         axes = self.add_constant("height_and_width", np.array([1, 2], np.int32))
         return self.add_node("MEAN", [tensor, axes], name, (batch, 1, 1, channels), KeepDims=1)
 
-    def add_pad(self, operator: str, tensor: str, name: str, margin: int, **options: int) -> str:
-        """Pad height and width by `margin` on each side."""
+    def add_pad(self, operator: str, tensor: str, name: str, rows: int, columns: int, **options: int) -> str:
+        """Pad with `rows` rows above and below, and `columns` columns left and right."""
         batch, height, width, channels = self.shapes[tensor]
-        margins = np.array([[0, 0], [margin, margin], [margin, margin], [0, 0]], np.int32)
-        inputs = [tensor, self.add_constant(f"margins_{margin}", margins)]
-        shape = (batch, height + 2 * margin, width + 2 * margin, channels)
+        margins = np.array([[0, 0], [rows, rows], [columns, columns], [0, 0]], np.int32)
+        constant = f"margins_{rows}" if rows == columns else f"margins_{rows}_{columns}"
+        inputs = [tensor, self.add_constant(constant, margins)]
+        shape = (batch, height + 2 * rows, width + 2 * columns, channels)
         return self.add_node(operator, inputs, name, shape, **options)
 
     def add_pool(self, operator: str, tensor: str, name: str, size: int, padding: int) -> str:

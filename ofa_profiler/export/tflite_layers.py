@@ -55,7 +55,7 @@ def _squeeze_excite(graph: TfliteGraph, _layer: SqueezeExcite, name: str, tensor
 @TFLITE_LAYERS.register(MaxPool)
 def _max_pool(graph: TfliteGraph, _layer: MaxPool, name: str, tensor: str) -> str:
     # Zero padding could change the maximum. Mirrored values cannot, because they are already in the window.
-    padded = graph.add_pad("MIRROR_PAD", tensor, f"{name}.pads", 1, Mode=REFLECT)
+    padded = graph.add_pad("MIRROR_PAD", tensor, f"{name}.pads", 1, 1, Mode=REFLECT)
     return graph.add_pool("MAX_POOL_2D", padded, name, 3, VALID)
 
 

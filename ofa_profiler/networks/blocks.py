@@ -102,7 +102,7 @@ def _feature_mix(op: Op) -> Graph:
 
 @register_block("max_pool")
 def _max_pool(op: Op) -> Graph:
-    return Graph.chain((MaxPool("pool"),), op.input_shape)
+    return Graph.chain((MaxPool("pool", nonnegative=True),), op.input_shape)  # in ResNets, it follows a ReLU
 
 
 @register_block("pool")

@@ -16,7 +16,9 @@ def _halved(shape: Shape) -> Shape:
 
 @dataclass(frozen=True)
 class MaxPool(Layer):
-    """Maximum of each 3 x 3 window, "same" padding, stride 2."""
+    """Maximum of each 3 x 3 window, "same" padding, stride 2. `nonnegative`: its input has no negative values."""
+
+    nonnegative: bool = False
 
     def output_shape(self, *inputs: Shape) -> Shape:
         return _halved(inputs[0])

@@ -1,0 +1,80 @@
+"""What a form is, and the list of all forms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ofa_profiler.errors import UsageError
+from ofa_profiler.networks.graph import Graph
+from ofa_profiler.networks.layers import Layer
+from ofa_profiler.protocol.forms import Forms
+
+
+@dataclass(frozen=True)
+class Form:
+    """A way to write layers of one type for one runtime.
+
+    `group(layer)` is the group of a layer, such as `depthwise 7x7, stride 2`, or None if the form does not apply to it.
+    All layers of a group are written in the same form. `write` is like the entry of the exporter's table of layers.
+    """
+
+    name: str
+    runtime: str
+    layer: type[Layer]
+    group: Callable[[Any], str | None]
+    write: Callable[..., str]
+
+    def group_of(self, layer: Layer) -> str | None:
+        """The group of any layer; None if the form does not apply to it."""
+        return self.group(layer) if type(layer) is self.layer else None
+
+
+_FORMS: list[Form] = []
+
+
+def register_form(form: Form) -> None:
+    """Add a form. Raises `UsageError` if the runtime has a form of this name."""
+    if any((known.name, known.runtime) == (form.name, form.runtime) for known in _FORMS):
+        raise UsageError(f"{form.runtime} already has the form {form.name!r}")
+    _FORMS.append(form)
+
+
+def all_forms() -> tuple[Form, ...]:
+    """All forms, in the order of addition."""
+    return tuple(_FORMS)
+
+
+def candidates(runtime: str, graph: Graph) -> dict[str, list[str]]:
+    """Group -> names of its forms, for all groups in `graph` that have a form."""
+    found: dict[str, list[str]] = {}
+    for form in (form for form in _FORMS if form.runtime == runtime):
+        for group in {group: None for node in graph.nodes if (group := form.group_of(node.layer)) is not None}:
+            found.setdefault(group, []).append(form.name)
+    return found
+
+
+def groups_of(runtime: str, graph: Graph) -> tuple[str, ...]:
+    """The groups in `graph` that have a form."""
+    return tuple(candidates(runtime, graph))
+
+
+def writer_of(runtime: str, layer: Layer, forms: Forms) -> Callable[..., str] | None:
+    """The function that writes the layer in its chosen form; None for the plain form."""
+    if not forms.chosen:
+        return None
+    for form in _FORMS:
+        if form.runtime == runtime:
+            group = form.group_of(layer)
+            if group is not None and forms.chosen.get(group) == form.name:
+                return form.write
+    return None
+
+
+def check_forms(runtime: str, forms: Forms) -> None:
+    """Raise `UsageError` for the name of a form that this version does not have."""
+    known = {form.name for form in _FORMS if form.runtime == runtime}
+    for group, name in forms.chosen.items():
+        if name not in known:
+            raise UsageError(f"unknown form {name!r:.60} of {group!r:.60} for {runtime}; update ofa-profiler")

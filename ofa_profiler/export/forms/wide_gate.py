@@ -1,0 +1,37 @@
+"""onnxruntime: the gate of a squeeze-excite is enlarged to the size of the map before it is multiplied.
+
+On x86, onnxruntime keeps maps in a blocked layout, which its Mul supports only for equal shapes. A plain gate costs two
+changes of layout and a slow Mul. Seen to win: 1.05 to 1.13 times for networks of `cifar-mbv3`, 1.03 times for those of
+`ofa-mbv3-w1.2` (AMD EPYC, onnxruntime 1.31).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ofa_profiler.export.forms.base import Form, register_form
+from ofa_profiler.export.onnx_graph import OnnxGraph
+from ofa_profiler.export.onnx_layers import add_gate
+from ofa_profiler.networks.layers import SqueezeExcite
+
+
+def _group(_layer: SqueezeExcite) -> str | None:
+    return "squeeze-excite"
+
+
+def _write(graph: OnnxGraph, _layer: SqueezeExcite, name: str, tensor: str) -> str:
+    gate = add_gate(graph, name, tensor)
+    height, width, _ = graph.shapes[name]
+    scales = graph.add_constant(f"{name}.scales", np.array([1, 1, height, width], np.float32))
+    gate = graph.add_node(
+        "Resize",
+        [gate, "", scales],
+        name,
+        mode="nearest",
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+    )
+    return graph.add_node("Mul", [tensor, gate], name)
+
+
+register_form(Form("wide_gate", "onnxruntime", SqueezeExcite, _group, _write))
