@@ -8,7 +8,7 @@ from .errors import Damaged, Fatal
 from .inputs import descriptions
 from .reading import one_line
 
-FORMAT = 1
+FORMATS = (1, 2)  # 2: with trials of forms
 
 
 class Kit:
@@ -20,21 +20,25 @@ class Kit:
         try:
             with open(path, encoding="utf-8") as file:
                 manifest = json.load(file)
-            if manifest["format"] != FORMAT:
+            if manifest["format"] not in FORMATS:
                 raise Fatal(
-                    "%s has the format %s, but this agent reads %d" % (path, manifest["format"], FORMAT), usage=True
+                    "%s has the format %s, but this agent reads up to %d" % (path, manifest["format"], FORMATS[-1]),
+                    usage=True,
                 )
             self.models = {model["key"]: dict(model, inputs=descriptions(model)) for model in manifest["models"]}
             self.run = {
                 "type": "run",
-                "format": FORMAT,
+                "format": manifest["format"],
                 "created": manifest["created"],
                 "settings": manifest["settings"],
                 "about": manifest["about"],
                 "models": {key: model["sha256"] for key, model in self.models.items()},
             }
-            if "ops" in manifest:  # so that a table follows from the results alone
-                self.run["ops"] = manifest["ops"]
+            for name in ("ops", "forms"):  # so that a table follows from the results alone
+                if name in manifest:
+                    self.run[name] = manifest[name]
+            self.trials = manifest.get("forms", {}).get("trials", [])
+            self.chosen = {}  # group of layers -> form
             self.runtime = manifest["settings"]["runtime"]
             wheels = manifest.get("wheels")
             self.wheels = None if wheels is None else (wheels["for"], dict(wheels["files"]))
@@ -42,8 +46,18 @@ class Kit:
             raise Fatal("%s cannot be read: %s" % (path, one_line(error)), usage=True) from error
 
     def request(self, key):
-        """Return the request that makes a worker run a model."""
+        """Return the request that makes a worker run a model in the chosen form."""
+        return self.model(key, self.chosen)
+
+    def model(self, key, forms):
+        """Return the request that makes a worker run a model. `forms` maps groups of layers to forms."""
         model = self.models[key]
+        variants = model.get("variants", ())
+        groups = {group for variant in variants for group in variant["forms"]}
+        wanted = {group: form for group, form in forms.items() if group in groups}
+        for variant in variants:
+            if variant["forms"] == wanted:
+                model = dict(model, file=variant["file"], sha256=variant["sha256"])
         return dict(model, path=os.path.join(self.folder, "models", os.path.basename(model["file"])))
 
 

@@ -19,6 +19,7 @@ class Results:
         lines = self._read(path, seen)
         records = [self._parse(line, path) for line in lines]
         self.measured = [record for record in records if record["type"] in MEASURED]
+        self.forms = next((record for record in records if record["type"] == "forms"), None)
         if records and not same_run(records[0], run):
             raise Fatal("%s holds the results of another kit; move it away" % path)
         with self._writing(path):
@@ -92,6 +93,6 @@ def same_run(one, other):
 
     def essence(run):
         settings = {k: v for k, v in run.get("settings", {}).items() if k in common and k != "time_limit_s"}
-        return run.get("format"), settings, run.get("models")
+        return run.get("format"), settings, run.get("models"), run.get("forms")
 
     return essence(one) == essence(other)

@@ -9,6 +9,7 @@ from .facts import uncontrolled
 from .progress import Progress
 from .reading import now
 from .reference import Reference
+from .trials import choose_forms
 
 HEAT_CHECK_EVERY_S = 10.0
 COOLING_STEP_S = 5.0
@@ -52,6 +53,7 @@ class Supervisor:
             self.cores = self.machine.choose_cores(device, self.settings["threads"], self.wanted_cores)
             with self.machine.steady_clocks(self.cores) as found:
                 self._meet_device(device, found)
+                self._choose_forms()
                 self._measure()
                 self._end(device)
         finally:
@@ -96,6 +98,22 @@ class Supervisor:
                 "after": self.machine.state(device["cores_used"]),
             }
         )
+
+    def _choose_forms(self):
+        """Decide in which form the models run, unless an earlier run has decided."""
+        record = self.results.forms
+        if record is None and self.kit.trials:
+            self.results.tell({"type": "waiting", "why": "measuring which forms of the models are the fastest"})
+
+            def visit(model):
+                self._cool_down()
+                request = dict(model, visit_s=self._visit_s(), last_median_ns=None)
+                return self.visitor.visit(request, self.settings["op_timeout_s"], {"status": "ok"})
+
+            min_visits = len(self.progress) * self.settings["min_rounds"]
+            record = choose_forms(self.kit, visit, self.settings["seed"], min_visits)
+            self.results.append(record)
+        self.kit.chosen = record["chosen"] if record else {}
 
     def _measure(self):
         limit_s = self.settings["time_limit_s"]

@@ -99,6 +99,12 @@ def _parser() -> Parser:
     how.add_argument(
         "--threads", metavar="N", type=positive_integer, default=1, help="number of threads, and of cores (default: 1)"
     )
+    how.add_argument(
+        "--forms",
+        choices=("fast", "plain"),
+        default="fast",
+        help="fast: try several ways to write each layer, and use the fastest; plain: one way (default: fast)",
+    )
     how.add_argument("--batch", metavar="N", type=positive_integer, default=1, help="images per inference (default: 1)")
     how.add_argument(
         "--time-limit",
@@ -211,7 +217,15 @@ def _kit(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) 
     release = arguments.runtime_version if found is None else found.version
     wheels = None if found is None else KitWheels(Board.from_tag(arguments.wheels).tag, found.paths)
     with progress_bar() as reporter:
-        count = make_kit(space, settings, arguments.kit, wheels=wheels, release=release, progress=reporter)
+        count = make_kit(
+            space,
+            settings,
+            arguments.kit,
+            wheels=wheels,
+            release=release,
+            try_forms=arguments.forms == "fast",
+            progress=reporter,
+        )
     if arguments.json:
         print(json.dumps({"kit": str(arguments.kit), "models": count, "space": space.name}, indent=2))
     say(f"{arguments.kit}: {count} models. Copy the folder to the board and run there: python3 agent.py --kit .")

@@ -36,7 +36,8 @@ def profile_devices(prog: str, arguments: argparse.Namespace, space: SearchSpace
         with progress_bar() as reporter:
             names = dict(zip(specs, arguments.name or [None] * len(specs), strict=True))
             if len(specs) > 1:
-                outcomes |= _prepare_comparison(devices, names, space, settings, reporter)
+                try_forms = arguments.forms == "fast"
+                outcomes |= _prepare_comparison(devices, names, space, settings, reporter, try_forms=try_forms)
             jobs = {
                 spec: partial(_profile_one, arguments, space, settings, device, names[spec], reporter)
                 for spec, device in devices.items()
@@ -52,6 +53,8 @@ def _prepare_comparison(
     space: SearchSpace,
     settings: Settings,
     reporter: Reporter,
+    *,
+    try_forms: bool,
 ) -> dict[str, OfaError]:
     """Do once what several devices share: one release of the runtime, models, and `names` that differ.
 
@@ -64,7 +67,7 @@ def _prepare_comparison(
     names.update(distinct_names(known, [space.name], settings))
     releases = {found for spec, found in versions.items() if not isinstance(found, OfaError) and spec not in failed}
     for release in releases:
-        export_ops(space.unique_ops(), settings.target, release=release, progress=reporter)
+        export_ops(space.unique_ops(), settings.target, release=release, with_variants=try_forms, progress=reporter)
     return failed
 
 
@@ -83,4 +86,13 @@ def _profile_one(
         check()
         show(state)
 
-    return profile(device, space, settings, arguments.out, name=name, fresh=arguments.fresh, progress=progress)
+    return profile(
+        device,
+        space,
+        settings,
+        arguments.out,
+        name=name,
+        fresh=arguments.fresh,
+        try_forms=arguments.forms == "fast",
+        progress=progress,
+    )

@@ -49,6 +49,9 @@ def report_table(table: LatencyTable, replay: Replay, facts: dict[str, Any]) -> 
     ok, sampling, device = len(table.rows) - len(failures), table.metadata["sampling"], table.metadata["device"]
     for doubt in table.doubts:
         say(str(doubt))
+    if replay.trials is not None:
+        for trial in replay.trials.trials:
+            say(f"{'' if trial.wins else 'not used: '}{trial.label}")
     what = f"{table.path}: {ok} ops of {device['model'] or 'an unnamed device'}"
     if facts.get("was_complete"):
         say(f"{what}; the table is up to date, nothing was measured; --fresh measures again")
@@ -68,6 +71,7 @@ def report_table(table: LatencyTable, replay: Replay, facts: dict[str, Any]) -> 
         "ok": ok,
         "failed": len(failures),
         "failures": failures,
+        "forms": replay.forms.to_json(),
         "cut_short": sampling["cut_short"],
         "noisy": sampling["noisy"],
         "stability": table.stability.to_json() if table.stability is not None else None,

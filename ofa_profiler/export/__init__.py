@@ -10,6 +10,7 @@ by the `preprocessing` of the space. The output of an op is `output`; that of a 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +19,7 @@ from ofa_profiler.base import files
 from ofa_profiler.base.cache_dir import default_cache_dir, identity
 from ofa_profiler.base.progress import Reporter, report
 from ofa_profiler.export.base import LOGITS_NAME, OP_OUTPUT_NAME, Exporter, Model
+from ofa_profiler.export.forms.base import check_forms, combinations
 from ofa_profiler.export.model_cache import ModelCache
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.networks.blocks import as_graph
@@ -25,6 +27,7 @@ from ofa_profiler.networks.graph import INPUT, Graph
 from ofa_profiler.networks.made_up_weights import repeating_weights
 from ofa_profiler.networks.op import Op
 from ofa_profiler.networks.parameters import Weights, check_weights
+from ofa_profiler.protocol.forms import PLAIN, Forms
 from ofa_profiler.protocol.target import DEFAULT_TARGET, Target
 from ofa_profiler.runtimes import get_runtime
 from ofa_profiler.spaces import SearchSpace
@@ -66,10 +69,13 @@ def export_ops(
     target: Target = DEFAULT_TARGET,
     *,
     release: str | None = None,
+    with_variants: bool = False,
     cache_dir: Path | None = None,
     progress: Reporter | None = None,
 ) -> list[Model]:
     """Export one model per op, in order, or take it from the cache (`model_cache.py`).
+
+    `with_variants` exports each op in its other forms too.
 
     The weights are for timing only (`made_up_weights.repeating_weights`). The same op gives the same bytes in every
     process. They can be loaded by `release` of the runtime. `progress` gets the phase `export`. Raises `UsageError` if
@@ -80,7 +86,11 @@ def export_ops(
     ops = list(ops)
     models = []
     for op in ops:
-        models.append(_export_op(exporter, op, target, cache))
+        model = _export_op(exporter, op, target, PLAIN, cache)
+        if with_variants:
+            ways = combinations(target.runtime, op.graph)
+            model = replace(model, variants={way: _export_op(exporter, op, target, way, cache) for way in ways})
+        models.append(model)
         report(progress, "export", len(models), len(ops))
     return models
 
@@ -88,14 +98,14 @@ def export_ops(
 def count_exported(ops: Iterable[Op], target: Target, *, cache_dir: Path | None = None) -> int:
     """The number of these models that are in the cache."""
     exporter, suffix, cache = get_exporter(target), get_runtime(target.runtime).suffix, _cache(cache_dir)
-    return sum(cache.has(_identity(exporter, op, target), suffix) for op in ops)
+    return sum(cache.has(_identity(exporter, op, target, PLAIN), suffix) for op in ops)
 
 
 def _cache(folder: Path | None) -> ModelCache:
     return ModelCache((folder or default_cache_dir()) / "models")
 
 
-def _identity(exporter: Exporter, op: Op, target: Target) -> str:
+def _identity(exporter: Exporter, op: Op, target: Target, forms: Forms) -> str:
     return identity(
         {
             "runtime": target.runtime,
@@ -104,17 +114,17 @@ def _identity(exporter: Exporter, op: Op, target: Target) -> str:
             "batch": target.batch,
             "op": op.to_json(),
             **({"dialect": exporter.dialect} if exporter.dialect else {}),
+            **({"forms": forms.to_json()} if forms else {}),
         }
     )
 
 
-def _export_op(exporter: Exporter, op: Op, target: Target, cache: ModelCache) -> Model:
+def _export_op(exporter: Exporter, op: Op, target: Target, forms: Forms, cache: ModelCache) -> Model:
     def build() -> bytes:
-        return exporter.build(
-            op.graph, repeating_weights(op), target, outputs=_output_names(op.graph), metadata={"op": op.key}
-        )
+        outputs, metadata = _output_names(op.graph), {"op": op.key}
+        return exporter.build(op.graph, repeating_weights(op), target, outputs=outputs, metadata=metadata, forms=forms)
 
-    path, sha256 = cache.get(_identity(exporter, op, target), get_runtime(target.runtime).suffix, build)
+    path, sha256 = cache.get(_identity(exporter, op, target, forms), get_runtime(target.runtime).suffix, build)
     return Model(op.key, path, sha256, exporter.inputs(op.graph, target))
 
 
@@ -133,6 +143,7 @@ def export_network(
     *,
     metadata: Mapping[str, str],
     release: str | None = None,
+    forms: Forms = PLAIN,
 ) -> Path:
     """Write the network of `architecture` with these weights to `path`, completely or not at all.
 
@@ -143,7 +154,8 @@ def export_network(
     exporter = get_exporter(target, release)
     graph = as_graph(space.layout(architecture))
     check_weights(graph.parameter_shapes, weights)
-    data = exporter.build(graph, weights, target, outputs=[LOGITS_NAME], metadata=metadata)
+    check_forms(target.runtime, forms)
+    data = exporter.build(graph, weights, target, outputs=[LOGITS_NAME], metadata=metadata, forms=forms)
     files.write_bytes(path, data)
     return Path(path)
 

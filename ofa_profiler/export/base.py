@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ofa_profiler.errors import UsageError
@@ -34,6 +34,8 @@ class Model:
     path: Path
     sha256: str
     inputs: tuple[TensorSpec, ...]
+    #: The same model in other forms.
+    variants: Mapping[Forms, Model] = field(default_factory=dict, compare=False)
 
     @staticmethod
     def from_file(key: str, path: Path, inputs: Sequence[TensorSpec]) -> Model:

@@ -25,6 +25,7 @@ def make_kit(
     *,
     wheels: KitWheels | None = None,
     release: str | None = None,
+    try_forms: bool = True,
     cache_dir: Path | None = None,
     progress: Reporter | None = None,
 ) -> int:
@@ -34,7 +35,7 @@ def make_kit(
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not an empty folder; give a new folder for the kit")
-    asked = request(space, settings, release=release, cache_dir=cache_dir, progress=progress)
+    asked = request(space, settings, release=release, try_forms=try_forms, cache_dir=cache_dir, progress=progress)
     write_kit(folder, asked.models, asked.run, wheels=wheels)
     return len(asked.models)
 

@@ -56,6 +56,7 @@ def profile(
     *,
     name: str | None = None,
     fresh: bool = False,
+    try_forms: bool = True,
     cache_dir: Path | None = None,
     progress: Reporter | None = None,
 ) -> Profile:
@@ -63,13 +64,15 @@ def profile(
 
     An interrupted call with the same arguments is resumed; a finished table is left as it is. With `fresh` it is
     replaced when the new one is complete, and its journal becomes `NAME.jsonl.old`. An op that fails becomes a row
-    with the status `failed`. Raises `DeviceError` when the device or every op fails, `UsageError` for
-    what is impossible or would mix two measurements.
+    with the status `failed`. `try_forms`: see `request`.
+
+    Raises `DeviceError` when the device or every op fails, `UsageError` for what is impossible or would mix two
+    measurements.
     """
     begin = time.perf_counter()
     release = device.prepare_runtime(settings.target.runtime)  # it may be too old for the usual models
     export_begin = time.perf_counter()
-    asked = request(space, settings, release=release, cache_dir=cache_dir, progress=progress)
+    asked = request(space, settings, release=release, try_forms=try_forms, cache_dir=cache_dir, progress=progress)
     export_s = time.perf_counter() - export_begin
     described = device.describe()
     name = check_name(name) if name is not None else default_name(described, [space.name], settings)

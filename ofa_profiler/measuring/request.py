@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ofa_profiler.base.progress import Reporter
 from ofa_profiler.export import Model, export_ops
+from ofa_profiler.measuring.trials import trials_of
 from ofa_profiler.protocol.kit import run_record
 from ofa_profiler.protocol.records import Run
 from ofa_profiler.protocol.settings import Settings
@@ -26,11 +27,23 @@ def request(
     settings: Settings,
     *,
     release: str | None = None,
+    try_forms: bool = True,
     cache_dir: Path | None = None,
     progress: Reporter | None = None,
 ) -> Request:
-    """Export the ops of `space` at its resolutions, for a release of the runtime, as far as the cache lacks them."""
+    """Export the ops of `space` at its resolutions, for a release of the runtime, as far as the cache lacks them.
+
+    With `try_forms`, the device tries the forms of the ops first. Otherwise all are plain.
+    """
     ops = space.unique_ops()
-    models = export_ops(ops, settings.target, release=release, cache_dir=cache_dir, progress=progress)
+    models = export_ops(
+        ops,
+        settings.target,
+        release=release,
+        with_variants=try_forms,
+        cache_dir=cache_dir,
+        progress=progress,
+    )
     about = {"spaces": [space.name], "resolutions": list(space.resolutions)}
-    return Request(tuple(models), run_record(models, settings, about, ops))
+    trials = trials_of(ops, settings.target.runtime) if try_forms else ()
+    return Request(tuple(models), run_record(models, settings, about, ops, trials))

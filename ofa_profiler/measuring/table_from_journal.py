@@ -11,6 +11,7 @@ from typing import Any
 
 from ofa_profiler.errors import DeviceError, InputFileError, UsageError
 from ofa_profiler.networks.op import Op
+from ofa_profiler.protocol.forms import PLAIN_NAME
 from ofa_profiler.protocol.measurement import Measurement
 from ofa_profiler.protocol.records import End, Run
 from ofa_profiler.protocol.replay import Replay
@@ -92,7 +93,15 @@ def table_rows(replay: Replay, source: Path) -> tuple[Row, ...]:
         raise InputFileError(source, f"{counts} ops are not measured yet: run the agent again, it resumes")
     run, measured = replay.run, replay.measurements()
     ops = run.ops if run.ops is not None else _ops_of_spaces(run, source)
-    return tuple(_row(op, measured[op.key], run.settings.target) for op in ops)
+    return tuple(_row(_in_form(op, replay), measured[op.key], run.settings.target) for op in ops)
+
+
+def _in_form(op: Op, replay: Replay) -> Op:
+    """Return `op` with the attribute `form`, unless its model was plain."""
+    candidates = replay.run.candidates
+    variants = candidates.variants.get(op.key, {}) if candidates is not None else {}
+    form = replay.forms.of(group for forms in variants for group in forms.chosen).name
+    return op if form == PLAIN_NAME else replace(op, attributes={**op.attributes, "form": form})
 
 
 def _row(op: Op, measured: Measurement, target: Target) -> Row:
@@ -141,6 +150,7 @@ def table_metadata(replay: Replay) -> dict[str, Any]:
         # A board may report 1970 if its clock was never set.
         "date": max(run.created, replay.devices[-1].time),
         "tool_version": run.about.get("tool_version"),
+        **_forms(replay),
         "correction": Sum().to_json(),
         "validation": None,
         "sampling": {
@@ -153,6 +163,13 @@ def table_metadata(replay: Replay) -> dict[str, Any]:
             **(watched if replay.n_references else {}),
         },
     }
+
+
+def _forms(replay: Replay) -> dict[str, Any]:
+    if replay.trials is None:
+        return {}
+    trials = [trial.to_json() for trial in replay.trials.trials]
+    return {"forms": {"chosen": replay.forms.to_json(), "trials": trials}}
 
 
 def _device(replay: Replay) -> dict[str, Any]:

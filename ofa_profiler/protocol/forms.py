@@ -1,4 +1,4 @@
-"""The forms in which models are written: which layers are not written in the plain form."""
+"""The forms in which models are written, and the trials that decide between them on a device."""
 
 from __future__ import annotations
 
@@ -20,6 +20,12 @@ class Forms:
     """
 
     chosen: Mapping[str, str] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.chosen)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self.chosen.items()))
 
     def of(self, groups: Iterable[str]) -> Forms:
         """The forms of these groups only."""
@@ -46,3 +52,44 @@ class Forms:
 
 #: Everything in the plain form.
 PLAIN = Forms()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A comparison on the device: the models `keys` in these forms against their plain form."""
+
+    forms: Forms
+    keys: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """A dict of plain JSON types."""
+        return {"forms": self.forms.to_json(), "keys": list(self.keys)}
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What a request says about forms: the trials, and for each model with candidates its forms and their SHA-256."""
+
+    trials: tuple[Trial, ...]
+    variants: Mapping[str, Mapping[Forms, str]]
+
+    def to_json(self) -> dict[str, Any]:
+        """A dict of plain JSON types."""
+        variants = {
+            key: [{"forms": forms.to_json(), "sha256": sha256} for forms, sha256 in found.items()]
+            for key, found in self.variants.items()
+        }
+        return {"trials": [trial.to_json() for trial in self.trials], "variants": variants}
+
+    @staticmethod
+    def from_json(data: Any) -> Candidates:
+        """Read the result of `to_json`. Raises `ValueError`."""
+        try:
+            trials = tuple(Trial(Forms.from_json(t["forms"]), tuple(map(str, t["keys"]))) for t in data["trials"])
+            variants = {
+                key: {Forms.from_json(variant["forms"]): str(variant["sha256"]) for variant in found}
+                for key, found in data["variants"].items()
+            }
+        except (KeyError, TypeError, AttributeError, UsageError):
+            raise ValueError("'forms' must have 'trials' and 'variants'") from None
+        return Candidates(trials, variants)

@@ -92,7 +92,10 @@ def request_difference(one: Run, other: Run) -> str:
     settings = [{k: v for k, v in run.settings.to_json().items() if k != "time_limit_s"} for run in (one, other)]
     about = [{k: v for k, v in run.about.items() if k != "tool_version"} for run in (one, other)]
     found = _first_difference(*settings) or _first_difference(*about)
-    return found or ("other models" if one.models != other.models else "")
+    if found or one.models != other.models:
+        return found or "other models"
+    # A journal without forms is continued without forms.
+    return "" if one.candidates in (None, other.candidates) else "other forms"
 
 
 def _first_difference(one: JsonObject, other: JsonObject) -> str:

@@ -27,7 +27,8 @@ from ofa_profiler.base.version import __version__
 from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.op import Op
 from ofa_profiler.networks.tensors import TensorSpec
-from ofa_profiler.protocol.records import FORMAT, Run
+from ofa_profiler.protocol.forms import Candidates, Forms, Trial
+from ofa_profiler.protocol.records import FORMAT, FORMAT_WITH_FORMS, Run
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.runtimes import runtimes
 
@@ -59,6 +60,8 @@ class ModelFile(Protocol):
     def sha256(self) -> str: ...
     @property
     def inputs(self) -> tuple[TensorSpec, ...]: ...
+    @property
+    def variants(self) -> Mapping[Forms, ModelFile]: ...
 
 
 def agent_source() -> Path:
@@ -86,18 +89,28 @@ def run_record(
     settings: Settings,
     about: Mapping[str, Any],
     ops: Iterable[Op] | None = None,
+    trials: Sequence[Trial] = (),
 ) -> Run:
-    """Return the first line of a new journal. `ops` are the ops of the models, in the same order."""
-    run = {
+    """Return the first line of a new journal. `ops` are the ops of the models, in the same order.
+
+    The device chooses the form of each model by `trials`. Without trials, it measures the plain models.
+    """
+    models = list(models)
+    run: dict[str, Any] = {
         "type": "run",
-        "format": FORMAT,
+        "format": FORMAT_WITH_FORMS if trials else FORMAT,
         # In microseconds, because the name of the results folder on a device contains the request and this time.
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds"),
         "settings": settings.to_json(),
         "about": {"tool_version": __version__, **about},
         "models": {model.key: model.sha256 for model in models},
     }
-    return Run.from_json(run if ops is None else {**run, "ops": [op.to_json() for op in ops]})
+    if ops is not None:
+        run["ops"] = [op.to_json() for op in ops]
+    if trials:
+        variants = {m.key: {forms: file.sha256 for forms, file in m.variants.items()} for m in models if m.variants}
+        run["forms"] = Candidates(tuple(trials), variants).to_json()
+    return Run.from_json(run)
 
 
 @dataclass(frozen=True)
@@ -121,16 +134,13 @@ def write_kit(
     """
     entries = []
     for model in models:
-        name = f"{model.sha256}{model.path.suffix}"
-        entries.append(
-            {
-                "key": model.key,
-                "file": name,
-                "sha256": model.sha256,
-                "inputs": [tensor.to_json() for tensor in model.inputs],
-            }
-        )
-        _place(model.path, folder / "models" / name)
+        entry = {"key": model.key, **_stored(model, folder)}
+        entry["inputs"] = [tensor.to_json() for tensor in model.inputs]
+        if run.candidates is not None and model.variants:
+            entry["variants"] = [
+                {"forms": forms.to_json(), **_stored(file, folder)} for forms, file in model.variants.items()
+            ]
+        entries.append(entry)
     for name, content in agent_files().items():
         write_bytes(folder / name, content)
     write_text(folder / "README.md", _README.format(needs=_needs(run, wheels), count=len(entries)))
@@ -152,6 +162,13 @@ def _needs(run: Run, wheels: KitWheels | None) -> str:
     name = run.settings.target.runtime
     runtime = runtimes().get(name)
     return f"Python 3.7 or newer and the package `{runtime.packages[0][0] if runtime else name}`"
+
+
+def _stored(model: ModelFile, folder: Path) -> dict[str, Any]:
+    """Place a model into the kit. Return its part of the manifest."""
+    name = f"{model.sha256}{model.path.suffix}"
+    _place(model.path, folder / "models" / name)
+    return {"file": name, "sha256": model.sha256}
 
 
 def _place(source: Path, target: Path) -> None:

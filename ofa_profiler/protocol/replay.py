@@ -5,9 +5,10 @@ What an agent wrote on a device by itself is a journal too.
 
 from __future__ import annotations
 
+from ofa_profiler.protocol.forms import PLAIN, Forms
 from ofa_profiler.protocol.identity import DeviceIdentity, difference
 from ofa_profiler.protocol.measurement import Measurement
-from ofa_profiler.protocol.records import Device, End, ModelRun, Record, Reference, Run, Visit
+from ofa_profiler.protocol.records import Device, End, FormsRecord, ModelRun, Record, Reference, Run, Visit
 
 
 class Replay:
@@ -17,6 +18,8 @@ class Replay:
         self.run = run
         #: One per start of the agent.
         self.devices: list[Device] = []
+        #: The trials of forms, before all visits; None if there were none.
+        self.trials: FormsRecord | None = None
         #: The visits of each model that count; one that failed is its model's last.
         self.visits: dict[str, list[Visit]] = {key: [] for key in run.models}
         self.n_visits = 0
@@ -36,6 +39,8 @@ class Replay:
                 raise ValueError("a second line of type 'run'")
             case Device():
                 self._add_device(record)
+            case FormsRecord():
+                self._add_forms(record)
             case Visit():
                 self._add_visit(record)
             case Reference():
@@ -54,7 +59,19 @@ class Replay:
         self._identity = identity
         self.devices.append(device)
 
+    def _add_forms(self, record: FormsRecord) -> None:
+        if self.run.candidates is None or self.trials is not None or self.n_visits:
+            raise ValueError("trials of forms that were not requested here")
+        self.trials = record
+
+    @property
+    def forms(self) -> Forms:
+        """The forms of the models that were measured."""
+        return self.trials.chosen if self.trials is not None else PLAIN
+
     def _add_visit(self, visit: Visit) -> None:
+        if self.run.candidates is not None and self.trials is None:
+            raise ValueError("a visit before the trials of forms")
         before = self._visits_of(visit)
         if before and not before[-1].ok:
             raise ValueError(f"a visit of {visit.key!r} after it had failed")

@@ -24,6 +24,9 @@ def facts(rows: Sequence[Row], spaces: Sequence[str], metadata: Mapping[str, Any
     if metadata.get("runtime"):
         found.append(("runtime", " ".join(str(part) for part in runtime if part)))
         found.append(("precision, threads, batch", ", ".join(str(metadata.get(n)) for n in _SETTINGS)))
+    forms = metadata.get("forms")
+    if isinstance(forms, Mapping) and isinstance(forms.get("chosen"), Mapping) and forms["chosen"]:
+        found.append(("forms", ", ".join(f"{group} {form}" for group, form in forms["chosen"].items())))
     if metadata.get("date"):
         found.append(("date", str(metadata["date"])))
     found.append(("validation", _validation(metadata.get("validation"))))

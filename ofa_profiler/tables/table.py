@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.networks.op import Op
+from ofa_profiler.protocol.forms import Forms
 from ofa_profiler.spaces import SearchSpace, get_space, space_names
 from ofa_profiler.spaces.costs import Cost
 from ofa_profiler.tables.corrections import Correction, Sum, read_correction
@@ -58,7 +59,7 @@ class LatencyTable:
         spaces = self.metadata.get("spaces", [])
         if not isinstance(spaces, list | tuple) or not all(isinstance(name, str) for name in spaces):
             self._refuse_metadata("'spaces' must be a list of names")
-        _ = self.correction, self._index
+        _ = self.correction, self.forms, self._index
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> LatencyTable:
@@ -126,6 +127,15 @@ class LatencyTable:
         """The correction of the metadata; the sum of the ops if there is none."""
         try:
             return read_correction(self.metadata.get("correction", Sum().to_json()))
+        except UsageError as error:
+            self._refuse_metadata(str(error))
+
+    @cached_property
+    def forms(self) -> Forms:
+        """The forms in which the ops were measured. Tables without this information are plain."""
+        forms = self.metadata.get("forms") or {}
+        try:
+            return Forms.from_json(forms.get("chosen") if isinstance(forms, Mapping) else forms)
         except UsageError as error:
             self._refuse_metadata(str(error))
 

@@ -11,6 +11,7 @@ from ofa_profiler.base.progress import Reporter, report
 from ofa_profiler.export import Model, export_network, network_model
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.networks.made_up_weights import repeating_weights
+from ofa_profiler.protocol.forms import Forms
 from ofa_profiler.protocol.measurement import Measurement
 from ofa_profiler.protocol.target import Target
 from ofa_profiler.runtimes import get_runtime
@@ -23,6 +24,7 @@ def export_networks(
     architectures: Sequence[Architecture],
     folder: Path,
     target: Target,
+    forms: Forms,
     progress: Reporter | None,
     release: str | None = None,
 ) -> list[Model]:
@@ -41,7 +43,13 @@ def export_networks(
             repeating_weights(space.layout(architecture)),
             folder / f"{key}{suffix}",
             target,
-            metadata={"space": space.name, "architecture": text, "weights": "untrained"},
+            metadata={
+                "space": space.name,
+                "architecture": text,
+                "weights": "untrained",
+                "forms": json.dumps(forms.to_json()),
+            },
+            forms=forms,
             release=release,
         )
         models.append(network_model(space, architecture, key, path, target))

@@ -67,7 +67,7 @@ def verify(
     with ExitStack() as stack:
         folder = keep_models or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ofa-verify-")))
         release = device.prepare_runtime(settings.target.runtime)
-        models = export_networks(space, architectures, folder, settings.target, progress, release)
+        models = export_networks(space, architectures, folder, settings.target, table.forms, progress, release)
         run = run_record(models, settings, {"spaces": [space.name], "resolutions": list(space.resolutions)})
         predicted_ms = {model.key: float(ms) for model, ms in zip(models, predicted, strict=True)}
         fresh = fresh or (journal is not None and _is_stale(journal, run))

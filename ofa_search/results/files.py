@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ofa_profiler.base.files import replacing, write_text
 from ofa_profiler.export import export_network
+from ofa_profiler.protocol.forms import PLAIN
 from ofa_profiler.protocol.target import Target
 from ofa_profiler.runtimes import runtimes
 from ofa_search.results.found import Found, document
@@ -47,8 +48,17 @@ def _formats() -> dict[str, str]:
 def export(network: Found, path: Path, target: Target, release: str | None = None) -> Path:
     """Write the network as a model, for a release of the target's runtime."""
     architecture, source = network.result.architecture, network.source
-    weights, metadata = source.of(architecture), network.card().metadata()
-    return export_network(source.space, architecture, weights, path, target, metadata=metadata, release=release)
+    forms = network.forms.get(target.runtime, PLAIN)
+    return export_network(
+        source.space,
+        architecture,
+        source.of(architecture),
+        path,
+        target,
+        metadata=network.card().metadata(forms),
+        forms=forms,
+        release=release,
+    )
 
 
 def write_summary(out: Path, found: Sequence[Found]) -> None:

@@ -7,6 +7,7 @@
     preprocessing       JSON: how an image becomes the input
     labels              JSON: the names of the classes in order, or null
     tool                the command that wrote the file, and its version
+    forms               JSON: how layers are written in this file, by group of layers; {} for all plain
     predicted_accuracy  JSON: top-1 in [0, 1], or null       (the last three: networks of a search)
     latency_ms          JSON: milliseconds by the name of the latency table
     budget_ms           JSON: the same, what the search was allowed
@@ -23,6 +24,7 @@ from typing import Any
 
 from ofa_profiler.base.version import __version__
 from ofa_profiler.networks.architecture import Architecture
+from ofa_profiler.protocol.forms import Forms
 from ofa_profiler.spaces import get_space
 
 TRAINED, UNTRAINED = "trained", "untrained"
@@ -59,9 +61,9 @@ class ModelCard:
             "labels": None if self.labels is None else list(self.labels),
         }
 
-    def metadata(self) -> dict[str, str]:
-        """All fields, as they are stored in a model file."""
-        fields = {"architecture": self.architecture.to_json(), **self.to_json()}
+    def metadata(self, forms: Forms) -> dict[str, str]:
+        """All fields, as they are stored in a model file with these forms."""
+        fields = {"architecture": self.architecture.to_json(), "forms": forms.to_json(), **self.to_json()}
         weights = fields.pop("weights")
         if self.search is not None:
             fields |= asdict(self.search)

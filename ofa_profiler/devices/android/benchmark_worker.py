@@ -170,7 +170,8 @@ class PhoneWorker:
 
 def _models_of(kit: Path) -> dict[Path, str]:
     manifest = json.loads((kit / "manifest.json").read_text("utf-8"))
-    return {kit / "models" / entry["file"]: entry["sha256"] for entry in manifest["models"]}
+    files = [file for entry in manifest["models"] for file in (entry, *entry.get("variants", ()))]
+    return {kit / "models" / file["file"]: file["sha256"] for file in files}
 
 
 def main(task: str) -> None:

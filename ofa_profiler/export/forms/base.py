@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from ofa_profiler.errors import UsageError
@@ -55,9 +56,12 @@ def candidates(runtime: str, graph: Graph) -> dict[str, list[str]]:
     return found
 
 
-def groups_of(runtime: str, graph: Graph) -> tuple[str, ...]:
-    """The groups in `graph` that have a form."""
-    return tuple(candidates(runtime, graph))
+def combinations(runtime: str, graph: Graph) -> list[Forms]:
+    """All ways to write `graph` in forms, except the plain one."""
+    found = candidates(runtime, graph)
+    choices = [[None, *names] for names in found.values()]
+    ways = (dict(zip(found, names, strict=True)) for names in product(*choices))
+    return [forms for way in ways if (forms := Forms({group: name for group, name in way.items() if name}))]
 
 
 def writer_of(runtime: str, layer: Layer, forms: Forms) -> Callable[..., str] | None:

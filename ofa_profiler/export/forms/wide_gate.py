@@ -14,6 +14,9 @@ from ofa_profiler.export.onnx_graph import OnnxGraph
 from ofa_profiler.export.onnx_layers import add_gate
 from ofa_profiler.networks.layers import SqueezeExcite
 
+#: The opset since which Resize needs no region.
+_REGION_IS_OPTIONAL = 13
+
 
 def _group(_layer: SqueezeExcite) -> str | None:
     return "squeeze-excite"
@@ -23,9 +26,11 @@ def _write(graph: OnnxGraph, _layer: SqueezeExcite, name: str, tensor: str) -> s
     gate = add_gate(graph, name, tensor)
     height, width, _ = graph.shapes[name]
     scales = graph.add_constant(f"{name}.scales", np.array([1, 1, height, width], np.float32))
+    # An older opset needs the second input, which this mode ignores.
+    region = "" if graph.opset >= _REGION_IS_OPTIONAL else graph.add_constant(f"{name}.region", np.empty(0, np.float32))
     gate = graph.add_node(
         "Resize",
-        [gate, "", scales],
+        [gate, region, scales],
         name,
         mode="nearest",
         coordinate_transformation_mode="asymmetric",

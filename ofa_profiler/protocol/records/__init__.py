@@ -10,17 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ofa_profiler.protocol.records.device import Device, RuntimeInfo, State
+from ofa_profiler.protocol.records.forms import FormsRecord, TrialResult
 from ofa_profiler.protocol.records.measured import End, ModelRun, Reference, Visit
 from ofa_profiler.protocol.records.messages import Alive, Fatal, RuntimeLoaded, Unknown, Waiting
-from ofa_profiler.protocol.records.run import FORMAT, Run
+from ofa_profiler.protocol.records.run import FORMAT, FORMAT_WITH_FORMS, Run
 from ofa_profiler.protocol.records.values import JsonObject, Kept
 
 __all__ = [
     "FORMAT",
+    "FORMAT_WITH_FORMS",
     "Alive",
     "Device",
     "End",
     "Fatal",
+    "FormsRecord",
     "JsonObject",
     "Kept",
     "ModelRun",
@@ -30,17 +33,19 @@ __all__ = [
     "RuntimeInfo",
     "RuntimeLoaded",
     "State",
+    "TrialResult",
     "Unknown",
     "Visit",
     "Waiting",
     "read_record",
 ]
 
-Record = Run | Device | Visit | Reference | End | Waiting | Alive | Fatal | RuntimeLoaded | Unknown
+Record = Run | Device | FormsRecord | Visit | Reference | End | Waiting | Alive | Fatal | RuntimeLoaded | Unknown
 
 _READ: Mapping[str, Callable[[JsonObject], Record]] = {
     "run": Run.from_json,
     "device": Device.from_json,
+    "forms": FormsRecord.from_json,
     "visit": Visit.from_json,
     "reference": Reference.from_json,
     "end": End.from_json,

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.op import Op
+from ofa_profiler.protocol.forms import Candidates
 from ofa_profiler.protocol.records.values import JsonObject, Kept
 from ofa_profiler.protocol.settings import Settings
 
 #: Version of the first line. A change that older versions would misread increases it.
 FORMAT = 1
+#: Version of a first line with trials of forms.
+FORMAT_WITH_FORMS = 2
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class Run(Kept):
     models: Mapping[str, str]
     #: The op of each model, in the same order; None in journals of whole networks and of earlier versions.
     ops: tuple[Op, ...] | None
+    #: The forms that the device tries; None: all models are plain.
+    candidates: Candidates | None = None
 
     @property
     def spaces(self) -> tuple[str, ...]:
@@ -34,8 +39,8 @@ class Run(Kept):
     @staticmethod
     def from_json(data: JsonObject) -> Run:
         """Read and check an object. Raises `ValueError`."""
-        if data.get("format") != FORMAT:
-            raise ValueError(f"format {data.get('format')!r:.40}; this version reads {FORMAT}")
+        if data.get("format") not in (FORMAT, FORMAT_WITH_FORMS):
+            raise ValueError(f"format {data.get('format')!r:.40}; this version reads up to {FORMAT_WITH_FORMS}")
         for name in ("about", "models"):
             if not isinstance(data.get(name), dict):
                 raise ValueError(f"{name!r} must be an object")
@@ -51,7 +56,8 @@ class Run(Kept):
         models = data["models"]
         if not all(isinstance(sha256, str) for sha256 in models.values()):
             raise ValueError("'models' must give the SHA-256 of each model")
-        return Run(data["created"], settings, data["about"], models, _ops(data), json=data)
+        candidates = Candidates.from_json(data["forms"]) if "forms" in data else None
+        return Run(data["created"], settings, data["about"], models, _ops(data), candidates, json=data)
 
     def with_settings(self, settings: Settings) -> Run:
         """Return the same request with other settings."""
