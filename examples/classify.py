@@ -35,6 +35,7 @@ CARD = {
     "preprocessing": "how to convert an image to the input: see `Network.prepared`",
     "labels": "names of the classes in order, or null",
     "tool": "the command that wrote the file, and its version",
+    "forms": "how layers are written in this file, by group of layers; {} for the plain way",
     # only for networks of a search:
     "predicted_accuracy": "top-1 in [0, 1], or null",
     "latency_ms": "predicted latency in milliseconds, by name of the latency table",

@@ -80,6 +80,12 @@ def _parser() -> Parser:
     what.add_argument("--fresh", action="store_true", help="measure again, and replace the table when it is complete")
     what.add_argument("--plan", action="store_true", help="show what would be measured and how long, then stop")
     what.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    _add_settings(parser)
+    add_device_options(parser)
+    return parser
+
+
+def _add_settings(parser: Parser) -> None:
     how = parser.add_argument_group("settings")
     how.add_argument(
         "--space", metavar="NAME", default="cifar-mbv3", help=f"{', '.join(space_names())} (default: %(default)s)"
@@ -112,8 +118,6 @@ def _parser() -> Parser:
         default="10m",
         help="time for all measurements; the first round always completes (default: %(default)s)",
     )
-    add_device_options(parser)
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:

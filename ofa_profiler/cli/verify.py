@@ -18,6 +18,7 @@ from ofa_profiler.base.files import write_text
 from ofa_profiler.base.units import parse_duration_ms
 from ofa_profiler.cli.options import Parser, add_device_options, device_options, positive_integer, whole_number
 from ofa_profiler.cli.terminal import progress_bar, run_command, say
+from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.spaces import get_space, space_names
 from ofa_profiler.verification.doubts import other_conditions, verification_doubts
 from ofa_profiler.verification.plot import NOT_INSTALLED, can_plot, check_plot_path, direction, plot_verification
@@ -40,6 +41,7 @@ examples:
   ofa-verify --lut latency_tables/NAME.csv --device local
   ofa-verify --lut latency_tables/NAME.csv --device local --subnets 100 --seed 1 --json > verify.json
   ofa-verify --lut latency_tables/NAME.csv --device local --keep-models models    keep the model files
+  ofa-verify --lut latency_tables/NAME.csv --device local --architecture found.json     measure given networks
 
 exit codes: 0 done, 2 bad usage or bad input, 4 the device or most networks failed, 130 or 143 interrupted
 """
@@ -49,12 +51,20 @@ def _parser() -> Parser:
     parser = Parser(PROG, _DESCRIPTION, _EXAMPLES)
     parser.add_argument("--lut", metavar="CSV", type=Path, required=True, help="the latency table")
     parser.add_argument("--device", metavar="DEVICE", required=True, help="device to measure on, as in ofa-profile")
-    parser.add_argument(
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
         "--subnets",
         metavar="N",
         type=positive_integer,
         default=DEFAULT_SUBNETS,
         help="number of networks (default: %(default)s)",
+    )
+    which.add_argument(
+        "--architecture",
+        metavar="FILE.json",
+        type=Path,
+        nargs="+",
+        help="measure these networks instead of random ones: architecture files, or the search.json of ofa-search",
     )
     parser.add_argument(
         "--seed", metavar="S", type=whole_number, default=0, help="random seed of the networks (default: %(default)s)"
@@ -85,6 +95,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parser().parse_args(argv)
         time_limit_s = parse_duration_ms(arguments.time_limit, "--time-limit") / 1e3
         space = get_space(arguments.space) if arguments.space is not None else None
+        architectures = None
+        if arguments.architecture is not None:
+            files = (Architecture.load_all(path, arguments.space) for path in arguments.architecture)
+            architectures = [network for networks in files for network in networks]
         if arguments.plot is not None:
             check_plot_path(arguments.plot)
         from ofa_profiler.devices import open_device
@@ -103,13 +117,15 @@ def main(argv: Sequence[str] | None = None) -> int:
                 subnets=arguments.subnets,
                 seed=arguments.seed,
                 space=space,
+                architectures=architectures,
                 time_limit_s=time_limit_s,
                 keep_models=arguments.keep_models,
                 journal=journal,
                 fresh=arguments.fresh,
                 progress=reporter,
             )
-        _report(arguments, table, verification, stored=store_validation(table, verification))
+        stored = architectures is None and store_validation(table, verification)
+        _report(arguments, table, verification, stored=stored)
         journal.unlink(missing_ok=True)
         return 0
 
@@ -142,10 +158,8 @@ def _report(arguments: argparse.Namespace, table: LatencyTable, verification: Ve
     say(f"  mean error             {v.mape:.1%}, noise of the measurement {v.spell('noise')}")
     say(f"  within 5%, within 10%  {v.within_5pct:.0%}, {v.within_10pct:.0%}")
     say(f"  rank correlation       {v.spell('spearman', '.3f')} (Spearman)")
-    say(
-        f"written: {', '.join(written)}"
-        + ("" if stored else f"; not added to the table: {other_conditions(table, v.device) or 'it is not a file'}")
-    )
+    why = "the networks were given" if arguments.architecture else other_conditions(table, v.device)
+    say(f"written: {', '.join(written)}" + ("" if stored else f"; not added to the table: {why or 'it is not a file'}"))
     if arguments.json:
         print(document)
 

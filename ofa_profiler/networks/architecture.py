@@ -11,8 +11,6 @@ The OFA authors write architectures in two other notations (`NOTATIONS`), which 
 
 from __future__ import annotations
 
-import ast
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any, NamedTuple
 
 from ofa_profiler.base.registry import Registry
 from ofa_profiler.errors import InputFileError, UsageError
+from ofa_profiler.networks.architecture_file import find_file, read_documents
 
 
 class Field(NamedTuple):
@@ -191,16 +190,21 @@ class Architecture:
         A Python literal is read too. The resolution of a `net.config` is that of the `run.config` beside it, and `path`
         can be the folder of both. Raises `InputFileError`.
         """
-        path = Path(path)
-        path = path / _NET_CONFIG if (path / _NET_CONFIG).is_file() else path
-        if path.is_dir():
-            raise InputFileError(path, "a folder; give the JSON file of one architecture in it")
-        data = _only_one(path, _read_file(path))
-        beside = _run_config(path)
-        if isinstance(data, dict) and beside is not None:
-            data = {"image_size": _object(_read_file(beside), beside.name).get("image_size"), **data}
+        return Architecture._load(Path(path), space, only_one=True)[0]
+
+    @staticmethod
+    def load_all(path: str | Path, space: str | None = None) -> list[Architecture]:
+        """Read all architectures in a file, such as the `search.json` of several budgets; see `load`."""
+        return Architecture._load(Path(path), space, only_one=False)
+
+    @staticmethod
+    def _load(path: Path, space: str | None, *, only_one: bool) -> list[Architecture]:
+        path = find_file(path)
+        documents = read_documents(path)
+        if only_one and len(documents) != 1:
+            raise InputFileError(path, f"holds {len(documents)} networks; give a file with one of them")
         try:
-            return Architecture.from_json(data, space)
+            return [Architecture.from_json(data, space) for data in documents]
         except UsageError as error:
             raise InputFileError(path, str(error)) from error
 
@@ -223,54 +227,6 @@ class Notation(NamedTuple):
 
 #: The notations of the OFA authors. `spaces/ofa_notations.py` adds them.
 NOTATIONS: Registry[Notation] = Registry("notation of an architecture")
-
-# --- files -----------------------------------------------------------------------------------------------
-
-_NET_CONFIG, _RUN_CONFIG = "net.config", "run.config"
-_MAX_BYTES = 4 << 20
-
-
-def _read_file(path: Path) -> Any:
-    """The value in a file: JSON, or a Python literal. Raises `InputFileError`."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(_MAX_BYTES + 1).decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputFileError(path, f"cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    if len(text) > _MAX_BYTES:
-        raise InputFileError(path, f"larger than {_MAX_BYTES >> 20} MiB, too large for an architecture")
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        problem = error
-    try:
-        return ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        raise InputFileError(path, f"not JSON ({problem})") from problem
-
-
-def _only_one(path: Path, data: Any) -> Any:
-    """The architecture in the document of a search, in a list, or alone. Raises `InputFileError`."""
-    if isinstance(data, dict) and isinstance(results := data.get("results"), list):
-        if len(results) != 1 or not isinstance(results[0], dict):
-            problem = f"holds {len(results)} networks; give the JSON file of one architecture from the same folder"
-            raise InputFileError(path, problem)
-        data = results[0]
-    if isinstance(data, list | tuple):  # such as accuracy, settings and latency, which the authors' search returns
-        found = [item for item in data if isinstance(item, dict)]
-        if len(found) > 1:
-            raise InputFileError(path, f"holds {len(found)} networks; give a file with one of them")
-        data = found[0] if found else data
-    return data["architecture"] if isinstance(data, dict) and "architecture" in data else data
-
-
-def _run_config(path: Path) -> Path | None:
-    """The file with the resolution beside `NAME.net.config` or `net.config`."""
-    if not path.name.endswith(_NET_CONFIG):
-        return None
-    own = path.with_name(path.name.removesuffix(_NET_CONFIG) + _RUN_CONFIG)
-    return next((file for file in (own, path.with_name(_RUN_CONFIG)) if file.is_file()), None)
-
 
 # --- checks ----------------------------------------------------------------------------------------------
 

@@ -49,6 +49,12 @@ class Forms:
             raise UsageError("'forms' must be an object: group of layers -> name of a form")
         return Forms(dict(data))
 
+    @staticmethod
+    def from_table(metadata: Mapping[str, Any]) -> Forms:
+        """The forms of a table, from the JSON beside it. Raises `UsageError`."""
+        forms = metadata.get("forms")
+        return Forms.from_json(forms.get("chosen") if isinstance(forms, Mapping) else forms)
+
 
 #: Everything in the plain form.
 PLAIN = Forms()

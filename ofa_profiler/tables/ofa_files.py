@@ -19,6 +19,7 @@ from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.networks.blocks import MOBILENETV3, PROXYLESS, block_op
 from ofa_profiler.networks.ofa_keys import is_proxyless, parse_key
 from ofa_profiler.networks.op import Op
+from ofa_profiler.spaces import SearchSpace
 from ofa_profiler.tables.cells import parse_count, parse_spread_ms, parse_time_ms, shown
 from ofa_profiler.tables.csv_file import read_json, read_text
 from ofa_profiler.tables.row import OK, Row
@@ -167,11 +168,15 @@ def _row(path: Path, resolution: int, key: str, entry: dict[str, str], line: int
 # --- writing --------------------------------------------------------------------------------------------
 
 
-def write_published(name: str, rows: Iterable[Row], ops: Mapping[int, Iterable[Op]], folder: Path) -> None:
+def write_published(name: str, rows: Iterable[Row], covered: Mapping[SearchSpace, Iterable[int]], folder: Path) -> None:
     """Write the rows of the table `name`, one YAML file per resolution. Raises `UsageError`.
 
-    `ops` maps each resolution that the table covers to the ops of its networks. See `LatencyTable.save_published`.
+    `covered` maps spaces to the resolutions that the table covers. See `LatencyTable.save_published`.
     """
+    ops: dict[int, list[Op]] = {}
+    for space, resolutions in covered.items():
+        for resolution in resolutions:
+            ops.setdefault(resolution, []).extend(space.unique_ops([resolution]))
     if folder.is_dir() and any(_FILE.fullmatch(path.name) for path in folder.iterdir()):
         raise UsageError(f"cannot write {folder}: it already contains published tables; choose another folder")
     found = _rows_by_resolution(name, rows, ops)

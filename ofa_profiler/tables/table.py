@@ -59,7 +59,11 @@ class LatencyTable:
         spaces = self.metadata.get("spaces", [])
         if not isinstance(spaces, list | tuple) or not all(isinstance(name, str) for name in spaces):
             self._refuse_metadata("'spaces' must be a list of names")
-        _ = self.correction, self.forms, self._index
+        try:
+            _ = self.correction, self.forms
+        except UsageError as error:
+            self._refuse_metadata(str(error))
+        _ = self._index
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> LatencyTable:
@@ -97,11 +101,7 @@ class LatencyTable:
         from ofa_profiler.tables.ofa_files import write_published  # yaml is slow to import
 
         spaces = [get_space(name) for name in self.spaces if name in space_names()]
-        ops: dict[int, list[Op]] = {}
-        for space in spaces:
-            for resolution in self.resolutions(space):
-                ops.setdefault(resolution, []).extend(space.unique_ops([resolution]))
-        write_published(self.name, self.rows, ops, Path(folder))
+        write_published(self.name, self.rows, {space: self.resolutions(space) for space in spaces}, Path(folder))
 
     def to_frame(self) -> pd.DataFrame:
         """A pandas frame with one row per op. Raises `UsageError` if pandas is not installed."""
@@ -125,19 +125,12 @@ class LatencyTable:
     @cached_property
     def correction(self) -> Correction:
         """The correction of the metadata; the sum of the ops if there is none."""
-        try:
-            return read_correction(self.metadata.get("correction", Sum().to_json()))
-        except UsageError as error:
-            self._refuse_metadata(str(error))
+        return read_correction(self.metadata.get("correction", Sum().to_json()))
 
     @cached_property
     def forms(self) -> Forms:
         """The forms in which the ops were measured. Tables without this information are plain."""
-        forms = self.metadata.get("forms") or {}
-        try:
-            return Forms.from_json(forms.get("chosen") if isinstance(forms, Mapping) else forms)
-        except UsageError as error:
-            self._refuse_metadata(str(error))
+        return Forms.from_table(self.metadata)
 
     @cached_property
     def spaces(self) -> tuple[str, ...]:

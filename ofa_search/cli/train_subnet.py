@@ -12,7 +12,6 @@ from ofa_profiler.base.files import write_text
 from ofa_profiler.cli.terminal import say
 from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.architecture import Architecture
-from ofa_profiler.protocol.forms import PLAIN
 from ofa_profiler.protocol.target import Target
 from ofa_profiler.runtimes import runtimes
 from ofa_profiler.spaces import SearchSpace, get_space, space_names
@@ -198,7 +197,7 @@ def _write(
     for runtime in runtimes().values():
         path = out / f"{NAME}{runtime.suffix}"
         files[runtime.suffix.removeprefix(".")] = export_network(
-            space, architecture, weights, path, Target(runtime.name), metadata=card.metadata(PLAIN)
+            space, architecture, weights, path, Target(runtime.name), metadata=card.metadata()
         )
     plot = common.draw_log(out, LOG, f"{space.name}, one network")
     document = {

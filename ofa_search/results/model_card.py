@@ -24,7 +24,7 @@ from typing import Any
 
 from ofa_profiler.base.version import __version__
 from ofa_profiler.networks.architecture import Architecture
-from ofa_profiler.protocol.forms import Forms
+from ofa_profiler.protocol.forms import PLAIN, Forms
 from ofa_profiler.spaces import get_space
 
 TRAINED, UNTRAINED = "trained", "untrained"
@@ -61,7 +61,7 @@ class ModelCard:
             "labels": None if self.labels is None else list(self.labels),
         }
 
-    def metadata(self, forms: Forms) -> dict[str, str]:
+    def metadata(self, forms: Forms = PLAIN) -> dict[str, str]:
         """All fields, as they are stored in a model file with these forms."""
         fields = {"architecture": self.architecture.to_json(), "forms": forms.to_json(), **self.to_json()}
         weights = fields.pop("weights")

@@ -101,9 +101,10 @@ def simulate(device: Device, settings: Settings, ops: dict[str, int], lines: lis
         "about": {},
         "models": dict.fromkeys(ops, "0"),
     }
-    kit = SimpleNamespace(run=run, models=dict.fromkeys(ops), request=lambda key: {"key": key})
+    kit = SimpleNamespace(run=run, models=dict.fromkeys(ops), request=lambda key: {"key": key}, trials=[])
     before = [json.loads(line) for line in lines or [json.dumps(run).encode()]]
     results = SimpleNamespace(
+        forms=None,
         measured=[record for record in before if record["type"] in ("visit", "reference")],
         append=before.append,
         tell=lambda record: None,

@@ -218,7 +218,7 @@ def test_a_mistake_is_one_line(
     [
         ("{", "not JSON"),
         ('{"results": []}', "holds 0 networks"),
-        ('{"results": [{}, {}]}', "holds 2 networks; give the JSON file of one architecture"),
+        ('{"results": [{}, {}]}', "holds 2 networks; give a file with one of them"),
         ('{"space": "cifar-mbv3"}', "'stages' must be a list|stages must be a list"),
         ("[]", "an architecture is a JSON object, not list"),
     ],

@@ -74,7 +74,7 @@ def test_a_description_has_no_runtime_yet() -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        ({**RUN, "format": 2}, "format 2; this version reads 1"),
+        ({**RUN, "format": 3}, "format 3; this version reads up to 2"),
         ({**RUN, "models": {"a": 1}}, "SHA-256"),
         ({**RUN, "settings": {}}, "settings must be"),
         ({**DEVICE, "model": ["Board"]}, "'model' must be text"),
