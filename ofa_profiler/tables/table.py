@@ -67,10 +67,7 @@ class LatencyTable:
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> LatencyTable:
-        """Read a CSV with its JSON, if it exists, or a folder of published tables.
-
-        Raises `InputFileError` with file, row and column.
-        """
+        """Read a CSV with its JSON, if there is one, or a folder of published tables. Raises `InputFileError`."""
         path = Path(path)
         if path.is_dir():
             from ofa_profiler.tables.ofa_files import read_published  # yaml is slow to import
