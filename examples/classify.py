@@ -36,6 +36,7 @@ CARD = {
     "labels": "names of the classes in order, or null",
     "tool": "the command that wrote the file, and its version",
     "forms": "how layers are written in this file, by group of layers; {} for the plain way",
+    "runtime_options": "settings of the runtime under which the latency table was measured, or null",
     # only for networks of a search:
     "predicted_accuracy": "top-1 in [0, 1], or null",
     "latency_ms": "predicted latency in milliseconds, by name of the latency table",

@@ -20,6 +20,8 @@ from ofa_profiler.devices import Device, DeviceOptions, open_device
 from ofa_profiler.errors import UsageError
 from ofa_profiler.measuring.profile import Profile
 from ofa_profiler.measuring.profile import profile as profile_device
+from ofa_profiler.networks.architecture import Architecture
+from ofa_profiler.protocol.forms import FAST, FORMS_CHOICES
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.protocol.target import Target
 from ofa_profiler.spaces import SearchSpace, get_space
@@ -43,6 +45,7 @@ def profile(
     provider: str | None = None,
     threads: int = 1,
     time_limit_s: float | None = 600.0,
+    forms: str = "fast",
     name: str | None = None,
     fresh: bool = False,
     runtime_version: str | None = None,
@@ -51,12 +54,14 @@ def profile(
 ) -> Profile:
     """Measure all ops of a space on a device and write a latency table to the folder `out`, like `ofa-profile`.
 
-    After an interruption, the same call resumes. `runtime_version` is the release of the runtime that is brought to a
-    board, and `options` configure the connection to the device; an open device has both already. Raises `DeviceError`
-    if the device or all ops fail, and `UsageError` for invalid arguments or if `out` contains another measurement with
-    this name.
+    After an interruption, the same call resumes. `forms` is `fast` or `plain`, as for `--forms`. `runtime_version` is
+    the release of the runtime that is brought to a board, and `options` configure the connection to the device; an open
+    device has both already. Raises `DeviceError` if the device or all ops fail, and `UsageError` for invalid arguments
+    or if `out` contains another measurement with this name.
     """
     load_plugins()
+    if forms not in FORMS_CHOICES:
+        raise UsageError(f"forms {forms!r:.40}; choose from {', '.join(FORMS_CHOICES)}")
     chosen = get_space(space) if isinstance(space, str) else space
     if resolutions is not None:
         chosen = chosen.with_resolutions(resolutions)
@@ -68,7 +73,16 @@ def profile(
             raise UsageError("runtime_version is for a device that is given by its name: this one has its options")
         options = replace(options or DeviceOptions(), runtime_version=runtime_version)
     with _opened(device, options) as opened:
-        return profile_device(opened, chosen, settings, Path(out), name=name, fresh=fresh, progress=progress)
+        return profile_device(
+            opened,
+            chosen,
+            settings,
+            Path(out),
+            name=name,
+            fresh=fresh,
+            try_forms=forms == FAST,
+            progress=progress,
+        )
 
 
 def verify(
@@ -78,13 +92,15 @@ def verify(
     subnets: int = DEFAULT_SUBNETS,
     seed: int = 0,
     space: str | SearchSpace | None = None,
+    architectures: Sequence[Architecture] | None = None,
     time_limit_s: float | None = DEFAULT_TIME_LIMIT_S,
     options: DeviceOptions | None = None,
     progress: Reporter | None = None,
 ) -> Verification:
     """Measure whole networks and compare them with the predictions of a table, like `ofa-verify`.
 
-    If the table is a file and belongs to this device, the result is stored in its JSON. Raises `UsageError` if the
+    If the table is a file and belongs to this device, the result is stored in its JSON, except for given
+    `architectures`. Raises `UsageError` if the
     table lacks its measurement settings, and `DeviceError` if the device fails.
     """
     load_plugins()
@@ -93,9 +109,17 @@ def verify(
     options = replace(options or DeviceOptions(), like_release=release_of(loaded.metadata.get("runtime_version")))
     with _opened(device, options) as opened:
         result = verify_table(
-            loaded, opened, subnets=subnets, seed=seed, space=chosen, time_limit_s=time_limit_s, progress=progress
+            loaded,
+            opened,
+            subnets=subnets,
+            seed=seed,
+            space=chosen,
+            architectures=architectures,
+            time_limit_s=time_limit_s,
+            progress=progress,
         )
-    store_validation(loaded, result)
+    if architectures is None:
+        store_validation(loaded, result)
     return result
 
 

@@ -20,6 +20,7 @@ from ofa_profiler.cli.report import report_table
 from ofa_profiler.cli.terminal import progress_bar, run_command, say
 from ofa_profiler.devices.registry import device_names
 from ofa_profiler.errors import UsageError
+from ofa_profiler.protocol.forms import FAST, FORMS_CHOICES
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.protocol.target import Target
 from ofa_profiler.runtimes import runtimes
@@ -107,8 +108,8 @@ def _add_settings(parser: Parser) -> None:
     )
     how.add_argument(
         "--forms",
-        choices=("fast", "plain"),
-        default="fast",
+        choices=FORMS_CHOICES,
+        default=FAST,
         help="fast: try several ways to write each layer, and use the fastest; plain: one way (default: fast)",
     )
     how.add_argument("--batch", metavar="N", type=positive_integer, default=1, help="images per inference (default: 1)")
@@ -227,7 +228,7 @@ def _kit(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) 
             arguments.kit,
             wheels=wheels,
             release=release,
-            try_forms=arguments.forms == "fast",
+            try_forms=arguments.forms == FAST,
             progress=reporter,
         )
     if arguments.json:

@@ -18,6 +18,7 @@ from ofa_profiler.errors import OfaError
 from ofa_profiler.export import export_ops
 from ofa_profiler.measuring.naming import distinct_names
 from ofa_profiler.measuring.profile import Profile, profile
+from ofa_profiler.protocol.forms import FAST
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.spaces import SearchSpace
 
@@ -36,7 +37,7 @@ def profile_devices(prog: str, arguments: argparse.Namespace, space: SearchSpace
         with progress_bar() as reporter:
             names = dict(zip(specs, arguments.name or [None] * len(specs), strict=True))
             if len(specs) > 1:
-                try_forms = arguments.forms == "fast"
+                try_forms = arguments.forms == FAST
                 outcomes |= _prepare_comparison(devices, names, space, settings, reporter, try_forms=try_forms)
             jobs = {
                 spec: partial(_profile_one, arguments, space, settings, device, names[spec], reporter)
@@ -93,6 +94,6 @@ def _profile_one(
         arguments.out,
         name=name,
         fresh=arguments.fresh,
-        try_forms=arguments.forms == "fast",
+        try_forms=arguments.forms == FAST,
         progress=progress,
     )

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from ofa_profiler.devices.base import Agent, Device
+from ofa_profiler.protocol.forms import PLAIN, Forms
 from ofa_profiler.protocol.journal import read_journal
 from ofa_profiler.protocol.kit import RESULTS_FILE
-from ofa_profiler.protocol.records import Visit
+from ofa_profiler.protocol.records import FormsRecord, Visit
 from ofa_profiler.protocol.replay import Replay
 from ofa_profiler.protocol.settings import Settings
 
@@ -41,6 +42,8 @@ class FakeDevice(Device):
     noise: float = 0.01
     #: The keys of models that fail.
     failing: Collection[str] = ()
+    #: What its trials choose.
+    forms: Forms = PLAIN
     model: str = "fake device"
     spec: str = "fake"
 
@@ -60,6 +63,10 @@ class FakeDevice(Device):
             "before": {"temperature_c": 40.0},
             "uncontrolled": [],
         }
+        if replay.run.candidates is not None and replay.trials is None:
+            forms = {"type": "forms", "time": _NEVER, "chosen": self.forms.to_json(), "trials": [], "seconds": 0.0}
+            replay.add(FormsRecord.from_json(forms))
+            yield forms
         while due := [key for key in replay.visits if self._is_due(key, replay, settings)]:
             for key in due:
                 visit = self._visit(key, len(replay.visits[key]), settings)

@@ -142,6 +142,7 @@ def table_metadata(replay: Replay) -> dict[str, Any]:
         "runtime": runtime.name,
         "runtime_version": runtime.version,
         "provider": runtime.provider,
+        **({} if runtime.options is None else {"runtime_options": dict(runtime.options)}),
         "precision": settings.target.precision,
         "threads": settings.threads,
         "batch": settings.target.batch,

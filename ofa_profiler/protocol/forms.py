@@ -10,6 +10,9 @@ from ofa_profiler.errors import UsageError
 
 #: The name of the plain form.
 PLAIN_NAME = "plain"
+#: The values of `--forms`: the device tries all forms, or everything is plain.
+FAST = "fast"
+FORMS_CHOICES = (FAST, PLAIN_NAME)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from ofa_profiler.errors import OverBudgetError
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.spaces import space_names
 from ofa_search.cli.request import DEFAULT_OUT, MACS, Request, read_request
-from ofa_search.results.found import Found, document, forms_by_runtime
+from ofa_search.results.deployments import deployments_of
+from ofa_search.results.found import Found, document
 from ofa_search.results.report import accuracy_words, results_table, weight_words
 from ofa_search.searching.api import SearchResult, search_each, slowest_ms
 from ofa_search.searching.engines import DEFAULT_ENGINE, engine_names
@@ -125,8 +126,8 @@ def _search(request: Request) -> int:
     _say_loose_budgets(request)
     if request.is_front:
         results = _listed_once(results)
-    forms = forms_by_runtime(request.tables)
-    found = [Found(result, request.objective, request.source, forms) for result in results]
+    deployments = deployments_of(request.tables)
+    found = [Found(result, request.objective, request.source, deployments) for result in results]
     if request.out is not None:
         from ofa_search.results.files import write_networks, write_summary  # with all exporters
 

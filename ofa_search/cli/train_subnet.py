@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from ofa_profiler.spaces import SearchSpace, get_space, space_names
 from ofa_search.artifacts.shipped import shipped_supernet
 from ofa_search.cli import train_options as common
 from ofa_search.cli.named_file import named_file
+from ofa_search.results.deployments import Deployment, read_deployments
 from ofa_search.results.model_card import TRAINED, ModelCard
 from ofa_search.supernet.description import weights_path
 
@@ -80,12 +82,13 @@ def run(arguments: Namespace) -> int:
     if arguments.distill and arguments.from_scratch:
         raise UsageError("--distill needs --supernet")
     architecture = Architecture.load(arguments.architecture, _space_of(arguments.supernet))
+    deployments = read_deployments(arguments.architecture)
     supernet = _supernet_file(arguments.supernet) if arguments.supernet is not None else None
     common.prepare_process(arguments)
     from ofa_search.evaluation.world import join_world
 
     with join_world(arguments.device) as world:
-        document = _train(arguments, architecture, supernet, world)
+        document = _train(arguments, architecture, deployments, supernet, world)
     if document is not None:
         lines = [*common.spell_accuracies(document["accuracy"]), f"written to {arguments.out}"]
         common.report(arguments, document, lines)
@@ -93,7 +96,11 @@ def run(arguments: Namespace) -> int:
 
 
 def _train(
-    arguments: Namespace, architecture: Architecture, supernet: Path | None, world: World
+    arguments: Namespace,
+    architecture: Architecture,
+    deployments: Mapping[str, Deployment],
+    supernet: Path | None,
+    world: World,
 ) -> dict[str, Any] | None:
     from ofa_search.evaluation.subnets import calibration_images
     from ofa_search.training.loop import run_training
@@ -124,7 +131,7 @@ def _train(
     if not world.leads:
         return None
     calibration = calibration_images(data.training).to(world.device)
-    return _write(arguments.out, trainer, trainer.finished(calibration), data, description)
+    return _write(arguments.out, trainer, trainer.finished(calibration), data, description, deployments)
 
 
 def _space_of(supernet: str | None) -> str | None:
@@ -175,7 +182,12 @@ def _start(
 
 
 def _write(
-    out: Path, trainer: SubnetTrainer, network: Any, data: DataSplit, description: dict[str, Any]
+    out: Path,
+    trainer: SubnetTrainer,
+    network: Any,
+    data: DataSplit,
+    description: dict[str, Any],
+    deployments: Mapping[str, Deployment],
 ) -> dict[str, Any]:
     """Measure the network, write models and summary -> the summary."""
     from ofa_profiler.export import export_network
@@ -196,8 +208,15 @@ def _write(
     files = {"log": out / LOG}
     for runtime in runtimes().values():
         path = out / f"{NAME}{runtime.suffix}"
+        deployment = deployments.get(runtime.name, Deployment())
         files[runtime.suffix.removeprefix(".")] = export_network(
-            space, architecture, weights, path, Target(runtime.name), metadata=card.metadata()
+            space,
+            architecture,
+            weights,
+            path,
+            Target(runtime.name),
+            metadata=card.metadata(deployment),
+            forms=deployment.forms,
         )
     plot = common.draw_log(out, LOG, f"{space.name}, one network")
     document = {

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from ofa_profiler.base.files import replacing, write_text
 from ofa_profiler.export import export_network
-from ofa_profiler.protocol.forms import PLAIN
 from ofa_profiler.protocol.target import Target
 from ofa_profiler.runtimes import runtimes
+from ofa_search.results.deployments import Deployment
 from ofa_search.results.found import Found, document
 
 SUMMARY = "search.json"
@@ -48,15 +48,15 @@ def _formats() -> dict[str, str]:
 def export(network: Found, path: Path, target: Target, release: str | None = None) -> Path:
     """Write the network as a model, for a release of the target's runtime."""
     architecture, source = network.result.architecture, network.source
-    forms = network.forms.get(target.runtime, PLAIN)
+    deployment = network.deployments.get(target.runtime, Deployment())
     return export_network(
         source.space,
         architecture,
         source.of(architecture),
         path,
         target,
-        metadata=network.card().metadata(forms),
-        forms=forms,
+        metadata=network.card().metadata(deployment),
+        forms=deployment.forms,
         release=release,
     )
 

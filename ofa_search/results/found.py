@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ofa_profiler.protocol.forms import Forms
-from ofa_profiler.tables.table import LatencyTable
+from ofa_search.results.deployments import Deployment
 from ofa_search.results.model_card import ModelCard, SearchFacts
 from ofa_search.results.weight_source import WeightSource
 from ofa_search.searching.api import SearchResult
@@ -22,8 +21,8 @@ class Found:
     result: SearchResult
     objective: Objective
     source: WeightSource
-    #: The forms of the models by runtime; models of other runtimes are plain.
-    forms: Mapping[str, Forms] = field(default_factory=dict)
+    #: By runtime; models for other runtimes are plain.
+    deployments: Mapping[str, Deployment] = field(default_factory=dict)
     files: Mapping[str, Path] = field(default_factory=dict)
     measured_latency_ms: Mapping[str, float] | None = None
 
@@ -38,7 +37,7 @@ class Found:
             "macs": result.macs,
             "params": result.params,
             **self.card().to_json(),
-            "forms": {runtime: forms.to_json() for runtime, forms in self.forms.items() if forms},
+            "forms": {name: found.forms.to_json() for name, found in self.deployments.items() if found.forms},
             "files": {kind: str(path) for kind, path in self.files.items()},
             "measured_latency_ms": None if self.measured_latency_ms is None else dict(self.measured_latency_ms),
         }
@@ -58,16 +57,6 @@ class Found:
             labels=source.labels,
             search=SearchFacts(result.predicted_accuracy, dict(result.latency_ms), dict(result.budget_ms)),
         )
-
-
-def forms_by_runtime(tables: Sequence[LatencyTable]) -> dict[str, Forms]:
-    """Runtime -> the forms for models of that runtime: those of its table; with several tables, what all have."""
-    found: dict[str, Forms] = {}
-    for table in tables:
-        runtime = str(table.metadata.get("runtime"))
-        common = found.get(runtime, table.forms).chosen.items() & table.forms.chosen.items()
-        found[runtime] = Forms(dict(common))
-    return found
 
 
 def document(found: Sequence[Found]) -> dict[str, Any]:

@@ -8,6 +8,7 @@
     labels              JSON: the names of the classes in order, or null
     tool                the command that wrote the file, and its version
     forms               JSON: how layers are written in this file, by group of layers; {} for all plain
+    runtime_options     JSON: the settings of the runtime under which the latency table was measured, or null
     predicted_accuracy  JSON: top-1 in [0, 1], or null       (the last three: networks of a search)
     latency_ms          JSON: milliseconds by the name of the latency table
     budget_ms           JSON: the same, what the search was allowed
@@ -24,8 +25,8 @@ from typing import Any
 
 from ofa_profiler.base.version import __version__
 from ofa_profiler.networks.architecture import Architecture
-from ofa_profiler.protocol.forms import PLAIN, Forms
 from ofa_profiler.spaces import get_space
+from ofa_search.results.deployments import Deployment
 
 TRAINED, UNTRAINED = "trained", "untrained"
 #: How training, recalibration and evaluation bring images to a resolution (`data/decoding.py`, `data/batches.py`).
@@ -61,9 +62,11 @@ class ModelCard:
             "labels": None if self.labels is None else list(self.labels),
         }
 
-    def metadata(self, forms: Forms = PLAIN) -> dict[str, str]:
-        """All fields, as they are stored in a model file with these forms."""
-        fields = {"architecture": self.architecture.to_json(), "forms": forms.to_json(), **self.to_json()}
+    def metadata(self, deployment: Deployment | None = None) -> dict[str, str]:
+        """All fields, as they are stored in a model file."""
+        deployment = deployment or Deployment()
+        fields = {"architecture": self.architecture.to_json(), **self.to_json()}
+        fields |= {"forms": deployment.forms.to_json(), "runtime_options": deployment.runtime_options}
         weights = fields.pop("weights")
         if self.search is not None:
             fields |= asdict(self.search)

@@ -63,6 +63,7 @@ def test_the_device_chooses_and_the_table_says_so(table):
     }
     assert (kernels[7], kernels[3], kernels[5]) == ("split", None, None)
     assert "depthwise 7x7, stride 1 split" in repr(table)
+    assert table.metadata["runtime_options"] == {"num_threads": 1, "delegate": "XNNPACK"}
     replay, _ = read_journal(table.path.with_suffix(".jsonl"))
     assert replay.forms == Forms(SPLIT)
     assert table.predict_ms([SPACE.largest])[0] > table.predict_ms([SPACE.smallest])[0]
@@ -111,6 +112,7 @@ def test_a_search_exports_in_the_forms_of_the_table(table, tmp_path):
     assert result["forms"] == {"litert": SPLIT}
     fast = Path(result["files"]["tflite"])
     assert json.loads(metadata(fast)["forms"]) == SPLIT
+    assert json.loads(metadata(fast)["runtime_options"]) == {"num_threads": 1, "delegate": "XNNPACK"}
     assert operators(fast).count("DEPTHWISE_CONV_2D") > operators(fast).count("CONV_2D") // 3
     import onnx
 

@@ -250,7 +250,8 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_kit_is_complete(board):
     manifest = json.loads((board / "manifest.json").read_text())
     assert len(manifest["models"]) == N_OPS
-    assert {path.name for path in (board / "models").iterdir()} == {model["file"] for model in manifest["models"]}
+    files = [file for model in manifest["models"] for file in (model, *model.get("variants", ()))]
+    assert {path.name for path in (board / "models").iterdir()} == {file["file"] for file in files}
     assert manifest["ops"] == [op.to_json() for op in get_space("cifar-mbv3").unique_ops([24])]
     readme = (board / "README.md").read_text()
     assert "python3 agent.py --kit ." in readme

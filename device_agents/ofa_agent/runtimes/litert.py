@@ -28,7 +28,8 @@ class Runtime:
         version = package.__version__
         if package.__name__ != self.PACKAGES[0]:
             version = "%s %s" % (package.__name__, version)
-        self.info = {"name": "litert", "version": version, "provider": self.provider}
+        options = {"num_threads": self.threads, "delegate": "none" if self.provider == "CPU" else "XNNPACK"}
+        self.info = {"name": "litert", "version": version, "provider": self.provider, "options": options}
 
     def find(self):
         """Import the first installed package and return it. Raises `Fatal`."""

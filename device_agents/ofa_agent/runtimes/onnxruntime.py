@@ -37,20 +37,32 @@ class Runtime:
             words = "onnxruntime has no provider %r on this device; choose from %s"
             raise Fatal(words % (self.provider, have), usage=True)
         self.options = self._options(settings, spare_core)
-        self.info = {"name": "onnxruntime", "version": onnxruntime.__version__, "provider": self.provider}
+        self.info = {
+            "name": "onnxruntime",
+            "version": onnxruntime.__version__,
+            "provider": self.provider,
+            "options": dict(self.session, **self.entries),
+        }
 
     def _options(self, settings, spare_core):
-        options = self.ort.SessionOptions()
-        options.intra_op_num_threads = settings["threads"]
-        options.inter_op_num_threads = 1
-        options.execution_mode = self.ort.ExecutionMode.ORT_SEQUENTIAL
-        options.log_severity_level = 4
+        self.session = {
+            "intra_op_num_threads": settings["threads"],
+            "inter_op_num_threads": 1,
+            "execution_mode": "ORT_SEQUENTIAL",
+        }
+        self.entries = {}
         if not spare_core:
             # Threads that spin between operators would occupy all cores.
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            self.entries["session.intra_op.allow_spinning"] = "0"
         if self.provider != "CPUExecutionProvider":
             # Otherwise unsupported operators would run on the CPU without a message.
-            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+            self.entries["session.disable_cpu_ep_fallback"] = "1"
+        options = self.ort.SessionOptions()
+        options.log_severity_level = 4
+        for name, value in self.session.items():
+            setattr(options, name, self.ort.ExecutionMode.ORT_SEQUENTIAL if name == "execution_mode" else value)
+        for name, value in self.entries.items():
+            options.add_session_config_entry(name, value)
         return options
 
     def load(self, model, inputs):

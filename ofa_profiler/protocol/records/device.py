@@ -16,6 +16,8 @@ class RuntimeInfo:
     name: str | None
     version: str | None
     provider: str | None
+    #: The settings of the runtime under which models run, by its own names.
+    options: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -90,4 +92,8 @@ def _cores(device: JsonObject) -> tuple[int, ...] | None:
 def _runtime(data: Any) -> RuntimeInfo:
     if not isinstance(data, dict):
         raise ValueError("'runtime' must be an object")
-    return RuntimeInfo(*(text_or_none(data, name) for name in ("name", "version", "provider")))
+    options = data.get("options")
+    if options is not None and not isinstance(options, dict):
+        raise ValueError("'options' of the runtime must be an object")
+    texts = {name: text_or_none(data, name) for name in ("name", "version", "provider")}
+    return RuntimeInfo(**texts, options=options)
