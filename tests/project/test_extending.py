@@ -22,7 +22,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of installed packages with the package of the page."""
     site = tmp_path_factory.mktemp("site")
     blocks = re.findall(r"```python\n# ([\w/]+\.py)[^\n]*\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 12
+    assert len(blocks) == 13
     (site / "mine").mkdir()
     (site / "mine" / "__init__.py").touch()
     for name, code in blocks:
@@ -144,7 +144,9 @@ import numpy as np, onnxruntime, torch
 from ai_edge_litert.interpreter import Interpreter
 from mine.layer import Scale
 from ofa_profiler.export import get_exporter
+from ofa_profiler.export.forms.base import combinations
 from ofa_profiler.networks.graph import Graph
+from ofa_profiler.protocol.forms import Forms
 from ofa_profiler.networks.torch_modules import GraphModule, load_weights
 from ofa_profiler.protocol.target import Target
 from ofa_search.supernet.elastic import ELASTIC_LAYERS
@@ -163,6 +165,13 @@ lite.allocate_tensors()
 lite.set_tensor(lite.get_input_details()[0]["index"], x.transpose(0, 2, 3, 1))
 lite.invoke()
 got = lite.get_tensor(lite.get_output_details()[0]["index"]).transpose(0, 3, 1, 2)
+np.testing.assert_allclose(got, expected, rtol=1e-6)
+forms = combinations("onnxruntime", graph)
+assert forms == [Forms({"scale": "depthwise"})]
+target = Target("onnxruntime")
+other = get_exporter(target).build(graph, weights, target, outputs=["y"], metadata={}, forms=forms[0])
+(got,) = onnxruntime.InferenceSession(other).run(None, {"input": x})
+assert other != models["onnxruntime"]
 np.testing.assert_allclose(got, expected, rtol=1e-6)
 elastic = ELASTIC_LAYERS[Scale]([Scale("scale", 5)])
 assert elastic.state_dict()["weight"].shape == (5,)
