@@ -25,6 +25,8 @@ RUNS = {
     "additivity": ("cifar-mbv3 3", r"sum \+ constant +[\d.]+%"),
     "evaluation": ("cifar-mbv3 2", r"largest +[\d.]+ "),
     "export": ("--space cifar-mbv3 --resolution 24", r"cold +[\d.]+ s"),
+    "forms": ("cifar-mbv3 --networks 2 --rounds 2 --runs 2", r"litert +geometric mean [\d.]+x"),
+    "forms_search": ("t.csv t.csv --predictor p.safetensors --images photos", r" ms +[\d.]+% +[\d.]+% .* ms "),
     "measuring_share": ("--space cifar-mbv3 --resolution 24 --time-limit 1s", r"share of the wall time +[\d.]+%"),
     "schedules": (
         "--data photos --test-data photos --out out --images 27 --batch 8 --cost 0.001 --only smallest",
