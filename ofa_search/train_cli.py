@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 if __name__ == "__main__":  # before the other imports, which take a while
-    from ofa_search.cli.start import end_quietly
+    from ofa_search.cli.start import end_quietly, leave
 
     end_quietly()
 
@@ -12,4 +12,4 @@ import sys
 from ofa_search.cli.train import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(leave(main()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 if __name__ == "__main__":  # before the other imports, which take a while
-    from ofa_profiler.cli.start import end_quietly
+    from ofa_profiler.cli.start import end_quietly, leave
 
     end_quietly()
 
@@ -262,4 +262,4 @@ def _import(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(leave(main()))

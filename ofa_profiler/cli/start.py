@@ -25,12 +25,29 @@ def _end(number: int, _frame: FrameType | None) -> None:
     os._exit(128 + number)
 
 
+def leave(code: int) -> int:
+    """Return the exit code of a command; after an interruption, end the process at once.
+
+    An interrupted import of a native library can crash the interpreter while it shuts down.
+    """
+    if code > 128:
+        import sys
+
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (AttributeError, OSError, ValueError):  # closed, or none
+                pass
+        os._exit(code)
+    return code
+
+
 def run(module: str) -> int:
     """Import the module of a command and run its `main`."""
     end_quietly()
     import importlib
 
-    return int(importlib.import_module(module).main())
+    return leave(int(importlib.import_module(module).main()))
 
 
 def profile() -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ofa_profiler.cli.start import end_quietly, run
+from ofa_profiler.cli.start import end_quietly, leave, run
 
-__all__ = ["end_quietly", "search", "train"]
+__all__ = ["end_quietly", "leave", "search", "train"]
 
 
 def search() -> int:
