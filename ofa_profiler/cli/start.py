@@ -31,13 +31,12 @@ def leave(code: int) -> int:
     An interrupted import of a native library can crash the interpreter while it shuts down.
     """
     if code > 128:
+        import contextlib
         import sys
 
         for stream in (sys.stdout, sys.stderr):
-            try:
+            with contextlib.suppress(AttributeError, OSError, ValueError):  # closed, or none
                 stream.flush()
-            except (AttributeError, OSError, ValueError):  # closed, or none
-                pass
         os._exit(code)
     return code
 
