@@ -136,9 +136,9 @@ def test_a_search_keeps_budgets_of_such_a_cost() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (None, "unknown method None; choose from sum"),
+        (None, "unknown method None; choose from sum, regression"),
         ({"method": ["sum"]}, r"unknown method \['sum'\]"),
-        ({"method": "magic"}, "unknown method 'magic'; choose from sum, scaled, power"),
+        ({"method": "magic"}, "unknown method 'magic'; choose from sum, regression, scaled, power"),
         ({"method": "power"}, "'correction' has wrong fields for the method 'power': .*exponent"),
         ({"method": "sum", "exponent": 2}, "'correction' has wrong fields for the method 'sum': .*exponent"),
     ],
