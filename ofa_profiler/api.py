@@ -19,13 +19,13 @@ from ofa_profiler.base.releases import release_of
 from ofa_profiler.devices import Device, DeviceOptions, open_device
 from ofa_profiler.errors import UsageError
 from ofa_profiler.measuring.profile import Profile
-from ofa_profiler.measuring.profile import profile as profile_device
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.protocol.forms import FAST, FORMS_CHOICES
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.protocol.target import Target
 from ofa_profiler.spaces import SearchSpace, get_space
 from ofa_profiler.tables.table import LatencyTable
+from ofa_profiler.verification.profile import profile as profile_device
 from ofa_profiler.verification.result import DEFAULT_SUBNETS, DEFAULT_TIME_LIMIT_S, Verification
 from ofa_profiler.verification.verify import store_validation
 from ofa_profiler.verification.verify import verify as verify_table
@@ -44,8 +44,9 @@ def profile(
     batch: int = 1,
     provider: str | None = None,
     threads: int = 1,
-    time_limit_s: float | None = 600.0,
+    time_limit_s: float | None = 720.0,
     forms: str = "fast",
+    calibrate: int | None = None,
     name: str | None = None,
     fresh: bool = False,
     runtime_version: str | None = None,
@@ -54,7 +55,8 @@ def profile(
 ) -> Profile:
     """Measure all ops of a space on a device and write a latency table to the folder `out`, like `ofa-profile`.
 
-    After an interruption, the same call resumes. `forms` is `fast` or `plain`, as for `--forms`. `runtime_version` is
+    After an interruption, the same call resumes. `forms` is `fast` or `plain`, as for `--forms`. `calibrate` is the
+    number of networks that the table is calibrated by; 0 leaves out calibration and validation. `runtime_version` is
     the release of the runtime that is brought to a board, and `options` configure the connection to the device; an open
     device has both already. Raises `DeviceError` if the device or all ops fail, and `UsageError` for invalid arguments
     or if `out` contains another measurement with this name.
@@ -81,6 +83,7 @@ def profile(
             name=name,
             fresh=fresh,
             try_forms=forms == FAST,
+            networks=calibrate,
             progress=progress,
         )
 

@@ -17,6 +17,7 @@ from support.sshd import Me, Sshd
 from ofa_profiler.devices.android.python_bundle import Bundle, get_bundle
 from ofa_profiler.errors import DeviceError
 from ofa_profiler.verification import conditions
+from ofa_profiler.verification import profile as calibrated_profile
 
 # Before any test file imports the runtime.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -49,6 +50,12 @@ def exact_numbers() -> Iterator[None]:
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_flush_denormal(False)
+
+
+@pytest.fixture(autouse=True)
+def no_calibration_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables are calibrated only where a test asks for it: it takes a while. Programs need `--no-calibration`."""
+    monkeypatch.setattr(calibrated_profile, "DEFAULT_FITTED", 0)
 
 
 @pytest.fixture

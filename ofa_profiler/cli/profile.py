@@ -32,9 +32,10 @@ if TYPE_CHECKING:
 PROG = "ofa-profile"
 
 _DESCRIPTION = """\
-Measure every op of a search space on a device. Write the latency table NAME.csv, its description NAME.json
-(device, settings, date) and its journal NAME.jsonl (every sample). After an interruption, run the same command
-again: it resumes.
+Measure every op of a search space on a device. Then measure some whole networks, to fit how ops become networks, and
+others to validate it. Write the latency table NAME.csv, its description NAME.json (device, settings, date) and its
+journals NAME.jsonl and NAME-networks.jsonl (every sample). After an interruption, run the same command again: it
+resumes.
 """
 
 _EXAMPLES = """\
@@ -116,8 +117,22 @@ def _add_settings(parser: Parser) -> None:
     how.add_argument(
         "--time-limit",
         metavar="T",
-        default="10m",
+        default="12m",
         help="time for all measurements; the first round always completes (default: %(default)s)",
+    )
+    whether = how.add_mutually_exclusive_group()
+    whether.add_argument(
+        "--calibrate",
+        metavar="N",
+        type=positive_integer,
+        help="number of whole networks that the latency model is fitted to; 20 more validate it (default: 32)",
+    )
+    whether.add_argument(
+        "--no-calibration",
+        dest="calibrate",
+        action="store_const",
+        const=0,
+        help="measure no whole networks: the latency of a network is the sum of its ops, of unknown error",
     )
 
 
@@ -154,6 +169,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError(
             f"{len(arguments.name)} --name for {tables} tables, or two equal names: give one --name per table"
         )
+    if arguments.calibrate and not arguments.device:
+        raise UsageError("--calibrate needs --device DEVICE: the networks are drawn after the ops are measured")
     if arguments.wheels is not None and arguments.kit is None:
         raise UsageError("--wheels needs --kit; devices reached over ssh and adb get the runtime automatically")
     if arguments.remove_from_device and not arguments.device:
@@ -252,9 +269,12 @@ def _wheels(arguments: argparse.Namespace) -> Wheels:
 
 def _import(arguments: argparse.Namespace) -> int:
     from ofa_profiler.measuring.offline import import_results
+    from ofa_profiler.verification.calibrate import restore_calibration
 
     (name,) = arguments.name or [None]
     table, replay = import_results(arguments.results, arguments.out, name=name, fresh=arguments.fresh)
+    if arguments.calibrate != 0:
+        table = restore_calibration(table, replay.run.created, arguments.results)
     document = report_table(table, replay, {"measuring_seconds": round(replay.measuring_s, 3)})
     if arguments.json:
         print(json.dumps(document, indent=2))

@@ -17,10 +17,11 @@ from ofa_profiler.devices.comparison import describe_all, prepare_runtimes
 from ofa_profiler.errors import OfaError
 from ofa_profiler.export import export_ops
 from ofa_profiler.measuring.naming import distinct_names
-from ofa_profiler.measuring.profile import Profile, profile
+from ofa_profiler.measuring.profile import Profile
 from ofa_profiler.protocol.forms import FAST
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.spaces import SearchSpace
+from ofa_profiler.verification.profile import profile
 
 
 def profile_devices(prog: str, arguments: argparse.Namespace, space: SearchSpace, settings: Settings) -> int:
@@ -95,5 +96,6 @@ def _profile_one(
         name=name,
         fresh=arguments.fresh,
         try_forms=arguments.forms == FAST,
+        networks=arguments.calibrate,
         progress=progress,
     )

@@ -35,6 +35,8 @@ def report_outcomes(command: str, outcomes: Mapping[str, Profile | OfaError], *,
             "measuring_share": round(outcome.measuring_s / outcome.seconds, 4),
             "was_complete": outcome.was_complete,
         }
+        if outcome.uncalibrated:
+            say(f"warning: table {outcome.table.name} is not calibrated: {outcome.uncalibrated}")
         documents[spec] = report_table(outcome.table, outcome.replay, facts)
     if as_json:
         (only, *others) = documents.values()
@@ -61,6 +63,9 @@ def report_table(table: LatencyTable, replay: Replay, facts: dict[str, Any]) -> 
         say(f"{what}, measured in {format_duration_ms(facts['seconds'] * 1e3)}")
     else:
         say(what)
+    validation = table.metadata.get("validation")
+    if isinstance(validation, Mapping) and isinstance(validation.get("mape"), float):
+        say(f"predictions are off by {validation['mape']:.1%} on average, for {validation['subnets']} whole networks")
     return {
         "name": table.name,
         "table": str(table.path),
@@ -74,6 +79,8 @@ def report_table(table: LatencyTable, replay: Replay, facts: dict[str, Any]) -> 
         "forms": replay.forms.to_json(),
         "cut_short": sampling["cut_short"],
         "noisy": sampling["noisy"],
+        "correction": table.correction.method,
+        "validation": validation,
         "stability": table.stability.to_json() if table.stability is not None else None,
         "visits": replay.n_visits,
         **facts,

@@ -40,6 +40,8 @@ class Profile:
     measuring_s: float
     #: The table was there already; nothing had to be measured.
     was_complete: bool
+    #: Why the table was not calibrated, although that was requested.
+    uncalibrated: str = ""
 
     @property
     def path(self) -> Path:

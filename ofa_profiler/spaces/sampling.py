@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,7 +18,11 @@ _MAX_TILT = 6.0
 
 
 def draw_spread(
-    space: SearchSpace, cost: Cost, count: int, rng: np.random.Generator
+    space: SearchSpace,
+    cost: Cost,
+    count: int,
+    rng: np.random.Generator,
+    is_excluded: Callable[[Architecture], bool] | None = None,
 ) -> tuple[list[Architecture], NDArray[np.float64]]:
     """Draw `count` distinct architectures with evenly spread costs.
 
@@ -27,19 +33,28 @@ def draw_spread(
     random tilt towards small or large choices (the resolution is always uniform). The range of costs in the pool is
     divided into `count` bands of equal width. The architecture nearest to a random point of each band is selected.
 
-    Raises `UsageError` if fewer than `count` architectures of the pool have a finite cost.
+    `is_excluded` tells which architectures must not be drawn.
+
+    Raises `UsageError` if fewer than `count` architectures of the pool have a finite cost and are not excluded.
     """
     pool = np.unique(leaning_genomes(space, max(_POOL, 8 * count), rng), axis=0)
     costs = cost.evaluate(pool)
     pool, costs = pool[np.isfinite(costs)], costs[np.isfinite(costs)]
-    if len(pool) < count:
-        raise UsageError(f"space {space.name}: {len(pool)} sampled architectures are usable, but {count} are needed")
-    points = costs.min() + np.ptp(costs) * (np.arange(count) + rng.random(count)) / count
+    lowest, width = (costs.min(), np.ptp(costs)) if len(costs) else (0.0, 0.0)
+    points = lowest + width * (np.arange(count) + rng.random(count)) / count
     free = np.ones(len(pool), dtype=bool)
+    chosen: list[int] = []
     for point in points:
-        free[np.where(free, np.abs(costs - point), np.inf).argmin()] = False
-    chosen = np.flatnonzero(~free)
-    chosen = chosen[np.argsort(costs[chosen], kind="stable")]
+        while True:
+            if not free.any():
+                usable = f"{len(chosen)} sampled architectures are usable, but {count} are needed"
+                raise UsageError(f"space {space.name}: {usable}")
+            nearest = int(np.where(free, np.abs(costs - point), np.inf).argmin())
+            free[nearest] = False
+            if is_excluded is None or not is_excluded(space.decode(pool[[nearest]])[0]):
+                break
+        chosen.append(nearest)
+    chosen = sorted(chosen, key=lambda index: (costs[index], index))
     return space.decode(pool[chosen]), costs[chosen]
 
 

@@ -27,6 +27,12 @@ def within(predicted: ArrayLike, measured: ArrayLike, tolerance: float) -> float
     return float((errors <= tolerance).mean()) if errors.size else math.nan
 
 
+def bias(predicted: ArrayLike, measured: ArrayLike) -> float:
+    """Mean of (predicted - measured) / measured: below 0 the predictions are too low. NaN for nothing."""
+    predicted, measured = np.asarray(predicted, dtype=float), np.asarray(measured, dtype=float)
+    return float((predicted / measured - 1).mean()) if measured.size else math.nan
+
+
 def ratio(predicted: ArrayLike, measured: ArrayLike) -> float:
     """Geometric mean of predicted / measured: below 1 the predictions are too low. NaN for nothing."""
     logs = np.log(np.asarray(predicted, dtype=float)) - np.log(np.asarray(measured, dtype=float))

@@ -10,9 +10,10 @@ from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.spaces import SearchSpace, get_space
 from ofa_profiler.tables.table import LatencyTable
 
-#: The sampling of networks; all other settings are those of the table. The even and the odd rounds are compared, so at
-#: least two of each are needed.
-_SAMPLING: dict[str, Any] = {"min_rounds": 4, "max_rounds": 8, "visit_s": 0.2}
+#: The sampling of networks; all other settings are those of the table. Many short rounds, because the lower quartile of
+#: the rounds counts, and the even and the odd rounds are compared. A drift slows whole rounds, which then do not count;
+#: there is no reference op.
+_SAMPLING: dict[str, Any] = {"min_rounds": 12, "max_rounds": 12, "visit_s": 0.04, "reference_every_s": None}
 
 
 def settings_of(table: LatencyTable) -> Settings:

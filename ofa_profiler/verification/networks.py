@@ -1,22 +1,41 @@
-"""The networks of a verification: exported to be measured, and put together with their measurements."""
+"""Whole networks: exported, measured with the settings of a table, and put together with their predictions."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from ofa_profiler.base.progress import Reporter, report
+from ofa_profiler.devices.base import Device
+from ofa_profiler.errors import InputFileError
 from ofa_profiler.export import Model, export_network, network_model
+from ofa_profiler.measuring.session import measure_into
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.networks.made_up_weights import repeating_weights
 from ofa_profiler.protocol.forms import Forms
+from ofa_profiler.protocol.identity import request_difference
+from ofa_profiler.protocol.journal import Journal, read_journal
+from ofa_profiler.protocol.kit import run_record
 from ofa_profiler.protocol.measurement import Measurement
+from ofa_profiler.protocol.records import Run
+from ofa_profiler.protocol.replay import Replay
+from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.protocol.target import Target
 from ofa_profiler.runtimes import get_runtime
 from ofa_profiler.spaces import SearchSpace
+from ofa_profiler.tables.table import LatencyTable
 from ofa_profiler.verification.result import Subnet
+
+
+def network_name(architecture: Architecture) -> str:
+    """The name of a network in journals, in the JSON of tables and of its file: equal for equal architectures."""
+    text = json.dumps(architecture.to_json(), sort_keys=True)
+    return f"{architecture.space}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def export_networks(
@@ -35,8 +54,7 @@ def export_networks(
     suffix = get_runtime(target.runtime).suffix
     models = []
     for architecture in architectures:
-        text = json.dumps(architecture.to_json(), sort_keys=True)
-        key = f"{space.name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        key = network_name(architecture)
         path = export_network(
             space,
             architecture,
@@ -45,7 +63,7 @@ def export_networks(
             target,
             metadata={
                 "space": space.name,
-                "architecture": text,
+                "architecture": json.dumps(architecture.to_json(), sort_keys=True),
                 "weights": "untrained",
                 "forms": json.dumps(forms.to_json()),
             },
@@ -57,6 +75,54 @@ def export_networks(
     return models
 
 
+def measure_networks(
+    table: LatencyTable,
+    device: Device,
+    space: SearchSpace,
+    architectures: Sequence[Architecture],
+    settings: Settings,
+    *,
+    about: Mapping[str, Any] | None = None,
+    journal: Path | None = None,
+    replaces: Callable[[Run], bool] = lambda _: False,
+    keep_models: Path | None = None,
+    progress: Reporter | None = None,
+) -> tuple[tuple[Subnet, ...], Replay]:
+    """Measure networks of `space` in the forms of `table` -> the networks with their predictions, and the journal.
+
+    `about` is kept in the first line of the file `journal`. An interrupted measurement in that file is resumed. If
+    `replaces(request)`, the file is replaced instead once the new one is complete.
+    """
+    predicted = table.predict_ms(architectures)
+    with ExitStack() as stack:
+        folder = keep_models or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ofa-networks-")))
+        release = device.prepare_runtime(settings.target.runtime)
+        models = export_networks(space, architectures, folder, settings.target, table.forms, progress, release)
+        origin = {"spaces": [space.name], "resolutions": list(space.resolutions), **(about or {})}
+        run = run_record(models, settings, origin)
+        expected_ms = {model.key: float(ms) for model, ms in zip(models, predicted, strict=True)}
+        opened = stack.enter_context(Journal(journal, run, fresh=replaces(run)))
+        measure_into(opened, device, models, settings, progress, expected_ms)
+        opened.replace_old(keep=False)
+        replay = opened.replay
+    found = replay.measurements()
+    subnets = tuple(
+        measured_subnet(architecture, float(ms), found.get(model.key), model.path if keep_models else None)
+        for architecture, ms, model in zip(architectures, predicted, models, strict=True)
+    )
+    return subnets, replay
+
+
+def is_stale(journal: Path | None, run: Run) -> bool:
+    """Whether the file `journal` belongs to another measurement, or is no journal."""
+    if journal is None:
+        return False
+    try:
+        return bool(request_difference(read_journal(journal)[0].run, run))
+    except InputFileError:
+        return True
+
+
 def measured_subnet(
     architecture: Architecture, predicted_ms: float, found: Measurement | None, model: Path | None
 ) -> Subnet:
@@ -66,5 +132,5 @@ def measured_subnet(
         return Subnet(architecture, predicted_ms, None, model=model, error=error or "unknown")
     even_ms, odd_ms = None, None
     if len(found.rounds_ms) > 1:
-        even_ms, odd_ms = found.median_of_rounds_ms(0, 2), found.median_of_rounds_ms(1, 2)
-    return Subnet(architecture, predicted_ms, found.median_ms, even_ms, odd_ms, model)
+        even_ms, odd_ms = found.steady_ms(0, 2), found.steady_ms(1, 2)
+    return Subnet(architecture, predicted_ms, found.steady_ms(), even_ms, odd_ms, model)

@@ -24,7 +24,9 @@ _UNKNOWN = {"noise": "one round only, it takes two", "spearman": "all latencies 
 
 @dataclass(frozen=True)
 class Subnet:
-    """One network. `measured_ms` is the median of all rounds, `even_ms` of the even ones, `odd_ms` of the odd ones.
+    """One network. `measured_ms` is the lower quartile of the medians of all rounds.
+
+    `even_ms` and `odd_ms` are those of the even and the odd rounds.
 
     All three are None for a network that failed (see `error`). `even_ms` and `odd_ms` are also None after one round.
     """
@@ -80,6 +82,11 @@ class Verification:
         return agreement.mape(self.predicted_ms, self.measured_ms)
 
     @property
+    def within_3pct(self) -> float:
+        """Fraction of networks whose prediction is within 3% of the measurement."""
+        return agreement.within(self.predicted_ms, self.measured_ms, 0.03)
+
+    @property
     def within_5pct(self) -> float:
         """Fraction of networks whose prediction is within 5% of the measurement."""
         return agreement.within(self.predicted_ms, self.measured_ms, 0.05)
@@ -98,6 +105,11 @@ class Verification:
     def ratio(self) -> float:
         """Geometric mean of predicted / measured latencies."""
         return agreement.ratio(self.predicted_ms, self.measured_ms)
+
+    @property
+    def bias(self) -> float:
+        """Mean of (predicted - measured) / measured: above 0, the predictions are too high."""
+        return agreement.bias(self.predicted_ms, self.measured_ms)
 
     @property
     def noise(self) -> float:
@@ -128,7 +140,7 @@ class Verification:
 
     def summary(self) -> dict[str, float | None]:
         """Return the figures in both `ofa-verify --json` and a table's `validation`; None if unknown."""
-        names = ("mape", "within_5pct", "within_10pct", "spearman", "noise")
+        names = ("mape", "within_3pct", "within_5pct", "within_10pct", "spearman", "bias", "noise")
         values = {name: float(getattr(self, name)) for name in names}
         return {name: value if math.isfinite(value) else None for name, value in values.items()}
 

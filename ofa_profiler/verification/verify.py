@@ -7,9 +7,7 @@ device and the runtime, so it is measured and kept with the table. `docs/accurac
 from __future__ import annotations
 
 import datetime
-import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,20 +16,15 @@ import numpy as np
 from ofa_profiler.base.files import write_text
 from ofa_profiler.base.progress import Reporter
 from ofa_profiler.devices.base import Device
-from ofa_profiler.errors import DeviceError, InputFileError, UsageError
-from ofa_profiler.measuring.session import measure_into
+from ofa_profiler.errors import DeviceError, UsageError
 from ofa_profiler.networks.architecture import Architecture
-from ofa_profiler.protocol.identity import request_difference
-from ofa_profiler.protocol.journal import Journal, read_journal
-from ofa_profiler.protocol.kit import run_record
-from ofa_profiler.protocol.records import Run
 from ofa_profiler.spaces import SearchSpace, get_space
 from ofa_profiler.spaces.sampling import draw_spread
 from ofa_profiler.tables.csv_file import metadata_text, read_metadata
 from ofa_profiler.tables.table import LatencyTable
 from ofa_profiler.verification.conditions import covered_space, settings_of
 from ofa_profiler.verification.doubts import other_conditions
-from ofa_profiler.verification.networks import export_networks, measured_subnet
+from ofa_profiler.verification.networks import is_stale, measure_networks, network_name
 from ofa_profiler.verification.result import DEFAULT_SUBNETS, DEFAULT_TIME_LIMIT_S, Subnet, Verification
 
 #: Fewer networks than the first number say nothing about a table.
@@ -57,7 +50,8 @@ def verify(
     If `architectures` are given, these networks of one space are measured instead. The networks run as the ops of the
     table did: runtime, provider, precision, threads, batch and forms are the table's. Their weights are made up. Rounds
     of visits end at `time_limit_s`, but not before the first one. The models are kept in the folder `keep_models`, if
-    given. An interrupted measurement in the file `journal` is resumed, unless `fresh`.
+    given. An interrupted measurement in the file `journal` is resumed, unless `fresh`. Networks that the correction of
+    the table was fitted to are not drawn.
 
     Raises `UsageError` for a table that lacks measurement settings or does not cover the space, `DeviceError`
     when the device fails or fewer than `MIN_SUBNETS` networks could be measured.
@@ -68,38 +62,31 @@ def verify(
         if not MIN_SUBNETS <= subnets <= MAX_SUBNETS:
             raise UsageError(f"{subnets} networks: a verification takes {MIN_SUBNETS} to {MAX_SUBNETS}")
         space = covered_space(table, space)
-        architectures, predicted = draw_spread(space, table.cost(space), subnets, np.random.default_rng(seed))
+        fitted = getattr(table.correction, "networks", ())
+        rng = np.random.default_rng(seed)
+        drawn = draw_spread(space, table.cost(space), subnets, rng, lambda a: network_name(a) in fitted)
+        architectures = drawn[0]
     else:
         architectures, fewest = list(dict.fromkeys(architectures)), 1
         space = _space_of(architectures, space)
-        predicted = table.predict_ms(architectures)
-    with ExitStack() as stack:
-        folder = keep_models or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ofa-verify-")))
-        release = device.prepare_runtime(settings.target.runtime)
-        models = export_networks(space, architectures, folder, settings.target, table.forms, progress, release)
-        run = run_record(models, settings, {"spaces": [space.name], "resolutions": list(space.resolutions)})
-        predicted_ms = {model.key: float(ms) for model, ms in zip(models, predicted, strict=True)}
-        fresh = fresh or (journal is not None and _is_stale(journal, run))
-        opened = stack.enter_context(Journal(journal, run, fresh=fresh))
-        measure_into(opened, device, models, settings, progress, predicted_ms)
-        opened.replace_old(keep=False)
-        replay = opened.replay
-    found = replay.measurements()
-    measured = tuple(
-        measured_subnet(architecture, float(ms), found.get(model.key), model.path if keep_models else None)
-        for architecture, ms, model in zip(architectures, predicted, models, strict=True)
+    measured, replay = measure_networks(
+        table,
+        device,
+        space,
+        architectures,
+        settings,
+        journal=journal,
+        replaces=lambda run: fresh or is_stale(journal, run),
+        keep_models=keep_models,
+        progress=progress,
     )
-    _check_enough(measured, fewest)
-    date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    return Verification(measured, replay.devices[0], replay.end, seed, date)
+    check_enough(measured, fewest)
+    return Verification(measured, replay.devices[0], replay.end, seed, current_date())
 
 
-def _is_stale(journal: Path, run: Run) -> bool:
-    """Whether the file `journal` belongs to another verification, or is no journal."""
-    try:
-        return bool(request_difference(read_journal(journal)[0].run, run))
-    except InputFileError:
-        return True
+def current_date() -> str:
+    """Now, in UTC."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
 def _space_of(architectures: Sequence[Architecture], space: SearchSpace | None) -> SearchSpace:
@@ -109,7 +96,8 @@ def _space_of(architectures: Sequence[Architecture], space: SearchSpace | None) 
     return get_space(names.pop())
 
 
-def _check_enough(subnets: tuple[Subnet, ...], fewest: int) -> None:
+def check_enough(subnets: tuple[Subnet, ...], fewest: int) -> None:
+    """Raise `DeviceError` if fewer than `fewest` networks were measured."""
     failed = [subnet for subnet in subnets if subnet.error is not None]
     if len(subnets) - len(failed) < fewest:
         raise DeviceError(

@@ -45,6 +45,6 @@ def measure_networks(
         if not measured[model.key].ok:
             raise DeviceError(f"network {model.key} failed on the device: {measured[model.key].error}")
     return [
-        replace(network, measured_latency_ms={table.name: measured[model.key].median_ms})
+        replace(network, measured_latency_ms={table.name: measured[model.key].steady_ms()})
         for network, model in zip(found, models, strict=True)
     ]

@@ -1,0 +1,226 @@
+"""Calibration: whole networks are measured, some to fit the correction of a table, the others to validate it.
+
+The measurements are in `NAME-networks.jsonl` beside the table. Its first line lists the networks for fitting and for
+validation, so correction and validation follow from the two journals and the table alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ofa_profiler.base.files import write_text
+from ofa_profiler.base.progress import Progress, Reporter
+from ofa_profiler.devices.base import Device
+from ofa_profiler.errors import DeviceError, InputFileError, UsageError
+from ofa_profiler.networks.architecture import Architecture
+from ofa_profiler.networks.op import Op
+from ofa_profiler.protocol.journal import OLD, read_journal
+from ofa_profiler.protocol.replay import Replay
+from ofa_profiler.spaces import SearchSpace
+from ofa_profiler.spaces.sampling import draw_spread
+from ofa_profiler.tables.corrections import Sum, fit_regression
+from ofa_profiler.tables.csv_file import metadata_text, read_metadata
+from ofa_profiler.tables.table import LatencyTable
+from ofa_profiler.verification.conditions import covered_space, settings_of
+from ofa_profiler.verification.doubts import other_conditions
+from ofa_profiler.verification.networks import is_stale, measure_networks, measured_subnet, network_name
+from ofa_profiler.verification.result import Verification
+
+#: The number of networks for the fit, and for the validation.
+DEFAULT_FITTED, DEFAULT_VALIDATED = 32, 20
+#: With fewer networks the regression is not determined.
+MIN_FITTED, MAX_FITTED = 10, 10_000
+#: Keeps the draws of calibrations apart from those of verifications.
+_STREAM = 13
+_ENDING = "-networks.jsonl"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A calibrated table, its validation, and the journal of the networks."""
+
+    table: LatencyTable
+    verification: Verification
+    replay: Replay
+    #: Nothing had to be measured.
+    was_complete: bool = False
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """Networks, in the order in which they are measured."""
+
+    fitted: tuple[Architecture, ...]
+    validated: tuple[Architecture, ...]
+
+    @property
+    def all(self) -> tuple[Architecture, ...]:
+        return (*self.fitted, *self.validated)
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: [a.to_json() for a in getattr(self, name)] for name in ("fitted", "validated")}
+
+    @staticmethod
+    def from_json(data: Any, source: Path) -> _Draw:
+        """Read the result of `to_json`. Raises `InputFileError` (of `source`)."""
+        try:
+            lists = (map(Architecture.from_json, data[name]) for name in ("fitted", "validated"))
+            return _Draw(*map(tuple, lists))
+        except (KeyError, TypeError, ValueError, UsageError) as error:
+            raise InputFileError(source, f"does not list its networks ({error})", row=1) from None
+
+
+def networks_journal(table_path: Path) -> Path:
+    """The journal of the networks of a table, beside its CSV or its own journal."""
+    return table_path.with_name(f"{table_path.stem}{_ENDING}")
+
+
+def read_networks(journal: Path, session: str | None = None) -> Replay | None:
+    """Read a journal of networks; None if there is none, if it is damaged or, if given, of another `session`."""
+    try:
+        replay = read_journal(journal)[0]
+    except InputFileError:
+        return None
+    return replay if session is None or replay.run.about.get("session") == session else None
+
+
+def calibrate(
+    table: LatencyTable,
+    device: Device,
+    *,
+    fitted: int = DEFAULT_FITTED,
+    validated: int = DEFAULT_VALIDATED,
+    seed: int = 0,
+    space: SearchSpace | None = None,
+    session: str | None = None,
+    fresh: bool = False,
+    time_limit_s: float | None = None,
+    progress: Reporter | None = None,
+) -> Calibration:
+    """Measure networks on `device`, fit the correction of `table` to some, and validate it by the others.
+
+    The table must be a file; its JSON is rewritten at the end. An interrupted call with the same arguments is resumed.
+    `session` names the measurement of the ops: a journal of networks of another session is kept as `.old`, and one of
+    this session is used even if it has other networks. With `fresh`, the networks are measured again.
+
+    Raises `UsageError` if that is impossible, or if the device is not that of the table; `DeviceError` when the device
+    or too many networks fail. The table then stays as it is.
+    """
+    if not MIN_FITTED <= fitted <= MAX_FITTED:
+        raise UsageError(f"{fitted} networks: a calibration takes {MIN_FITTED} to {MAX_FITTED}")
+    if table.path is None:
+        raise UsageError(f"table {table.name} is not a file, so it cannot be calibrated")
+    space = covered_space(table, space)
+    settings = replace(settings_of(table), time_limit_s=time_limit_s)
+    journal = networks_journal(table.path)
+    known = None if fresh else read_networks(journal, session)
+    if known is None and not fresh and session is not None and journal.exists():
+        journal.replace(journal.with_name(f"{journal.name}{OLD}"))
+    draw = _draw(table, space, fitted, validated, seed) if known is None else _drawn(known, journal)
+    was_complete = known is not None and known.is_finished(time_limit_s)
+    if not was_complete:
+        about = {"session": session, "networks": draw.to_json()}
+        _, known = measure_networks(
+            replace(table, metadata={**table.metadata, "correction": Sum().to_json()}),
+            device,
+            space,
+            draw.all,
+            settings,
+            about=about,
+            journal=journal,
+            replaces=lambda run: journal.exists() and (fresh or is_stale(journal, run)),
+            progress=None if progress is None else _labelled(progress),
+        )
+    assert known is not None
+    calibration = replace(calibrated(table, known, journal), was_complete=was_complete)
+    _store(calibration)
+    return calibration
+
+
+def _labelled(progress: Reporter) -> Reporter:
+    def show(state: Progress) -> None:
+        progress(replace(state, phase=f"{state.phase} networks"))
+
+    return show
+
+
+def _draw(table: LatencyTable, space: SearchSpace, fitted: int, validated: int, seed: int) -> _Draw:
+    """Draw networks over the latency range. The plain sum of the ops decides, so that a resumed call draws the same."""
+    plain = replace(table, metadata={**table.metadata, "correction": Sum().to_json()})
+    count = fitted + validated
+    drawn, _ = draw_spread(space, plain.cost(space), count, np.random.default_rng([seed, _STREAM]))
+    held = {int((i + 0.5) * count / validated) for i in range(validated)}
+    return _Draw(
+        tuple(a for i, a in enumerate(drawn) if i not in held), tuple(a for i, a in enumerate(drawn) if i in held)
+    )
+
+
+def _drawn(replay: Replay, journal: Path) -> _Draw:
+    return _Draw.from_json(replay.run.about.get("networks"), journal)
+
+
+def calibrated(table: LatencyTable, replay: Replay, source: Path) -> Calibration:
+    """Fit the correction of `table` to a journal of networks, the file `source`, and validate it.
+
+    Raises `DeviceError` if too many networks failed, `UsageError` if the networks were measured under other conditions.
+    """
+    draw, found = _drawn(replay, source), replay.measurements()
+    if not replay.devices:
+        raise InputFileError(source, "has no measurements")
+    if other := other_conditions(table, replay.devices[0]):
+        raise UsageError(f"the networks in {source} do not belong to table {table.name}: {other}")
+    measured = [a for a in draw.fitted if (name := network_name(a)) in found and found[name].ok]
+    if len(measured) < MIN_FITTED:
+        errors = [m.error for m in found.values() if not m.ok]
+        raise DeviceError(
+            f"{len(measured)} of {len(draw.fitted)} networks were measured, too few for a calibration (the first error: "
+            f"{errors[0] if errors else 'none'}); the table adds up its ops"
+        )
+
+    def op_ms(resolution: int | None, op: Op) -> float:
+        return table.latency_ms(op, resolution)
+
+    names = [network_name(architecture) for architecture in measured]
+    correction = fit_regression(measured, [found[name].steady_ms() for name in names], op_ms, names)
+    fitted = replace(table, metadata={**table.metadata, "correction": correction.to_json()})
+    predicted = fitted.predict_ms(draw.validated)
+    subnets = tuple(
+        measured_subnet(a, float(ms), found.get(network_name(a)), None)
+        for a, ms in zip(draw.validated, predicted, strict=True)
+    )
+    date = replay.devices[-1].time
+    verification = Verification(subnets, replay.devices[0], replay.end, replay.run.settings.seed, date)
+    validation = verification.validation() if verification.usable else None
+    metadata: Mapping[str, Any] = {**fitted.metadata, "validation": validation}
+    return Calibration(replace(table, metadata=metadata), verification, replay)
+
+
+def _store(calibration: Calibration) -> None:
+    """Write correction and validation into the JSON of the table, whole or not at all."""
+    table = calibration.table
+    assert table.path is not None
+    path = table.path.with_suffix(".json")
+    changed = {name: table.metadata[name] for name in ("correction", "validation")}
+    write_text(path, metadata_text({**read_metadata(path), **changed}))
+
+
+def restore_calibration(table: LatencyTable, session: str, source: Path) -> LatencyTable:
+    """Calibrate a table that was derived from its journal, by the journal of networks beside the file `source`.
+
+    Without such a journal of the same session, the table stays as it is. The journal is copied beside the table.
+    """
+    assert table.path is not None
+    beside, target = networks_journal(source), networks_journal(table.path)
+    replay = read_networks(beside, session)
+    if replay is None or replay.end is None:
+        return table
+    calibration = calibrated(table, replay, beside)
+    if not (target.exists() and target.samefile(beside)):
+        write_text(target, beside.read_text(encoding="utf-8"))
+    _store(calibration)
+    return calibration.table

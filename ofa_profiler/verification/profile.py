@@ -1,0 +1,113 @@
+"""From a device to a calibrated, validated table: first the ops, then whole networks, in one session."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from ofa_profiler.base.progress import Reporter
+from ofa_profiler.devices.base import Device
+from ofa_profiler.errors import UsageError
+from ofa_profiler.measuring.naming import check_name, default_name
+from ofa_profiler.measuring.profile import Profile
+from ofa_profiler.measuring.profile import profile as profile_ops
+from ofa_profiler.protocol.journal import NEW
+from ofa_profiler.protocol.settings import Settings
+from ofa_profiler.spaces import SearchSpace
+from ofa_profiler.tables.corrections import Regression
+from ofa_profiler.verification.calibrate import DEFAULT_FITTED, MIN_FITTED, calibrate, networks_journal, read_networks
+
+#: The share of the time limit that the ops may use; the networks have the rest, and what the ops left over.
+_OPS_SHARE = 0.75
+
+
+def ops_settings(settings: Settings, networks: int | None = None) -> Settings:
+    """The settings of the ops, if so many networks are measured afterwards (None: as many as usual; 0: none)."""
+    networks = DEFAULT_FITTED if networks is None else networks
+    if not networks or settings.time_limit_s is None:
+        return settings
+    return replace(settings, time_limit_s=_OPS_SHARE * settings.time_limit_s)
+
+
+def profile(
+    device: Device,
+    space: SearchSpace,
+    settings: Settings,
+    out: Path,
+    *,
+    networks: int | None = None,
+    name: str | None = None,
+    fresh: bool = False,
+    try_forms: bool = True,
+    cache_dir: Path | None = None,
+    progress: Reporter | None = None,
+) -> Profile:
+    """`ofa_profiler.measuring.profile.profile`, then calibrate the table by `networks` networks and validate it.
+
+    None: by the usual number, or by those that were measured already. 0: by none. `settings.time_limit_s` is for ops
+    and networks together.
+    """
+    begin = time.perf_counter()
+    wanted = DEFAULT_FITTED if networks is None else networks
+    if wanted and wanted < MIN_FITTED:
+        raise UsageError(f"{wanted} networks: a calibration takes at least {MIN_FITTED}, or 0 for none")
+    if wanted and fresh:
+        stem = check_name(name) if name is not None else default_name(device.describe(), [space.name], settings)
+        fresh = not _calibration_is_unfinished(out / f"{stem}.jsonl")
+    done = profile_ops(
+        device,
+        space,
+        ops_settings(settings, wanted),
+        out,
+        name=name,
+        fresh=fresh,
+        try_forms=try_forms,
+        cache_dir=cache_dir,
+        progress=progress,
+    )
+    if not wanted:
+        return done
+    session = done.replay.run.created
+    known = read_networks(networks_journal(done.path), session)
+    limit_s = settings.time_limit_s
+    left_s = None if limit_s is None else max(limit_s - done.replay.used_s, (1 - _OPS_SHARE) * limit_s)
+    is_calibrated = isinstance(done.table.correction, Regression)
+    other_number = networks is not None and is_calibrated and len(done.table.correction.networks) != networks
+    if is_calibrated and not other_number and (known is None or known.is_finished(left_s)):
+        return done
+    measured_before_s = 0.0 if known is None else known.measuring_s
+    try:
+        calibration = calibrate(
+            done.table,
+            device,
+            fitted=wanted,
+            space=space,
+            session=session,
+            fresh=other_number,
+            time_limit_s=left_s,
+            progress=progress,
+        )
+    except UsageError as error:
+        return replace(done, uncalibrated=str(error), seconds=time.perf_counter() - begin)
+    return replace(
+        done,
+        table=calibration.table,
+        seconds=time.perf_counter() - begin,
+        measuring_s=done.measuring_s + max(0.0, calibration.replay.measuring_s - measured_before_s),
+        was_complete=done.was_complete and calibration.was_complete,
+    )
+
+
+def _calibration_is_unfinished(journal: Path) -> bool:
+    """Whether the ops of `journal` are complete, and the measurement of their networks was interrupted.
+
+    Then `--fresh` has replaced the table already, and goes on with the networks.
+    """
+    if journal.with_name(f"{journal.name}{NEW}").exists():
+        return False
+    known = read_networks(networks_journal(journal))
+    ops = read_networks(journal)
+    return known is not None and ops is not None and known.end is None and (
+        known.run.about.get("session") == ops.run.created
+    )
