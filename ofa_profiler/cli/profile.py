@@ -144,6 +144,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         nonlocal kept
         arguments = _parser().parse_args(argv)
         _check(arguments)
+        if arguments.calibrate and (arguments.kit or arguments.results):
+            raise UsageError("--calibrate needs --device DEVICE: the networks are drawn after the ops are measured")
         if arguments.device and arguments.out:
             kept = "interrupted; the results so far are kept; run the same command again to resume"
         return _dispatch(arguments)
@@ -169,8 +171,6 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError(
             f"{len(arguments.name)} --name for {tables} tables, or two equal names: give one --name per table"
         )
-    if arguments.calibrate and not arguments.device:
-        raise UsageError("--calibrate needs --device DEVICE: the networks are drawn after the ops are measured")
     if arguments.wheels is not None and arguments.kit is None:
         raise UsageError("--wheels needs --kit; devices reached over ssh and adb get the runtime automatically")
     if arguments.remove_from_device and not arguments.device:

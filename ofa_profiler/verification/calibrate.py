@@ -89,6 +89,13 @@ def read_networks(journal: Path, session: str | None = None) -> Replay | None:
     return replay if session is None or replay.run.about.get("session") == session else None
 
 
+def count_fitted(replay: Replay) -> int:
+    """The number of networks for the fit in a journal of networks, including those that failed."""
+    networks = replay.run.about.get("networks")
+    fitted = networks.get("fitted") if isinstance(networks, Mapping) else None
+    return len(fitted) if isinstance(fitted, list) else 0
+
+
 def calibrate(
     table: LatencyTable,
     device: Device,
@@ -178,8 +185,8 @@ def calibrated(table: LatencyTable, replay: Replay, source: Path) -> Calibration
     if len(measured) < MIN_FITTED:
         errors = [m.error for m in found.values() if not m.ok]
         raise DeviceError(
-            f"{len(measured)} of {len(draw.fitted)} networks were measured, too few for a calibration (the first error: "
-            f"{errors[0] if errors else 'none'}); the table adds up its ops"
+            f"{len(measured)} of {len(draw.fitted)} networks were measured, too few for a calibration, so the table adds up "
+            f"its ops; the first error: {errors[0] if errors else 'none'}"
         )
 
     def op_ms(resolution: int | None, op: Op) -> float:

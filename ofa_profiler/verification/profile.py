@@ -16,7 +16,14 @@ from ofa_profiler.protocol.journal import NEW
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.spaces import SearchSpace
 from ofa_profiler.tables.corrections import Regression
-from ofa_profiler.verification.calibrate import DEFAULT_FITTED, MIN_FITTED, calibrate, networks_journal, read_networks
+from ofa_profiler.verification.calibrate import (
+    DEFAULT_FITTED,
+    MIN_FITTED,
+    calibrate,
+    count_fitted,
+    networks_journal,
+    read_networks,
+)
 
 #: The share of the time limit that the ops may use; the networks have the rest, and what the ops left over.
 _OPS_SHARE = 0.75
@@ -66,22 +73,34 @@ def profile(
         cache_dir=cache_dir,
         progress=progress,
     )
-    if not wanted:
-        return done
+    if wanted:
+        done = _calibrated(done, device, space, settings.time_limit_s, networks, progress)
+    return replace(done, seconds=time.perf_counter() - begin)
+
+
+def _calibrated(
+    done: Profile,
+    device: Device,
+    space: SearchSpace,
+    time_limit_s: float | None,
+    networks: int | None,
+    progress: Reporter | None,
+) -> Profile:
+    """Calibrate the table of `done`, unless that is done already."""
     session = done.replay.run.created
+    left_s = None
+    if time_limit_s is not None:
+        left_s = max(time_limit_s - done.replay.used_s, (1 - _OPS_SHARE) * time_limit_s)
     known = read_networks(networks_journal(done.path), session)
-    limit_s = settings.time_limit_s
-    left_s = None if limit_s is None else max(limit_s - done.replay.used_s, (1 - _OPS_SHARE) * limit_s)
-    is_calibrated = isinstance(done.table.correction, Regression)
-    other_number = networks is not None and is_calibrated and len(done.table.correction.networks) != networks
-    if is_calibrated and not other_number and (known is None or known.is_finished(left_s)):
+    other_number = networks is not None and known is not None and networks != count_fitted(known)
+    is_finished = known is None or known.is_finished(left_s)
+    if isinstance(done.table.correction, Regression) and is_finished and not other_number:
         return done
-    measured_before_s = 0.0 if known is None else known.measuring_s
     try:
         calibration = calibrate(
             done.table,
             device,
-            fitted=wanted,
+            fitted=networks or DEFAULT_FITTED,
             space=space,
             session=session,
             fresh=other_number,
@@ -89,12 +108,12 @@ def profile(
             progress=progress,
         )
     except UsageError as error:
-        return replace(done, uncalibrated=str(error), seconds=time.perf_counter() - begin)
+        return replace(done, uncalibrated=str(error))
+    before_s = 0.0 if known is None or other_number else known.measuring_s
     return replace(
         done,
         table=calibration.table,
-        seconds=time.perf_counter() - begin,
-        measuring_s=done.measuring_s + max(0.0, calibration.replay.measuring_s - measured_before_s),
+        measuring_s=done.measuring_s + calibration.replay.measuring_s - before_s,
         was_complete=done.was_complete and calibration.was_complete,
     )
 
@@ -108,6 +127,9 @@ def _calibration_is_unfinished(journal: Path) -> bool:
         return False
     known = read_networks(networks_journal(journal))
     ops = read_networks(journal)
-    return known is not None and ops is not None and known.end is None and (
-        known.run.about.get("session") == ops.run.created
+    return (
+        known is not None
+        and ops is not None
+        and known.end is None
+        and (known.run.about.get("session") == ops.run.created)
     )

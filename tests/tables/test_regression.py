@@ -19,7 +19,7 @@ from ofa_profiler.tables.row import Row
 
 SPACE = get_space("cifar-mbv3")
 coefficients = st.fixed_dictionaries({name: st.floats(-5, 5) for name in FEATURES})
-PLANTED = {"ms": 1.1, "ops": -0.004, "input": 0.2, "output": -0.1, "between": 0.3, "parameters": 0.5}
+PLANTED = {"ms": 1.1, "ops": -0.004, "boundary": 0.2, "inside": 0.3, "parameters": 0.5}
 regressions = st.builds(
     Regression, coefficients, st.floats(-5, 5), st.lists(st.text(max_size=5), max_size=3).map(tuple), st.none()
 )

@@ -3,7 +3,8 @@
 Ops in a network differ from ops alone in three ways. Each has a feature that is a sum over ops (`docs/accuracy.md`):
 
 - An isolated op has the cost of a run of its own: the number of ops.
-- It may convert the layout of its input and output, and in a network it may not: the sizes of its tensors.
+- It may convert the layout of its input and output, and in a network it may not: the sizes of the tensors at its
+  boundary, and of those inside.
 - It finds its weights in the caches, and in a network it does not: the number of parameters.
 
 So the time of a network is a constant, plus a sum of one number per op, like the plain sum.
@@ -27,8 +28,9 @@ from ofa_profiler.spaces import SearchSpace, get_space
 from ofa_profiler.spaces.costs import AdditiveCost
 from ofa_profiler.tables.corrections.base import Correction, OpMs
 
-#: The features of an op. All but the first follow from its shapes; sizes are in millions of elements.
-FEATURES = ("ms", "ops", "input", "output", "between", "parameters")
+#: The features of an op: its time alone, 1, and in millions the elements of its inputs and outputs, the elements of
+#: the tensors between its layers, and its parameters.
+FEATURES = ("ms", "ops", "boundary", "inside", "parameters")
 #: A network has one more feature, which is always 1.
 CONSTANT = "constant"
 #: The strengths of the ridge that a fit tries, relative to the number of networks.
@@ -37,18 +39,9 @@ _STRENGTHS = np.logspace(-9, 0, 28)
 
 def op_features(op: Op, milliseconds: float) -> tuple[float, ...]:
     """The `FEATURES` of an op that takes so many milliseconds alone."""
-    shapes, outputs = op.graph.shapes, set(op.graph.outputs)
-    elements = {name: math.prod(shape) / 1e6 for name, shape in shapes.items()}
-    inputs = {tensor.name for tensor in op.graph.inputs}
-    between = sum(size for name, size in elements.items() if name not in inputs | outputs)
-    return (
-        milliseconds,
-        1.0,
-        sum(elements[name] for name in inputs),
-        sum(elements[name] for name in outputs),
-        between,
-        op.params / 1e6,
-    )
+    boundary = sum(math.prod(tensor.shape) for tensor in (*op.inputs, *op.outputs))
+    everything = sum(math.prod(shape) for shape in op.graph.shapes.values())
+    return milliseconds, 1.0, boundary / 1e6, (everything - boundary) / 1e6, op.params / 1e6
 
 
 @dataclass(frozen=True)
