@@ -52,10 +52,12 @@ def exact_numbers() -> Iterator[None]:
         sys.modules["torch"].set_flush_denormal(False)
 
 
-@pytest.fixture(autouse=True)
-def no_calibration_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def no_calibration_by_default() -> Iterator[None]:
     """Tables are calibrated only where a test asks for it: it takes a while. Programs need `--no-calibration`."""
-    monkeypatch.setattr(calibrated_profile, "DEFAULT_FITTED", 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibrated_profile, "DEFAULT_FITTED", 0)
+        yield
 
 
 @pytest.fixture

@@ -64,7 +64,7 @@ def report_table(table: LatencyTable, replay: Replay, facts: dict[str, Any]) -> 
     else:
         say(what)
     validation = table.metadata.get("validation")
-    if isinstance(validation, Mapping) and isinstance(validation.get("mape"), float):
+    if isinstance(validation, Mapping) and {"mape", "subnets"} <= validation.keys():
         say(f"predictions are off by {validation['mape']:.1%} on average, for {validation['subnets']} whole networks")
     return {
         "name": table.name,

@@ -18,6 +18,7 @@ from ofa_profiler.base.files import write_text
 from ofa_profiler.base.units import parse_duration_ms
 from ofa_profiler.cli.options import Parser, add_device_options, device_options, positive_integer, whole_number
 from ofa_profiler.cli.terminal import progress_bar, run_command, say
+from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.spaces import get_space, space_names
 from ofa_profiler.verification.doubts import other_conditions, verification_doubts
@@ -40,6 +41,7 @@ _EXAMPLES = """\
 examples:
   ofa-verify --lut latency_tables/NAME.csv --device local
   ofa-verify --lut latency_tables/NAME.csv --device local --subnets 100 --seed 1 --json > verify.json
+  ofa-verify --lut latency_tables/NAME.csv --device local --calibrate 32     correct the table again
   ofa-verify --lut latency_tables/NAME.csv --device local --keep-models models    keep the model files
   ofa-verify --lut latency_tables/NAME.csv --device local --architecture found.json     measure given networks
 
@@ -65,6 +67,12 @@ def _parser() -> Parser:
         type=Path,
         nargs="+",
         help="measure these networks instead of random ones: architecture files, or the search.json of ofa-search",
+    )
+    parser.add_argument(
+        "--calibrate",
+        metavar="N",
+        type=positive_integer,
+        help="fit the latency model of the table again, to N more networks that are measured in the same session",
     )
     parser.add_argument(
         "--seed", metavar="S", type=whole_number, default=0, help="random seed of the networks (default: %(default)s)"
@@ -99,10 +107,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.architecture is not None:
             files = (Architecture.load_all(path, arguments.space) for path in arguments.architecture)
             architectures = [network for networks in files for network in networks]
+        if arguments.calibrate and (arguments.architecture or arguments.keep_models):
+            raise UsageError("--calibrate measures networks that it draws, and keeps no models")
         if arguments.plot is not None:
             check_plot_path(arguments.plot)
         from ofa_profiler.devices import open_device
         from ofa_profiler.tables.table import LatencyTable
+        from ofa_profiler.verification.calibrate import recalibrate
         from ofa_profiler.verification.conditions import settings_of
         from ofa_profiler.verification.verify import store_validation, verify
 
@@ -111,6 +122,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         journal = _beside(table, ".jsonl")
         with open_device(arguments.device, options) as device, progress_bar() as reporter:
             kept = "interrupted; the results so far are kept; run the same command again to resume"
+            if arguments.calibrate:
+                calibration = recalibrate(
+                    table,
+                    device,
+                    fitted=arguments.calibrate,
+                    validated=arguments.subnets,
+                    seed=arguments.seed,
+                    space=space,
+                    time_limit_s=time_limit_s,
+                    progress=reporter,
+                )
+                _report(arguments, calibration.table, calibration.verification, stored=True)
+                return 0
             verification = verify(
                 table,
                 device,
@@ -156,7 +180,7 @@ def _report(arguments: argparse.Namespace, table: LatencyTable, verification: Ve
     say(f"{table.name}: {len(v.usable)} networks of {min(v.measured_ms):.3g} to {max(v.measured_ms):.3g} ms")
     say(f"  predicted / measured   {v.ratio:.3f} (geometric mean): {direction(v)}")
     say(f"  mean error             {v.mape:.1%}, noise of the measurement {v.spell('noise')}")
-    say(f"  within 5%, within 10%  {v.within_5pct:.0%}, {v.within_10pct:.0%}")
+    say(f"  within 3%, 5%, 10%     {v.within_3pct:.0%}, {v.within_5pct:.0%}, {v.within_10pct:.0%}")
     say(f"  rank correlation       {v.spell('spearman', '.3f')} (Spearman)")
     why = "the networks were given" if arguments.architecture else other_conditions(table, v.device)
     say(f"written: {', '.join(written)}" + ("" if stored else f"; not added to the table: {why or 'it is not a file'}"))

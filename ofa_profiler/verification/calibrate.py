@@ -27,7 +27,7 @@ from ofa_profiler.tables.corrections import Sum, fit_regression
 from ofa_profiler.tables.csv_file import metadata_text, read_metadata
 from ofa_profiler.tables.table import LatencyTable
 from ofa_profiler.verification.conditions import covered_space, settings_of
-from ofa_profiler.verification.doubts import other_conditions
+from ofa_profiler.verification.doubts import other_conditions, other_device
 from ofa_profiler.verification.networks import is_stale, measure_networks, measured_subnet, network_name
 from ofa_profiler.verification.result import Verification
 
@@ -122,6 +122,8 @@ def calibrate(
         raise UsageError(f"{fitted} networks: a calibration takes {MIN_FITTED} to {MAX_FITTED}")
     if table.path is None:
         raise UsageError(f"table {table.name} is not a file, so it cannot be calibrated")
+    if fresh and (other := other_device(table, device.describe())):
+        raise UsageError(other)
     space = covered_space(table, space)
     settings = replace(settings_of(table), time_limit_s=time_limit_s)
     journal = networks_journal(table.path)
@@ -144,9 +146,7 @@ def calibrate(
             progress=None if progress is None else _labelled(progress),
         )
     assert known is not None
-    calibration = replace(calibrated(table, known, journal), was_complete=was_complete)
-    _store(calibration)
-    return calibration
+    return _stored(replace(calibrated(table, known, journal), was_complete=was_complete))
 
 
 def _labelled(progress: Reporter) -> Reporter:
@@ -185,8 +185,8 @@ def calibrated(table: LatencyTable, replay: Replay, source: Path) -> Calibration
     if len(measured) < MIN_FITTED:
         errors = [m.error for m in found.values() if not m.ok]
         raise DeviceError(
-            f"{len(measured)} of {len(draw.fitted)} networks were measured, too few for a calibration, so the table adds up "
-            f"its ops; the first error: {errors[0] if errors else 'none'}"
+            f"{len(measured)} of {len(draw.fitted)} networks were measured, too few for a calibration, so the table adds "
+            f"up its ops; the first error: {errors[0] if errors else 'none'}"
         )
 
     def op_ms(resolution: int | None, op: Op) -> float:
@@ -207,13 +207,21 @@ def calibrated(table: LatencyTable, replay: Replay, source: Path) -> Calibration
     return Calibration(replace(table, metadata=metadata), verification, replay)
 
 
-def _store(calibration: Calibration) -> None:
-    """Write correction and validation into the JSON of the table, whole or not at all."""
+def _stored(calibration: Calibration) -> Calibration:
+    """Write correction and validation into the JSON of the table, whole or not at all, and read it again."""
     table = calibration.table
     assert table.path is not None
     path = table.path.with_suffix(".json")
     changed = {name: table.metadata[name] for name in ("correction", "validation")}
     write_text(path, metadata_text({**read_metadata(path), **changed}))
+    return replace(calibration, table=LatencyTable.load(table.path))
+
+
+def recalibrate(table: LatencyTable, device: Device, *, fitted: int, validated: int, **how: Any) -> Calibration:
+    """Calibrate a table again, by networks that are measured now. `how` are further arguments of `calibrate`."""
+    ops = read_networks(table.path.with_suffix(".jsonl")) if table.path is not None else None
+    session = ops.run.created if ops is not None else None
+    return calibrate(table, device, fitted=fitted, validated=validated, session=session, fresh=True, **how)
 
 
 def restore_calibration(table: LatencyTable, session: str, source: Path) -> LatencyTable:
@@ -229,5 +237,4 @@ def restore_calibration(table: LatencyTable, session: str, source: Path) -> Late
     calibration = calibrated(table, replay, beside)
     if not (target.exists() and target.samefile(beside)):
         write_text(target, beside.read_text(encoding="utf-8"))
-    _store(calibration)
-    return calibration.table
+    return _stored(calibration).table

@@ -69,7 +69,16 @@ def test_the_installed_commands_do_the_same(number: int) -> None:
 
 @pytest.mark.parametrize("delay_s", [0.1, 0.2, 0.4])
 def test_ctrl_c_soon_after_the_start(delay_s: float, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ofa_profiler.cli.profile", "--device", "local", "--out", str(tmp_path / "out")]
+    command = [
+        sys.executable,
+        "-m",
+        "ofa_profiler.cli.profile",
+        "--device",
+        "local",
+        "--no-calibration",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     process = subprocess.Popen([*command, "--resolution", "24"], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 300
     while "multiarray" not in Path(f"/proc/{process.pid}/maps").read_text():  # our imports have begun

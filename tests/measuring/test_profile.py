@@ -29,7 +29,7 @@ from ofa_profiler.protocol.records import Device
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.protocol.target import Target
 
-SPACE = ["--space", "cifar-mbv3", "--resolution", "24"]
+SPACE = ["--space", "cifar-mbv3", "--resolution", "24", "--no-calibration"]
 #: Little time makes visits short; every op still gets its first.
 SHORT = [*SPACE, "--time-limit", "500ms"]
 COLUMNS = (

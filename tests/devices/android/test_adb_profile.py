@@ -37,7 +37,18 @@ def phone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Phone]:
 def command(spec: str, out: Path, *more: str) -> list[str]:
     words = [sys.executable, "-m", "ofa_profiler.cli.profile", "--device", spec, "--out", str(out), "--name", "phone"]
     # Time under emulation means nothing: after the first round it is enough.
-    return [*words, "--space", "cifar-mbv3", "--resolution", "24", "--time-limit", "1s", "--json", *more]
+    return [
+        *words,
+        "--space",
+        "cifar-mbv3",
+        "--resolution",
+        "24",
+        "--time-limit",
+        "1s",
+        "--no-calibration",
+        "--json",
+        *more,
+    ]
 
 
 def start(words: list[str]) -> subprocess.Popen[str]:

@@ -50,7 +50,7 @@ def has_visit(journal: Path) -> bool:
 
 @pytest.mark.parametrize("number", CODES)
 def test_profiling(number: int, ssh_server: Sshd, me: Me, store: Path, tmp_path: Path) -> None:
-    words = ["--device", spec_of(ssh_server), "--runtime-on-board", "system", "--resolution", "24"]
+    words = ["--device", spec_of(ssh_server), "--runtime-on-board", "system", "--resolution", "24", "--no-calibration"]
     process = start("ofa_profiler.cli.profile", *words, "--out", str(tmp_path / "out"), "--name", "t")
     err = interrupted(process, ssh_server, number, tmp_path / "out" / "t.jsonl")
     assert "run the same command again to resume" in err.splitlines()[-1]

@@ -343,7 +343,7 @@ def test_the_command_refuses_and_accepts_a_host_key_in_one_line(ssh_server, me, 
         "--out",
         str(tmp_path / "out"),
     ]
-    more = ["--resolution", "24", "--time-limit", "1ms", "--runtime-on-board", "system"]
+    more = ["--resolution", "24", "--time-limit", "1ms", "--no-calibration", "--runtime-on-board", "system"]
     refused = subprocess.run(command, capture_output=True, text=True, check=False)
     assert refused.returncode == 4
     assert refused.stderr.count("\n") == 1
