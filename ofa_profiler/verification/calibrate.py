@@ -185,8 +185,8 @@ def calibrated(table: LatencyTable, replay: Replay, source: Path) -> Calibration
     if len(measured) < MIN_FITTED:
         errors = [m.error for m in found.values() if not m.ok]
         raise DeviceError(
-            f"{len(measured)} of {len(draw.fitted)} networks were measured, too few for a calibration, so the table adds "
-            f"up its ops; the first error: {errors[0] if errors else 'none'}"
+            f"{len(measured)} of {len(draw.fitted)} networks were measured, too few for a calibration, so the table "
+            f"adds up its ops; the first error: {errors[0] if errors else 'none'}"
         )
 
     def op_ms(resolution: int | None, op: Op) -> float:

@@ -23,6 +23,10 @@ FUTURE = {"profiling"}
 #: Arguments, and what the output must contain.
 RUNS = {
     "additivity": ("cifar-mbv3 3", r"sum \+ constant +[\d.]+%"),
+    "calibration": (
+        "--out c --runtime onnxruntime --resolution 24 --networks 4 --calibrate 10 --time-limit 1",
+        r"cifar-mbv3-onnxruntime-t1 \| [\d.]+%",
+    ),
     "evaluation": ("cifar-mbv3 2", r"largest +[\d.]+ "),
     "export": ("--space cifar-mbv3 --resolution 24", r"cold +[\d.]+ s"),
     "forms": ("cifar-mbv3 --networks 2 --rounds 2 --runs 2", r"litert +geometric mean [\d.]+x"),

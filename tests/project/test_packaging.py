@@ -167,7 +167,8 @@ sys.path.insert(0, {str(site)!r})
 import ofa_profiler
 assert ofa_profiler.__file__.startswith({str(site)!r}), ofa_profiler.__file__
 from ofa_profiler.cli.profile import main
-main(["--device", "local", "--space", "cifar-mbv3", "--resolution", "24", "--out", "tables", "--time-limit", "5s", "--no-calibration"])
+where = ["--device", "local", "--space", "cifar-mbv3", "--resolution", "24", "--out", "tables"]
+main([*where, "--time-limit", "5s", "--no-calibration"])
 """
     done = run(sys.executable, "-c", code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
