@@ -52,7 +52,8 @@ def quick(words: list[str], folder: Path) -> list[str]:
     """The same command, quicker."""
     program, *arguments = words
     if program == "ofa-profile" and "--plan" not in arguments and "--import" not in arguments:
-        return [program, *arguments, "--resolution", "24", *([] if "--kit" in arguments else ["--time-limit", "1s"])]
+        less = ["--resolution", "24", *([] if "--calibrate" in arguments else ["--no-calibration"])]
+        return [program, *arguments, *less, *([] if "--kit" in arguments else ["--time-limit", "1s"])]
     if program == "ofa-verify":
         return [program, *arguments, "--subnets", "3", "--time-limit", "1s"]
     if program == "ofa-search" and arguments[1].endswith(_MEASURED):
