@@ -6,7 +6,7 @@ validation, so correction and validation follow from the two journals and the ta
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol.journal import OLD, read_journal
 from ofa_profiler.protocol.replay import Replay
-from ofa_profiler.spaces import SearchSpace
+from ofa_profiler.spaces import SearchSpace, get_space
 from ofa_profiler.spaces.sampling import draw_spread
 from ofa_profiler.tables.corrections import Sum, fit_regression
 from ofa_profiler.tables.csv_file import metadata_text, read_metadata
@@ -135,7 +135,7 @@ def calibrate(
     if not was_complete:
         about = {"session": session, "networks": draw.to_json()}
         _, known = measure_networks(
-            replace(table, metadata={**table.metadata, "correction": Sum().to_json()}),
+            plain_sum(table),
             device,
             space,
             draw.all,
@@ -158,9 +158,8 @@ def _labelled(progress: Reporter) -> Reporter:
 
 def _draw(table: LatencyTable, space: SearchSpace, fitted: int, validated: int, seed: int) -> _Draw:
     """Draw networks over the latency range. The plain sum of the ops decides, so that a resumed call draws the same."""
-    plain = replace(table, metadata={**table.metadata, "correction": Sum().to_json()})
     count = fitted + validated
-    drawn, _ = draw_spread(space, plain.cost(space), count, np.random.default_rng([seed, _STREAM]))
+    drawn, _ = draw_spread(space, plain_sum(table).cost(space), count, np.random.default_rng([seed, _STREAM]))
     held = {int((i + 0.5) * count / validated) for i in range(validated)}
     return _Draw(
         tuple(a for i, a in enumerate(drawn) if i not in held), tuple(a for i, a in enumerate(drawn) if i in held)
@@ -195,6 +194,8 @@ def calibrated(table: LatencyTable, replay: Replay, source: Path) -> Calibration
     names = [network_name(architecture) for architecture in measured]
     correction = fit_regression(measured, [found[name].steady_ms() for name in names], op_ms, names)
     fitted = replace(table, metadata={**table.metadata, "correction": correction.to_json()})
+    if not _is_positive(fitted, measured):
+        fitted = plain_sum(table)
     predicted = fitted.predict_ms(draw.validated)
     subnets = tuple(
         measured_subnet(a, float(ms), found.get(network_name(a)), None)
@@ -205,6 +206,17 @@ def calibrated(table: LatencyTable, replay: Replay, source: Path) -> Calibration
     validation = verification.validation() if verification.usable else None
     metadata: Mapping[str, Any] = {**fitted.metadata, "validation": validation}
     return Calibration(replace(table, metadata=metadata), verification, replay)
+
+
+def plain_sum(table: LatencyTable) -> LatencyTable:
+    """The table without its correction."""
+    return replace(table, metadata={**table.metadata, "correction": Sum().to_json()})
+
+
+def _is_positive(table: LatencyTable, architectures: Sequence[Architecture]) -> bool:
+    """Whether all networks take time. A fit to networks that have nothing to do with the ops can say otherwise."""
+    space = get_space(architectures[0].space)
+    return table.cost(space.with_resolutions(table.resolutions(space)) if space.resolutions else space).minimum()[0] > 0
 
 
 def _stored(calibration: Calibration) -> Calibration:

@@ -153,7 +153,7 @@ class Verification:
         return {
             "subnets": len(self.usable),
             **self.summary(),
-            "ratio": self.ratio,
+            "ratio": self.ratio if math.isfinite(self.ratio) else None,
             "failed": len(self.subnets) - len(self.usable),
             "seed": self.seed,
             "date": self.date,

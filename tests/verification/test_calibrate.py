@@ -174,6 +174,12 @@ def test_a_table_without_calibration(tmp_path: Path) -> None:
         make(tmp_path, calibrate=3)
 
 
+def test_networks_that_have_nothing_to_do_with_the_ops_leave_the_plain_sum(tmp_path: Path) -> None:
+    result = make(tmp_path, FakeDevice())  # every model takes a time that is drawn
+    assert result.table.cost(SPACE).minimum()[0] > 0
+    assert result.table.metadata["validation"]["mape"] > 0.1
+
+
 def test_too_many_networks_fail(tmp_path: Path) -> None:
     make(tmp_path, calibrate=0)
 
