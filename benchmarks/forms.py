@@ -63,7 +63,9 @@ class Bench:
     def __init__(self, runtime: str, threads: int) -> None:
         self.target, self.clock = Target(runtime), time.thread_time_ns if threads == 1 else time.perf_counter_ns
         self.exporter = get_exporter(self.target)
-        self.runtime = runtimes.find(runtime)({"provider": None, "threads": threads}, True)
+        # As in a measurement: without a spare core, threads of one model must not spin while another runs.
+        spare_core = threads < len(cores.allowed_cores())
+        self.runtime = runtimes.find(runtime)({"provider": None, "threads": threads}, spare_core)
 
     def load(self, layout: Layout, forms: Forms) -> Timed:
         """The network of `layout` in these forms."""

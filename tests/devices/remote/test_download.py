@@ -192,6 +192,19 @@ def test_x_y_is_its_newest_and_the_preferred_one_comes_if_it_is_there(index, tmp
     assert "\n" not in str(no.value)
 
 
+def test_what_a_constraint_chose_is_not_taken_without_it(index, tmp_path, monkeypatch):
+    def found() -> str:
+        return find_wheels("onnxruntime", BOARD, tmp_path / "cache", wanted=Wanted(preferred="1.20.1")).version
+
+    pin = tmp_path / "pin"
+    monkeypatch.setenv("PIP_CONSTRAINT", str(pin))
+    for release in ("1.19.0", "1.20.0"):
+        pin.write_text(f"onnxruntime=={release}\n")
+        assert found() == release
+    monkeypatch.delenv("PIP_CONSTRAINT")
+    assert found() == "1.20.1"
+
+
 def test_a_free_threaded_python_gets_no_wheels_of_the_stable_abi(index, tmp_path):
     """They load only where there is a global lock."""
     make_wheel(index, "cp39-abi3-manylinux_2_17_aarch64", version="1.22.0")

@@ -179,3 +179,10 @@ def test_a_domain_may_end_with_a_dot(without_ssh, monkeypatch):
     write(without_ssh, {"config": "CanonicalizeHostname yes\nCanonicalDomains lab.example.org.\n"})
     (target,) = find_route("ssh:board")
     assert (target.host, asked) == ("board.lab.example.org", ["board.lab.example.org."])
+
+
+def test_what_openssh_follows_and_we_do_not_is_said(home):
+    write(home, {"config": "Host board\n  User pi\n  RevokedHostKeys /etc/gone # lost\n  KnownHostsCommand none\n"})
+    said: list[str] = []
+    assert find_route("ssh:board", said.append)[0].user == "pi"
+    assert said == ["ssh:board: not used of the ssh configuration: revokedhostkeys"]
