@@ -1,8 +1,10 @@
 """The kit: a folder with `manifest.json` and the models that it lists."""
 
+import gzip
 import hashlib
 import json
 import os
+import zlib
 
 from .errors import Damaged, Fatal
 from .inputs import descriptions
@@ -64,11 +66,14 @@ class Kit:
 def verified(path, sha256):
     """Return the bytes of a file after a check of their hash. Raises `Damaged`.
 
-    The runtime gets these bytes, so the file cannot change between check and run.
+    The content of a file that ends in .gz is decompressed. The runtime gets these bytes, so the file cannot change
+    between check and run.
     """
     try:
-        with open(path, "rb") as file:
+        with (gzip.open if path.endswith(".gz") else open)(path, "rb") as file:
             data = file.read()
+    except (EOFError, zlib.error, gzip.BadGzipFile if hasattr(gzip, "BadGzipFile") else zlib.error) as error:
+        raise Damaged("%s is damaged: %s" % (os.path.basename(path), error)) from error
     except OSError as error:
         raise Damaged("%s cannot be read: %s" % (os.path.basename(path), error.strerror)) from error
     found = hashlib.sha256(data).hexdigest()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ofa_profiler.base import files
 from ofa_profiler.errors import UsageError
 from ofa_profiler.export.forms.base import writer_of
 from ofa_profiler.networks.graph import Graph
@@ -41,6 +43,16 @@ class Model:
     def from_file(key: str, path: Path, inputs: Sequence[TensorSpec]) -> Model:
         """The model in an existing file, with its hash. Raises `OSError`."""
         return Model(key, path, hashlib.sha256(path.read_bytes()).hexdigest(), tuple(inputs))
+
+    def packed(self) -> Model:
+        """The same model, compressed: its file is replaced by one that ends in .gz. Raises `UsageError`.
+
+        Models for timing have repeating weights, so the whole networks of a space shrink from gigabytes to megabytes.
+        """
+        path = self.path.with_name(f"{self.path.name}.gz")
+        files.write_bytes(path, gzip.compress(self.path.read_bytes(), compresslevel=1, mtime=0))
+        self.path.unlink()
+        return replace(self, path=path)
 
 
 class Exporter(ABC):

@@ -55,9 +55,9 @@ class ModelFile(Protocol):
     @property
     def key(self) -> str: ...
     @property
-    def path(self) -> Path: ...
+    def path(self) -> Path: ...  # a file that ends in .gz is compressed
     @property
-    def sha256(self) -> str: ...
+    def sha256(self) -> str: ...  # of the content before compression
     @property
     def inputs(self) -> tuple[TensorSpec, ...]: ...
     @property
@@ -166,7 +166,8 @@ def _needs(run: Run, wheels: KitWheels | None) -> str:
 
 def _stored(model: ModelFile, folder: Path) -> dict[str, Any]:
     """Place a model into the kit. Return its part of the manifest."""
-    name = f"{model.sha256}{model.path.suffix}"
+    packed = ".gz" if model.path.suffix == ".gz" else ""
+    name = f"{model.sha256}{Path(model.path.name.removesuffix(packed)).suffix}{packed}"
     _place(model.path, folder / "models" / name)
     return {"file": name, "sha256": model.sha256}
 

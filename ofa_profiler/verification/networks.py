@@ -46,10 +46,12 @@ def export_networks(
     forms: Forms,
     progress: Reporter | None,
     release: str | None = None,
+    *,
+    packed: bool = True,
 ) -> list[Model]:
-    """A model per network in `folder`, for a release of the runtime.
+    """A model per network in `folder`, for a release of the runtime; compressed, if `packed`.
 
-    Equal architectures give equal files, so a journal can be continued.
+    Equal architectures give equal models, so a journal can be continued.
     """
     suffix = get_runtime(target.runtime).suffix
     models = []
@@ -70,7 +72,8 @@ def export_networks(
             forms=forms,
             release=release,
         )
-        models.append(network_model(space, architecture, key, path, target))
+        model = network_model(space, architecture, key, path, target)
+        models.append(model.packed() if packed else model)
         report(progress, "export", len(models), len(architectures))
     return models
 
@@ -97,7 +100,16 @@ def measure_networks(
     with ExitStack() as stack:
         folder = keep_models or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ofa-networks-")))
         release = device.prepare_runtime(settings.target.runtime)
-        models = export_networks(space, architectures, folder, settings.target, table.forms, progress, release)
+        models = export_networks(
+            space,
+            architectures,
+            folder,
+            settings.target,
+            table.forms,
+            progress,
+            release,
+            packed=keep_models is None,
+        )
         origin = {"spaces": [space.name], "resolutions": list(space.resolutions), **(about or {})}
         run = run_record(models, settings, origin)
         expected_ms = {model.key: float(ms) for model, ms in zip(models, predicted, strict=True)}

@@ -73,8 +73,9 @@ class BenchmarkRunner:
         """Make sure that program and models (with their SHA-256) are on the phone, complete. Raises `DeviceError`."""
         digest = hashlib.sha256(program).hexdigest()
         runner = cls(shell, f"{root}/benchmark_model", f"benchmark_model-{digest}", settings, cores)
-        contents: dict[str, Path | bytes] = {runner.program: program} | {path.name: path for path in models}
-        runner._bring(contents, {runner.program: digest} | {path.name: sha256 for path, sha256 in models.items()})
+        contents: dict[str, Path | bytes] = {runner.program: program} | {_unpacked(path.name): path for path in models}
+        hashes = {_unpacked(path.name): sha256 for path, sha256 in models.items()}
+        runner._bring(contents, {runner.program: digest} | hashes)
         return runner
 
     @property
@@ -100,7 +101,7 @@ class BenchmarkRunner:
         """Run a model for about `visit_s` -> the answer of a worker. Raises `DeviceError`."""
         runs = self._runs(visit_s, last_median_ns)
         try:
-            return _summary(self._timing(file, runs))
+            return _summary(self._timing(_unpacked(file), runs))
         except TimeoutError:
             return {"error": f"no answer within {self.settings.op_timeout_s:g} s", "cause": "timeout"}
         except ValueError as error:
@@ -187,6 +188,16 @@ def _batches(files: Mapping[str, Path | bytes]) -> Iterator[dict[str, Path | byt
         yield batch
 
 
+def _unpacked(name: str) -> str:
+    """The name of a model on the phone. The program cannot read compressed files."""
+    return name.removesuffix(".gz")
+
+
+def _read(path: Path) -> bytes:
+    data = path.read_bytes()
+    return gzip.decompress(data) if path.suffix == ".gz" else data
+
+
 def _packed(files: Mapping[str, Path | bytes]) -> bytes:
     """A compressed tar."""
     packed = io.BytesIO()
@@ -195,7 +206,7 @@ def _packed(files: Mapping[str, Path | bytes]) -> bytes:
         tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive,
     ):
         for name, content in files.items():
-            data = content if isinstance(content, bytes) else content.read_bytes()
+            data = content if isinstance(content, bytes) else _read(content)
             member = tarfile.TarInfo(name)
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
