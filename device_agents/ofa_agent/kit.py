@@ -39,6 +39,7 @@ class Kit:
             for name in ("ops", "forms"):  # so that a table follows from the results alone
                 if name in manifest:
                     self.run[name] = manifest[name]
+            self.has_forms = "forms" in manifest
             self.trials = manifest.get("forms", {}).get("trials", [])
             self.chosen = {}  # group of layers -> form
             self.runtime = manifest["settings"]["runtime"]
@@ -72,10 +73,9 @@ def verified(path, sha256):
     try:
         with (gzip.open if path.endswith(".gz") else open)(path, "rb") as file:
             data = file.read()
-    except (EOFError, zlib.error, gzip.BadGzipFile if hasattr(gzip, "BadGzipFile") else zlib.error) as error:
-        raise Damaged("%s is damaged: %s" % (os.path.basename(path), error)) from error
-    except OSError as error:
-        raise Damaged("%s cannot be read: %s" % (os.path.basename(path), error.strerror)) from error
+    except (OSError, EOFError, zlib.error) as error:
+        why = getattr(error, "strerror", None) or error
+        raise Damaged("%s cannot be read: %s" % (os.path.basename(path), why)) from error
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
         raise Damaged("%s is damaged: its SHA-256 is %s, not %s" % (os.path.basename(path), found, sha256))

@@ -44,6 +44,9 @@ class Machine:
     def keep_off(self, device, cores_used):
         """Pin the supervisor to other cores than those in use."""
 
+    def allow_all(self, device):
+        """Undo `keep_off`."""
+
     def choose_cores(self, device, threads, wanted):
         """Return the `wanted` cores, or else the fastest, one per thread; None if unknown. Raises `Fatal`."""
         allowed = device["cores_allowed"]
@@ -90,6 +93,10 @@ class LocalMachine(Machine):
 
     def keep_off(self, device, cores_used):
         cores.pin(set(device["cores_allowed"]) - set(cores_used))
+
+    def allow_all(self, device):
+        if device["cores_allowed"]:
+            cores.pin(device["cores_allowed"])
 
 
 class WorkerMachine(Machine):

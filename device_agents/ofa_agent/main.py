@@ -19,6 +19,7 @@ from .visiting import Visitor
 from .wheels import use_wheels
 from .workers import CAN_FORK, ForkedWorker, SpawnedWorker
 
+NETWORKS = "networks"  # the folder of a kit whose models are measured after the others, in the forms chosen for those
 EXIT_TIMEOUT_S = 30.0  # a program of --worker-command may have to restore the state of the machine
 
 
@@ -119,7 +120,16 @@ def measure_kit(arguments, stream):
     results = Results(os.path.join(arguments.kit, "results.jsonl"), kit.run, arguments.seen, stream)
     here = arguments.worker_command is None
     machine = LocalMachine(lock.path + ".governors") if here else WorkerMachine(visitor)
-    Supervisor(kit, host, results, visitor, machine, arguments.cores, arguments.fixed_performance).run()
+    first = Supervisor(kit, host, results, visitor, machine, arguments.cores, arguments.fixed_performance)
+    first.run()
+    folder = os.path.join(arguments.kit, NETWORKS)
+    if os.path.exists(os.path.join(folder, "manifest.json")):
+        networks = Kit(folder)
+        path = os.path.join(arguments.kit, "results-networks.jsonl")
+        # stdout has the lines of results.jsonl only, because it may be kept as a file.
+        more = Results(path, networks.run, 0, ignore)
+        how = (first.cores, arguments.fixed_performance, results.forms)
+        Supervisor(networks, host, more, visitor, machine, *how).run()
 
 
 def describe(arguments, stream):

@@ -64,6 +64,8 @@ class Results:
 
     def append(self, record):
         """Append a record to the file and send it to the host."""
+        if record["type"] == "forms":
+            self.forms = record
         line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
         with self._writing(self.file.name):
             self.file.write(line)

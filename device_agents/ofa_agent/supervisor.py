@@ -29,9 +29,10 @@ class Supervisor:
     their spread. Otherwise only the models that are measured at that time would look slow.
     """
 
-    def __init__(self, kit, host, results, visitor, machine, cores=None, fixed_performance=False):
+    def __init__(self, kit, host, results, visitor, machine, cores=None, fixed_performance=False, forms=None):
         self.kit, self.host, self.results, self.visitor, self.machine = kit, host, results, visitor, machine
         self.wanted_cores = cores
+        self.decided_forms = forms  # the record of an earlier kit
         self.fixed_performance = fixed_performance
         self.settings = kit.run["settings"]
         self.progress = {key: Progress(self.settings) for key in kit.models}
@@ -48,6 +49,7 @@ class Supervisor:
     def run(self):
         """Measure everything that is missing in the results."""
         self.nice = self.machine.raise_priority()
+        device = None
         try:
             device = self.machine.describe()
             self.cores = self.machine.choose_cores(device, self.settings["threads"], self.wanted_cores)
@@ -58,6 +60,8 @@ class Supervisor:
                 self._end(device)
         finally:
             self.visitor.close()
+            if device is not None:
+                self.machine.allow_all(device)
 
     def _meet_device(self, device, governors):
         count = self.machine.core_count(device)
@@ -102,7 +106,10 @@ class Supervisor:
     def _choose_forms(self):
         """Decide in which form the models run, unless an earlier run has decided."""
         record = self.results.forms
-        if record is None and self.kit.trials:
+        if record is None and self.kit.has_forms and self.decided_forms:
+            record = self.decided_forms
+            self.results.append(record)
+        elif record is None and self.kit.trials:
             self.results.tell({"type": "waiting", "why": "measuring which forms of the models are the fastest"})
 
             def visit(model):

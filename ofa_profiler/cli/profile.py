@@ -144,8 +144,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         nonlocal kept
         arguments = _parser().parse_args(argv)
         _check(arguments)
-        if arguments.calibrate and (arguments.kit or arguments.results):
-            raise UsageError("--calibrate needs --device DEVICE: the networks are drawn after the ops are measured")
+        if arguments.calibrate and arguments.results:
+            raise UsageError("--calibrate needs --device or --kit: the networks of --import are those of its kit")
         if arguments.device and arguments.out:
             kept = "interrupted; the results so far are kept; run the same command again to resume"
         return _dispatch(arguments)
@@ -232,8 +232,8 @@ def _remove(arguments: argparse.Namespace) -> int:
 
 def _kit(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) -> int:
     from ofa_profiler.devices.remote.board import Board
-    from ofa_profiler.measuring.offline import make_kit
     from ofa_profiler.protocol.kit import KitWheels
+    from ofa_profiler.verification.kit import make_kit
 
     found = None if arguments.wheels is None else _wheels(arguments)
     release = arguments.runtime_version if found is None else found.version
@@ -243,14 +243,17 @@ def _kit(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) 
             space,
             settings,
             arguments.kit,
+            networks=arguments.calibrate,
             wheels=wheels,
             release=release,
             try_forms=arguments.forms == FAST,
             progress=reporter,
+            tell=say,
         )
     if arguments.json:
-        print(json.dumps({"kit": str(arguments.kit), "models": count, "space": space.name}, indent=2))
-    say(f"{arguments.kit}: {count} models. Copy the folder to the board and run there: python3 agent.py --kit .")
+        counts = {"models": count.ops, "networks": count.networks}
+        print(json.dumps({"kit": str(arguments.kit), **counts, "space": space.name}, indent=2))
+    say(f"{arguments.kit}: complete. Copy the folder to the board and run there: python3 agent.py --kit .")
     return 0
 
 

@@ -1,43 +1,17 @@
-"""A device that cannot be reached: a kit is carried there, and its results are imported."""
+"""The results of a device that cannot be reached are imported. `verification/kit.py` makes the kit."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from ofa_profiler.base.files import write_bytes
-from ofa_profiler.base.progress import Reporter
 from ofa_profiler.errors import UsageError
 from ofa_profiler.measuring.naming import check_name, default_name
-from ofa_profiler.measuring.request import request
 from ofa_profiler.measuring.table_from_journal import check_usable, save_table, table_rows
 from ofa_profiler.protocol.journal import OLD, read_journal
-from ofa_profiler.protocol.kit import RESULTS_FILE, KitWheels, write_kit
+from ofa_profiler.protocol.kit import RESULTS_FILE
 from ofa_profiler.protocol.replay import Replay
-from ofa_profiler.protocol.settings import Settings
-from ofa_profiler.spaces import SearchSpace
 from ofa_profiler.tables.table import LatencyTable
-
-
-def make_kit(
-    space: SearchSpace,
-    settings: Settings,
-    folder: Path,
-    *,
-    wheels: KitWheels | None = None,
-    release: str | None = None,
-    try_forms: bool = True,
-    cache_dir: Path | None = None,
-    progress: Reporter | None = None,
-) -> int:
-    """Write a kit for `space` into `folder`, which must be new or empty -> the number of its models.
-
-    `release` is that of the runtime on the board, if it is known.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} exists and is not an empty folder; give a new folder for the kit")
-    asked = request(space, settings, release=release, try_forms=try_forms, cache_dir=cache_dir, progress=progress)
-    write_kit(folder, asked.models, asked.run, wheels=wheels)
-    return len(asked.models)
 
 
 def import_results(

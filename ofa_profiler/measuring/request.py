@@ -28,12 +28,14 @@ def request(
     *,
     release: str | None = None,
     try_forms: bool = True,
+    joint_forms: bool = False,
     cache_dir: Path | None = None,
     progress: Reporter | None = None,
 ) -> Request:
     """Export the ops of `space` at its resolutions, for a release of the runtime, as far as the cache lacks them.
 
-    With `try_forms`, the device tries the forms of the ops first. Otherwise all are plain.
+    With `try_forms`, the device tries the forms of the ops first. Otherwise all are plain. With `joint_forms`, it
+    chooses all forms or none.
     """
     ops = space.unique_ops()
     models = export_ops(
@@ -45,5 +47,5 @@ def request(
         progress=progress,
     )
     about = {"spaces": [space.name], "resolutions": list(space.resolutions)}
-    trials = trials_of(ops, settings.target.runtime) if try_forms else ()
+    trials = trials_of(ops, settings.target.runtime, joint=joint_forms) if try_forms else ()
     return Request(tuple(models), run_record(models, settings, about, ops, trials))

@@ -9,13 +9,20 @@ from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol.forms import Forms, Trial
 
 
-def trials_of(ops: Iterable[Op], runtime: str) -> tuple[Trial, ...]:
-    """A trial per form of each group in `ops`: on the ops with the fewest, the median and the most MACs."""
+def trials_of(ops: Iterable[Op], runtime: str, *, joint: bool = False) -> tuple[Trial, ...]:
+    """A trial per form of each group in `ops`: on the ops with the fewest, the median and the most MACs.
+
+    `joint`: one trial of the first form of all groups together, so that the device chooses all or none.
+    """
     members: dict[tuple[str, str], list[Op]] = {}
     for op in ops:
         for group, names in candidates(runtime, op.graph).items():
             for name in names:
                 members.setdefault((group, name), []).append(op)
+    if joint and members:
+        first = dict(reversed(members))
+        keys = {op.key: None for pair in first.items() for op in _representatives(members[pair])}
+        return (Trial(Forms(first), tuple(keys)),)
     return tuple(
         Trial(Forms({group: name}), tuple(op.key for op in _representatives(found)))
         for (group, name), found in members.items()

@@ -6,6 +6,7 @@ wheels/          the runtime for a board that lacks it, if requested; the agent 
 agent.py         `python3 agent.py --kit .` measures; it needs Python 3.7 and the runtime
 ofa_agent/       the code of the agent
 results.jsonl    the measurements so far; `ofa-profile --import` makes a table from it
+networks/        whole networks, a folder like this one without the agent; their results are in results-networks.jsonl
 README.md        instructions for whoever finds the folder on a board
 """
 
@@ -34,6 +35,8 @@ from ofa_profiler.runtimes import runtimes
 
 AGENT_FILE = "agent.py"
 RESULTS_FILE = "results.jsonl"
+#: Whole networks, which are measured after the ops in the forms chosen for them, and their results.
+NETWORKS_FOLDER, NETWORKS_FILE = "networks", "results-networks.jsonl"
 
 _README = """\
 # A kit that measures neural network ops on this board
@@ -42,8 +45,9 @@ It needs {needs}, and no connection to anything.
 
     python3 agent.py --kit .
 
-measures the {count} models of this folder and writes `results.jsonl`. Close other programs before. If it
-is interrupted, start it again: it resumes. Then copy `results.jsonl` to a computer with ofa-profiler:
+measures the {what}.
+Close other programs before. If it is interrupted, start it again: it resumes. Then copy the results to a computer with
+ofa-profiler, into one folder:
 
     ofa-profile --import results.jsonl --out latency_tables
 """
@@ -90,15 +94,18 @@ def run_record(
     about: Mapping[str, Any],
     ops: Iterable[Op] | None = None,
     trials: Sequence[Trial] = (),
+    *,
+    forms_are_decided: bool = False,
 ) -> Run:
     """Return the first line of a new journal. `ops` are the ops of the models, in the same order.
 
-    The device chooses the form of each model by `trials`. Without trials, it measures the plain models.
+    The device chooses the form of each model by `trials`. Without trials, it measures the plain models, or with
+    `forms_are_decided` the models in the forms that it has chosen for another journal.
     """
     models = list(models)
     run: dict[str, Any] = {
         "type": "run",
-        "format": FORMAT_WITH_FORMS if trials else FORMAT,
+        "format": FORMAT_WITH_FORMS if trials or forms_are_decided else FORMAT,
         # In microseconds, because the name of the results folder on a device contains the request and this time.
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds"),
         "settings": settings.to_json(),
@@ -107,7 +114,7 @@ def run_record(
     }
     if ops is not None:
         run["ops"] = [op.to_json() for op in ops]
-    if trials:
+    if trials or forms_are_decided:
         variants = {m.key: {forms: file.sha256 for forms, file in m.variants.items()} for m in models if m.variants}
         run["forms"] = Candidates(tuple(trials), variants).to_json()
     return Run.from_json(run)
@@ -132,6 +139,28 @@ def write_kit(
 
     The manifest is written last, so a folder with a manifest is complete. Raises `UsageError` if it cannot be written.
     """
+    models = list(models)
+    for name, content in agent_files().items():
+        write_bytes(folder / name, content)
+    what = f"{len(models)} models of this folder and writes `{RESULTS_FILE}`"
+    if (folder / NETWORKS_FOLDER).exists():
+        what = (
+            f"{len(models)} ops and then the networks of this folder, and writes `{RESULTS_FILE}` and `{NETWORKS_FILE}`"
+        )
+    write_text(folder / "README.md", _README.format(needs=_needs(run, wheels), what=what))
+    if results:
+        write_bytes(folder / RESULTS_FILE, results)
+    more: dict[str, Any] = {}
+    if wheels is not None:
+        for path in wheels.paths:
+            _place(path, folder / "wheels" / path.name)
+        hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in wheels.paths}
+        more["wheels"] = {"for": wheels.tag, "files": hashes}
+    write_models(folder, models, run, more)
+
+
+def write_models(folder: Path, models: Iterable[ModelFile], run: Run, more: Mapping[str, Any] | None = None) -> None:
+    """Write models and manifest only: the part of a kit that is measured after its ops. `more` is for the manifest."""
     entries = []
     for model in models:
         entry = {"key": model.key, **_stored(model, folder)}
@@ -141,18 +170,9 @@ def write_kit(
                 {"forms": forms.to_json(), **_stored(file, folder)} for forms, file in model.variants.items()
             ]
         entries.append(entry)
-    for name, content in agent_files().items():
-        write_bytes(folder / name, content)
-    write_text(folder / "README.md", _README.format(needs=_needs(run, wheels), count=len(entries)))
-    if results:
-        write_bytes(folder / RESULTS_FILE, results)
     manifest = {name: value for name, value in run.to_json().items() if name not in ("type", "models")}
-    if wheels is not None:
-        for path in wheels.paths:
-            _place(path, folder / "wheels" / path.name)
-        hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in wheels.paths}
-        manifest["wheels"] = {"for": wheels.tag, "files": hashes}
-    write_text(folder / "manifest.json", json.dumps({**manifest, "models": entries}, indent=1) + "\n")
+    manifest = {**manifest, **(more or {}), "models": entries}
+    write_text(folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
 
 
 def _needs(run: Run, wheels: KitWheels | None) -> str:

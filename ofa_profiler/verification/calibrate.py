@@ -22,6 +22,7 @@ from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol.journal import OLD, read_journal
 from ofa_profiler.protocol.replay import Replay
 from ofa_profiler.spaces import SearchSpace, get_space
+from ofa_profiler.spaces.costs import Cost
 from ofa_profiler.spaces.sampling import draw_spread
 from ofa_profiler.tables.corrections import Sum, fit_regression
 from ofa_profiler.tables.csv_file import metadata_text, read_metadata
@@ -52,8 +53,8 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class _Draw:
-    """Networks, in the order in which they are measured."""
+class Draw:
+    """The networks of a calibration, in the order in which they are measured."""
 
     fitted: tuple[Architecture, ...]
     validated: tuple[Architecture, ...]
@@ -66,11 +67,11 @@ class _Draw:
         return {name: [a.to_json() for a in getattr(self, name)] for name in ("fitted", "validated")}
 
     @staticmethod
-    def from_json(data: Any, source: Path) -> _Draw:
+    def from_json(data: Any, source: Path) -> Draw:
         """Read the result of `to_json`. Raises `InputFileError` (of `source`)."""
         try:
             lists = (map(Architecture.from_json, data[name]) for name in ("fitted", "validated"))
-            return _Draw(*map(tuple, lists))
+            return Draw(*map(tuple, lists))
         except (KeyError, TypeError, ValueError, UsageError) as error:
             raise InputFileError(source, f"does not list its networks ({error})", row=1) from None
 
@@ -130,7 +131,9 @@ def calibrate(
     known = None if fresh else read_networks(journal, session)
     if known is None and not fresh and session is not None and journal.exists():
         journal.replace(journal.with_name(f"{journal.name}{OLD}"))
-    draw = _draw(table, space, fitted, validated, seed) if known is None else _drawn(known, journal)
+    # The plain sum of the ops decides, so that a resumed call draws the same.
+    cost = plain_sum(table).cost(space)
+    draw = draw_networks(space, cost, fitted, validated, seed) if known is None else _drawn(known, journal)
     was_complete = known is not None and known.is_finished(time_limit_s)
     if not was_complete:
         about = {"session": session, "networks": draw.to_json()}
@@ -156,18 +159,18 @@ def _labelled(progress: Reporter) -> Reporter:
     return show
 
 
-def _draw(table: LatencyTable, space: SearchSpace, fitted: int, validated: int, seed: int) -> _Draw:
-    """Draw networks over the latency range. The plain sum of the ops decides, so that a resumed call draws the same."""
+def draw_networks(space: SearchSpace, cost: Cost, fitted: int, validated: int, seed: int) -> Draw:
+    """Draw networks over the range of `cost`."""
     count = fitted + validated
-    drawn, _ = draw_spread(space, plain_sum(table).cost(space), count, np.random.default_rng([seed, _STREAM]))
+    drawn, _ = draw_spread(space, cost, count, np.random.default_rng([seed, _STREAM]))
     held = {int((i + 0.5) * count / validated) for i in range(validated)}
-    return _Draw(
+    return Draw(
         tuple(a for i, a in enumerate(drawn) if i not in held), tuple(a for i, a in enumerate(drawn) if i in held)
     )
 
 
-def _drawn(replay: Replay, journal: Path) -> _Draw:
-    return _Draw.from_json(replay.run.about.get("networks"), journal)
+def _drawn(replay: Replay, journal: Path) -> Draw:
+    return Draw.from_json(replay.run.about.get("networks"), journal)
 
 
 def calibrated(table: LatencyTable, replay: Replay, source: Path) -> Calibration:
@@ -180,6 +183,8 @@ def calibrated(table: LatencyTable, replay: Replay, source: Path) -> Calibration
         raise InputFileError(source, "has no measurements")
     if other := other_conditions(table, replay.devices[0]):
         raise UsageError(f"the networks in {source} do not belong to table {table.name}: {other}")
+    if replay.run.candidates is not None and replay.forms != table.forms:
+        raise UsageError(f"the networks in {source} do not have the forms of table {table.name}")
     measured = [a for a in draw.fitted if (name := network_name(a)) in found and found[name].ok]
     if len(measured) < MIN_FITTED:
         errors = [m.error for m in found.values() if not m.ok]

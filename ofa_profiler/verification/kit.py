@@ -1,0 +1,125 @@
+"""A kit for a device that cannot be reached: ops, and the whole networks that calibrate and validate the table."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ofa_profiler.base.progress import Reporter
+from ofa_profiler.errors import UsageError
+from ofa_profiler.export import Model
+from ofa_profiler.export.forms.base import candidates
+from ofa_profiler.measuring.request import Request, request
+from ofa_profiler.networks.architecture import Architecture
+from ofa_profiler.networks.blocks import as_graph
+from ofa_profiler.protocol.forms import PLAIN, Forms
+from ofa_profiler.protocol.kit import NETWORKS_FOLDER, KitWheels, run_record, write_kit, write_models
+from ofa_profiler.protocol.settings import Settings
+from ofa_profiler.spaces import SearchSpace
+from ofa_profiler.spaces.costs import AdditiveCost
+from ofa_profiler.verification.calibrate import DEFAULT_FITTED, DEFAULT_VALIDATED, draw_networks
+from ofa_profiler.verification.networks import export_networks
+from ofa_profiler.verification.profile import networks_settings, ops_settings
+
+
+@dataclass(frozen=True)
+class KitContents:
+    """How many ops and networks a kit has."""
+
+    ops: int
+    networks: int
+
+
+def make_kit(
+    space: SearchSpace,
+    settings: Settings,
+    folder: Path,
+    *,
+    networks: int | None = None,
+    wheels: KitWheels | None = None,
+    release: str | None = None,
+    try_forms: bool = True,
+    cache_dir: Path | None = None,
+    progress: Reporter | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> KitContents:
+    """Write a kit for `space` into `folder`, which must be new or empty.
+
+    The table will be fitted to `networks` networks (None: the usual number, 0: not at all). With networks, the device
+    chooses all forms or none, because each network travels in two forms only. `release` is that of the runtime on the
+    board, if it is known. `tell` gets the size before the kit is written.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} exists and is not an empty folder; give a new folder for the kit")
+    fitted = DEFAULT_FITTED if networks is None else networks
+    asked = request(
+        space,
+        ops_settings(settings, fitted),
+        release=release,
+        try_forms=try_forms,
+        joint_forms=fitted > 0,
+        cache_dir=cache_dir,
+        progress=progress,
+    )
+    with tempfile.TemporaryDirectory(prefix="ofa-kit-") as exported:
+        more = None
+        if fitted:
+            more = _networks(asked, space, settings, fitted, Path(exported), release, progress)
+        kit = [asked, *([more] if more else [])]
+        count = KitContents(len(asked.models), len(more.models) if more else 0)
+        megabytes = sum(map(_size, kit)) / 1e6
+        tell(f"the kit has {count.ops} ops and {count.networks} networks: {megabytes:.3g} MB")
+        if more:
+            write_models(folder / NETWORKS_FOLDER, more.models, more.run)
+        write_kit(folder, asked.models, asked.run, wheels=wheels)
+    return count
+
+
+def _networks(
+    asked: Request,
+    space: SearchSpace,
+    settings: Settings,
+    fitted: int,
+    folder: Path,
+    release: str | None,
+    progress: Reporter | None,
+) -> Request:
+    """The networks in the plain form and, if the ops have forms, in all of them.
+
+    They are spread over the MACs, because no op has been measured yet.
+    """
+    cost = AdditiveCost.from_ops(space, lambda op: op.macs)
+    draw = draw_networks(space, cost, fitted, DEFAULT_VALIDATED, seed=0)
+    fast = Forms({group: form for trial in _trials(asked) for group, form in trial.chosen.items()})
+
+    def export(architectures: list[Architecture], forms: Forms) -> list[Model]:
+        path = folder / forms.name
+        path.mkdir()
+        return export_networks(space, architectures, path, settings.target, forms, progress, release)
+
+    groups = {a: candidates(settings.target.runtime, as_graph(space.layout(a))) for a in draw.all if fast}
+    having = [architecture for architecture in draw.all if groups.get(architecture)]
+    variants = dict(zip(having, export(having, fast), strict=True)) if having else {}
+    models = tuple(
+        replace(model, variants={fast.of(groups[a]): variants[a]} if a in variants else {})
+        for a, model in zip(draw.all, export(list(draw.all), PLAIN), strict=True)
+    )
+    about = {
+        "spaces": [space.name],
+        "resolutions": list(space.resolutions),
+        "session": asked.run.created,
+        "networks": draw.to_json(),
+    }
+    run = run_record(models, networks_settings(settings), about, forms_are_decided=bool(fast))
+    return Request(models, run)
+
+
+def _trials(asked: Request) -> list[Forms]:
+    return [trial.forms for trial in asked.run.candidates.trials] if asked.run.candidates else []
+
+
+def _size(part: Request) -> int:
+    files = {file.path for model in part.models for file in (model, *model.variants.values())}
+    return sum(path.stat().st_size for path in files)
