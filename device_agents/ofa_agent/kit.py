@@ -74,8 +74,9 @@ def verified(path, sha256):
         with (gzip.open if path.endswith(".gz") else open)(path, "rb") as file:
             data = file.read()
     except (OSError, EOFError, zlib.error) as error:
-        why = getattr(error, "strerror", None) or error
-        raise Damaged("%s cannot be read: %s" % (os.path.basename(path), why)) from error
+        why = getattr(error, "strerror", None)  # None if the content is no gzip
+        words = "cannot be read: %s" % why if why else "is damaged: %s" % error
+        raise Damaged("%s %s" % (os.path.basename(path), words)) from error
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
         raise Damaged("%s is damaged: its SHA-256 is %s, not %s" % (os.path.basename(path), found, sha256))

@@ -19,9 +19,9 @@ from ofa_profiler.protocol.kit import NETWORKS_FOLDER, KitWheels, run_record, wr
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.spaces import SearchSpace
 from ofa_profiler.spaces.costs import AdditiveCost
-from ofa_profiler.verification.calibrate import DEFAULT_FITTED, DEFAULT_VALIDATED, draw_networks
+from ofa_profiler.verification.calibrate import DEFAULT_VALIDATED, draw_networks
 from ofa_profiler.verification.networks import export_networks
-from ofa_profiler.verification.profile import networks_settings, ops_settings
+from ofa_profiler.verification.profile import count_networks, networks_settings, ops_settings
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def make_kit(
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not an empty folder; give a new folder for the kit")
-    fitted = DEFAULT_FITTED if networks is None else networks
+    fitted = count_networks(networks)
     asked = request(
         space,
         ops_settings(settings, fitted),

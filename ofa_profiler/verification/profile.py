@@ -29,10 +29,17 @@ from ofa_profiler.verification.calibrate import (
 _OPS_SHARE = 0.75
 
 
+def count_networks(networks: int | None) -> int:
+    """The number of networks to which a table is fitted, as users ask for it (None: as usual). Raises `UsageError`."""
+    wanted = DEFAULT_FITTED if networks is None else networks
+    if wanted and wanted < MIN_FITTED:
+        raise UsageError(f"{wanted} networks: a calibration takes at least {MIN_FITTED}, or 0 for none")
+    return wanted
+
+
 def ops_settings(settings: Settings, networks: int | None = None) -> Settings:
     """The settings of the ops, if so many networks are measured afterwards (None: as many as usual; 0: none)."""
-    networks = DEFAULT_FITTED if networks is None else networks
-    if not networks or settings.time_limit_s is None:
+    if not count_networks(networks) or settings.time_limit_s is None:
         return settings
     return replace(settings, time_limit_s=_OPS_SHARE * settings.time_limit_s)
 
@@ -63,9 +70,7 @@ def profile(
     and networks together.
     """
     begin = time.perf_counter()
-    wanted = DEFAULT_FITTED if networks is None else networks
-    if wanted and wanted < MIN_FITTED:
-        raise UsageError(f"{wanted} networks: a calibration takes at least {MIN_FITTED}, or 0 for none")
+    wanted = count_networks(networks)
     if wanted and fresh:
         stem = check_name(name) if name is not None else default_name(device.describe(), [space.name], settings)
         fresh = not _calibration_is_unfinished(out / f"{stem}.jsonl")

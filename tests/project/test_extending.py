@@ -125,7 +125,7 @@ print(json.dumps([measured.median_ms for measured in found.values()]))
     assert all(ms > 0 for ms in json.loads(done.stdout))
     devices = [json.loads(line) for line in (tmp_path / "j.jsonl").read_text().splitlines()]
     assert next(r for r in devices if r["type"] == "device")["runtime"]["name"] == "onnx-reference"
-    words = ["--kit", str(tmp_path / "kit"), "--resolution", "24", "--runtime", "onnx-reference"]
+    words = ["--kit", str(tmp_path / "kit"), "--no-calibration", "--resolution", "24", "--runtime", "onnx-reference"]
     assert run(site, "-m", PROFILE, *words).returncode == 0
     carried = tmp_path / "kit" / "ofa_agent" / "runtimes" / "onnx-reference.py"
     assert carried.read_text() == (site / "mine" / "worker.py").read_text()
