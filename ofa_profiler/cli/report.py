@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ofa_profiler.base.units import format_duration_ms
 from ofa_profiler.cli.terminal import say
 from ofa_profiler.errors import OfaError
+from ofa_profiler.pages.page import NOT_INSTALLED, can_write_pages
 from ofa_profiler.protocol.journal import NEW
 
 if TYPE_CHECKING:
@@ -63,12 +64,14 @@ def report_table(table: LatencyTable, replay: Replay, facts: dict[str, Any]) -> 
         say(f"{what}, measured in {format_duration_ms(facts['seconds'] * 1e3)}")
     else:
         say(what)
+    page = refresh_report(table)
     validation = table.metadata.get("validation")
     if isinstance(validation, Mapping) and {"mape", "subnets"} <= validation.keys():
         say(f"predictions are off by {validation['mape']:.1%} on average, for {validation['subnets']} whole networks")
     return {
         "name": table.name,
         "table": str(table.path),
+        "report": page,
         "metadata": str(table.path.with_suffix(".json")),
         "journal": str(table.path.with_suffix(".jsonl")),
         "spaces": list(table.spaces),
@@ -85,3 +88,13 @@ def report_table(table: LatencyTable, replay: Replay, facts: dict[str, Any]) -> 
         "visits": replay.n_visits,
         **facts,
     }
+
+
+def refresh_report(table: LatencyTable) -> str | None:
+    """Write the HTML report beside a table -> its path; None, and a note, without the library for charts."""
+    from ofa_profiler.verification.report import write_report
+
+    if not can_write_pages():
+        say(f"note: {NOT_INSTALLED}")
+        return None
+    return str(write_report(table))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from ofa_profiler.base.files import write_text
 from ofa_profiler.base.units import parse_duration_ms
 from ofa_profiler.cli.options import Parser, add_device_options, device_options, positive_integer, whole_number
+from ofa_profiler.cli.report import refresh_report
 from ofa_profiler.cli.terminal import progress_bar, run_command, say
 from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.architecture import Architecture
@@ -174,6 +175,10 @@ def _report(arguments: argparse.Namespace, table: LatencyTable, verification: Ve
         written.append(str(plot))
     else:
         say(f"note: {NOT_INSTALLED}")
+    from ofa_profiler.tables.table import LatencyTable as Table
+
+    if stored and (page := refresh_report(Table.load(arguments.lut))):
+        written.append(page)
     for doubt in verification_doubts(table, verification):
         say(str(doubt))
     v = verification

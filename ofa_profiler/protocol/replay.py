@@ -22,6 +22,8 @@ class Replay:
         self.trials: FormsRecord | None = None
         #: The visits of each model that count; one that failed is its model's last.
         self.visits: dict[str, list[Visit]] = {key: [] for key in run.models}
+        #: All visits in the order of time, also those that were repeated.
+        self.history: list[Visit] = []
         self.n_visits = 0
         #: Measurements of the reference op; visits repeated because it had drifted; visits that count though it had.
         self.n_references = self.n_repeated = self.n_drifted = 0
@@ -78,6 +80,7 @@ class Replay:
         if visit.round != len(before):
             raise ValueError(f"round {visit.round} of {visit.key!r} where round {len(before)} was due")
         before.append(visit)
+        self.history.append(visit)
         self.n_visits += 1
         if visit.ok:
             self._since_reference.append(visit.key)

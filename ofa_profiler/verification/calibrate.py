@@ -173,6 +173,12 @@ def _drawn(replay: Replay, journal: Path) -> Draw:
     return Draw.from_json(replay.run.about.get("networks"), journal)
 
 
+def networks_of(replay: Replay) -> dict[str, tuple[Architecture, ...]]:
+    """The networks in a journal of networks: those for the fit, and those for the validation. Raises `UsageError`."""
+    draw = Draw.from_json(replay.run.about.get("networks"), Path("the journal"))
+    return {"fitted": draw.fitted, "validated": draw.validated}
+
+
 def calibrated(table: LatencyTable, replay: Replay, source: Path) -> Calibration:
     """Fit the correction of `table` to a journal of networks, the file `source`, and validate it.
 

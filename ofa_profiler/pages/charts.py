@@ -1,0 +1,126 @@
+"""Charts from plain numbers: a function each, which returns a figure of plotly.
+
+Labels come from files and devices, so they are escaped: plotly reads a few HTML elements in labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+_GREY = "#999"
+
+
+@dataclass(frozen=True)
+class Points:
+    """Points of one colour: coordinates, and a label for each, which shows under the pointer."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    labels: Sequence[str]
+
+
+def scatter(series: Sequence[Points], x_title: str, y_title: str, *, log: bool = False) -> Figure:
+    """Points, both axes linear or both logarithmic."""
+    from plotly import graph_objects
+
+    figure = _figure(x_title, y_title)
+    for i, points in enumerate(series):
+        figure.add_trace(
+            graph_objects.Scatter(
+                x=list(points.x),
+                y=list(points.y),
+                text=[escape(label) for label in points.labels],
+                name=escape(points.name),
+                mode="markers",
+                marker={"size": 7, "symbol": i % 8, "opacity": 0.75},
+            )
+        )
+    if log:
+        figure.update_xaxes(type="log", dtick="D2")
+        figure.update_yaxes(type="log", dtick="D2")
+    return figure
+
+
+def agreement(series: Sequence[Points], x_title: str, y_title: str, *, band: float) -> Figure:
+    """`scatter` with the diagonal, and lines for y = (1 +- `band`) x."""
+    figure = scatter(series, x_title, y_title)
+    limit = 1.05 * max((float(np.max(values)) for points in series for values in (points.x, points.y)), default=1.0)
+    for factor, dash in ((1 - band, "dot"), (1.0, "solid"), (1 + band, "dot")):
+        name = "equal" if factor == 1 else f"{factor - 1:+.0%}"
+        _add_line(figure, [0.0, limit], [0.0, factor * limit], name, dash)
+    figure.update_xaxes(range=[0, limit])
+    figure.update_yaxes(range=[0, limit])
+    return figure
+
+
+def over_time(points: Points, x_title: str, y_title: str) -> Figure:
+    """`scatter` of one series around 0. The axis leaves out the 1% of the points that are the farthest off."""
+    figure = scatter([points], x_title, y_title)
+    if len(points.y):
+        limit = max(5.0, 1.5 * float(np.quantile(np.abs(points.y), 0.99)))
+        figure.update_yaxes(range=[-limit, limit], zeroline=True, zerolinecolor=_GREY)
+    figure.update_traces(marker={"size": 4})
+    return figure
+
+
+def boxes(groups: Mapping[str, Sequence[float]], x_title: str, y_title: str) -> Figure:
+    """A box with all points per group."""
+    from plotly import graph_objects
+
+    figure = _figure(x_title, y_title)
+    for name, values in groups.items():
+        figure.add_trace(
+            graph_objects.Box(y=list(values), name=escape(name), boxpoints="all", jitter=0.4, showlegend=False)
+        )
+    figure.update_yaxes(zeroline=True, zerolinecolor=_GREY)
+    return figure
+
+
+def histogram(values: Sequence[float], x_title: str, y_title: str) -> Figure:
+    """How often values occur."""
+    from plotly import graph_objects
+
+    figure = _figure(x_title, y_title)
+    figure.add_trace(graph_objects.Histogram(x=list(values), nbinsx=50, showlegend=False))
+    return figure
+
+
+def roofline(series: Sequence[Points], peak_y: float, slope: float, x_title: str, y_title: str) -> Figure:
+    """`scatter` on logarithmic axes under the roof min(`peak_y`, `slope` x)."""
+    figure = scatter(series, x_title, y_title, log=True)
+    xs = [x for points in series for x in points.x]
+    if xs:
+        roof_x = np.geomspace(min(xs), max(xs), 50)
+        _add_line(figure, list(roof_x), list(np.minimum(peak_y, slope * roof_x)), "roof", "solid")
+    return figure
+
+
+def _add_line(figure: Figure, x: Sequence[float], y: Sequence[float], name: str, dash: str) -> None:
+    from plotly import graph_objects
+
+    line: dict[str, Any] = {"color": _GREY, "width": 1.5, "dash": dash}
+    figure.add_trace(graph_objects.Scatter(x=list(x), y=list(y), mode="lines", line=line, name=name, hoverinfo="skip"))
+
+
+def _figure(x_title: str, y_title: str) -> Figure:
+    from plotly import graph_objects
+
+    figure = graph_objects.Figure()
+    figure.update_layout(
+        template="plotly_white",
+        margin={"l": 70, "r": 20, "t": 20, "b": 60},
+        legend={"itemsizing": "constant"},
+        font={"color": "#1a1a1a"},
+    )
+    figure.update_xaxes(title=escape(x_title))
+    figure.update_yaxes(title=escape(y_title))
+    return figure

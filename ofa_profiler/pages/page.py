@@ -1,0 +1,94 @@
+"""A report: facts and charts on one HTML page, which contains all it needs.
+
+The library for charts (plotly) is optional, and imported only when a page is written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ofa_profiler.base.files import write_text
+from ofa_profiler.errors import UsageError
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+NOT_INSTALLED = "a report needs plotly, which is not installed: pip install 'ofa-profiler[report]'"
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 60rem; margin: 2rem auto;
+  padding: 0 1rem; }
+h1 { font-size: 1.6rem; margin-bottom: 0.5rem; } h2 { font-size: 1.15rem; margin: 2rem 0 0; } p { margin: 0.2rem 0; }
+table { border-collapse: collapse; margin: 1rem 0; } td { padding: 0.1rem 1.5rem 0.1rem 0; vertical-align: top; }
+td:first-child { color: #555; white-space: nowrap; } .chart { height: 26rem; }
+"""
+#: The page may run its own script and nothing else, and may load nothing.
+_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+_DRAW = """
+for (const data of document.querySelectorAll('script[type="application/json"]')) {
+  const figure = JSON.parse(data.textContent);
+  Plotly.newPlot(data.dataset.chart, figure.data, figure.layout, {responsive: true, displayModeBar: false});
+}
+"""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A chart. `says` is a sentence on what to see in it."""
+
+    title: str
+    says: str
+    figure: Figure
+
+
+@dataclass(frozen=True)
+class Page:
+    """A report. `facts` maps names to values, as texts."""
+
+    title: str
+    facts: Mapping[str, str]
+    sections: Sequence[Section]
+
+
+def can_write_pages() -> bool:
+    """Whether the library for charts is installed; found out without importing it."""
+    return find_spec("plotly") is not None
+
+
+def write_page(page: Page, path: Path) -> None:
+    """Write `page` to `path`, completely or not at all. Raises `UsageError` if that is impossible."""
+    if not can_write_pages():
+        raise UsageError(NOT_INSTALLED)
+    write_text(path, page_html(page))
+
+
+def page_html(page: Page) -> str:
+    """The page. Texts are escaped, so they can come from files and devices."""
+    from plotly.offline import get_plotlyjs
+
+    facts = "".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in page.facts.items())
+    sections = "".join(_section(f"chart{i}", section) for i, section in enumerate(page.sections))
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        '<meta name="viewport" content="width=device-width">'
+        f"<title>{escape(page.title)}</title><style>{_STYLE}</style></head>\n"
+        f"<body><h1>{escape(page.title)}</h1>\n<table>{facts}</table>\n{sections}"
+        f"<script>{get_plotlyjs()}</script>\n<script>{_DRAW}</script></body></html>\n"
+    )
+
+
+def _section(name: str, section: Section) -> str:
+    # A text in the data could end the script element.
+    data = json.dumps(json.loads(section.figure.to_json())).replace("<", "\\u003c")
+    return (
+        f"<h2>{escape(section.title)}</h2><p>{escape(section.says)}</p>"
+        f'<div class="chart" id="{name}"></div>'
+        f'<script type="application/json" data-chart="{name}">{data}</script>\n'
+    )

@@ -1,0 +1,184 @@
+"""The report of a table, NAME.html: how right its predictions are, and how its ops were measured.
+
+It follows from the files of the table: CSV, JSON, and the journals as far as they are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ofa_profiler.errors import InputFileError
+from ofa_profiler.networks.architecture import Architecture
+from ofa_profiler.pages import charts
+from ofa_profiler.pages.charts import Points
+from ofa_profiler.pages.page import Page, Section, write_page
+from ofa_profiler.protocol.replay import Replay
+from ofa_profiler.tables.corrections import Sum
+from ofa_profiler.tables.row import OK, Row
+from ofa_profiler.tables.table import LatencyTable
+from ofa_profiler.verification.calibrate import networks_journal, networks_of, plain_sum, read_networks
+from ofa_profiler.verification.networks import network_name
+
+_BYTES_PER_ELEMENT = {"fp32": 4, "fp16": 2, "int8": 1}
+
+
+@dataclass(frozen=True)
+class _Networks:
+    """Networks and what was measured of them."""
+
+    name: str
+    architectures: Sequence[Architecture]
+    measured_ms: np.ndarray
+
+
+def report_path(table: LatencyTable) -> Path:
+    """NAME.html beside NAME.csv."""
+    assert table.path is not None
+    return table.path.with_suffix(".html")
+
+
+def write_report(table: LatencyTable) -> Path:
+    """Write the report of a table that is a file -> its path. Raises `UsageError` without plotly."""
+    path = report_path(table)
+    write_page(report(table), path)
+    return path
+
+
+def report(table: LatencyTable) -> Page:
+    """The report of a table that is a file."""
+    assert table.path is not None
+    ops = read_networks(table.path.with_suffix(".jsonl"))
+    networks = read_networks(networks_journal(table.path), ops.run.created if ops is not None else None)
+    sections = [*_of_networks(table, networks), *_of_ops(table), *([_drift(ops)] if ops is not None else [])]
+    return Page(f"Latency table {table.name}", _facts(table), sections)
+
+
+def _facts(table: LatencyTable) -> dict[str, str]:
+    metadata, known = table.metadata, [row for row in table.rows if row.status == OK]
+    device, validation = metadata.get("device"), metadata.get("validation")
+    names = ("runtime", "runtime_version", "provider", "precision", "threads", "batch")
+    facts = {
+        "device": str(device.get("model") if isinstance(device, Mapping) else None),
+        "settings": ", ".join(f"{name} {metadata[name]}" for name in names if metadata.get(name) is not None),
+        "measured": f"{len(known)} of {len(table.rows)} ops, {metadata.get('date', 'date unknown')}",
+        "latency model": table.correction.method,
+    }
+    if isinstance(validation, Mapping):
+        figures = {name: validation.get(name) for name in ("mape", "noise")}
+        spelt = (f"{name} {value:.2%}" for name, value in figures.items() if isinstance(value, float))
+        facts["validation"] = f"{validation.get('subnets')} networks: {', '.join(spelt)}"
+    return {**facts, "notes": "; ".join(table.warnings) or "none"}
+
+
+def _of_networks(table: LatencyTable, replay: Replay | None) -> Iterator[Section]:
+    """What the journal of the networks says."""
+    if replay is None or not (sets := list(_measured(replay))):
+        return
+    title = "measured latency of the whole network (ms)"
+    for model, words in ((plain_sum(table), "before calibration: the plain sum"), (table, "after calibration")):
+        if model is table and table.correction.method == Sum.method:
+            continue
+        points = [
+            Points(
+                s.name,
+                s.measured_ms.tolist(),
+                model.predict_ms(s.architectures).tolist(),
+                [network_name(a) for a in s.architectures],
+            )
+            for s in sets
+        ]
+        yield Section(
+            f"Predicted against measured, {words}",
+            "Each point is a network. The nearer to the solid line, the better; the dotted lines are 5% away.",
+            charts.agreement(points, title, "predicted latency (ms)", band=0.05),
+        )
+    unseen = [s for s in sets if s.name != "fitted"] or sets
+    yield Section(
+        "Error by resolution",
+        "Networks that the latency model was not fitted to. Above 0, the prediction is too high.",
+        charts.boxes(_errors(table, unseen), "resolution (pixels)", "(predicted - measured) / measured (%)"),
+    )
+
+
+def _measured(replay: Replay) -> Iterator[_Networks]:
+    found = replay.measurements()
+    try:
+        listed = networks_of(replay)
+    except InputFileError:  # not a journal of a calibration
+        return
+    for name, architectures in listed.items():
+        usable = [a for a in architectures if (m := found.get(network_name(a))) is not None and m.ok]
+        if usable:
+            yield _Networks(name, usable, np.array([found[network_name(a)].steady_ms() for a in usable]))
+
+
+def _errors(table: LatencyTable, sets: Sequence[_Networks]) -> dict[str, list[float]]:
+    errors: dict[int | None, list[float]] = {}
+    for networks in sets:
+        ratios = table.predict_ms(networks.architectures) / networks.measured_ms
+        for architecture, ratio in zip(networks.architectures, ratios, strict=True):
+            errors.setdefault(architecture.resolution, []).append(100 * (float(ratio) - 1))
+    return {str(resolution): errors[resolution] for resolution in sorted(errors, key=lambda pixels: pixels or 0)}
+
+
+def _of_ops(table: LatencyTable) -> Iterator[Section]:
+    usable = [row for row in table.rows if row.status == OK and row.median_ms]
+    if not usable:
+        return
+    by_kind: dict[str, list[tuple[float, float, str]]] = {}
+    for row in usable:
+        if row.description.macs:
+            by_kind.setdefault(row.description.kind, []).append((*_achieved(row), row.op))
+    if by_kind:
+        series = [Points(kind, *zip(*points, strict=True)) for kind, points in by_kind.items()]
+        peaks = table.metadata.get("peaks")
+        known = peaks if isinstance(peaks, Mapping) else {}
+        every = [(x, y) for points in series for x, y in zip(points.x, points.y, strict=True)]
+        gmacs = known.get("gmacs_per_s") or max(y for _, y in every)
+        gbytes = known.get("gbytes_per_s") or max(y / x for x, y in every)
+        whose = "measured peaks of the device" if known else "best ops"
+        yield Section(
+            "Roofline",
+            f"Each point is an op. The roof is that of the {whose}: {gmacs:.3g} GMAC/s and {gbytes:.3g} GB/s. Ops far "
+            "below it waste time.",
+            charts.roofline(series, gmacs, gbytes, "MACs per byte", "GMAC/s"),
+        )
+    spread = [
+        100 * (row.p90_ms - row.p10_ms) / row.median_ms for row in usable if row.p10_ms and row.p90_ms and row.median_ms
+    ]
+    if spread:
+        yield Section(
+            "Spread of the samples",
+            "How far the 10% and 90% quantiles of an op's samples are apart. Many ops above 10%: the device was busy.",
+            charts.histogram(spread, "(p90 - p10) / median (%)", "ops"),
+        )
+
+
+def _achieved(row: Row) -> tuple[float, float]:
+    """MACs per byte, and GMAC/s of an op. Bytes are those of inputs, outputs and parameters, each moved once."""
+    op, batch = row.description, row.batch or 1
+    elements = batch * sum(int(np.prod(tensor.shape)) for tensor in (*op.inputs, *op.outputs)) + op.params
+    assert row.median_ms is not None
+    return batch * op.macs / (
+        elements * _BYTES_PER_ELEMENT.get(row.precision, 4)
+    ), batch * op.macs / row.median_ms / 1e6
+
+
+def _drift(replay: Replay) -> Section:
+    medians = {key: found.median_ms for key, found in replay.measurements().items() if found.ok}
+    elapsed_s, points = 0.0, []
+    for visit in replay.history:
+        elapsed_s += visit.seconds
+        if visit.key in medians and visit.ok:
+            off = float(np.median(visit.samples_ns)) / 1e6 / medians[visit.key] - 1
+            points.append((round(elapsed_s, 2), round(100 * off, 2), visit.key))
+    series = Points("visits", *(zip(*points, strict=True) if points else ((), (), ())))
+    return Section(
+        "Drift over time",
+        "Each point is a visit of an op, against the median of its samples. A slope or a step: the device changed.",
+        charts.over_time(series, "measuring time (s)", "off its median (%)"),
+    )
