@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ofa_profiler.errors import InputFileError
+from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.pages import charts
 from ofa_profiler.pages.charts import Points
@@ -131,8 +131,8 @@ def _of_ops(table: LatencyTable) -> Iterator[Section]:
         return
     by_kind: dict[str, list[tuple[float, float, str]]] = {}
     for row in usable:
-        if row.description.macs:
-            by_kind.setdefault(row.description.kind, []).append((*_achieved(row), row.op))
+        if achieved := _achieved(row):
+            by_kind.setdefault(row.description.kind, []).append((*achieved, row.op))
     if by_kind:
         series = [Points(kind, *zip(*points, strict=True)) for kind, points in by_kind.items()]
         peaks = table.metadata.get("peaks")
@@ -158,14 +158,21 @@ def _of_ops(table: LatencyTable) -> Iterator[Section]:
         )
 
 
-def _achieved(row: Row) -> tuple[float, float]:
-    """MACs per byte, and GMAC/s of an op. Bytes are those of inputs, outputs and parameters, each moved once."""
+def _achieved(row: Row) -> tuple[float, float] | None:
+    """MACs per byte, and GMAC/s of an op; None if it has no MACs, or if they are unknown.
+
+    Bytes are those of inputs, outputs and parameters, each moved once.
+    """
     op, batch = row.description, row.batch or 1
-    elements = batch * sum(int(np.prod(tensor.shape)) for tensor in (*op.inputs, *op.outputs)) + op.params
+    try:
+        macs, parameters = batch * op.macs, op.params
+    except UsageError:  # a kind of op that only another package knows
+        return None
     assert row.median_ms is not None
-    return batch * op.macs / (
-        elements * _BYTES_PER_ELEMENT.get(row.precision, 4)
-    ), batch * op.macs / row.median_ms / 1e6
+    elements = batch * sum(int(np.prod(tensor.shape)) for tensor in (*op.inputs, *op.outputs)) + parameters
+    if not macs:
+        return None
+    return macs / (elements * _BYTES_PER_ELEMENT.get(row.precision, 4)), macs / row.median_ms / 1e6
 
 
 def _drift(replay: Replay) -> Section:

@@ -82,7 +82,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) 
 
 def test_the_json_document_says_how_it_went(profiled):
     out, said = profiled
-    assert {path.name for path in out.iterdir()} == {
+        f"{said['name']}{suffix}" for suffix in (".csv", ".html", ".json", ".jsonl")
         f"{said['name']}{suffix}" for suffix in (".csv", ".json", ".jsonl")
     }
     assert (said["ops"], said["ok"], said["failed"], said["failures"]) == (N_OPS, N_OPS, 0, {})
@@ -146,7 +146,11 @@ def test_a_finished_table_is_left_alone(profiled, tmp_path):
     assert done.returncode == 0
     assert "up to date" in done.stderr
     assert json.loads(done.stdout)["was_complete"] is True
-    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    after = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    page = f"{said['name']}.html"
+    assert b"mape 10.00%" in after.pop(page)  # it follows from the JSON
+    assert before.keys() == after.keys() | {page}
+    assert {name: before[name] for name in after} == after
 
 
 def test_csv_and_json_come_back_from_the_journal_alone(profiled, tmp_path, capsys):
@@ -323,7 +327,9 @@ def test_a_hostile_device_name_stays_in_the_folder(board, tmp_path, capsys):
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     assert main(["--import", str(path), "--out", str(tmp_path / "out")]) == 0
     assert "\x1b" not in capsys.readouterr().err
-    assert len(list((tmp_path / "out").iterdir())) == 3
+    assert len(list((tmp_path / "out").iterdir())) == 4
+    (page,) = (tmp_path / "out").glob("*.html")
+    assert "$(reboot)" in page.read_text()
     assert {path.name for path in tmp_path.iterdir()} == {"results.jsonl", "out"}
 
 
