@@ -82,8 +82,8 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) 
 
 def test_the_json_document_says_how_it_went(profiled):
     out, said = profiled
+    assert {path.name for path in out.iterdir()} == {
         f"{said['name']}{suffix}" for suffix in (".csv", ".html", ".json", ".jsonl")
-        f"{said['name']}{suffix}" for suffix in (".csv", ".json", ".jsonl")
     }
     assert (said["ops"], said["ok"], said["failed"], said["failures"]) == (N_OPS, N_OPS, 0, {})
     assert said["name"].endswith("-cifar-mbv3")
