@@ -33,6 +33,7 @@ class Found:
             "architecture": result.architecture.to_json(),
             "predicted_accuracy": result.predicted_accuracy,
             "latency_ms": dict(result.latency_ms),
+            "latency_interval_ms": {name: ends and list(ends) for name, ends in result.latency_interval_ms.items()},
             "budget_ms": dict(result.budget_ms),
             "macs": result.macs,
             "params": result.params,

@@ -125,7 +125,7 @@ def test_a_table_predicts_with_intervals() -> None:
 
 @pytest.mark.parametrize("correction", [Sum(), Regression(PLAIN, 0.0), Regression(PLAIN, 0.0, (), None, (0.1,) * 18)])
 def test_a_table_without_intervals_refuses_them(correction: Regression | Sum) -> None:
-    with pytest.raises(UsageError, match="table board has no interval of 95%: .*ofa-verify --calibrate"):
+    with pytest.raises(UsageError, match=r"table board has no interval of 95%: .*ofa-verify --calibrate"):
         table(correction).predict_ms([SPACE.smallest], interval=0.95)
 
 
