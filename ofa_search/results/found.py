@@ -33,13 +33,13 @@ class Found:
             "architecture": result.architecture.to_json(),
             "predicted_accuracy": result.predicted_accuracy,
             "latency_ms": dict(result.latency_ms),
-            "latency_interval_ms": {name: ends and list(ends) for name, ends in result.latency_interval_ms.items()},
             "budget_ms": dict(result.budget_ms),
             "macs": result.macs,
             "params": result.params,
             **self.card().to_json(),
             "forms": {name: found.forms.to_json() for name, found in self.deployments.items() if found.forms},
             "files": {kind: str(path) for kind, path in self.files.items()},
+            "latency_interval_ms": {name: ends and list(ends) for name, ends in result.latency_interval_ms.items()},
             "measured_latency_ms": None if self.measured_latency_ms is None else dict(self.measured_latency_ms),
         }
 
