@@ -186,6 +186,7 @@ def _report(arguments: argparse.Namespace, table: LatencyTable, verification: Ve
     say(f"  predicted / measured   {v.ratio:.3f} (geometric mean): {direction(v)}")
     say(f"  mean error             {v.mape:.1%}, noise of the measurement {v.spell('noise')}")
     say(f"  within 3%, 5%, 10%     {v.within_3pct:.0%}, {v.within_5pct:.0%}, {v.within_10pct:.0%}")
+    say(f"  inside the 95% interval {v.spell('coverage', '.0%')}")
     say(f"  rank correlation       {v.spell('spearman', '.3f')} (Spearman)")
     why = "the networks were given" if arguments.architecture else other_conditions(table, v.device)
     say(f"written: {', '.join(written)}" + ("" if stored else f"; not added to the table: {why or 'it is not a file'}"))

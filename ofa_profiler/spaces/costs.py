@@ -63,6 +63,34 @@ class Cost(ABC):
         """Like `minimum`, but the highest finite cost."""
         raise NotImplementedError(f"{type(self).__name__} has no exact maximum")
 
+    def scaled(self, factor: float) -> Cost:
+        """This cost times `factor`, which must be positive."""
+        return ScaledCost(self.space, self, factor)
+
+
+@dataclass(frozen=True, eq=False)
+class ScaledCost(Cost):
+    """A cost times a positive factor, which keeps the order of the networks."""
+
+    space: SearchSpace
+    cost: Cost
+    factor: float
+
+    def evaluate(self, genomes: Genomes) -> NDArray[np.float64]:
+        return self.cost.evaluate(genomes) * self.factor
+
+    @property
+    def is_exact(self) -> bool:
+        return self.cost.is_exact
+
+    def minimum(self, fixed: Mapping[int, int] | None = None) -> tuple[float, NDArray[np.int8]]:
+        lowest, genome = self.cost.minimum(fixed)
+        return lowest * self.factor, genome
+
+    def maximum(self, fixed: Mapping[int, int] | None = None) -> tuple[float, NDArray[np.int8]]:
+        highest, genome = self.cost.maximum(fixed)
+        return highest * self.factor, genome
+
 
 @dataclass(frozen=True, eq=False)
 class AdditiveCost(Cost):
@@ -114,6 +142,9 @@ class AdditiveCost(Cost):
             raise ValueError(f"scale must be above zero and finite, not {scale}")
         parts = tuple(Part(part.genes, part.values * scale) for part in self.parts)
         return replace(self, parts=parts, constant=self.constant * scale + offset)
+
+    def scaled(self, factor: float) -> AdditiveCost:
+        return self.affine(factor, 0.0)
 
     # --- many genomes --------------------------------------------------------------------------------
 

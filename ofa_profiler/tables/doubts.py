@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from ofa_profiler.tables.row import FAILED, OK, Row
@@ -23,6 +24,16 @@ class Doubt:
     def __str__(self) -> str:
         remedy = f"; {self.remedy}" if self.remedy else ""
         return f"{'note' if self.is_note else 'warning'}: {self.text}{remedy}"
+
+
+def table_doubts(name: str, rows: Sequence[Row], metadata: Mapping[str, Any], path: Path | None) -> tuple[Doubt, ...]:
+    """All doubts about the table `name` of the file `path`, notes first."""
+    noise = noise_doubts(rows, metadata)
+    found = sorted([*metadata_doubts(metadata), *noise, *row_doubts(rows)], key=lambda doubt: not doubt.is_note)
+    named = [replace(doubt, text=f"table {name}: {doubt.text}") for doubt in found]
+    if path is not None and path.suffix == ".csv" and not metadata:
+        named.append(Doubt(f"{path}: {path.stem}.json is missing, so device and settings are unknown"))
+    return tuple(named)
 
 
 def row_doubts(rows: Sequence[Row]) -> Iterator[Doubt]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,13 @@ from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol.forms import Forms
 from ofa_profiler.spaces import SearchSpace, get_space, space_names
 from ofa_profiler.spaces.costs import Cost
+from ofa_profiler.tables.consistency import check_rows, index_of
 from ofa_profiler.tables.corrections import Correction, Sum, read_correction
+from ofa_profiler.tables.corrections.intervals import checked_level
 from ofa_profiler.tables.csv_file import read_csv, read_metadata, save_files
-from ofa_profiler.tables.doubts import Doubt, metadata_doubts, noise_doubts, row_doubts
+from ofa_profiler.tables.doubts import Doubt, table_doubts
 from ofa_profiler.tables.frame import rows_of_frame, rows_to_frame
-from ofa_profiler.tables.row import FAILED, OK, Row
+from ofa_profiler.tables.row import FAILED, Row
 from ofa_profiler.tables.stability import Stability, stability
 from ofa_profiler.tables.summary import facts, facts_html, facts_text
 
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["LatencyTable", "Row"]
+
+#: One number per network.
+Milliseconds = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -55,7 +60,7 @@ class LatencyTable:
     def __post_init__(self) -> None:
         if not self.rows:
             self._refuse("has no rows")
-        self._check_rows()
+        check_rows(self.rows, self.metadata, self.statistic, self._refuse)
         spaces = self.metadata.get("spaces", [])
         if not isinstance(spaces, list | tuple) or not all(isinstance(name, str) for name in spaces):
             self._refuse_metadata("'spaces' must be a list of names")
@@ -205,12 +210,37 @@ class LatencyTable:
             self._refuse(f"op {op.key} could not be measured{why}; profile the device again or avoid this op", row)
         return self._time_ms(row)
 
-    def predict_ms(self, architectures: Iterable[Architecture]) -> NDArray[np.float64]:
+    @overload
+    def predict_ms(self, architectures: Iterable[Architecture]) -> Milliseconds: ...
+
+    @overload
+    def predict_ms(
+        self, architectures: Iterable[Architecture], *, interval: float
+    ) -> tuple[Milliseconds, tuple[Milliseconds, Milliseconds]]: ...
+
+    def predict_ms(
+        self, architectures: Iterable[Architecture], *, interval: float | None = None
+    ) -> Milliseconds | tuple[Milliseconds, tuple[Milliseconds, Milliseconds]]:
         """N architectures -> predicted milliseconds of the networks (N,).
 
-        Raises `UsageError` if an op of a network is missing or failed.
+        `ms, (low, high) = predict_ms(..., interval=0.95)` also gives the ends of intervals that hold 95% of networks.
+        Raises `UsageError` if an op of a network is missing or failed, or if the table has no such interval.
         """
-        architectures = list(architectures)
+        if interval is None:
+            return self._predict_ms(list(architectures))
+        low, high = self.interval_factors(interval)
+        predicted = self._predict_ms(list(architectures))
+        return predicted, (predicted * low, predicted * high)
+
+    def interval_factors(self, level: float) -> tuple[float, float]:
+        """The factors from every prediction to both ends of its interval. Raises `UsageError` if it has none."""
+        factors = self.correction.interval_factors(checked_level(level))
+        if factors is None:
+            why = "its correction was fitted to too few networks, or to none; ofa-verify --calibrate N measures more"
+            raise UsageError(f"table {self.name} has no interval of {100 * level:g}%: {why}")
+        return factors
+
+    def _predict_ms(self, architectures: list[Architecture]) -> Milliseconds:
         predicted = np.empty(len(architectures))
         groups: dict[tuple[str, int | None], list[int]] = {}
         for i, architecture in enumerate(architectures):
@@ -276,14 +306,7 @@ class LatencyTable:
 
     @cached_property
     def _index(self) -> dict[tuple[int | None, str], Row]:
-        index: dict[tuple[int | None, str], Row] = {}
-        for row in self.rows:
-            first = index.get((row.resolution, row.op))
-            if first is not None:
-                where = f", first in row {first.line}" if first.line else ""
-                self._refuse(f"column op: {row.op} is listed twice{where}", row)
-            index[row.resolution, row.op] = row
-        return index
+        return index_of(self.rows, self._refuse)
 
     def find(self, op: Op, resolution: int | None) -> Row | None:
         """The row of `op` in networks of this resolution; None if there is none."""
@@ -291,22 +314,6 @@ class LatencyTable:
 
     def _time_ms(self, row: Row) -> float:
         return float(getattr(row, self.statistic))
-
-    def _check_rows(self) -> None:
-        first = self.rows[0]
-        for name, value in (("batch", first.batch), ("precision", first.precision)):
-            described = self.metadata.get(name)
-            if value and described is not None and described != value:
-                self._refuse(
-                    f"column {name}: is {value}, but the JSON of the table says {described!r:.60}; "
-                    "they belong to different tables",
-                    first,
-                )
-        for row in self.rows:
-            if (row.batch, row.precision) != (first.batch, first.precision):
-                self._refuse("columns batch, precision: differ from the rows above; split the table", row)
-            if row.status == OK and getattr(row, self.statistic) is None:
-                self._refuse(f"column {self.statistic}: is empty, but the status is ok", row)
 
     def _refuse(self, problem: str, row: Row | None = None) -> NoReturn:
         raise InputFileError(self.path or self.name, problem, row=row.line if row else None)
@@ -324,13 +331,7 @@ class LatencyTable:
     @cached_property
     def doubts(self) -> tuple[Doubt, ...]:
         """Reasons why the numbers may be wrong, notes first. The table can still be used."""
-        noise = noise_doubts(self.rows, self.metadata)
-        found = sorted([*metadata_doubts(self.metadata), *noise, *row_doubts(self.rows)], key=lambda d: not d.is_note)
-        named = [replace(doubt, text=f"table {self.name}: {doubt.text}") for doubt in found]
-        if self.path is not None and self.path.suffix == ".csv" and not self.metadata:
-            beside = f"{self.path.stem}.json is missing, so device and settings are unknown"
-            named.append(Doubt(f"{self.path}: {beside}"))
-        return tuple(named)
+        return table_doubts(self.name, self.rows, self.metadata, self.path)
 
     @property
     def warnings(self) -> list[str]:

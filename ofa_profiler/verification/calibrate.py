@@ -24,9 +24,10 @@ from ofa_profiler.protocol.replay import Replay
 from ofa_profiler.spaces import SearchSpace, get_space
 from ofa_profiler.spaces.costs import Cost
 from ofa_profiler.spaces.sampling import draw_spread
-from ofa_profiler.tables.corrections import Sum, fit_regression
+from ofa_profiler.tables.corrections import Correction, Regression, Sum, fit_regression
 from ofa_profiler.tables.csv_file import metadata_text, read_metadata
 from ofa_profiler.tables.table import LatencyTable
+from ofa_profiler.verification.agreement import relative_errors
 from ofa_profiler.verification.conditions import covered_space, settings_of
 from ofa_profiler.verification.doubts import other_conditions, other_device
 from ofa_profiler.verification.networks import is_stale, measure_networks, measured_subnet, network_name
@@ -209,14 +210,23 @@ def calibrated(table: LatencyTable, replay: Replay, source: Path) -> Calibration
         fitted = plain_sum(table)
     predicted = fitted.predict_ms(draw.validated)
     subnets = tuple(
-        measured_subnet(a, float(ms), found.get(network_name(a)), None)
+        measured_subnet(fitted, a, float(ms), found.get(network_name(a)))
         for a, ms in zip(draw.validated, predicted, strict=True)
     )
     date = replay.devices[-1].time
     verification = Verification(subnets, replay.devices[0], replay.end, replay.run.settings.seed, date)
     validation = verification.validation() if verification.usable else None
-    metadata: Mapping[str, Any] = {**fitted.metadata, "validation": validation}
+    kept = _with_errors(fitted.correction, verification).to_json()
+    metadata: Mapping[str, Any] = {**fitted.metadata, "correction": kept, "validation": validation}
     return Calibration(replace(table, metadata=metadata), verification, replay)
+
+
+def _with_errors(correction: Correction, verification: Verification) -> Correction:
+    """The correction, whose intervals also follow from the errors of a validation (whose own coverage they leave)."""
+    if not isinstance(correction, Regression):
+        return correction
+    errors = relative_errors(verification.predicted_ms, verification.measured_ms)
+    return replace(correction, held_out_errors=(*correction.held_out_errors, *map(float, errors)))
 
 
 def plain_sum(table: LatencyTable) -> LatencyTable:

@@ -28,6 +28,7 @@ from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.protocol.target import Target
 from ofa_profiler.runtimes import get_runtime
 from ofa_profiler.spaces import SearchSpace
+from ofa_profiler.tables.corrections.intervals import DEFAULT_LEVEL
 from ofa_profiler.tables.table import LatencyTable
 from ofa_profiler.verification.result import Subnet
 
@@ -119,7 +120,7 @@ def measure_networks(
         replay = opened.replay
     found = replay.measurements()
     subnets = tuple(
-        measured_subnet(architecture, float(ms), found.get(model.key), model.path if keep_models else None)
+        measured_subnet(table, architecture, float(ms), found.get(model.key), model.path if keep_models else None)
         for architecture, ms, model in zip(architectures, predicted, models, strict=True)
     )
     return subnets, replay
@@ -136,13 +137,20 @@ def is_stale(journal: Path | None, run: Run) -> bool:
 
 
 def measured_subnet(
-    architecture: Architecture, predicted_ms: float, found: Measurement | None, model: Path | None
+    table: LatencyTable,
+    architecture: Architecture,
+    predicted_ms: float,
+    found: Measurement | None,
+    model: Path | None = None,
 ) -> Subnet:
-    """A network with what was measured of it, if anything was."""
+    """A network of `table` with what was measured of it, if anything was."""
+    factors = table.correction.interval_factors(DEFAULT_LEVEL)
+    interval_ms = None if factors is None else (predicted_ms * factors[0], predicted_ms * factors[1])
     if found is None or not found.ok:
         error = found.error if found is not None else "it was not measured"
-        return Subnet(architecture, predicted_ms, None, model=model, error=error or "unknown")
+        return Subnet(architecture, predicted_ms, None, model=model, error=error or "unknown", interval_ms=interval_ms)
     even_ms, odd_ms = None, None
     if len(found.rounds_ms) > 1:
         even_ms, odd_ms = found.steady_ms(0, 2), found.steady_ms(1, 2)
-    return Subnet(architecture, predicted_ms, found.steady_ms(), even_ms, odd_ms, model)
+    measured_ms = found.steady_ms()
+    return Subnet(architecture, predicted_ms, measured_ms, even_ms, odd_ms, model, interval_ms=interval_ms)

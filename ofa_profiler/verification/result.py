@@ -19,7 +19,11 @@ from ofa_profiler.verification import agreement
 DEFAULT_SUBNETS = 30
 DEFAULT_TIME_LIMIT_S = 300.0
 #: Why a figure can be unknown although networks were measured.
-_UNKNOWN = {"noise": "one round only, it takes two", "spearman": "all latencies are equal"}
+_UNKNOWN = {
+    "noise": "one round only, it takes two",
+    "spearman": "all latencies are equal",
+    "coverage": "the table has no intervals",
+}
 
 
 @dataclass(frozen=True)
@@ -38,12 +42,22 @@ class Subnet:
     odd_ms: float | None = None
     model: Path | None = None
     error: str | None = None
+    #: The interval of the prediction at `DEFAULT_LEVEL`; None if the table has none.
+    interval_ms: tuple[float, float] | None = None
+
+    @property
+    def is_inside(self) -> bool | None:
+        """Whether the interval holds the measurement; None without an interval or a measurement."""
+        if self.interval_ms is None or self.measured_ms is None:
+            return None
+        return self.interval_ms[0] <= self.measured_ms <= self.interval_ms[1]
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry in `ofa-verify --json`. A network that failed has an `error` and no time."""
         data = {
             "architecture": self.architecture.to_json(),
             "predicted_ms": self.predicted_ms,
+            "interval_ms": None if self.interval_ms is None else list(self.interval_ms),
             "measured_ms": self.measured_ms,
             "model": str(self.model) if self.model else None,
         }
@@ -117,6 +131,12 @@ class Verification:
         pairs = [(s.even_ms, s.odd_ms) for s in self.usable if s.even_ms is not None and s.odd_ms is not None]
         return agreement.mape([even for even, _ in pairs], [odd for _, odd in pairs])
 
+    @property
+    def coverage(self) -> float:
+        """Fraction of networks that their interval holds."""
+        inside = [subnet.is_inside for subnet in self.subnets if subnet.is_inside is not None]
+        return sum(inside) / len(inside) if inside else math.nan
+
     def _facts(self) -> Facts:
         found = [("networks", f"{len(self.usable)} of {len(self.subnets)}"), ("device", str(self.device.model))]
         figures = {
@@ -140,7 +160,7 @@ class Verification:
 
     def summary(self) -> dict[str, float | None]:
         """Return the figures in both `ofa-verify --json` and a table's `validation`; None if unknown."""
-        names = ("mape", "within_3pct", "within_5pct", "within_10pct", "spearman", "bias", "noise")
+        names = ("mape", "within_3pct", "within_5pct", "within_10pct", "spearman", "bias", "noise", "coverage")
         values = {name: float(getattr(self, name)) for name in names}
         return {name: value if math.isfinite(value) else None for name, value in values.items()}
 

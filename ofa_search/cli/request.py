@@ -15,6 +15,7 @@ from ofa_profiler.cli.options import device_options
 from ofa_profiler.cli.terminal import say
 from ofa_profiler.errors import UsageError
 from ofa_profiler.spaces import SearchSpace, get_space, space_names
+from ofa_profiler.tables.corrections.intervals import checked_level
 from ofa_profiler.tables.table import LatencyTable
 from ofa_search.artifacts.shipped import shipped_predictor, shipped_supernet, ships
 from ofa_search.cli.named_file import named_file
@@ -46,6 +47,7 @@ class Request:
     seed: int
     max_macs: float | None
     max_params: float | None
+    confidence: float | None
     source: WeightSource
     predictor_ships: bool
     supernet_ships: bool
@@ -76,6 +78,7 @@ def read_request(arguments: argparse.Namespace) -> Request:
         seed=arguments.seed,
         max_macs=max_macs,
         max_params=max_params,
+        confidence=_confidence(arguments.confidence, tables),
         device=_device(arguments, tables[0]),
         source=_source(arguments, space, supernet),
         predictor_ships=predictor is not None and ships(predictor),
@@ -84,6 +87,13 @@ def read_request(arguments: argparse.Namespace) -> Request:
         export=not arguments.no_export,
         json=arguments.json,
     )
+
+
+def _confidence(level: float | None, tables: Sequence[LatencyTable]) -> float | None:
+    if level is not None:
+        for table in tables:
+            table.interval_factors(checked_level(level, "--confidence"))  # raises if the table has no such interval
+    return level
 
 
 def _budgets_ms(arguments: argparse.Namespace) -> list[list[float]]:

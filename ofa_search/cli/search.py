@@ -10,6 +10,7 @@ if __name__ == "__main__":  # before the other imports, which take a while
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from ofa_profiler.spaces import space_names
 from ofa_search.cli.request import DEFAULT_OUT, MACS, Request, read_request
 from ofa_search.results.deployments import deployments_of
 from ofa_search.results.found import Found, document
-from ofa_search.results.report import accuracy_words, results_table, weight_words
+from ofa_search.results.report import accuracy_words, interval_words, results_table, weight_words
 from ofa_search.searching.api import SearchResult, search_each, slowest_ms
 from ofa_search.searching.engines import DEFAULT_ENGINE, engine_names
 
@@ -44,7 +45,7 @@ examples:
   ofa-search --lut this.csv --budget 20ms --verify local
 
 exit codes: 0 done, 2 bad usage or bad input, 3 no architecture meets the budget, 4 the device failed,
-5 measured again and over the budget, 130 or 143 interrupted
+5 no network keeps the budget when measured, 130 or 143 interrupted
 """
 
 
@@ -60,6 +61,12 @@ def _parser() -> Parser:
     limits.add_argument("--pareto", metavar="LOW:HIGH:N", help="N evenly spaced budgets instead of the first --budget")
     limits.add_argument("--max-macs", metavar="N", help="maximum number of multiply-accumulates, for example 300M")
     limits.add_argument("--max-params", metavar="N", help="maximum number of parameters, for example 5M")
+    limits.add_argument(
+        "--confidence",
+        metavar="P",
+        type=float,
+        help="keep the budgets with this probability, for example 0.95, instead of in the mean",
+    )
     what = parser.add_argument_group("search")
     what.add_argument("--space", metavar="NAME", help=f"{', '.join(space_names())} (default: the space of the table)")
     what.add_argument(
@@ -96,7 +103,8 @@ def _parser() -> Parser:
     then.add_argument(
         "--verify",
         metavar="DEVICE",
-        help="measure the result on DEVICE (as in ofa-profile), with the settings of the first table",
+        help="measure the best networks on DEVICE (as in ofa-profile), with the settings of the first table; the "
+        "result is the best one that keeps the budget",
     )
     then.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     add_device_options(parser)
@@ -112,33 +120,45 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _search(request: Request) -> int:
-    results = search_each(
-        request.space,
-        request.tables,
-        request.budgets_ms,
-        request.objective,
-        engine=request.engine,
-        seed=request.seed,
-        max_macs=request.max_macs,
-        max_params=request.max_params,
-        n_classes=request.source.space.n_classes,
-    )
+    results = _results(request, request.budgets_ms)
     _say_loose_budgets(request)
     if request.is_front:
         results = _listed_once(results)
     deployments = deployments_of(request.tables)
     found = [Found(result, request.objective, request.source, deployments) for result in results]
-    if request.out is not None:
-        from ofa_search.results.files import write_networks, write_summary  # with all exporters
-
-        found = write_networks(request.out, found, models=request.export)
-        write_summary(request.out, found)
+    found = _written(request, found)  # before a device can fail
     if request.device is not None:
         found = _verify(request, request.device, found)
     _report(request, found)
     if request.device is not None:
         _check_budgets(found)
     return 0
+
+
+def _results(request: Request, budgets_ms: Sequence[Sequence[float]]) -> tuple[SearchResult, ...]:
+    return search_each(
+        request.space,
+        request.tables,
+        budgets_ms,
+        request.objective,
+        engine=request.engine,
+        seed=request.seed,
+        max_macs=request.max_macs,
+        max_params=request.max_params,
+        n_classes=request.source.space.n_classes,
+        confidence=request.confidence,
+    )
+
+
+def _written(request: Request, found: list[Found]) -> list[Found]:
+    """Write the files, if any are wanted."""
+    if request.out is None:
+        return found
+    from ofa_search.results.files import write_networks, write_summary  # with all exporters
+
+    found = write_networks(request.out, found, models=request.export)
+    write_summary(request.out, found)
+    return found
 
 
 def _listed_once(results: Sequence[SearchResult]) -> tuple[SearchResult, ...]:
@@ -154,27 +174,35 @@ def _listed_once(results: Sequence[SearchResult]) -> tuple[SearchResult, ...]:
 def _say_loose_budgets(request: Request) -> None:
     """Say which budgets are above the slowest network of the space."""
     for number, table in enumerate(request.tables):
-        slowest = slowest_ms(request.space, table, request.objective)
+        slowest = slowest_ms(request.space, table, request.objective, request.confidence)
         above = [row[number] for row in request.budgets_ms if slowest is not None and row[number] > slowest]
         if above:
             limit = f"{slowest:.4g} ms on {table.name}"
             say(f"note: the slowest network takes {limit}; budgets from {above[0]:g}ms on exclude none")
 
 
-def _verify(request: Request, device: Device, found: Sequence[Found]) -> list[Found]:
+def _verify(request: Request, device: Device, found: list[Found]) -> list[Found]:
+    """The best networks that keep the budgets when measured; their files replace those of `found`."""
     from ofa_profiler.verification.doubts import other_device
+    from ofa_search.results.finalists import decide_by_measuring
     from ofa_search.results.measure import measure_networks
 
     table = request.tables[0]
+
+    def search(network: Found, ms: float) -> Found:
+        budget_ms = network.result.budget_ms
+        (result,) = _results(request, [[ms, *list(budget_ms.values())[1:]]])
+        return replace(network, result=replace(result, budget_ms=budget_ms), files={})
+
     with device, progress_bar() as reporter:
         if other := other_device(table, device.describe()):
             say(f"warning: {other}")
-        measured = measure_networks(found, table, device, progress=reporter)
-    if request.out is not None:
-        from ofa_search.results.files import write_summary
-
-        write_summary(request.out, measured)
-    return measured
+        finals = decide_by_measuring(
+            found, table.name, search, lambda networks: measure_networks(networks, table, device, progress=reporter)
+        )
+    if not request.json:
+        say(f"{finals.networks} networks measured in {finals.rounds} rounds")
+    return _written(request, finals.found)
 
 
 def _check_budgets(found: Sequence[Found]) -> None:
@@ -185,7 +213,7 @@ def _check_budgets(found: Sequence[Found]) -> None:
         if measured > network.result.budget_ms[name]
     ]
     if over:
-        raise OverBudgetError(f"over the budget when measured again: {', '.join(over)}")
+        raise OverBudgetError(f"no network keeps the budget when measured; over the budget: {', '.join(over)}")
 
 
 # --- words -------------------------------------------------------------------------------------------
@@ -199,6 +227,9 @@ def _report(request: Request, found: Sequence[Found]) -> None:
 
     # A file has no width.
     Console(width=None if sys.stdout.isatty() else 120).print(results_table(found))
+    for network in found:
+        for line in interval_words(network):
+            say(line)
     total = document(found)
     say(f"{total['evaluations']} architectures scored in {total['search_seconds']:.2f} s ({total['engine']})")
     say(accuracy_words(request.objective, ships=request.predictor_ships))

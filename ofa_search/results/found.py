@@ -39,6 +39,7 @@ class Found:
             **self.card().to_json(),
             "forms": {name: found.forms.to_json() for name, found in self.deployments.items() if found.forms},
             "files": {kind: str(path) for kind, path in self.files.items()},
+            "latency_interval_ms": {name: ends and list(ends) for name, ends in result.latency_interval_ms.items()},
             "measured_latency_ms": None if self.measured_latency_ms is None else dict(self.measured_latency_ms),
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,22 @@ def _row(network: Found) -> list[str]:
 
 def _milliseconds(values: Iterable[float]) -> str:
     return "\n".join(f"{value:.4g}" for value in values) or _NOTHING
+
+
+def interval_words(network: Found) -> list[str]:
+    """A line per table with an interval of the network's latency."""
+    result = network.result
+    return [
+        f"{name}: {_three_digits(result.latency_ms[name])} ms, {100 * result.interval_level:g}% of networks like this "
+        f"between {_three_digits(ends[0])} and {_three_digits(ends[1])}"
+        for name, ends in result.latency_interval_ms.items()
+        if ends is not None
+    ]
+
+
+def _three_digits(value: float) -> str:
+    """20.04 -> 20.0, 0.12345 -> 0.123, 1234.5 -> 1234."""
+    return f"{value:.{max(0, 2 - math.floor(math.log10(value))) if value > 0 else 0}f}"
 
 
 def accuracy_words(objective: Objective, *, ships: bool) -> str:

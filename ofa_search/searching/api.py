@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ofa_profiler.base.units import format_count
-from ofa_profiler.errors import InfeasibleError, InputFileError, UsageError
+from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.spaces import Genomes, SearchSpace, get_space
-from ofa_profiler.spaces.costs import AdditiveCost, Cost
+from ofa_profiler.spaces.costs import AdditiveCost
+from ofa_profiler.tables.corrections.intervals import DEFAULT_LEVEL
 from ofa_profiler.tables.summary import Facts, facts_html, facts_text
 from ofa_profiler.tables.table import LatencyTable
 from ofa_search.predictor import AccuracyPredictor
 from ofa_search.searching.engines import DEFAULT_ENGINE, Engine, get_engine
 from ofa_search.searching.feasibility import find_anchor
+from ofa_search.searching.latency import Latency
 from ofa_search.searching.objectives import Objective, PredictedAccuracy
 from ofa_search.searching.problem import Constraint, Problem
 
@@ -44,6 +47,11 @@ class SearchResult:
     seed: int
     evaluations: int
     search_seconds: float
+    #: The interval of each latency, which holds `interval_level` of such networks; None for a table without intervals.
+    latency_interval_ms: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
+    interval_level: float = DEFAULT_LEVEL
+    #: What the objective gives the architecture; the higher, the better.
+    score: float = math.nan
 
     def _facts(self) -> Facts:
         accuracy = "none" if self.predicted_accuracy is None else f"{self.predicted_accuracy:.2%}"
@@ -79,19 +87,31 @@ def search(
     seed: int = 0,
     max_macs: float | None = None,
     max_params: float | None = None,
+    confidence: float | None = None,
 ) -> SearchResult:
     """The architecture of `space` with the highest objective that keeps every limit.
+
+    With a `confidence`, for example 0.95, the upper end of the interval of that level keeps the limit, not only the
+    prediction.
 
     Searched are the resolutions that all tables and the objective know. The same arguments and seed give
     the same result.
 
     Raises `InfeasibleError` when no architecture keeps the limits (with the attainable range), `UsageError`
-    when tables, objective and space do not belong together.
+    when tables, objective and space do not belong together, or when a table has no interval for the `confidence`.
     """
     budgets = [budget_ms for _, budget_ms in limits]
     tables = [table for table, _ in limits]
     return search_each(
-        space, tables, [budgets], objective, engine=engine, seed=seed, max_macs=max_macs, max_params=max_params
+        space,
+        tables,
+        [budgets],
+        objective,
+        engine=engine,
+        seed=seed,
+        max_macs=max_macs,
+        max_params=max_params,
+        confidence=confidence,
     )[0]
 
 
@@ -106,6 +126,7 @@ def search_each(
     max_macs: float | None = None,
     max_params: float | None = None,
     n_classes: int | None = None,
+    confidence: float | None = None,
 ) -> tuple[SearchResult, ...]:
     """As `search`, once for each row of `budgets_ms` (one budget per table), in that order.
 
@@ -117,32 +138,34 @@ def search_each(
     objective = PredictedAccuracy(objective) if isinstance(objective, AccuracyPredictor) else objective
     engine = get_engine(engine) if isinstance(engine, str) else engine
     space = _at_common_resolutions(space, tables, objective)
-    costs = [_latency(table, space) for table in tables]
+    latencies = [Latency.of(table, space, confidence) for table in tables]
     counted = space.with_classes(n_classes or space.n_classes)
     counts = _counts(counted, max_macs, max_params)
     results: list[SearchResult] = []
     found = np.empty((0, len(space.genes)), dtype=np.int8)
     for row in budgets_ms:
-        constraints = tuple(
-            Constraint(table.name, "ms", cost, _checked(budget))
-            for table, cost, budget in zip(tables, costs, row, strict=True)
-        )
-        genome, result = _run(space, counted, constraints, counts, objective, engine, seed, found)
+        limits = [(latency, _checked(budget)) for latency, budget in zip(latencies, row, strict=True)]
+        genome, result = _run(space, counted, limits, counts, objective, engine, seed, found)
         found = np.vstack([found, genome])
         results.append(result)
     return tuple(results)
 
 
-def slowest_ms(space: SearchSpace, table: LatencyTable, objective: Objective) -> float | None:
-    """The milliseconds of the slowest network that `search` considers; None if the table cannot give it exactly."""
-    cost = table.cost(_at_common_resolutions(space, [table], objective))
+def slowest_ms(
+    space: SearchSpace, table: LatencyTable, objective: Objective, confidence: float | None = None
+) -> float | None:
+    """The milliseconds of the slowest network that `search` considers; None if the table cannot give it exactly.
+
+    With a `confidence`, the upper end of its interval.
+    """
+    cost = Latency.of(table, _at_common_resolutions(space, [table], objective), confidence).limited
     return cost.maximum()[0] if cost.is_exact else None
 
 
 def _run(
     space: SearchSpace,
     counted: SearchSpace,
-    constraints: tuple[Constraint, ...],
+    limits: Sequence[tuple[Latency, float]],
     counts: tuple[Constraint, ...],
     objective: Objective,
     engine: Engine,
@@ -151,7 +174,8 @@ def _run(
 ) -> tuple[Genomes, SearchResult]:
     began = time.perf_counter()
     rng = np.random.default_rng(seed)
-    problem = Problem(space, objective, constraints + counts, find_anchor(space, constraints + counts, rng))
+    constraints = (*(latency.constraint(budget_ms) for latency, budget_ms in limits), *counts)
+    problem = Problem(space, objective, constraints, find_anchor(space, constraints, rng))
     # Matrices this small gain nothing from more threads, and lose much when other programs hold the cores.
     with threadpool_limits(1, "blas"):
         best = engine.search(problem, rng, found[problem.feasible(found)])
@@ -161,14 +185,17 @@ def _run(
     result = SearchResult(
         architecture=architecture,
         predicted_accuracy=objective.accuracy(best.score),
-        latency_ms={c.name: float(c.cost.evaluate(genome)[0]) for c in constraints},
-        budget_ms={c.name: c.budget for c in constraints},
+        latency_ms={latency.name: latency.predicted_ms(genome) for latency, _ in limits},
+        latency_interval_ms={latency.name: latency.interval_ms(genome) for latency, _ in limits},
+        interval_level=limits[0][0].level if limits else DEFAULT_LEVEL,
+        budget_ms={latency.name: budget_ms for latency, budget_ms in limits},
         macs=counted.macs(architecture),
         params=counted.params(architecture),
         engine=engine.name,
         seed=seed,
         evaluations=best.evaluations,
         search_seconds=seconds,
+        score=best.score,
     )
     return genome, result
 
@@ -193,16 +220,6 @@ def _at_common_resolutions(space: SearchSpace, tables: Sequence[LatencyTable], o
 
 def _listed(values: Sequence[int] | set[int]) -> str:
     return ", ".join(map(str, sorted(values)))
-
-
-def _latency(table: LatencyTable, space: SearchSpace) -> Cost:
-    cost = table.cost(space)
-    if cost.is_exact:
-        try:
-            cost.minimum()
-        except InfeasibleError as error:
-            raise InputFileError(table.path or table.name, f"{error}: its rows failed") from None
-    return cost
 
 
 def _counts(space: SearchSpace, max_macs: float | None, max_params: float | None) -> tuple[Constraint, ...]:

@@ -99,7 +99,7 @@ def test_the_document(run: Any, board: str) -> None:
     (result,) = document["results"]
     assert list(result) == [
         "architecture", "predicted_accuracy", "latency_ms", "budget_ms", "macs", "params", "weights", "accuracy",
-        "preprocessing", "labels", "forms", "files", "measured_latency_ms",
+        "preprocessing", "labels", "forms", "files", "latency_interval_ms", "measured_latency_ms",
     ]  # fmt: skip
     architecture = Architecture.from_json(result["architecture"])
     assert result["predicted_accuracy"] is None
@@ -120,6 +120,7 @@ def test_the_document(run: Any, board: str) -> None:
     assert result["labels"] is None
     assert result["accuracy"] == {"predicted": None, "predictor": None, "supernet": None}
     assert result["files"] == {}
+    assert result["latency_interval_ms"] == {"board": None}
     assert result["measured_latency_ms"] is None
     assert list(Path.cwd().iterdir()) == [], "--no-export wrote something"
 

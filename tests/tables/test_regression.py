@@ -21,7 +21,12 @@ SPACE = get_space("cifar-mbv3")
 coefficients = st.fixed_dictionaries({name: st.floats(-5, 5) for name in FEATURES})
 PLANTED = {"ms": 1.1, "ops": -0.004, "boundary": 0.2, "inside": 0.3, "parameters": 0.5}
 regressions = st.builds(
-    Regression, coefficients, st.floats(-5, 5), st.lists(st.text(max_size=5), max_size=3).map(tuple), st.none()
+    Regression,
+    coefficients,
+    st.floats(-5, 5),
+    st.lists(st.text(max_size=5), max_size=3).map(tuple),
+    st.none(),
+    st.lists(st.floats(0, 2), max_size=5).map(tuple),
 )
 
 
@@ -123,6 +128,9 @@ def test_a_failed_op_stays_unusable() -> None:
         {"networks": "all"},
         {"networks": [1]},
         {"left_out_mape": "small"},
+        {"held_out_errors": "small"},
+        {"held_out_errors": [0.1, "0.1"]},
+        {"held_out_errors": [-0.1]},
     ],
 )
 def test_what_is_no_regression_is_refused(change: dict[str, object]) -> None:

@@ -161,11 +161,11 @@ def test_the_command(table: LatencyTable, tmp_path: Path, capsys: pytest.Capture
     assert code == 0, err
     document = json.loads(out)
     assert set(document) == {
-        *("subnets", "mape", "within_3pct", "within_5pct", "within_10pct", "spearman", "bias", "noise")
+        *("subnets", "mape", "within_3pct", "within_5pct", "within_10pct", "spearman", "bias", "noise", "coverage")
     }
     assert len(document["subnets"]) == 4
     for subnet in document["subnets"]:
-        assert set(subnet) == {"architecture", "predicted_ms", "measured_ms", "model"}
+        assert set(subnet) == {"architecture", "predicted_ms", "interval_ms", "measured_ms", "model"}
         architecture = Architecture.from_json(subnet["architecture"])
         assert subnet["predicted_ms"] == pytest.approx(table.predict_ms([architecture])[0])
         check_model(Path(subnet["model"]), architecture)

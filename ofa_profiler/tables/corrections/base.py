@@ -35,6 +35,13 @@ class Correction(ABC):
         It must call `op_ms` for all ops of the space before it returns, so that the table finds missing ops.
         """
 
+    def interval_factors(self, level: float) -> tuple[float, float] | None:  # noqa: ARG002
+        """The factors from a prediction to both ends of its interval, which holds `level` of the networks.
+
+        None if the correction does not know its error, or not well enough for this level.
+        """
+        return None
+
     def to_json(self) -> dict[str, Any]:
         """The method and its fitted values, in plain JSON types. `read_correction` reads the result."""
         assert is_dataclass(self), "a correction must be a frozen dataclass"

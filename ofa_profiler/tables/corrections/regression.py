@@ -27,6 +27,7 @@ from ofa_profiler.protocol.records.values import number
 from ofa_profiler.spaces import SearchSpace, get_space
 from ofa_profiler.spaces.costs import AdditiveCost
 from ofa_profiler.tables.corrections.base import Correction, OpMs
+from ofa_profiler.tables.corrections.intervals import interval_factors
 
 #: The features of an op: its time alone, 1, and in millions the elements of its inputs and outputs, the elements of
 #: the tensors between its layers, and its parameters.
@@ -55,6 +56,8 @@ class Regression(Correction):
     networks: tuple[str, ...] = ()
     #: The mean error for a network that the fit leaves out, as a fraction; None if unknown.
     left_out_mape: float | None = None
+    #: abs(measured - predicted) / measured of networks that were not used for their prediction. Intervals follow.
+    held_out_errors: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         values, named = self.coefficients, self.networks
@@ -65,7 +68,11 @@ class Regression(Correction):
             raise UsageError("'correction': 'coefficients', 'constant' and 'left_out_mape' must be finite numbers")
         if not isinstance(named, list | tuple) or not all(isinstance(name, str) for name in named):
             raise UsageError("'correction': 'networks' must be a list of names")
+        errors = self.held_out_errors
+        if not isinstance(errors, list | tuple) or not all(_is_error(error) for error in errors):
+            raise UsageError("'correction': 'held_out_errors' must be a list of numbers, none below 0")
         object.__setattr__(self, "networks", tuple(named))
+        object.__setattr__(self, "held_out_errors", tuple(errors))
 
     def cost(self, space: SearchSpace, op_ms: OpMs) -> AdditiveCost:
         def corrected_ms(resolution: int | None, op: Op) -> float:
@@ -79,9 +86,18 @@ class Regression(Correction):
         features = zip(FEATURES, op_features(op, milliseconds), strict=True)
         return sum(self.coefficients[name] * value for name, value in features)
 
+    def interval_factors(self, level: float) -> tuple[float, float] | None:
+        return interval_factors(self.held_out_errors, level)
+
     def to_json(self) -> dict[str, Any]:
         fitted = {"constant": self.constant, "networks": list(self.networks), "left_out_mape": self.left_out_mape}
-        return {"method": self.method, "coefficients": dict(self.coefficients), **fitted}
+        errors = list(self.held_out_errors)
+        return {"method": self.method, "coefficients": dict(self.coefficients), **fitted, "held_out_errors": errors}
+
+
+def _is_error(value: Any) -> bool:
+    found = number(value)
+    return found is not None and found >= 0
 
 
 def network_features(architectures: Iterable[Architecture], op_ms: OpMs) -> NDArray[np.float64]:
@@ -98,13 +114,18 @@ def fit_regression(
     architectures: Sequence[Architecture], measured_ms: Sequence[float], op_ms: OpMs, names: Sequence[str] = ()
 ) -> Regression:
     """Fit a regression to measured networks, called `names`."""
-    weights, mape = ridge(network_features(architectures, op_ms), np.asarray(measured_ms, dtype=float))
+    weights, errors = ridge(network_features(architectures, op_ms), np.asarray(measured_ms, dtype=float))
+    left_out = tuple(float(error) for error in np.abs(errors))
     coefficients = {name: float(value) for name, value in zip(FEATURES, weights, strict=False)}
-    return Regression(coefficients, float(weights[-1]), tuple(names), mape)
+    return Regression(coefficients, float(weights[-1]), tuple(names), float(np.mean(left_out)), left_out)
 
 
-def ridge(features: NDArray[np.float64], measured: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """Features (N, F + 1) and milliseconds (N,) -> the weights of the features, and the mean left-out error.
+def ridge(
+    features: NDArray[np.float64], measured: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Features (N, F + 1) and milliseconds (N,) -> the weights of the features, and the left-out errors (N,).
+
+    A left-out error is (measured - predicted) / measured of a network that is predicted by a fit to the others.
 
     It minimises the relative errors, by ridge regression towards the plain sum. The strength of the ridge is the one
     with the smallest error when each network is predicted by a fit to the others (leave-one-out, in closed form).
@@ -115,13 +136,13 @@ def ridge(features: NDArray[np.float64], measured: NDArray[np.float64]) -> tuple
     scale = np.maximum(np.abs(relative).mean(axis=0), 1e-12)
     left, singular, right = np.linalg.svd(relative / scale, full_matrices=False)
     residual = 1.0 - relative @ plain
-    best_error, mape, best = math.inf, math.inf, plain
+    best_error, best, left_out = math.inf, plain, residual
     for strength in _STRENGTHS:
         shrunk = singular / (singular**2 + strength * len(measured))
         hat = (left * (singular * shrunk)) @ left.T
         errors = (residual - hat @ residual) / np.maximum(1.0 - np.diag(hat), 1e-9)
         error = float(np.mean(errors**2))
         if error < best_error:
-            best_error, mape = error, float(np.abs(errors).mean())
+            best_error, left_out = error, errors
             best = plain + right.T @ (shrunk * (left.T @ residual)) / scale
-    return best, mape
+    return best, left_out

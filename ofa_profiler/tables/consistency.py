@@ -1,0 +1,41 @@
+"""Checks that the rows of a table belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+from ofa_profiler.tables.row import OK, Row
+
+#: Raises the error of a problem with a row.
+Refuse = Callable[[str, Row], NoReturn]
+
+
+def check_rows(rows: Sequence[Row], metadata: Mapping[str, Any], statistic: str, refuse: Refuse) -> None:
+    """All rows have one batch and one precision, those of the metadata, and every row that is ok has its time."""
+    first = rows[0]
+    for name, value in (("batch", first.batch), ("precision", first.precision)):
+        described = metadata.get(name)
+        if value and described is not None and described != value:
+            refuse(
+                f"column {name}: is {value}, but the JSON of the table says {described!r:.60}; "
+                "they belong to different tables",
+                first,
+            )
+    for row in rows:
+        if (row.batch, row.precision) != (first.batch, first.precision):
+            refuse("columns batch, precision: differ from the rows above; split the table", row)
+        if row.status == OK and getattr(row, statistic) is None:
+            refuse(f"column {statistic}: is empty, but the status is ok", row)
+
+
+def index_of(rows: Sequence[Row], refuse: Refuse) -> dict[tuple[int | None, str], Row]:
+    """(resolution, key of the op) -> its row, of which there is one at most."""
+    index: dict[tuple[int | None, str], Row] = {}
+    for row in rows:
+        first = index.get((row.resolution, row.op))
+        if first is not None:
+            where = f", first in row {first.line}" if first.line else ""
+            refuse(f"column op: {row.op} is listed twice{where}", row)
+        index[row.resolution, row.op] = row
+    return index
