@@ -29,12 +29,22 @@ from ofa_profiler.verification.calibrate import (
 _OPS_SHARE = 0.75
 
 
+def wanted_networks(networks: int | None) -> int:
+    """The number of networks for the fit; None: the usual number."""
+    return DEFAULT_FITTED if networks is None else networks
+
+
 def ops_settings(settings: Settings, networks: int | None = None) -> Settings:
     """The settings of the ops, if so many networks are measured afterwards (None: as many as usual; 0: none)."""
-    networks = DEFAULT_FITTED if networks is None else networks
-    if not networks or settings.time_limit_s is None:
+    if not wanted_networks(networks) or settings.time_limit_s is None:
         return settings
     return replace(settings, time_limit_s=_OPS_SHARE * settings.time_limit_s)
+
+
+def networks_limit_s(settings: Settings, used_s: float) -> float | None:
+    """The time limit of the networks, after the ops have used `used_s` of that in `settings`."""
+    limit_s = settings.time_limit_s
+    return None if limit_s is None else max(limit_s - used_s, (1 - _OPS_SHARE) * limit_s)
 
 
 def profile(
@@ -56,7 +66,7 @@ def profile(
     and networks together.
     """
     begin = time.perf_counter()
-    wanted = DEFAULT_FITTED if networks is None else networks
+    wanted = wanted_networks(networks)
     if wanted and wanted < MIN_FITTED:
         raise UsageError(f"{wanted} networks: a calibration takes at least {MIN_FITTED}, or 0 for none")
     if wanted and fresh:
@@ -74,7 +84,7 @@ def profile(
         progress=progress,
     )
     if wanted:
-        done = _calibrated(done, device, space, settings.time_limit_s, networks, progress)
+        done = _calibrated(done, device, space, settings, networks, progress)
     return replace(done, seconds=time.perf_counter() - begin)
 
 
@@ -82,15 +92,13 @@ def _calibrated(
     done: Profile,
     device: Device,
     space: SearchSpace,
-    time_limit_s: float | None,
+    settings: Settings,
     networks: int | None,
     progress: Reporter | None,
 ) -> Profile:
     """Calibrate the table of `done`, unless that is done already."""
     session = done.replay.run.created
-    left_s = None
-    if time_limit_s is not None:
-        left_s = max(time_limit_s - done.replay.used_s, (1 - _OPS_SHARE) * time_limit_s)
+    left_s = networks_limit_s(settings, done.replay.used_s)
     known = read_networks(networks_journal(done.path), session)
     other_number = networks is not None and known is not None and networks != count_fitted(known)
     is_finished = known is None or known.is_finished(left_s)
