@@ -91,8 +91,8 @@ def _networks(networks: CalibrationPlan) -> dict[str, object]:
 def _summary(planned: Plan, networks: CalibrationPlan | None) -> list[str]:
     lines = [f"{'kind':16}{'ops':>6}  MACs"]
     lines += [f"{kind:16}{len(ops):6}  {_macs(ops)}" for kind, ops in planned.kinds.items()]
-    lines.append(f"{'models to export':16}{planned.models_to_export:6}")
-    lines.append(f"ops: {len(planned.ops)} in all forms, {_size(planned.n_bytes)}")
+    size = f"all models, in all forms: {_size(planned.n_bytes)}"
+    lines.append(f"{'models to export':16}{planned.models_to_export:6}  {size}")
     if networks is not None:
         roles = f"{networks.fitted} to fit the correction, {networks.validated} to validate it"
         count = networks.fitted + networks.validated

@@ -162,8 +162,18 @@ def table_metadata(replay: Replay) -> dict[str, Any]:
             "noisy": len(end.noisy) if end else None,
             # Visits of the reference op; visits repeated after a drift; visits that count in spite of a drift.
             **(watched if replay.n_references else {}),
+            **_disturbances(replay),
         },
     }
+
+
+def _disturbances(replay: Replay) -> dict[str, Any]:
+    """What other programs did. Journals of earlier versions do not tell, and a table made of one stays as it is."""
+    share = replay.others_share
+    if share is None:
+        return {}
+    kept = sum(visit.is_disturbed for visits in replay.visits.values() for visit in visits)
+    return {"disturbed": replay.n_disturbed, "kept_disturbed": kept, "others_share": round(share, 4)}
 
 
 def _forms(replay: Replay) -> dict[str, Any]:

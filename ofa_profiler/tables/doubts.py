@@ -45,9 +45,9 @@ def metadata_doubts(metadata: Mapping[str, Any]) -> Iterator[Doubt]:
 
 
 def noise_doubts(rows: Sequence[Row], metadata: Mapping[str, Any]) -> Iterator[Doubt]:
-    """The verdict on noise, unless no op is noisy. It is a warning if the table as a whole is noisy."""
+    """The verdict on noise, unless nothing is noisy. It is a warning if the table as a whole is noisy."""
     found = stability(rows, metadata)
-    if found is not None and found.noisy:
+    if found is not None and (found.noisy or found.is_noisy):
         yield Doubt(str(found), is_note=not found.is_noisy, remedy=found.remedy)
 
 

@@ -24,6 +24,9 @@ from ofa_profiler.verification.calibrate import (
 from ofa_profiler.verification.conditions import network_settings
 from ofa_profiler.verification.profile import networks_limit_s, wanted_networks
 
+#: Loading a network takes so long per op, on one core of a PC.
+_LOAD_S_PER_OP = 0.001
+
 
 @dataclass(frozen=True)
 class CalibrationPlan:
@@ -56,6 +59,8 @@ def plan_calibration(
     count = fitted + DEFAULT_VALIDATED
     drawn, drawn_ms = draw_spread(space, cost, count, np.random.default_rng(settings.seed))
     seconds = settings.max_rounds * sum(visit_seconds(float(ms), settings, count) for ms in drawn_ms)
+    n_ops = sum(len(space.ops(architecture)) for architecture in drawn)
+    seconds += settings.max_rounds * planned.slowness * _LOAD_S_PER_OP * n_ops
     if limit_s is not None:
         first_round_s = seconds / settings.max_rounds
         seconds = max(min(seconds, limit_s), first_round_s)

@@ -100,7 +100,8 @@ def test_half_the_networks_leave_the_other_half(
 def test_the_summary_names_ops_and_networks(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--device", "local", *OPTIONS[:-1], "--calibrate", "32"]) == 0
     *_, ops, networks, measuring = capsys.readouterr().out.splitlines()
-    assert ops.startswith("ops: 96 in all forms, about 27 MB")
+    assert ops.startswith("models to export")
+    assert ops.endswith("all models, in all forms: about 27 MB")
     assert networks.startswith("networks: 52 (32 to fit the correction, 20 to validate it), about ")
     assert "MB, about " in networks
     assert measuring.startswith("measuring: about ")
