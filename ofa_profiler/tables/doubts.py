@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ofa_profiler.base.units import format_duration_ms
+from ofa_profiler.tables.neighbours import find_suspects
 from ofa_profiler.tables.row import FAILED, OK, Row
 from ofa_profiler.tables.stability import stability
 
@@ -31,6 +33,12 @@ def row_doubts(rows: Sequence[Row]) -> Iterator[Doubt]:
     if failed:
         why = f": {failed[0].error}" if failed[0].error else ""
         yield Doubt(f"{_ops(failed)} failed and will not be used{why}")
+    if suspects := find_suspects(rows):
+        worst = max(suspects, key=lambda suspect: suspect.ms / suspect.neighbours_ms)
+        others = f" and {len(suspects) - 1} others are" if len(suspects) > 1 else " is"
+        times = f"{format_duration_ms(worst.ms)} instead of about {format_duration_ms(worst.neighbours_ms)}"
+        # A note, because it can be true: some kernels of a runtime are slow.
+        yield Doubt(f"op {worst.op}{others} over 5 times slower than similar ones ({times})", is_note=True)
     copied = _copied(rows)
     if copied:
         yield Doubt(f"the times of {_ops(copied)} are exactly equal to those of another row; the rows may be copied")
