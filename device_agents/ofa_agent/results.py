@@ -8,7 +8,7 @@ import time
 from .errors import Fatal
 
 FSYNC_EVERY_S = 5.0
-MEASURED = ("visit", "reference")
+MEASURED = ("visit", "reference", "disturbed")
 
 
 class Results:

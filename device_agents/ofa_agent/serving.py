@@ -15,6 +15,7 @@ import sys
 import time
 
 from . import runtimes
+from .core_use import CoreUse
 from .cores import pin
 from .errors import Damaged, Fatal
 from .kit import verified
@@ -59,8 +60,10 @@ def visit(runtime, request, settings, alive):
     loaded = time.perf_counter_ns()
     alive()
     warm = warm_up(run, request["visit_s"], alive)
+    use = CoreUse(settings["threads"])
     samples = sample(run, request["visit_s"], settings["min_visit_samples"], settings["max_visit_samples"], alive)
-    return {"load_ns": loaded - begin, "warmup_ns": sum(warm), "warmup_runs": len(warm), "samples_ns": samples}
+    answer = {"load_ns": loaded - begin, "warmup_ns": sum(warm), "warmup_runs": len(warm)}
+    return dict(answer, samples_ns=samples, **use.fields())
 
 
 class Service:

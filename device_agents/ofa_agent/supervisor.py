@@ -4,6 +4,7 @@ import random
 import sys
 import time
 
+from .core_use import is_disturbed
 from .errors import Fatal
 from .facts import uncontrolled
 from .progress import Progress
@@ -19,7 +20,8 @@ REFERENCE_SHARE = 0.1  # maximum share of the time for the reference model, so a
 SETTLING_STEP_S = 5.0
 SETTLE_S = 60.0  # maximum wait per run for the machine to settle; after it, a drifting machine is measured ...
 SETTLE_SHARE = 0.1  # ... but at most this share of the time limit
-SUMS = ("samples_ns", "warmup_ns", "warmup_runs", "seconds", "runs")  # fields that are added over several visits
+DISTURBED_SHARE = 0.2  # maximum share of the time for visits that other programs disturbed and that are repeated
+SUMS = ("samples_ns", "warmup_ns", "warmup_runs", "seconds", "runs", "wall_ns", "cpu_ns", "waited_ns", "involuntary")
 
 
 class Supervisor:
@@ -36,7 +38,7 @@ class Supervisor:
         self.fixed_performance = fixed_performance
         self.settings = kit.run["settings"]
         self.progress = {key: Progress(self.settings) for key in kit.models}
-        self.used_s = 0.0
+        self.used_s = self.disturbed_s = 0.0
         self.reference = Reference(self.settings)
         for record in results.measured:
             self._take(record)
@@ -149,17 +151,33 @@ class Supervisor:
         if record["type"] == "visit":
             self.progress[record["key"]].add(record)
             self.reference.add_visit(record)
+        elif record["type"] == "disturbed":
+            self.disturbed_s += record["seconds"]
+            self.reference.since_s += record["seconds"]
         else:
             for key in self.reference.add(record):
                 self.progress[key].forget_last()
 
     def _visit(self, key, rounds):
         record = self._ask(key, {"type": "visit", "key": key, "round": rounds, "status": "ok"})
+        if record["status"] == "ok" and is_disturbed(record):
+            if self._may_repeat(record):
+                # It does not count, so the model is visited again after the other models of this round.
+                record["type"] = "disturbed"
+                self._take(record)
+                self.results.append(record)
+                return
+            record["disturbed"] = True
         self._take(record)
         record["half_width"] = self.progress[key].half_width
         self.results.append(record)
         self._show_progress(rounds)
         self.visitor.check_losses(record)
+
+    def _may_repeat(self, record):
+        """Return whether a disturbed visit may be repeated. A machine may be busy all the time."""
+        needed_s = len(self.progress) * self.settings["min_rounds"] * self._visit_s()
+        return self.disturbed_s + record["seconds"] <= DISTURBED_SHARE * max(self.used_s, needed_s)
 
     def _ask(self, key, record):
         medians = self.progress[key].medians
@@ -210,7 +228,7 @@ class Supervisor:
             for _ in range(2 if record["drifted"] else 0):
                 more = self._ask(key, {"status": "ok"})
                 if more["status"] == "ok":
-                    record.update({name: record[name] + more[name] for name in SUMS if name in more})
+                    record.update({name: record[name] + more[name] for name in SUMS if name in record and name in more})
             record["drift"], record["drifted"] = self.reference.drift(record["samples_ns"])
             record["again"] = record["drifted"] and may_repeat and bool(self.reference.since)
         self._take(record)

@@ -4,72 +4,108 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ofa_profiler.base.units import format_count, format_duration_ms
 from ofa_profiler.cli.options import device_options
 from ofa_profiler.cli.terminal import say
 from ofa_profiler.errors import UsageError
+from ofa_profiler.protocol.forms import FAST
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.spaces import SearchSpace
 
 if TYPE_CHECKING:
     from ofa_profiler.measuring.plan import Plan
     from ofa_profiler.networks.op import Op
+    from ofa_profiler.verification.plan import CalibrationPlan
 
 _LOCAL = "local"
 
 
 def show_plan(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) -> int:
     """Print the plan, and return the exit code. Of all devices, only this machine is asked what it is."""
-    from ofa_profiler.devices import open_device
-    from ofa_profiler.measuring.plan import plan
+    from ofa_profiler.verification.plan import plan_calibration
+    from ofa_profiler.verification.profile import ops_settings
 
-    devices = arguments.device or []
-    if len(devices) > 1:
+    if arguments.device and len(arguments.device) > 1:
         raise UsageError("--plan takes one --device: the same ops are measured on each")
-    (name,) = arguments.name or [None]
-    is_local = devices == [_LOCAL]
-    described = None
-    if is_local and name is None and arguments.out is not None and arguments.out.is_dir():
-        with open_device(_LOCAL, device_options(arguments, settings)) as device:
-            described = device.describe()
-    planned = plan(
-        space, settings, out=arguments.out, name=name, device=described, is_slow=bool(devices) and not is_local
-    )
-    if arguments.fresh and planned.is_complete:
-        planned = plan(space, settings, out=arguments.out)
+    planned = _plan_ops(arguments, space, ops_settings(settings, arguments.calibrate))
+    is_kit = arguments.kit is not None
+    networks = plan_calibration(planned, space, settings, 0 if is_kit else arguments.calibrate)
     if arguments.json:
-        print(json.dumps(_document(planned, space), indent=2))
+        print(json.dumps(_document(planned, networks, space), indent=2))
         return 0
-    for line in _summary(planned):
+    for line in _summary(planned, networks):
         print(line)
     at = ", ".join(map(str, space.resolutions))
     say(f"{len(planned.ops)} ops of {space.name} at {at}; nothing was measured; --json lists all ops")
     return 0
 
 
-def _document(planned: Plan, space: SearchSpace) -> dict[str, object]:
+def _plan_ops(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) -> Plan:
+    from ofa_profiler.devices import open_device
+    from ofa_profiler.measuring.plan import plan
+
+    devices = arguments.device or []
+    (name,) = arguments.name or [None]
+    is_local = devices == [_LOCAL]
+    described = None
+    if is_local and name is None and arguments.out is not None and arguments.out.is_dir():
+        with open_device(_LOCAL, device_options(arguments, settings)) as device:
+            described = device.describe()
+    of_space = partial(plan, space, settings, out=arguments.out, try_forms=arguments.forms == FAST)
+    planned = of_space(name=name, device=described, is_slow=bool(devices) and not is_local)
+    return of_space() if arguments.fresh and planned.is_complete else planned
+
+
+def _document(planned: Plan, networks: CalibrationPlan | None, space: SearchSpace) -> dict[str, object]:
+    networks_s = 0.0 if networks is None else networks.seconds
     return {
         "space": space.name,
         "resolutions": list(space.resolutions),
         "ops": [op.key for op in planned.ops],
         "models_to_export": planned.models_to_export,
-        "complete": planned.is_complete,
+        "models_mb": round(planned.n_bytes / 1e6, 1),
+        "networks": None if networks is None else _networks(networks),
+        "complete": planned.is_complete and (networks is None or networks.is_complete),
         "seconds": {
-            "expected": round(planned.seconds, 1),
-            "min": round(planned.min_seconds, 1),
-            "max": round(planned.max_seconds, 1),
+            "expected": round(planned.seconds + networks_s, 1),
+            "min": round(planned.min_seconds + networks_s, 1),
+            "max": round(planned.max_seconds + networks_s, 1),
         },
         "basis": str(planned.basis) if planned.basis is not None else None,
     }
 
 
-def _summary(planned: Plan) -> list[str]:
+def _networks(networks: CalibrationPlan) -> dict[str, object]:
+    return {
+        "fitted": networks.fitted,
+        "validated": networks.validated,
+        "models_mb": round(networks.n_bytes / 1e6, 1),
+        "complete": networks.is_complete,
+        "seconds": round(networks.seconds, 1),
+    }
+
+
+def _summary(planned: Plan, networks: CalibrationPlan | None) -> list[str]:
     lines = [f"{'kind':16}{'ops':>6}  MACs"]
     lines += [f"{kind:16}{len(ops):6}  {_macs(ops)}" for kind, ops in planned.kinds.items()]
-    lines.append(f"{'models to export':16}{planned.models_to_export:6}")
-    return [*lines, f"measuring: {_time(planned)}"]
+    size = f"all models, in all forms: {_size(planned.n_bytes)}"
+    lines.append(f"{'models to export':16}{planned.models_to_export:6}  {size}")
+    if networks is not None:
+        roles = f"{networks.fitted} to fit the correction, {networks.validated} to validate it"
+        count = networks.fitted + networks.validated
+        lines.append(f"networks: {count} ({roles}), {_size(networks.n_bytes)}, {_networks_time(networks)}")
+    return [*lines, f"measuring: {_time(planned, networks)}"]
+
+
+def _size(n_bytes: int) -> str:
+    return f"about {n_bytes / 1e6:,.0f} MB"
+
+
+def _networks_time(networks: CalibrationPlan) -> str:
+    return "measured already" if networks.is_complete else f"about {format_duration_ms(networks.seconds * 1e3)}"
 
 
 def _macs(ops: list[Op]) -> str:
@@ -77,11 +113,13 @@ def _macs(ops: list[Op]) -> str:
     return format_count(low) if low == high else f"{format_count(low)} to {format_count(high)}"
 
 
-def _time(planned: Plan) -> str:
-    if planned.is_complete:
+def _time(planned: Plan, networks: CalibrationPlan | None) -> str:
+    networks_s = 0.0 if networks is None else networks.seconds
+    if planned.is_complete and (networks is None or networks.is_complete):
         return f"nothing to do, the table of {planned.basis} is complete; --fresh measures again"
     expected, low, high = (
-        format_duration_ms(seconds * 1e3) for seconds in (planned.seconds, planned.min_seconds, planned.max_seconds)
+        format_duration_ms((seconds + networks_s) * 1e3)
+        for seconds in (planned.seconds, planned.min_seconds, planned.max_seconds)
     )
     if planned.basis is not None:
         return f"about {expected}, according to {planned.basis}"

@@ -40,11 +40,14 @@ __all__ = [
     "Model",
     "Weights",
     "count_exported",
+    "expected_bytes",
     "export_network",
     "export_ops",
     "get_exporter",
     "network_model",
 ]
+
+_BYTES_PER_PARAMETER = {"fp32": 4}
 
 
 @lru_cache(maxsize=64)
@@ -99,6 +102,15 @@ def count_exported(ops: Iterable[Op], target: Target, *, cache_dir: Path | None 
     """The number of these models that are in the cache."""
     exporter, suffix, cache = get_exporter(target), get_runtime(target.runtime).suffix, _cache(cache_dir)
     return sum(cache.has(_identity(exporter, op, target, PLAIN), suffix) for op in ops)
+
+
+def expected_bytes(ops: Iterable[Op], target: Target, *, with_variants: bool = False) -> int:
+    """About the size of the models of `ops`, without exporting them: nearly all of a file are parameters."""
+
+    def copies(op: Op) -> int:
+        return 1 + len(combinations(target.runtime, op.graph)) if with_variants else 1
+
+    return _BYTES_PER_PARAMETER[target.precision] * sum(op.params * copies(op) for op in ops)
 
 
 def _cache(folder: Path | None) -> ModelCache:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ofa_profiler.errors import InputFileError
-from ofa_profiler.export import count_exported
+from ofa_profiler.export import count_exported, expected_bytes
 from ofa_profiler.measuring.expectation import EXTRA_ROUNDS, SLOW_DEVICE, expected_ms, visit_seconds
 from ofa_profiler.measuring.naming import default_name
 from ofa_profiler.measuring.progress import Estimator
@@ -29,13 +30,21 @@ class Plan:
 
     ops: tuple[Op, ...]
     models_to_export: int
+    #: Size of all models in all forms that are tried. They are copied to a device that is not this machine.
+    n_bytes: int
     seconds: float
     min_seconds: float
     max_seconds: float
     #: The journal that the estimate follows from; None if it follows from the MACs of the ops.
     basis: Path | None = None
+    #: The basis is the journal of the table itself, which would be resumed.
+    is_resumed: bool = False
     #: The table is complete: nothing would be measured.
     is_complete: bool = False
+    #: Seconds of visits in that journal.
+    used_s: float = 0.0
+    #: How many times slower than one core of a PC the device is.
+    slowness: float = 1.0
 
     @property
     def kinds(self) -> dict[str, list[Op]]:
@@ -54,6 +63,7 @@ def plan(
     name: str | None = None,
     device: Device | None = None,
     is_slow: bool = False,
+    try_forms: bool = True,
     cache_dir: Path | None = None,
 ) -> Plan:
     """What `profile` would do, without doing it.
@@ -63,31 +73,52 @@ def plan(
     of the ops; `is_slow` is for boards and phones.
     """
     ops = space.unique_ops()
-    to_export = len(ops) - count_exported(ops, settings.target, cache_dir=cache_dir)
     latency_ms = expected_ms(ops, settings)
-    others: dict[Path, float] = {}
-    for path, replay in _journals(out, latency_ms, settings):
-        left_s = Estimator(settings, latency_ms).progress(replay).left_s or 0.0
-        if path.stem == (name if name is not None else device and default_name(device, [space.name], settings)):
-            is_complete = replay.is_finished(settings.time_limit_s)
-            left_s = 0.0 if is_complete else left_s
-            return Plan(ops, to_export, left_s, left_s, left_s, path, is_complete)
-        others[path] = _within_limit(replay.used_s + (0.0 if replay.end else left_s), settings)
-    if others:
-        path, seconds = min(others.items())
-        return Plan(ops, to_export, seconds, seconds, seconds, path)
+    slowness = SLOW_DEVICE if is_slow else 1.0
 
-    def seconds_of(rounds: float, slowness: float) -> float:
+    def seconds_of(rounds: float) -> float:
         visits = (visit_seconds(slowness * ms, settings, len(ops)) for ms in latency_ms.values())
         return _within_limit(min(rounds, settings.max_rounds) * sum(visits), settings)
 
-    slowness = SLOW_DEVICE if is_slow else 1.0
-    return Plan(
+    from_macs = Plan(
         ops,
-        to_export,
-        seconds_of(settings.min_rounds + EXTRA_ROUNDS, slowness),
-        seconds_of(settings.min_rounds, slowness),
-        seconds_of(settings.max_rounds, slowness),
+        len(ops) - count_exported(ops, settings.target, cache_dir=cache_dir),
+        expected_bytes(ops, settings.target, with_variants=try_forms),
+        seconds_of(settings.min_rounds + EXTRA_ROUNDS),
+        seconds_of(settings.min_rounds),
+        seconds_of(settings.max_rounds),
+        slowness=slowness,
+    )
+    wanted = name if name is not None else device and default_name(device, [space.name], settings)
+    others: dict[Path, Plan] = {}
+    for path, replay in _journals(out, latency_ms, settings):
+        planned = _from_journal(from_macs, path, replay, latency_ms, settings, is_resumed=path.stem == wanted)
+        if planned.is_resumed:
+            return planned
+        others[path] = planned
+    return others[min(others)] if others else from_macs
+
+
+def _from_journal(
+    from_macs: Plan, path: Path, replay: Replay, expected: Mapping[str, float], settings: Settings, *, is_resumed: bool
+) -> Plan:
+    left_s = Estimator(settings, expected).progress(replay).left_s or 0.0
+    is_complete = is_resumed and replay.is_finished(settings.time_limit_s)
+    if is_resumed:
+        seconds = 0.0 if is_complete else left_s
+    else:
+        seconds = _within_limit(replay.used_s + (0.0 if replay.end else left_s), settings)
+    measured = {key: found.median_ms for key, found in replay.measurements().items() if found.ok}
+    return replace(
+        from_macs,
+        seconds=seconds,
+        min_seconds=seconds,
+        max_seconds=seconds,
+        basis=path,
+        is_resumed=is_resumed,
+        is_complete=is_complete,
+        used_s=replay.used_s if is_resumed else seconds,
+        slowness=statistics.median(ms / expected[key] for key, ms in measured.items()) if measured else 1.0,
     )
 
 

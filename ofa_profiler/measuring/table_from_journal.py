@@ -18,6 +18,7 @@ from ofa_profiler.protocol.replay import Replay
 from ofa_profiler.protocol.target import Target
 from ofa_profiler.spaces import get_space
 from ofa_profiler.tables.corrections import Sum
+from ofa_profiler.tables.neighbours import find_suspects
 from ofa_profiler.tables.stability import compute_stability
 from ofa_profiler.tables.table import LatencyTable, Row
 
@@ -75,7 +76,9 @@ def save_table(replay: Replay, rows: tuple[Row, ...], journal_path: Path) -> Lat
     path = journal_path.with_suffix(".csv")
     metadata = table_metadata(replay)
     found = compute_stability(rows, metadata)
-    table = LatencyTable(path.stem, rows, {**metadata, "stability": found.to_json() if found else None}, path)
+    suspects = [suspect.to_json() for suspect in find_suspects(rows)]
+    verdicts = {"stability": found.to_json() if found else None, **({"suspects": suspects} if suspects else {})}
+    table = LatencyTable(path.stem, rows, {**metadata, **verdicts}, path)
     table.save(path)
     return table
 
@@ -162,8 +165,18 @@ def table_metadata(replay: Replay) -> dict[str, Any]:
             "noisy": len(end.noisy) if end else None,
             # Visits of the reference op; visits repeated after a drift; visits that count in spite of a drift.
             **(watched if replay.n_references else {}),
+            **_disturbances(replay),
         },
     }
+
+
+def _disturbances(replay: Replay) -> dict[str, Any]:
+    """What other programs did. Journals of earlier versions do not tell, and a table made of one stays as it is."""
+    share = replay.others_share
+    if share is None:
+        return {}
+    kept = sum(visit.is_disturbed for visits in replay.visits.values() for visit in visits)
+    return {"disturbed": replay.n_disturbed, "kept_disturbed": kept, "others_share": round(share, 4)}
 
 
 def _forms(replay: Replay) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from ofa_profiler.protocol.forms import PLAIN, Forms
 from ofa_profiler.protocol.identity import DeviceIdentity, difference
 from ofa_profiler.protocol.measurement import Measurement
-from ofa_profiler.protocol.records import Device, End, FormsRecord, ModelRun, Record, Reference, Run, Visit
+from ofa_profiler.protocol.records import Device, Disturbed, End, FormsRecord, ModelRun, Record, Reference, Run, Visit
 
 
 class Replay:
@@ -27,6 +27,10 @@ class Replay:
         self.n_visits = 0
         #: Measurements of the reference op; visits repeated because it had drifted; visits that count though it had.
         self.n_references = self.n_repeated = self.n_drifted = 0
+        #: Visits that other programs disturbed, and that were repeated.
+        self.n_disturbed = 0
+        #: Nanoseconds of samples, as far as the device counted for how many of them it waited for a core, and these.
+        self.watched_ns = self.waited_ns = 0
         #: Seconds in which models ran, warm-up included, and seconds of all visits as a whole.
         self.measuring_s = self.used_s = 0.0
         #: The last record if it is an `End`; None while there is more to do.
@@ -45,6 +49,10 @@ class Replay:
                 self._add_forms(record)
             case Visit():
                 self._add_visit(record)
+            case Disturbed():
+                self._visits_of(record)
+                self.n_disturbed += 1
+                self._add_time(record)
             case Reference():
                 self._add_reference(record)
             case End():
@@ -110,6 +118,14 @@ class Replay:
         self.end = None
         self.used_s += record.seconds
         self.measuring_s += record.busy_s
+        if record.core_use is not None:
+            self.watched_ns += record.core_use.wall_ns
+            self.waited_ns += record.core_use.waited_ns
+
+    @property
+    def others_share(self) -> float | None:
+        """The share of the time in which other programs had the core; None if the device did not count it."""
+        return self.waited_ns / self.watched_ns if self.watched_ns else None
 
     @property
     def unvisited(self) -> list[str]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ofa_profiler.base.units import format_duration_ms
+from ofa_profiler.tables.neighbours import find_suspects
 from ofa_profiler.tables.row import FAILED, OK, Row
 from ofa_profiler.tables.stability import stability
 
@@ -42,6 +44,12 @@ def row_doubts(rows: Sequence[Row]) -> Iterator[Doubt]:
     if failed:
         why = f": {failed[0].error}" if failed[0].error else ""
         yield Doubt(f"{_ops(failed)} failed and will not be used{why}")
+    if suspects := find_suspects(rows):
+        worst = max(suspects, key=lambda suspect: suspect.ms / suspect.neighbours_ms)
+        others = f" and {len(suspects) - 1} others are" if len(suspects) > 1 else " is"
+        times = f"{format_duration_ms(worst.ms)} instead of about {format_duration_ms(worst.neighbours_ms)}"
+        # A note, because it can be true: some kernels of a runtime are slow.
+        yield Doubt(f"op {worst.op}{others} over 5 times slower than similar ones ({times})", is_note=True)
     copied = _copied(rows)
     if copied:
         yield Doubt(f"the times of {_ops(copied)} are exactly equal to those of another row; the rows may be copied")
@@ -56,9 +64,9 @@ def metadata_doubts(metadata: Mapping[str, Any]) -> Iterator[Doubt]:
 
 
 def noise_doubts(rows: Sequence[Row], metadata: Mapping[str, Any]) -> Iterator[Doubt]:
-    """The verdict on noise, unless no op is noisy. It is a warning if the table as a whole is noisy."""
+    """The verdict on noise, unless nothing is noisy. It is a warning if the table as a whole is noisy."""
     found = stability(rows, metadata)
-    if found is not None and found.noisy:
+    if found is not None and (found.noisy or found.is_noisy):
         yield Doubt(str(found), is_note=not found.is_noisy, remedy=found.remedy)
 
 

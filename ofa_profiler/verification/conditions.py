@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,11 @@ from ofa_profiler.tables.table import LatencyTable
 _SAMPLING: dict[str, Any] = {"min_rounds": 12, "max_rounds": 12, "visit_s": 0.04, "reference_every_s": None}
 
 
+def network_settings(settings: Settings) -> Settings:
+    """Return the settings for networks of a table whose ops have `settings`."""
+    return replace(settings, **_SAMPLING)
+
+
 def settings_of(table: LatencyTable) -> Settings:
     """Return the settings of the ops of `table`, for networks. Raises `InputFileError` if the table has none."""
     path = table.path or Path(table.name)
@@ -26,7 +32,7 @@ def settings_of(table: LatencyTable) -> Settings:
     try:
         if 0 in values.values():
             raise UsageError("settings: threads and batch must be above zero")
-        return Settings.from_json({**Settings().to_json(), **_SAMPLING, **values})
+        return network_settings(Settings.from_json({**Settings().to_json(), **values}))
     except UsageError as error:
         raise InputFileError(
             path.with_suffix(".json"), f"has no valid measurement settings ({error}); profile again"

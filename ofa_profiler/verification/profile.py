@@ -51,6 +51,12 @@ def networks_settings(settings: Settings) -> Settings:
     return replace(settings, time_limit_s=(1 - _OPS_SHARE) * settings.time_limit_s)
 
 
+def networks_limit_s(settings: Settings, used_s: float) -> float | None:
+    """The time limit of the networks, after the ops have used `used_s` of that in `settings`."""
+    limit_s = settings.time_limit_s
+    return None if limit_s is None else max(limit_s - used_s, (1 - _OPS_SHARE) * limit_s)
+
+
 def profile(
     device: Device,
     space: SearchSpace,
@@ -86,7 +92,7 @@ def profile(
         progress=progress,
     )
     if wanted:
-        done = _calibrated(done, device, space, settings.time_limit_s, networks, progress)
+        done = _calibrated(done, device, space, settings, networks, progress)
     return replace(done, seconds=time.perf_counter() - begin)
 
 
@@ -94,15 +100,13 @@ def _calibrated(
     done: Profile,
     device: Device,
     space: SearchSpace,
-    time_limit_s: float | None,
+    settings: Settings,
     networks: int | None,
     progress: Reporter | None,
 ) -> Profile:
     """Calibrate the table of `done`, unless that is done already."""
     session = done.replay.run.created
-    left_s = None
-    if time_limit_s is not None:
-        left_s = max(time_limit_s - done.replay.used_s, (1 - _OPS_SHARE) * time_limit_s)
+    left_s = networks_limit_s(settings, done.replay.used_s)
     known = read_networks(networks_journal(done.path), session)
     other_number = networks is not None and known is not None and networks != count_fitted(known)
     is_finished = known is None or known.is_finished(left_s)

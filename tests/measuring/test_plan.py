@@ -11,9 +11,11 @@ import pytest
 from ofa_profiler import get_space, profile
 from ofa_profiler.cli.profile import main
 from ofa_profiler.devices import FakeDevice
+from ofa_profiler.export import export_ops
 from ofa_profiler.measuring.plan import plan
 from ofa_profiler.protocol.journal import read_journal
 from ofa_profiler.protocol.settings import Settings
+from ofa_profiler.protocol.target import Target
 
 SPACE = get_space("cifar-mbv3").with_resolutions([24])
 OPTIONS = ("--space", "cifar-mbv3", "--resolution", "24")
@@ -81,3 +83,14 @@ def test_the_macs_give_an_estimate_without_a_journal() -> None:
 def test_several_devices_have_one_plan_each(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--device", "local", "--device", "ssh:board", "--plan", *OPTIONS]) == 2
     assert "one --device" in capsys.readouterr().err
+
+
+def test_the_size_of_models_is_known_before_they_are_exported(tmp_path: Path) -> None:
+    for runtime in ("onnxruntime", "litert"):
+        target = Target(runtime)
+        models = export_ops(SPACE.unique_ops(), target, with_variants=True, cache_dir=tmp_path)
+        files = [file for model in models for file in (model, *model.variants.values())]
+        size = sum(file.path.stat().st_size for file in files)
+        assert plan(SPACE, Settings(target)).n_bytes == pytest.approx(size, rel=0.02)
+        plain = plan(SPACE, Settings(target), try_forms=False).n_bytes
+        assert plain == pytest.approx(sum(model.path.stat().st_size for model in models), rel=0.02)

@@ -67,6 +67,21 @@ def test_a_journal_of_an_unknown_space_becomes_a_table(tmp_path: Path) -> None:
     assert metadata["sampling"]["visits"] == 4
 
 
+def test_a_table_tells_what_other_programs_did(tmp_path: Path) -> None:
+    use = {"wall_ns": 100, "cpu_ns": 60, "waited_ns": 40, "involuntary": 3}
+    left_out = {**VISITS[1], **use, "type": "disturbed", "samples_ns": [9_000_000] * 9}
+    quiet = [{**record, **use, "waited_ns": 0} for record in VISITS[1:]]
+    busy = [{**VISITS[0], **use, "disturbed": True}, left_out, *quiet]
+    table = imported(tmp_path / "busy", REQUEST, DEVICE, *busy, END)
+    told = {name: table.metadata["sampling"][name] for name in ("disturbed", "kept_disturbed", "others_share")}
+    assert told == {"disturbed": 1, "kept_disturbed": 1, "others_share": 0.16}
+    assert table.stability is not None
+    assert (table.stability.is_noisy, table.stability.reasons) == (True, ("other programs took 16% of the core",))
+    earlier = imported(tmp_path / "earlier", REQUEST, DEVICE, *VISITS, END)
+    assert earlier.rows == table.rows
+    assert not {"disturbed", "kept_disturbed", "others_share"} & earlier.metadata["sampling"].keys()
+
+
 def test_rows_that_were_lost_come_back_from_the_journal(tmp_path: Path) -> None:
     table = imported(tmp_path, REQUEST, DEVICE, *VISITS, END)
     path = tmp_path / "out" / "t.csv"

@@ -7,11 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.records import DEVICE, END, REQUEST, RUN, SETTINGS, failed, look, visit
 
 from ofa_profiler.protocol.records import (
     Alive,
+    CoreUse,
     Device,
+    Disturbed,
     End,
     Fatal,
     Reference,
@@ -23,7 +27,18 @@ from ofa_profiler.protocol.records import (
     read_record,
 )
 
-RECORDS = [RUN, DEVICE, visit("a", 0, [5, 6]), failed("a", 0), look(drifted=True), look(**failed("a", 0)), END]
+USE = {"wall_ns": 100, "cpu_ns": 60, "waited_ns": 40, "involuntary": 3}
+DISTURBED = {**visit("a", 0, [5, 6]), **USE, "type": "disturbed"}
+RECORDS = [
+    RUN,
+    DEVICE,
+    visit("a", 0, [5, 6]),
+    failed("a", 0),
+    DISTURBED,
+    look(drifted=True),
+    look(**failed("a", 0)),
+    END,
+]
 
 
 @pytest.mark.parametrize("data", RECORDS, ids=lambda data: data["type"])
@@ -38,7 +53,7 @@ def test_nothing_is_lost(data: dict[str, Any]) -> None:
 
 def test_the_types() -> None:
     types = [type(read_record(data)) for data in RECORDS]
-    assert types == [Run, Device, Visit, Visit, Reference, Visit, End]
+    assert types == [Run, Device, Visit, Visit, Disturbed, Reference, Visit, End]
     assert read_record({"type": "waiting", "lock": "x"}) == Waiting("")
     assert read_record({"type": "waiting", "why": "hot"}) == Waiting("hot")
     assert read_record({"type": "waiting", "why": 3}) == Waiting("")
@@ -54,6 +69,23 @@ def test_a_visit() -> None:
     assert record.busy_s == pytest.approx(4.01e-6)
     lost = Visit.from_json(failed("a", 0))
     assert (lost.ok, lost.error, lost.samples_ns, lost.busy_s) == (False, "no", (), 0)
+
+
+def test_a_visit_tells_how_much_of_the_core_it_had() -> None:
+    record = Visit.from_json({**visit("a", 0, [5, 6]), **USE, "disturbed": True})
+    assert (record.core_use, record.is_disturbed) == (CoreUse(100, 60, 40, 3), True)
+    earlier = Visit.from_json(visit("a", 0, [5, 6]))
+    assert (earlier.core_use, earlier.is_disturbed) == (None, False)
+
+
+@given(
+    st.dictionaries(st.sampled_from(sorted(USE)), st.none() | st.booleans() | st.integers() | st.floats() | st.text())
+)
+def test_counts_that_are_no_counts_do_not_make_a_visit_invalid(values: dict[str, Any]) -> None:
+    record = Visit.from_json({**visit("a", 0, [5, 6]), **USE, **values})
+    valid = all(type(value) is int and 0 <= value < 10**15 for value in values.values())
+    counted = valid and values.get("wall_ns", 1) > 0
+    assert record.core_use == (CoreUse(**{**USE, **values}) if counted else None)
 
 
 def test_a_run_with_other_settings() -> None:

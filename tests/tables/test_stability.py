@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ofa_profiler import LatencyTable, get_space, profile
 from ofa_profiler.cli.profile import main as profile_main
 from ofa_profiler.devices import FakeDevice
+from ofa_profiler.tables.doubts import noise_doubts
 from ofa_profiler.tables.row import Row
 from ofa_profiler.tables.stability import Stability, compute_stability, stability
 from ofa_search.cli.search import main as search_main
@@ -82,3 +83,35 @@ def test_a_steady_table_is_no_topic_of_a_search(tmp_path: Path, capsys: pytest.C
 def test_fields_of_later_versions_are_ignored() -> None:
     found = Stability("steady", "half_width", 0.02, 4, 0, 0, None, None)
     assert stability((), {"stability": {**found.to_json(), "drift": 0.1}}) == found
+
+
+@pytest.mark.parametrize(
+    ("device", "sampling", "reasons", "is_noisy"),
+    [
+        ({"governor": "performance"}, {"others_share": 0.01}, (), False),
+        ({"governor": "schedutil"}, {}, ("governor schedutil",), False),
+        ({"governor": "schedutil", "fixed_performance_mode": True}, {}, (), False),
+        ({}, {"others_share": 0.06}, ("other programs took 6% of the core",), False),
+        (
+            {"governor": "ondemand"},
+            {"others_share": 0.3},
+            ("governor ondemand", "other programs took 30% of the core"),
+            True,
+        ),
+        (None, {"others_share": "much"}, (), False),
+    ],
+)
+def test_the_verdict_has_its_reasons(
+    device: object, sampling: dict[str, object], reasons: tuple[str, ...], is_noisy: bool
+) -> None:
+    found = compute_stability(rows(0.01, 0.001), {"device": device, "sampling": sampling})
+    assert found is not None
+    assert (found.reasons, found.is_noisy) == (reasons, is_noisy)
+    assert str(found).endswith("; ".join(("more than 2%)", *reasons)))
+    kept = json.loads(json.dumps({"stability": found.to_json()}))
+    assert stability((), kept) == found
+    del kept["stability"]["reasons"]  # as earlier versions wrote it
+    assert stability((), kept) == replace(found, reasons=())
+    doubts = list(noise_doubts(rows(0.01, 0.001), kept))
+    assert len(doubts) == is_noisy
+    assert all("close other programs" in str(doubt) for doubt in doubts)

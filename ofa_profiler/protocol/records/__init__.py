@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from ofa_profiler.protocol.records.device import Device, RuntimeInfo, State
 from ofa_profiler.protocol.records.forms import FormsRecord, TrialResult
-from ofa_profiler.protocol.records.measured import End, ModelRun, Reference, Visit
+from ofa_profiler.protocol.records.measured import CoreUse, Disturbed, End, ModelRun, Reference, Visit
 from ofa_profiler.protocol.records.messages import Alive, Fatal, RuntimeLoaded, Unknown, Waiting
 from ofa_profiler.protocol.records.run import FORMAT, FORMAT_WITH_FORMS, Run
 from ofa_profiler.protocol.records.values import JsonObject, Kept
@@ -20,7 +20,9 @@ __all__ = [
     "FORMAT",
     "FORMAT_WITH_FORMS",
     "Alive",
+    "CoreUse",
     "Device",
+    "Disturbed",
     "End",
     "Fatal",
     "FormsRecord",
@@ -40,13 +42,16 @@ __all__ = [
     "read_record",
 ]
 
-Record = Run | Device | FormsRecord | Visit | Reference | End | Waiting | Alive | Fatal | RuntimeLoaded | Unknown
+Record = (
+    Run | Device | FormsRecord | Visit | Disturbed | Reference | End | Waiting | Alive | Fatal | RuntimeLoaded | Unknown
+)
 
 _READ: Mapping[str, Callable[[JsonObject], Record]] = {
     "run": Run.from_json,
     "device": Device.from_json,
     "forms": FormsRecord.from_json,
     "visit": Visit.from_json,
+    "disturbed": Disturbed.from_json,
     "reference": Reference.from_json,
     "end": End.from_json,
     "waiting": Waiting.from_json,

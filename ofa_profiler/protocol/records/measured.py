@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from typing import Any
 
 from ofa_profiler.protocol.records.device import State
 from ofa_profiler.protocol.records.values import JsonObject, Kept, is_nonnegative, is_whole
+
+_LONGEST_NS = 10**15
+
+
+@dataclass(frozen=True)
+class CoreUse:
+    """How much of its cores a visit had while it took samples. Only Linux counts all of it."""
+
+    wall_ns: int
+    cpu_ns: int
+    #: How long an average thread was ready to run and had no core.
+    waited_ns: int
+    #: Involuntary context switches of all threads.
+    involuntary: int
+
+    @staticmethod
+    def from_json(data: JsonObject) -> CoreUse | None:
+        """Read the fields of a visit; None if one is missing or invalid, as in journals of earlier versions."""
+        values = {field.name: data.get(field.name) for field in fields(CoreUse)}
+        if not all(is_whole(value) for value in values.values()):
+            return None
+        found = CoreUse(**values)  # type: ignore[arg-type]
+        return found if found.wall_ns > 0 and all(0 <= value < _LONGEST_NS for value in astuple(found)) else None
 
 
 @dataclass(frozen=True)
@@ -22,6 +45,7 @@ class ModelRun(Kept):
     #: Half of the 95% confidence interval of the median of all samples so far, as a fraction of it.
     half_width: float | None
     error: str | None
+    core_use: CoreUse | None
 
     @property
     def ok(self) -> bool:
@@ -40,6 +64,11 @@ class Visit(ModelRun):
 
     round: int
 
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether it counts although other programs disturbed it, because too many visits were repeated before."""
+        return self.json.get("disturbed") is True
+
     @staticmethod
     def from_json(data: JsonObject) -> Visit:
         """Read and check an object. Raises `ValueError`."""
@@ -47,6 +76,16 @@ class Visit(ModelRun):
         if not is_whole(data.get("round")) or data["round"] < 0:
             raise ValueError(f"'round' must be a whole number, 0 or more, not {data.get('round')!r:.40}")
         return Visit(**common, round=data["round"])
+
+
+@dataclass(frozen=True)
+class Disturbed(ModelRun):
+    """A visit that other programs disturbed. It does not count, and is repeated."""
+
+    @staticmethod
+    def from_json(data: JsonObject) -> Disturbed:
+        """Read and check an object. Raises `ValueError`."""
+        return Disturbed(**_model_run(data))
 
 
 @dataclass(frozen=True)
@@ -75,11 +114,11 @@ def _model_run(data: JsonObject) -> dict[str, Any]:
         raise ValueError("'key' must be the key of a model")
     if not is_nonnegative(data.get("seconds")):
         raise ValueError("'seconds' must be a number, 0 or more")
-    fields = {"key": data["key"], "seconds": data["seconds"], "json": data}
+    common = {"key": data["key"], "seconds": data["seconds"], "core_use": CoreUse.from_json(data), "json": data}
     if data.get("status") == "failed":
         if not isinstance(data.get("error"), str):
             raise ValueError("a failed visit must have an 'error'")
-        return {**fields, "samples_ns": (), "warmup_ns": 0, "half_width": None, "error": data["error"]}
+        return {**common, "samples_ns": (), "warmup_ns": 0, "half_width": None, "error": data["error"]}
     if data.get("status") != "ok":
         raise ValueError(f"unknown status {data.get('status')!r:.40}")
     if not is_whole(data.get("warmup_ns")) or data["warmup_ns"] < 0:
@@ -88,7 +127,7 @@ def _model_run(data: JsonObject) -> dict[str, Any]:
     if width is not None and not is_nonnegative(width):
         raise ValueError("'half_width' must be a number or null")
     return {
-        **fields,
+        **common,
         "samples_ns": _samples(data.get("samples_ns")),
         "warmup_ns": data["warmup_ns"],
         "half_width": width,
@@ -100,7 +139,7 @@ def _samples(samples: Any) -> tuple[int, ...]:
     if not isinstance(samples, list) or not samples:
         raise ValueError("'samples_ns' must be a list of times")
     for sample in samples:
-        if not is_whole(sample) or not 0 < sample < 10**15:
+        if not is_whole(sample) or not 0 < sample < _LONGEST_NS:
             raise ValueError(f"'samples_ns' holds {sample!r:.40}, which is not a time in nanoseconds")
     return tuple(samples)
 
