@@ -96,7 +96,10 @@ def _summary(planned: Plan, networks: CalibrationPlan | None) -> list[str]:
     if networks is not None:
         roles = f"{networks.fitted} to fit the correction, {networks.validated} to validate it"
         count = networks.fitted + networks.validated
-        lines.append(f"networks: {count} ({roles}), {_size(networks.n_bytes)}, {_networks_time(networks)}")
+        lines.append(
+            f"networks: {count} ({roles}), {_size(networks.n_bytes)}, a twentieth of that on the device, "
+            f"{_networks_time(networks)}"
+        )
     return [*lines, f"measuring: {_time(planned, networks)}"]
 
 
