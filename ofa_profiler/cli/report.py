@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ofa_profiler.base.units import format_duration_ms
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ofa_profiler.measuring.profile import Profile
     from ofa_profiler.protocol.replay import Replay
     from ofa_profiler.tables.table import LatencyTable
+    from ofa_profiler.verification.result import Subnet
 
 
 def report_outcomes(command: str, outcomes: Mapping[str, Profile | OfaError], *, as_json: bool) -> int:
@@ -90,11 +91,11 @@ def report_table(table: LatencyTable, replay: Replay, facts: dict[str, Any]) -> 
     }
 
 
-def refresh_report(table: LatencyTable) -> str | None:
+def refresh_report(table: LatencyTable, verified: Sequence[Subnet] = ()) -> str | None:
     """Write the HTML report beside a table -> its path; None, and a note, without the library for charts."""
     from ofa_profiler.verification.report import write_report
 
     if not can_write_pages():
         say(f"note: {NOT_INSTALLED}")
         return None
-    return str(write_report(table))
+    return str(write_report(table, verified))

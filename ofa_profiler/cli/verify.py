@@ -177,7 +177,9 @@ def _report(arguments: argparse.Namespace, table: LatencyTable, verification: Ve
         say(f"note: {NOT_INSTALLED}")
     from ofa_profiler.tables.table import LatencyTable as Table
 
-    if stored and (page := refresh_report(Table.load(arguments.lut))):
+    if stored and (
+        page := refresh_report(Table.load(arguments.lut), () if arguments.calibrate else verification.subnets)
+    ):
         written.append(page)
     for doubt in verification_doubts(table, verification):
         say(str(doubt))

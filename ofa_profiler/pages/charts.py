@@ -28,8 +28,10 @@ class Points:
     labels: Sequence[str]
 
 
-def scatter(series: Sequence[Points], x_title: str, y_title: str, *, log: bool = False) -> Figure:
-    """Points, both axes linear or both logarithmic."""
+def scatter(
+    series: Sequence[Points], x_title: str, y_title: str, *, log_x: bool = False, log_y: bool = False
+) -> Figure:
+    """Points on linear or logarithmic axes."""
     from plotly import graph_objects
 
     figure = _figure(x_title, y_title)
@@ -44,8 +46,9 @@ def scatter(series: Sequence[Points], x_title: str, y_title: str, *, log: bool =
                 marker={"size": 7, "symbol": i % 8, "opacity": 0.75},
             )
         )
-    if log:
+    if log_x:
         figure.update_xaxes(type="log", dtick="D2")
+    if log_y:
         figure.update_yaxes(type="log", dtick="D2")
     return figure
 
@@ -85,18 +88,9 @@ def boxes(groups: Mapping[str, Sequence[float]], x_title: str, y_title: str) -> 
     return figure
 
 
-def histogram(values: Sequence[float], x_title: str, y_title: str) -> Figure:
-    """How often values occur."""
-    from plotly import graph_objects
-
-    figure = _figure(x_title, y_title)
-    figure.add_trace(graph_objects.Histogram(x=list(values), nbinsx=50, showlegend=False))
-    return figure
-
-
 def roofline(series: Sequence[Points], peak_y: float, slope: float, x_title: str, y_title: str) -> Figure:
     """`scatter` on logarithmic axes under the roof min(`peak_y`, `slope` x)."""
-    figure = scatter(series, x_title, y_title, log=True)
+    figure = scatter(series, x_title, y_title, log_x=True, log_y=True)
     xs = [x for points in series for x in points.x]
     if xs:
         roof_x = np.geomspace(min(xs), max(xs), 50)

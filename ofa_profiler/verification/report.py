@@ -16,12 +16,14 @@ from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.pages import charts
 from ofa_profiler.pages.charts import Points
 from ofa_profiler.pages.page import Page, Section, write_page
+from ofa_profiler.protocol.records.values import number
 from ofa_profiler.protocol.replay import Replay
 from ofa_profiler.tables.corrections import Sum
 from ofa_profiler.tables.row import OK, Row
 from ofa_profiler.tables.table import LatencyTable
 from ofa_profiler.verification.calibrate import networks_journal, networks_of, plain_sum, read_networks
 from ofa_profiler.verification.networks import network_name
+from ofa_profiler.verification.result import Subnet
 
 _BYTES_PER_ELEMENT = {"fp32": 4, "fp16": 2, "int8": 1}
 
@@ -41,19 +43,23 @@ def report_path(table: LatencyTable) -> Path:
     return table.path.with_suffix(".html")
 
 
-def write_report(table: LatencyTable) -> Path:
+def write_report(table: LatencyTable, verified: Sequence[Subnet] = ()) -> Path:
     """Write the report of a table that is a file -> its path. Raises `UsageError` without plotly."""
     path = report_path(table)
-    write_page(report(table), path)
+    write_page(report(table, verified), path)
     return path
 
 
-def report(table: LatencyTable) -> Page:
-    """The report of a table that is a file."""
+def report(table: LatencyTable, verified: Sequence[Subnet] = ()) -> Page:
+    """The report of a table that is a file. `verified` are networks that `ofa-verify` has measured now."""
     assert table.path is not None
     ops = read_networks(table.path.with_suffix(".jsonl"))
     networks = read_networks(networks_journal(table.path), ops.run.created if ops is not None else None)
-    sections = [*_of_networks(table, networks), *_of_ops(table), *([_drift(ops)] if ops is not None else [])]
+    sets = [] if networks is None else list(_measured(networks))
+    if usable := [subnet for subnet in verified if subnet.measured_ms is not None]:
+        measured_ms = np.array([subnet.measured_ms for subnet in usable], dtype=float)
+        sets.append(_Networks("verified", [subnet.architecture for subnet in usable], measured_ms))
+    sections = [*_of_networks(table, sets), *_of_ops(table), *([_drift(ops)] if ops is not None else [])]
     return Page(f"Latency table {table.name}", _facts(table), sections)
 
 
@@ -74,9 +80,8 @@ def _facts(table: LatencyTable) -> dict[str, str]:
     return {**facts, "notes": "; ".join(table.warnings) or "none"}
 
 
-def _of_networks(table: LatencyTable, replay: Replay | None) -> Iterator[Section]:
-    """What the journal of the networks says."""
-    if replay is None or not (sets := list(_measured(replay))):
+def _of_networks(table: LatencyTable, sets: Sequence[_Networks]) -> Iterator[Section]:
+    if not sets:
         return
     title = "measured latency of the whole network (ms)"
     for model, words in ((plain_sum(table), "before calibration: the plain sum"), (table, "after calibration")):
@@ -96,12 +101,12 @@ def _of_networks(table: LatencyTable, replay: Replay | None) -> Iterator[Section
             "Each point is a network. The nearer to the solid line, the better; the dotted lines are 5% away.",
             charts.agreement(points, title, "predicted latency (ms)", band=0.05),
         )
-    unseen = [s for s in sets if s.name != "fitted"] or sets
-    yield Section(
-        "Error by resolution",
-        "Networks that the latency model was not fitted to. Above 0, the prediction is too high.",
-        charts.boxes(_errors(table, unseen), "resolution (pixels)", "(predicted - measured) / measured (%)"),
-    )
+    if unseen := [s for s in sets if s.name != "fitted"]:
+        yield Section(
+            "Error by resolution",
+            "Networks that the latency model was not fitted to. Above 0, the prediction is too high.",
+            charts.boxes(_errors(table, unseen), "resolution (pixels)", "(predicted - measured) / measured (%)"),
+        )
 
 
 def _measured(replay: Replay) -> Iterator[_Networks]:
@@ -127,35 +132,46 @@ def _errors(table: LatencyTable, sets: Sequence[_Networks]) -> dict[str, list[fl
 
 def _of_ops(table: LatencyTable) -> Iterator[Section]:
     usable = [row for row in table.rows if row.status == OK and row.median_ms]
-    if not usable:
-        return
     by_kind: dict[str, list[tuple[float, float, str]]] = {}
     for row in usable:
         if achieved := _achieved(row):
-            by_kind.setdefault(row.description.kind, []).append((*achieved, row.op))
+            intensity, gmacs = achieved
+            label = f"{row.op}: {row.median_ms:.3g} ms, {gmacs:.3g} GMAC/s, {gmacs / intensity:.3g} GB/s"
+            by_kind.setdefault(row.description.kind, []).append((intensity, gmacs, label))
     if by_kind:
-        series = [Points(kind, *zip(*points, strict=True)) for kind, points in by_kind.items()]
-        peaks = table.metadata.get("peaks")
-        known = peaks if isinstance(peaks, Mapping) else {}
-        every = [(x, y) for points in series for x, y in zip(points.x, points.y, strict=True)]
-        gmacs = known.get("gmacs_per_s") or max(y for _, y in every)
-        gbytes = known.get("gbytes_per_s") or max(y / x for x, y in every)
-        whose = "measured peaks of the device" if known else "best ops"
-        yield Section(
-            "Roofline",
-            f"Each point is an op. The roof is that of the {whose}: {gmacs:.3g} GMAC/s and {gbytes:.3g} GB/s. Ops far "
-            "below it waste time.",
-            charts.roofline(series, gmacs, gbytes, "MACs per byte", "GMAC/s"),
-        )
-    spread = [
-        100 * (row.p90_ms - row.p10_ms) / row.median_ms for row in usable if row.p10_ms and row.p90_ms and row.median_ms
-    ]
-    if spread:
+        yield _roofline(table, [Points(kind, *zip(*points, strict=True)) for kind, points in by_kind.items()])
+    spreads: dict[str, list[tuple[float, float, str]]] = {}
+    for row in usable:
+        if row.median_ms and row.p10_ms and row.p90_ms:
+            spread = 100 * (row.p90_ms - row.p10_ms) / row.median_ms
+            spreads.setdefault(row.description.kind, []).append((row.median_ms, spread, row.op))
+    if spreads:
         yield Section(
             "Spread of the samples",
             "How far the 10% and 90% quantiles of an op's samples are apart. Many ops above 10%: the device was busy.",
-            charts.histogram(spread, "(p90 - p10) / median (%)", "ops"),
+            charts.scatter(
+                [Points(kind, *zip(*points, strict=True)) for kind, points in spreads.items()],
+                "median (ms)",
+                "(p90 - p10) / median (%)",
+                log_x=True,
+            ),
         )
+
+
+def _roofline(table: LatencyTable, series: Sequence[Points]) -> Section:
+    peaks = table.metadata.get("peaks")
+    known = [number(peaks.get(f"{name}_per_s")) for name in ("gmacs", "gbytes")] if isinstance(peaks, Mapping) else []
+    whose = "peaks of the device"
+    if not known or not all(peak is not None and peak > 0 for peak in known):
+        every = [(x, y) for points in series for x, y in zip(points.x, points.y, strict=True)]
+        known, whose = [max(y for _, y in every), max(y / x for x, y in every)], "best ops"
+    gmacs, gbytes = (float(peak) for peak in known if peak is not None)
+    return Section(
+        "Roofline",
+        f"Each point is an op. The roof is that of the {whose}: {gmacs:.3g} GMAC/s and {gbytes:.3g} GB/s. Ops far "
+        "below it waste time.",
+        charts.roofline(series, gmacs, gbytes, "MACs per byte", "GMAC/s"),
+    )
 
 
 def _achieved(row: Row) -> tuple[float, float] | None:
@@ -186,6 +202,7 @@ def _drift(replay: Replay) -> Section:
     series = Points("visits", *(zip(*points, strict=True) if points else ((), (), ())))
     return Section(
         "Drift over time",
-        "Each point is a visit of an op, against the median of its samples. A slope or a step: the device changed.",
+        "Each point is a visit of an op, against the median of its samples. A slope or a step: the device changed. "
+        "Single points can lie outside.",
         charts.over_time(series, "measuring time (s)", "off its median (%)"),
     )

@@ -12,6 +12,7 @@ from ofa_profiler.cli import report as cli_report
 from ofa_profiler.cli.profile import main as ofa_profile
 from ofa_profiler.devices import FakeDevice
 from ofa_profiler.verification.report import report, report_path
+from ofa_profiler.verification.verify import verify
 
 SPACE = get_space("cifar-mbv3").with_resolutions([24, 32])
 OPS = ["Roofline", "Spread of the samples", "Drift over time"]
@@ -76,6 +77,21 @@ def test_networks_of_another_measurement_are_left_out(
     run["about"][name] = value
     (tmp_path / "t-networks.jsonl").write_text("".join([json.dumps(run) + "\n", *lines[1:]]))
     assert titles(found) == OPS
+
+
+@pytest.mark.parametrize("peaks", [5, {"gmacs_per_s": "fast", "gbytes_per_s": 5}, {"gmacs_per_s": 5}, {}])
+def test_peaks_that_make_no_sense_are_left_out(table: LatencyTable, tmp_path: Path, peaks: object) -> None:
+    found = copied(table, tmp_path)
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "peaks": peaks}))
+    assert "best ops" in report(LatencyTable.load(found.path)).sections[0].says  # type: ignore[arg-type]
+
+
+def test_verified_networks_are_shown(table: LatencyTable) -> None:
+    verification = verify(table, FakeDevice(), subnets=7)
+    before = next(s for s in report(table, verification.subnets).sections if s.title == NETWORKS[0])
+    drawn = {trace.name: trace for trace in before.figure.data}
+    assert sorted(drawn["verified"].x) == pytest.approx(sorted(verification.measured_ms))
 
 
 def test_the_peaks_of_the_device_are_the_roof(table: LatencyTable, tmp_path: Path) -> None:
