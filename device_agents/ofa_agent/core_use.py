@@ -46,7 +46,7 @@ class CoreUse:
         usage, waiting = resource.getrusage(resource.RUSAGE_SELF), waiting_ns()
         found["involuntary"] = usage.ru_nivcsw - self.usage.ru_nivcsw
         if waiting:
-            waited_ns = sum(ns - self.waiting.get(thread, ns) for thread, ns in waiting.items())
+            waited_ns = sum(ns - self.waiting.get(thread, 0) for thread, ns in waiting.items())
             found["waited_ns"] = max(0, waited_ns // self.threads)
         elif self.threads == 1 and usage.ru_nvcsw == self.usage.ru_nvcsw:
             found["waited_ns"] = max(0, found["wall_ns"] - found["cpu_ns"])
