@@ -31,8 +31,7 @@ def show_plan(arguments: argparse.Namespace, space: SearchSpace, settings: Setti
     if arguments.device and len(arguments.device) > 1:
         raise UsageError("--plan takes one --device: the same ops are measured on each")
     planned = _plan_ops(arguments, space, ops_settings(settings, arguments.calibrate))
-    is_kit = arguments.kit is not None
-    networks = plan_calibration(planned, space, settings, 0 if is_kit else arguments.calibrate)
+    networks = plan_calibration(planned, space, settings, arguments.calibrate)
     if arguments.json:
         print(json.dumps(_document(planned, networks, space), indent=2))
         return 0
