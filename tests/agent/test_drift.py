@@ -101,7 +101,9 @@ def simulate(device: Device, settings: Settings, ops: dict[str, int], lines: lis
         "about": {},
         "models": dict.fromkeys(ops, "0"),
     }
-    kit = SimpleNamespace(run=run, models=dict.fromkeys(ops), request=lambda key: {"key": key}, trials=[], has_forms=False)
+    kit = SimpleNamespace(
+        run=run, models=dict.fromkeys(ops), request=lambda key: {"key": key}, trials=[], has_forms=False
+    )
     before = [json.loads(line) for line in lines or [json.dumps(run).encode()]]
     results = SimpleNamespace(
         forms=None,

@@ -94,8 +94,10 @@ def test_it_leaves_what_it_promises(runs: tuple[Path, list[tuple[int, str]]]) ->
     low, high = cost.minimum()[0], cost.maximum()[0]
     budget = result["budget_ms"]["this-machine"]
     assert budget == pytest.approx(low + 0.6 * (high - low), rel=1e-3)
-    assert low <= result["latency_ms"]["this-machine"] <= budget
-    assert result["measured_latency_ms"]["this-machine"] > 0
+    assert low <= result["latency_ms"]["this-machine"]
+    assert (
+        0 < result["measured_latency_ms"]["this-machine"] <= budget
+    )  # the measured network counts, not the prediction
     trained = shipped_supernet("cifar-mbv3") is not None
     assert result["weights"] == ("trained" if trained else "untrained")
     assert (result["predicted_accuracy"] is not None) == (shipped_predictor("cifar-mbv3") is not None)
