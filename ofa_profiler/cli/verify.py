@@ -24,7 +24,7 @@ from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.spaces import get_space, space_names
 from ofa_profiler.verification.doubts import other_conditions, verification_doubts
 from ofa_profiler.verification.plot import NOT_INSTALLED, can_plot, check_plot_path, direction, plot_verification
-from ofa_profiler.verification.result import DEFAULT_SUBNETS, Verification
+from ofa_profiler.verification.result import DEFAULT_SUBNETS, Subnet, Verification
 
 if TYPE_CHECKING:
     from ofa_profiler.tables.table import LatencyTable
@@ -123,34 +123,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         journal = _beside(table, ".jsonl")
         with open_device(arguments.device, options) as device, progress_bar() as reporter:
             kept = "interrupted; the results so far are kept; run the same command again to resume"
+            how = {"seed": arguments.seed, "space": space, "time_limit_s": time_limit_s, "progress": reporter}
             if arguments.calibrate:
-                calibration = recalibrate(
-                    table,
-                    device,
-                    fitted=arguments.calibrate,
-                    validated=arguments.subnets,
-                    seed=arguments.seed,
-                    space=space,
-                    time_limit_s=time_limit_s,
-                    progress=reporter,
-                )
+                calibration = recalibrate(table, device, fitted=arguments.calibrate, validated=arguments.subnets, **how)
                 _report(arguments, calibration.table, calibration.verification, stored=True)
                 return 0
             verification = verify(
                 table,
                 device,
                 subnets=arguments.subnets,
-                seed=arguments.seed,
-                space=space,
                 architectures=architectures,
-                time_limit_s=time_limit_s,
                 keep_models=arguments.keep_models,
                 journal=journal,
                 fresh=arguments.fresh,
-                progress=reporter,
+                **how,
             )
         stored = architectures is None and store_validation(table, verification)
-        _report(arguments, table, verification, stored=stored)
+        if stored:
+            table = LatencyTable.load(arguments.lut)
+        _report(arguments, table, verification, stored=stored, verified=verification.subnets)
         journal.unlink(missing_ok=True)
         return 0
 
@@ -163,8 +154,18 @@ def _beside(table: LatencyTable, ending: str) -> Path:
     return table.path.with_name(f"{table.path.stem}-verify{ending}")
 
 
-def _report(arguments: argparse.Namespace, table: LatencyTable, verification: Verification, *, stored: bool) -> None:
-    """Write numbers and plot beside the table, a summary to stderr and, with `--json`, the document to stdout."""
+def _report(
+    arguments: argparse.Namespace,
+    table: LatencyTable,
+    verification: Verification,
+    *,
+    stored: bool,
+    verified: Sequence[Subnet] = (),
+) -> None:
+    """Write numbers and plot beside the table, a summary to stderr and, with `--json`, the document to stdout.
+
+    `verified` are networks for the report of the table that its journal of networks does not hold.
+    """
     document = json.dumps(verification.to_json(), indent=2, allow_nan=False)
     numbers = _beside(table, ".json")
     write_text(numbers, document + "\n")
@@ -175,11 +176,7 @@ def _report(arguments: argparse.Namespace, table: LatencyTable, verification: Ve
         written.append(str(plot))
     else:
         say(f"note: {NOT_INSTALLED}")
-    from ofa_profiler.tables.table import LatencyTable as Table
-
-    if stored and (
-        page := refresh_report(Table.load(arguments.lut), () if arguments.calibrate else verification.subnets)
-    ):
+    if stored and (page := refresh_report(table, verified)):
         written.append(page)
     for doubt in verification_doubts(table, verification):
         say(str(doubt))

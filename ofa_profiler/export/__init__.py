@@ -28,7 +28,7 @@ from ofa_profiler.networks.made_up_weights import repeating_weights
 from ofa_profiler.networks.op import Op
 from ofa_profiler.networks.parameters import Weights, check_weights
 from ofa_profiler.protocol.forms import PLAIN, Forms
-from ofa_profiler.protocol.target import DEFAULT_TARGET, Target
+from ofa_profiler.protocol.target import BYTES_PER_NUMBER, DEFAULT_TARGET, Target
 from ofa_profiler.runtimes import get_runtime
 from ofa_profiler.spaces import SearchSpace
 
@@ -46,8 +46,6 @@ __all__ = [
     "get_exporter",
     "network_model",
 ]
-
-_BYTES_PER_PARAMETER = {"fp32": 4}
 
 
 @lru_cache(maxsize=64)
@@ -110,7 +108,7 @@ def expected_bytes(ops: Iterable[Op], target: Target, *, with_variants: bool = F
     def copies(op: Op) -> int:
         return 1 + len(combinations(target.runtime, op.graph)) if with_variants else 1
 
-    return _BYTES_PER_PARAMETER[target.precision] * sum(op.params * copies(op) for op in ops)
+    return BYTES_PER_NUMBER[target.precision] * sum(op.params * copies(op) for op in ops)
 
 
 def _cache(folder: Path | None) -> ModelCache:

@@ -20,7 +20,9 @@ def trials_of(ops: Iterable[Op], runtime: str, *, joint: bool = False) -> tuple[
             for name in names:
                 members.setdefault((group, name), []).append(op)
     if joint and members:
-        first = dict(reversed(members))
+        first: dict[str, str] = {}
+        for group, name in members:
+            first.setdefault(group, name)
         keys = {op.key: None for pair in first.items() for op in _representatives(members[pair])}
         return (Trial(Forms(first), tuple(keys)),)
     return tuple(

@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from typing import Any, NoReturn
 
 from ofa_profiler.base.registry import Registry
@@ -76,6 +77,11 @@ class Op:
         if given != said:
             raise UsageError(f"op {self.key}: its layers have inputs and outputs {given}, the op says {said}")
         return graph
+
+    @property
+    def boundary(self) -> int:
+        """Number of elements of inputs and outputs, for one image."""
+        return sum(prod(tensor.shape) for tensor in (*self.inputs, *self.outputs))
 
     @property
     def macs(self) -> int:

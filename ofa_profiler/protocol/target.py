@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from ofa_profiler.errors import UsageError
 
+#: Bytes of a number, by the name of its format.
+BYTES_PER_NUMBER = {"fp32": 4}
+
 
 @dataclass(frozen=True)
 class Target:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -59,7 +58,6 @@ def find_suspects(rows: Sequence[Row]) -> list[Suspect]:
 def _size(op: Op) -> tuple[float, float] | None:
     """MACs, and numbers that the op reads and writes; None if the layers of its kind are unknown."""
     try:
-        numbers = sum(prod(tensor.shape) for tensor in (*op.inputs, *op.outputs)) + op.params
-        return max(1.0, op.macs), max(1.0, numbers)
+        return max(1.0, op.macs), max(1.0, op.boundary + op.params)
     except UsageError:
         return None

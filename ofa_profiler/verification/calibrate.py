@@ -134,7 +134,7 @@ def calibrate(
         journal.replace(journal.with_name(f"{journal.name}{OLD}"))
     # The plain sum of the ops decides, so that a resumed call draws the same.
     cost = plain_sum(table).cost(space)
-    draw = draw_networks(space, cost, fitted, validated, seed) if known is None else _drawn(known, journal)
+    draw = draw_networks(space, cost, fitted, validated, seed) if known is None else drawn_networks(known, journal)
     was_complete = known is not None and known.is_finished(time_limit_s)
     if not was_complete:
         about = {"session": session, "networks": draw.to_json()}
@@ -170,14 +170,9 @@ def draw_networks(space: SearchSpace, cost: Cost, fitted: int, validated: int, s
     )
 
 
-def _drawn(replay: Replay, journal: Path) -> Draw:
-    return Draw.from_json(replay.run.about.get("networks"), journal)
-
-
-def networks_of(replay: Replay) -> dict[str, tuple[Architecture, ...]]:
-    """The networks in a journal of networks: those for the fit, and those for the validation. Raises `UsageError`."""
-    draw = Draw.from_json(replay.run.about.get("networks"), Path("the journal"))
-    return {"fitted": draw.fitted, "validated": draw.validated}
+def drawn_networks(replay: Replay, source: Path) -> Draw:
+    """The networks of a journal of networks, the file `source`. Raises `InputFileError` if it does not list them."""
+    return Draw.from_json(replay.run.about.get("networks"), source)
 
 
 def calibrated(table: LatencyTable, replay: Replay, source: Path) -> Calibration:
@@ -185,7 +180,7 @@ def calibrated(table: LatencyTable, replay: Replay, source: Path) -> Calibration
 
     Raises `DeviceError` if too many networks failed, `UsageError` if the networks were measured under other conditions.
     """
-    draw, found = _drawn(replay, source), replay.measurements()
+    draw, found = drawn_networks(replay, source), replay.measurements()
     if not replay.devices:
         raise InputFileError(source, "has no measurements")
     if other := other_conditions(table, replay.devices[0]):

@@ -20,8 +20,9 @@ from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.spaces import SearchSpace
 from ofa_profiler.spaces.costs import AdditiveCost
 from ofa_profiler.verification.calibrate import DEFAULT_VALIDATED, draw_networks
+from ofa_profiler.verification.conditions import network_settings
 from ofa_profiler.verification.networks import export_networks
-from ofa_profiler.verification.profile import count_networks, networks_settings, ops_settings
+from ofa_profiler.verification.profile import count_networks, networks_limit_s, ops_settings
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,10 @@ def _networks(
         "session": asked.run.created,
         "networks": draw.to_json(),
     }
-    run = run_record(models, networks_settings(settings), about, forms_are_decided=bool(fast))
+    # The ops may use all of their share, so only the rest is left for sure.
+    limit_s = networks_limit_s(settings, asked.run.settings.time_limit_s or 0.0)
+    sampling = replace(network_settings(settings), time_limit_s=limit_s)
+    run = run_record(models, sampling, about, forms_are_decided=bool(fast))
     return Request(models, run)
 
 

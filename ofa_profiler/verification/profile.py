@@ -44,13 +44,6 @@ def ops_settings(settings: Settings, networks: int | None = None) -> Settings:
     return replace(settings, time_limit_s=_OPS_SHARE * settings.time_limit_s)
 
 
-def networks_settings(settings: Settings) -> Settings:
-    """The settings of the networks, in the time that the ops leave in any case."""
-    if settings.time_limit_s is None:
-        return settings
-    return replace(settings, time_limit_s=(1 - _OPS_SHARE) * settings.time_limit_s)
-
-
 def networks_limit_s(settings: Settings, used_s: float) -> float | None:
     """The time limit of the networks, after the ops have used `used_s` of that in `settings`."""
     limit_s = settings.time_limit_s

@@ -18,14 +18,13 @@ from ofa_profiler.pages.charts import Points
 from ofa_profiler.pages.page import Page, Section, write_page
 from ofa_profiler.protocol.records.values import number
 from ofa_profiler.protocol.replay import Replay
+from ofa_profiler.protocol.target import BYTES_PER_NUMBER, DEFAULT_TARGET
 from ofa_profiler.tables.corrections import Sum
 from ofa_profiler.tables.row import OK, Row
 from ofa_profiler.tables.table import LatencyTable
-from ofa_profiler.verification.calibrate import networks_journal, networks_of, plain_sum, read_networks
+from ofa_profiler.verification.calibrate import drawn_networks, networks_journal, plain_sum, read_networks
 from ofa_profiler.verification.networks import network_name
 from ofa_profiler.verification.result import Subnet
-
-_BYTES_PER_ELEMENT = {"fp32": 4, "fp16": 2, "int8": 1}
 
 
 @dataclass(frozen=True)
@@ -53,9 +52,9 @@ def write_report(table: LatencyTable, verified: Sequence[Subnet] = ()) -> Path:
 def report(table: LatencyTable, verified: Sequence[Subnet] = ()) -> Page:
     """The report of a table that is a file. `verified` are networks that `ofa-verify` has measured now."""
     assert table.path is not None
-    ops = read_networks(table.path.with_suffix(".jsonl"))
-    networks = read_networks(networks_journal(table.path), ops.run.created if ops is not None else None)
-    sets = [] if networks is None else list(_measured(networks))
+    ops, journal = read_networks(table.path.with_suffix(".jsonl")), networks_journal(table.path)
+    networks = read_networks(journal, ops.run.created if ops is not None else None)
+    sets = [] if networks is None else list(_measured(networks, journal))
     if usable := [subnet for subnet in verified if subnet.measured_ms is not None]:
         measured_ms = np.array([subnet.measured_ms for subnet in usable], dtype=float)
         sets.append(_Networks("verified", [subnet.architecture for subnet in usable], measured_ms))
@@ -109,13 +108,13 @@ def _of_networks(table: LatencyTable, sets: Sequence[_Networks]) -> Iterator[Sec
         )
 
 
-def _measured(replay: Replay) -> Iterator[_Networks]:
+def _measured(replay: Replay, journal: Path) -> Iterator[_Networks]:
     found = replay.measurements()
     try:
-        listed = networks_of(replay)
+        draw = drawn_networks(replay, journal)
     except InputFileError:  # not a journal of a calibration
         return
-    for name, architectures in listed.items():
+    for name, architectures in (("fitted", draw.fitted), ("validated", draw.validated)):
         usable = [a for a in architectures if (m := found.get(network_name(a))) is not None and m.ok]
         if usable:
             yield _Networks(name, usable, np.array([found[network_name(a)].steady_ms() for a in usable]))
@@ -181,14 +180,14 @@ def _achieved(row: Row) -> tuple[float, float] | None:
     """
     op, batch = row.description, row.batch or 1
     try:
-        macs, parameters = batch * op.macs, op.params
+        macs, numbers = batch * op.macs, batch * op.boundary + op.params
     except UsageError:  # a kind of op that only another package knows
         return None
-    assert row.median_ms is not None
-    elements = batch * sum(int(np.prod(tensor.shape)) for tensor in (*op.inputs, *op.outputs)) + parameters
-    if not macs:
+    if not macs or not row.median_ms:
         return None
-    return macs / (elements * _BYTES_PER_ELEMENT.get(row.precision, 4)), macs / row.median_ms / 1e6
+    # Published tables do not name the precision; it is fp32.
+    n_bytes = BYTES_PER_NUMBER.get(row.precision or DEFAULT_TARGET.precision)
+    return None if n_bytes is None else (macs / (n_bytes * numbers), macs / row.median_ms / 1e6)
 
 
 def _drift(replay: Replay) -> Section:

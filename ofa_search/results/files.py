@@ -21,11 +21,15 @@ SUMMARY = "search.json"
 def write_networks(out: Path, found: Sequence[Found], *, models: bool = True) -> list[Found]:
     """Write every architecture and, with `models`, a model for each runtime into `out`, named by budget.
 
-    All of them or none. Returns `found` with the paths. Raises `UsageError` when they cannot be written.
+    All of them or none. Those that have files already keep them. Returns `found` with the paths. Raises `UsageError`
+    when they cannot be written.
     """
     written = []
     with ExitStack() as files:  # each file gets its name only when all are written
         for network, stem in zip(found, file_stems(found), strict=True):
+            if network.files:
+                written.append(network)
+                continue
             paths = {"architecture": out / f"{stem}.json"}
             text = json.dumps(network.result.architecture.to_json(), indent=2) + "\n"
             files.enter_context(replacing(paths["architecture"])).write_text(text, encoding="utf-8")

@@ -2,8 +2,8 @@
 
 A search looks for networks that the table underestimates, and a device can be slower or faster than when the table was
 measured. So the best networks at and just below the budget, the finalists, are measured interleaved. The predictions
-are multiplied by the mean ratio of measured to predicted latency near the budget, and the search is repeated, until it
-finds nothing better than the best network that was measured to keep the budget.
+are multiplied by the median of measured / predicted latency near the budget, and the search is repeated, until it finds
+nothing better than the best network that was measured to keep the budget.
 """
 
 from __future__ import annotations

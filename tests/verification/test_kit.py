@@ -48,6 +48,8 @@ def test_the_results_of_a_kit_calibrate_the_table(tmp_path: Path) -> None:
     assert networks.forms == ops.forms
     assert networks.devices[0].json["cores_used"] == ops.devices[0].json["cores_used"]
     assert len(networks.measurements()) == 14
+    rounds = {len(found.rounds_ms) for found in networks.measurements().values()}
+    assert rounds == {12}  # as for networks of a device that can be reached, not as for ops
     table, replay = import_results(kit / "results.jsonl", tmp_path / "out", name="t")
     table = restore_calibration(table, replay.run.created, kit / "results.jsonl")
     assert isinstance(table.correction, Regression)

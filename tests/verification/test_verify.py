@@ -385,6 +385,15 @@ def test_a_figure_that_is_unknown_says_why() -> None:
     assert "nan" not in repr(verification) + verification._repr_html_()
 
 
+def test_coverage_counts_the_measured_networks_inside_their_intervals() -> None:
+    verification = verification_of([1.0] * 4, [1.0] * 4, [1.0] * 4)
+    ends = [(0.9, 1.1), (1.0, 1.0), (1.01, 2.0), None]
+    subnets = [replace(s, interval_ms=e) for s, e in zip(verification.subnets, ends, strict=True)]
+    subnets.append(Subnet(SPACE.smallest, 1.0, None, error="it failed", interval_ms=(0.9, 1.1)))
+    assert replace(verification, subnets=tuple(subnets)).coverage == pytest.approx(2 / 3)
+    assert np.isnan(verification.coverage)
+
+
 def test_one_round_gives_no_noise(table: LatencyTable, capsys: pytest.CaptureFixture[str]) -> None:
     """The time limit ends the measurement after the first round."""
     assert table.path is not None

@@ -1,8 +1,8 @@
 """onnxruntime: the gate of a squeeze-excite is enlarged to the size of the map before it is multiplied.
 
 On x86, onnxruntime keeps maps in a blocked layout, which its Mul supports only for equal shapes. A plain gate costs two
-changes of layout and a slow Mul. Seen to win: 1.05 to 1.13 times for networks of `cifar-mbv3`, 1.03 times for those of
-`ofa-mbv3-w1.2` (AMD EPYC, onnxruntime 1.31).
+changes of layout and a slow Mul. Seen to win: 1.03 to 1.12 times for networks of `cifar-mbv3`, 1.02 times for those of
+`ofa-mbv3-*` (AMD EPYC, onnxruntime 1.31).
 """
 
 from __future__ import annotations
