@@ -127,6 +127,7 @@ def _search(request: Request) -> int:
     deployments = deployments_of(request.tables)
     found = [Found(result, request.objective, request.source, deployments) for result in results]
     found = _written(request, found)  # before a device can fail
+    _say_plain_models(request)
     if request.device is not None:
         found = _verify(request, request.device, found)
     _report(request, found)
@@ -179,6 +180,14 @@ def _say_loose_budgets(request: Request) -> None:
         if above:
             limit = f"{slowest:.4g} ms on {table.name}"
             say(f"note: the slowest network takes {limit}; budgets from {above[0]:g}ms on exclude none")
+
+
+def _say_plain_models(request: Request) -> None:
+    """Say which tables do not know in which forms the models are fast."""
+    unknown = [table.name for table in request.tables if table.metadata.get("runtime") is None]
+    if unknown and request.out is not None and request.export:
+        which = f"table {', '.join(unknown)} does not say which forms are fast on its device"
+        say(f"note: {which}, so the models are plain; a table that ofa-profile makes there would")
 
 
 def _verify(request: Request, device: Device, found: list[Found]) -> list[Found]:

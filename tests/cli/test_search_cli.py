@@ -143,6 +143,19 @@ def test_published_table_and_predictor(run: Any, shared_dir: Path) -> None:
     assert inferred["results"] == [result]
 
 
+def test_a_table_that_knows_no_forms_gives_plain_models_and_says_so(run: Any, tmp_path: Path, board: str) -> None:
+    """As the published ones: they do not name a runtime."""
+    published = str(save_table(tmp_path / "published.csv"))
+    words = ["--budget", "9ms", "--predictor", "macs", "--out", str(tmp_path / "out")]
+    done = run("--lut", published, *words)
+    assert done.code == 0
+    assert "note: table published does not say which forms are fast on its device, so the models are plain" in done.err
+    (result,) = json.loads((tmp_path / "out" / "search.json").read_text())["results"]
+    assert result["forms"] == {}
+    assert "the models are plain" not in run("--lut", published, *words, "--no-export").err
+    assert "the models are plain" not in run("--lut", board, *words).err
+
+
 def test_a_predictor_of_another_space_is_said_to_be_one(run: Any, tmp_path: Path) -> None:
     space = get_space("ofa-mbv3-w1.0")
     rows = [
