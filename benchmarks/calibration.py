@@ -1,122 +1,113 @@
-"""Error of a table before and after calibration: `python benchmarks/calibration.py --out DIR [--runtime NAME ...]`.
+"""Measure tables and networks that they have not seen: `python benchmarks/calibration.py --out DIR [--cell TEXT ...]`.
 
-Makes a calibrated table per runtime, space and number of threads, as `ofa-profile` does. Then measures other networks
-in a session of its own, interleaved with some that the calibration was fitted to: their times then and now show how
-much the device has drifted. Prints a row per cell of the table in docs/accuracy.md. Run again with the same arguments,
-it resumes. Cells that fail are listed at the end.
+For each cell of `cells.py`: makes a calibrated table, as `ofa-profile` does. Then measures, in a session of its own and
+interleaved, 100 random networks over the latency range that the calibration has not seen, 30 networks that a search
+finds with the table at 30 budgets, and 12 of the networks that the calibration was fitted to. The times of these then
+and now show how much the device has drifted.
+
+Run again with the same arguments, it resumes. `calibration_figures.py` prints what follows from the files.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from cells import Cell, add_cells, chosen_cells, session_journal
 
 from ofa_profiler import Architecture, LatencyTable
-from ofa_profiler.devices import Device, open_device
+from ofa_profiler.devices import DeviceOptions, open_device
+from ofa_profiler.devices.base import Device
 from ofa_profiler.errors import OfaError
-from ofa_profiler.protocol.settings import Settings
-from ofa_profiler.protocol.target import Target
-from ofa_profiler.spaces import SearchSpace, get_space
+from ofa_profiler.spaces import SearchSpace
 from ofa_profiler.spaces.sampling import draw_spread
-from ofa_profiler.tables.corrections import Regression, Sum
-from ofa_profiler.verification import agreement
+from ofa_profiler.tables.corrections import Regression
 from ofa_profiler.verification.calibrate import networks_journal, read_networks
-from ofa_profiler.verification.networks import network_name
+from ofa_profiler.verification.conditions import settings_of
+from ofa_profiler.verification.networks import measure_networks, network_name
 from ofa_profiler.verification.profile import profile
-from ofa_profiler.verification.verify import verify
+from ofa_search import AccuracyPredictor
+from ofa_search.artifacts.shipped import shipped_predictor
+from ofa_search.searching.api import search_each
+from ofa_search.searching.objectives import Macs, Objective, PredictedAccuracy
 
-#: Networks of the calibration that are measured again.
-_ANCHORS = 12
-_HEADER = "| table | plain sum: MAPE | noise | MAPE | within 1% | 2% | 3% | bias | drift | Spearman | minutes |"
+FRESH, FOUND, KNOWN = 100, 30, 12
 
 
-def others(table: LatencyTable, space: SearchSpace, count: int, seed: int) -> list[Architecture]:
-    """Draw networks over the latency range that the table was not fitted to."""
-    correction = table.correction
-    assert isinstance(correction, Regression)
-    space = space.with_resolutions(table.resolutions(space))
+def draw_fresh(table: LatencyTable, space: SearchSpace, seed: int) -> list[Architecture]:
+    """Networks over the latency range that the table has not seen."""
+    networks = table.correction.networks if isinstance(table.correction, Regression) else ()
     rng = np.random.default_rng([seed, 1])
-    return draw_spread(space, table.cost(space), count, rng, lambda a: network_name(a) in correction.networks)[0]
+    return draw_spread(space, table.cost(space), FRESH, rng, lambda a: network_name(a) in networks)[0]
 
 
-def anchors(path: Path) -> tuple[list[Architecture], NDArray[np.float64]]:
-    """Return some networks of the calibration, and what was measured of them then."""
-    replay = read_networks(networks_journal(path))
+def find(table: LatencyTable, space: SearchSpace, objective: Objective) -> list[Architecture]:
+    """The networks that a search finds at budgets over the latency range."""
+    cost = table.cost(space)
+    budgets_ms = np.linspace(cost.minimum()[0], cost.maximum()[0], FOUND + 2)[1:-1]
+    results = search_each(space, [table], [[float(budget)] for budget in budgets_ms], objective)
+    return list(dict.fromkeys(result.architecture for result in results))
+
+
+def known_networks(table_path: Path) -> list[Architecture]:
+    """Some of the networks that the calibration was fitted to, from fast to slow."""
+    replay = read_networks(networks_journal(table_path))
     assert replay is not None
     found = replay.measurements()
     listed = map(Architecture.from_json, replay.run.about["networks"]["fitted"])
     usable = [a for a in listed if found[network_name(a)].ok]
-    chosen = [usable[i] for i in np.linspace(0, len(usable) - 1, min(_ANCHORS, len(usable))).astype(int)]
-    return chosen, np.array([found[network_name(a)].steady_ms() for a in chosen])
+    return [usable[i] for i in np.linspace(0, len(usable) - 1, min(KNOWN, len(usable))).astype(int)]
 
 
-def run_cell(device: Device, space: SearchSpace, settings: Settings, arguments: argparse.Namespace) -> str:
-    """Make the table of a cell, verify it, and return its row."""
-    name = f"{space.name}-{settings.target.runtime}-t{settings.threads}"
-    made = profile(device, space, settings, arguments.out, name=name, networks=arguments.calibrate)
-    drawn = others(made.table, space, arguments.networks, arguments.seed)
-    known, then_ms = anchors(made.path)
-    journal = arguments.out / f"{name}-again.jsonl"
-    result = verify(made.table, device, architectures=[*drawn, *known], time_limit_s=None, journal=journal)
-    measured = {subnet.architecture: subnet.measured_ms for subnet in result.usable}
-    pairs = [(measured[a], then) for a, then in zip(known, then_ms, strict=True) if measured.get(a)]
-    drift = float(np.exp(np.mean([np.log(now / then) for now, then in pairs])))
-    subnets = [subnet for subnet in result.usable if subnet.architecture not in known]
-    measured_ms = np.array([subnet.measured_ms for subnet in subnets], dtype=float) / drift
-    predicted_ms = np.array([subnet.predicted_ms for subnet in subnets])
-    metadata = {**made.table.metadata, "correction": Sum().to_json()}
-    plain = LatencyTable(name, made.table.rows, metadata).predict_ms([subnet.architecture for subnet in subnets])
-    within = (f"{agreement.within(predicted_ms, measured_ms, limit):.0%}" for limit in (0.01, 0.02, 0.03))
-    networks = read_networks(networks_journal(made.path))
-    minutes = (made.replay.used_s + (networks.used_s if networks else 0.0)) / 60
-    cells = [
-        name,
-        f"{agreement.mape(plain, measured_ms):.1%}",
-        f"{result.noise:.2%}",
-        f"{agreement.mape(predicted_ms, measured_ms):.2%}",
-        *within,
-        f"{agreement.bias(predicted_ms, measured_ms):+.2%}",
-        f"{drift - 1:+.2%}",
-        f"{agreement.spearman(predicted_ms, measured_ms):.4f}",
-        f"{minutes:.1f}",
-    ]
-    return f"| {' | '.join(cells)} |"
+def run_cell(device: Device, cell: Cell, arguments: argparse.Namespace) -> None:
+    """Make the table of a cell, and measure the networks of its second session."""
+    made = profile(device, cell.search_space(), cell.settings(arguments.time_limit), arguments.out, name=cell.name)
+    print(f"{cell.name}: table ready", flush=True)
+    journal = session_journal(made.path)
+    before = read_networks(journal) if journal.exists() else None
+    if before is not None and before.end is not None:
+        return
+    space = cell.search_space().with_resolutions(made.table.resolutions(cell.search_space()))
+    if before is not None:
+        listed = before.run.about["networks"]
+    else:
+        shipped = arguments.predictor if arguments.predictor_space == cell.space else shipped_predictor(cell.space)
+        objective = PredictedAccuracy(AccuracyPredictor.load(shipped)) if shipped else Macs()
+        chosen = {
+            "fresh": draw_fresh(made.table, space, arguments.seed),
+            "found": find(made.table, space, objective),
+            "known": known_networks(made.path),
+        }
+        listed = {name: [a.to_json() for a in some] for name, some in chosen.items()}
+    architectures = list(dict.fromkeys(Architecture.from_json(data) for some in listed.values() for data in some))
+    settings = dataclasses.replace(settings_of(made.table), time_limit_s=None)
+    measure_networks(made.table, device, space, architectures, settings, about={"networks": listed}, journal=journal)
+    print(f"{cell.name}: {len(architectures)} networks measured", flush=True)
 
 
 def main() -> int:
-    """Run all cells."""
+    """Measure all chosen cells; go on after a cell that fails."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder for tables and journals")
-    parser.add_argument("--space", nargs="+", default=["cifar-mbv3"])
-    parser.add_argument("--runtime", nargs="+", default=["onnxruntime", "litert"])
-    parser.add_argument("--threads", nargs="+", type=int, default=[1])
-    parser.add_argument("--resolution", type=int, nargs="+", help="default: those of the space")
-    parser.add_argument("--networks", type=int, default=100, help="networks to verify")
-    parser.add_argument("--calibrate", type=int, help="networks to fit; default: as ofa-profile")
+    add_cells(parser)
+    parser.add_argument("--core", type=int, nargs="+", help="cores to measure on, for cells with so many threads")
+    parser.add_argument("--predictor", type=Path, help="accuracy predictor of --predictor-space")
+    parser.add_argument("--predictor-space", default="ofa-mbv3-w1.2")
     parser.add_argument("--time-limit", type=float, default=720.0, metavar="S", help="seconds for a table")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    failed = []
-    print(_HEADER)
-    print("| --- " * _HEADER.count(" | ") + "| --- |", flush=True)
-    for name in arguments.space:
-        space = get_space(name)
-        if arguments.resolution:
-            space = space.with_resolutions(arguments.resolution)
-        for runtime in arguments.runtime:
-            for threads in arguments.threads:
-                settings = Settings(Target(runtime), threads=threads, time_limit_s=arguments.time_limit)
-                try:
-                    with open_device("local") as device:
-                        print(run_cell(device, space, settings, arguments), flush=True)
-                except OfaError as error:
-                    failed.append(f"not run: {name}, {runtime}, {threads} threads: {error}")
-    print("\n".join(failed), file=sys.stderr, end="\n" if failed else "")
+    failed = False
+    for cell in chosen_cells(arguments):
+        cores = tuple(arguments.core) if arguments.core and len(arguments.core) == cell.threads else None
+        try:
+            with open_device("local", DeviceOptions(cores=cores)) as device:
+                run_cell(device, cell, arguments)
+        except OfaError as error:
+            failed = True
+            print(f"{cell.name}: {error}", file=sys.stderr, flush=True)
     return 1 if failed else 0
 
 

@@ -56,10 +56,3 @@ class Measurement:
     def median_of_rounds_ms(self, start: int = 0, step: int = 1) -> float:
         """Median of the samples of every `step`-th round from `start`: (0, 2) even rounds, (1, 2) odd ones."""
         return float(np.median(np.concatenate([np.asarray(samples) for samples in self.rounds_ms[start::step]])))
-
-    def steady_ms(self, start: int = 0, step: int = 1) -> float:
-        """Lower quartile of the medians of every `step`-th round from `start`.
-
-        Other programs only make rounds slower. So this is the time on a quiet device, unless most rounds are disturbed.
-        """
-        return float(np.quantile([np.median(samples) for samples in self.rounds_ms[start::step]], 0.25))

@@ -21,6 +21,7 @@ from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol.journal import OLD, read_journal
 from ofa_profiler.protocol.replay import Replay
+from ofa_profiler.protocol.steady import steady_times
 from ofa_profiler.spaces import SearchSpace, get_space
 from ofa_profiler.spaces.costs import Cost
 from ofa_profiler.spaces.sampling import draw_spread
@@ -187,7 +188,8 @@ def calibrated(table: LatencyTable, replay: Replay, source: Path) -> Calibration
         raise UsageError(f"the networks in {source} do not belong to table {table.name}: {other}")
     if replay.run.candidates is not None and replay.forms != table.forms:
         raise UsageError(f"the networks in {source} do not have the forms of table {table.name}")
-    measured = [a for a in draw.fitted if (name := network_name(a)) in found and found[name].ok]
+    times = steady_times(found.values())
+    measured = [a for a in draw.fitted if network_name(a) in times]
     if len(measured) < MIN_FITTED:
         errors = [m.error for m in found.values() if not m.ok]
         raise DeviceError(
@@ -199,13 +201,13 @@ def calibrated(table: LatencyTable, replay: Replay, source: Path) -> Calibration
         return table.latency_ms(op, resolution)
 
     names = [network_name(architecture) for architecture in measured]
-    correction = fit_regression(measured, [found[name].steady_ms() for name in names], op_ms, names)
+    correction = fit_regression(measured, [times[name].ms for name in names], op_ms, names)
     fitted = replace(table, metadata={**table.metadata, "correction": correction.to_json()})
     if not _is_positive(fitted, measured):
         fitted = plain_sum(table)
     predicted = fitted.predict_ms(draw.validated)
     subnets = tuple(
-        measured_subnet(fitted, a, float(ms), found.get(network_name(a)))
+        measured_subnet(fitted, a, float(ms), found.get(network_name(a)), times.get(network_name(a)))
         for a, ms in zip(draw.validated, predicted, strict=True)
     )
     date = replay.devices[-1].time

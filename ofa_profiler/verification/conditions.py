@@ -12,9 +12,15 @@ from ofa_profiler.spaces import SearchSpace, get_space
 from ofa_profiler.tables.table import LatencyTable
 
 #: The sampling of networks; all other settings are those of the table. Many short rounds, because the lower quartile of
-#: the rounds counts, and the even and the odd rounds are compared. A drift slows whole rounds, which then do not count;
-#: there is no reference op.
-_SAMPLING: dict[str, Any] = {"min_rounds": 12, "max_rounds": 12, "visit_s": 0.04, "reference_every_s": None}
+#: the rounds counts (`protocol/steady.py`), and the even and the odd rounds are compared; twice as many on a busy
+#: device. A drift slows whole rounds, which then do not count; there is no reference op.
+_SAMPLING: dict[str, Any] = {
+    "min_rounds": 12,
+    "max_rounds": 24,
+    "target_half_width": 0.01,
+    "visit_s": 0.04,
+    "reference_every_s": None,
+}
 
 
 def network_settings(settings: Settings) -> Settings:

@@ -25,6 +25,7 @@ from ofa_profiler.protocol.measurement import Measurement
 from ofa_profiler.protocol.records import Run
 from ofa_profiler.protocol.replay import Replay
 from ofa_profiler.protocol.settings import Settings
+from ofa_profiler.protocol.steady import SteadyTime, steady_times
 from ofa_profiler.protocol.target import Target
 from ofa_profiler.runtimes import get_runtime
 from ofa_profiler.spaces import SearchSpace
@@ -119,9 +120,11 @@ def measure_networks(
         opened.replace_old(keep=False)
         replay = opened.replay
     found = replay.measurements()
+    times = steady_times(found.values())
+    paths = [model.path if keep_models else None for model in models]
     subnets = tuple(
-        measured_subnet(table, architecture, float(ms), found.get(model.key), model.path if keep_models else None)
-        for architecture, ms, model in zip(architectures, predicted, models, strict=True)
+        measured_subnet(table, architecture, float(ms), found.get(model.key), times.get(model.key), path)
+        for architecture, ms, model, path in zip(architectures, predicted, models, paths, strict=True)
     )
     return subnets, replay
 
@@ -141,16 +144,13 @@ def measured_subnet(
     architecture: Architecture,
     predicted_ms: float,
     found: Measurement | None,
+    time: SteadyTime | None,
     model: Path | None = None,
 ) -> Subnet:
-    """A network of `table` with what was measured of it, if anything was."""
+    """A network of `table` with what was measured of it, if anything was, and the time that follows."""
     factors = table.correction.interval_factors(DEFAULT_LEVEL)
     interval_ms = None if factors is None else (predicted_ms * factors[0], predicted_ms * factors[1])
-    if found is None or not found.ok:
+    if time is None:
         error = found.error if found is not None else "it was not measured"
         return Subnet(architecture, predicted_ms, None, model=model, error=error or "unknown", interval_ms=interval_ms)
-    even_ms, odd_ms = None, None
-    if len(found.rounds_ms) > 1:
-        even_ms, odd_ms = found.steady_ms(0, 2), found.steady_ms(1, 2)
-    measured_ms = found.steady_ms()
-    return Subnet(architecture, predicted_ms, measured_ms, even_ms, odd_ms, model, interval_ms=interval_ms)
+    return Subnet(architecture, predicted_ms, time.ms, time.even_ms, time.odd_ms, model, interval_ms=interval_ms)

@@ -18,6 +18,7 @@ from ofa_profiler.pages.charts import Points
 from ofa_profiler.pages.page import Page, Section, write_page
 from ofa_profiler.protocol.records.values import number
 from ofa_profiler.protocol.replay import Replay
+from ofa_profiler.protocol.steady import steady_times
 from ofa_profiler.protocol.target import BYTES_PER_NUMBER, DEFAULT_TARGET
 from ofa_profiler.tables.corrections import Sum
 from ofa_profiler.tables.row import OK, Row
@@ -109,15 +110,15 @@ def _of_networks(table: LatencyTable, sets: Sequence[_Networks]) -> Iterator[Sec
 
 
 def _measured(replay: Replay, journal: Path) -> Iterator[_Networks]:
-    found = replay.measurements()
+    times = steady_times(replay.measurements().values())
     try:
         draw = drawn_networks(replay, journal)
     except InputFileError:  # not a journal of a calibration
         return
     for name, architectures in (("fitted", draw.fitted), ("validated", draw.validated)):
-        usable = [a for a in architectures if (m := found.get(network_name(a))) is not None and m.ok]
+        usable = [a for a in architectures if network_name(a) in times]
         if usable:
-            yield _Networks(name, usable, np.array([found[network_name(a)].steady_ms() for a in usable]))
+            yield _Networks(name, usable, np.array([times[network_name(a)].ms for a in usable]))
 
 
 def _errors(table: LatencyTable, sets: Sequence[_Networks]) -> dict[str, list[float]]:

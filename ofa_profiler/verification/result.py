@@ -28,9 +28,7 @@ _UNKNOWN = {
 
 @dataclass(frozen=True)
 class Subnet:
-    """One network. `measured_ms` is the lower quartile of the medians of all rounds.
-
-    `even_ms` and `odd_ms` are those of the even and the odd rounds.
+    """One network. `measured_ms`, `even_ms` and `odd_ms` are a `SteadyTime` (`protocol/steady.py`).
 
     All three are None for a network that failed (see `error`). `even_ms` and `odd_ms` are also None after one round.
     """

@@ -12,6 +12,7 @@ from ofa_profiler.devices.base import Device
 from ofa_profiler.errors import DeviceError
 from ofa_profiler.export import network_model
 from ofa_profiler.measuring.session import measure
+from ofa_profiler.protocol.steady import steady_times
 from ofa_profiler.runtimes import get_runtime
 from ofa_profiler.tables.table import LatencyTable
 from ofa_profiler.verification.conditions import settings_of
@@ -44,7 +45,8 @@ def measure_networks(
     for model in models:
         if not measured[model.key].ok:
             raise DeviceError(f"network {model.key} failed on the device: {measured[model.key].error}")
+    times = steady_times(measured.values())
     return [
-        replace(network, measured_latency_ms={table.name: measured[model.key].steady_ms()})
+        replace(network, measured_latency_ms={table.name: times[model.key].ms})
         for network, model in zip(found, models, strict=True)
     ]

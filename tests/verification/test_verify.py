@@ -24,6 +24,7 @@ from ofa_profiler.errors import DeviceError, InputFileError, UsageError
 from ofa_profiler.measuring.progress import MeasuringProgress
 from ofa_profiler.protocol.journal import read_journal
 from ofa_profiler.protocol.records import Device
+from ofa_profiler.protocol.steady import steady_times
 from ofa_profiler.spaces.costs import AdditiveCost
 from ofa_profiler.spaces.sampling import draw_spread
 from ofa_profiler.tables.table import LatencyTable, Row
@@ -227,7 +228,7 @@ def test_an_interrupted_verification_goes_on(table: LatencyTable, tmp_path: Path
         verification = verify(table, device, subnets=3, journal=journal, progress=rest)
         assert min(rest.seen) >= 4
         assert [line for line in journal.read_bytes().splitlines() if b'"visit"' in line][:4] == kept
-        measured = [m.steady_ms() for m in read_journal(journal)[0].measurements().values()]
+        measured = [t.ms for t in steady_times(read_journal(journal)[0].measurements().values()).values()]
         assert [subnet.measured_ms for subnet in verification.subnets] == measured
         # Another draw has nothing to go on from.
         anew = Interrupting(1)

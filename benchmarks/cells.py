@@ -1,0 +1,140 @@
+"""The cells of `calibration.py`: what a table is made of, and the files in which a cell is measured."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa_profiler import Architecture, LatencyTable
+from ofa_profiler.networks.op import Op
+from ofa_profiler.protocol.replay import Replay
+from ofa_profiler.protocol.settings import Settings
+from ofa_profiler.protocol.steady import steady_times
+from ofa_profiler.protocol.target import Target
+from ofa_profiler.spaces import SearchSpace, get_space
+from ofa_profiler.verification.calibrate import networks_journal, read_networks
+from ofa_profiler.verification.networks import network_name
+
+RUNTIMES = ("onnxruntime", "litert")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table: space, runtime, threads, resolutions (none: all of the space) and batch."""
+
+    space: str
+    runtime: str
+    threads: int = 1
+    resolutions: tuple[int, ...] = ()
+    batch: int = 1
+
+    @property
+    def name(self) -> str:
+        """The name of its table."""
+        sizes = "".join(f"-{resolution}" for resolution in self.resolutions)
+        return f"{self.space}{sizes}-{self.runtime}-t{self.threads}" + (f"-b{self.batch}" if self.batch > 1 else "")
+
+    def search_space(self) -> SearchSpace:
+        """The space at its resolutions."""
+        space = get_space(self.space)
+        return space.with_resolutions(self.resolutions) if self.resolutions else space
+
+    def settings(self, time_limit_s: float) -> Settings:
+        """The settings of its table."""
+        target = Target(self.runtime, batch=self.batch)
+        return Settings(target, threads=self.threads, time_limit_s=time_limit_s)
+
+
+#: All cells, the most important ones first.
+CELLS = (
+    *(Cell(space, runtime) for space in ("cifar-mbv3", "ofa-mbv3-w1.2") for runtime in RUNTIMES),
+    *(Cell(space, runtime, threads=2) for space in ("cifar-mbv3", "ofa-mbv3-w1.2") for runtime in RUNTIMES),
+    *(
+        Cell(space, runtime, resolutions=(160, 224))
+        for space in ("ofa-mbv3-w1.0", "ofa-proxyless-w1.3", "ofa-resnet50")
+        for runtime in RUNTIMES
+    ),
+    *(Cell("cifar-mbv3", runtime, batch=8) for runtime in RUNTIMES),
+)
+
+
+def add_cells(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose cells."""
+    parser.add_argument("--out", type=Path, required=True, help="folder of tables and journals")
+    parser.add_argument("--cell", nargs="+", default=[""], metavar="TEXT", help="only cells whose name contains a TEXT")
+
+
+def chosen_cells(arguments: argparse.Namespace) -> list[Cell]:
+    """The cells of `add_cells`."""
+    return [cell for cell in CELLS if any(text in cell.name for text in arguments.cell)]
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Measured networks of a session: architectures, milliseconds, and the noise (even against odd rounds)."""
+
+    architectures: tuple[Architecture, ...]
+    ms: NDArray[np.float64]
+    noise: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of a cell."""
+
+    table: LatencyTable
+    #: The journals of the ops, and of the networks of the calibration.
+    ops: Replay
+    networks: Replay
+    #: Networks of the calibration, and the drift of the device since then (as a factor).
+    fitted: Networks
+    #: Networks that the table has not seen. The drift is taken out of their times.
+    fresh: Networks
+    #: Networks that a search found with the table; likewise.
+    found: Networks
+    drift: float
+
+
+def session_journal(table_path: Path) -> Path:
+    """The journal of the networks of a cell that were measured in a session after that of its table."""
+    return table_path.with_name(f"{table_path.stem}-again.jsonl")
+
+
+def op_ms(table: LatencyTable, resolution: int | None, op: Op) -> float:
+    """The milliseconds of an isolated op."""
+    return table.latency_ms(op, resolution)
+
+
+def networks_of(replay: Replay, listed: Sequence[Any]) -> Networks:
+    """The usable ones of some networks of a journal, as its first line lists them."""
+    times = steady_times(replay.measurements().values())
+    named = {network_name(architecture): architecture for architecture in map(Architecture.from_json, listed)}
+    usable = {name: a for name, a in named.items() if name in times}
+    halves = np.array([[times[name].even_ms, times[name].odd_ms] for name in usable], dtype=float)
+    noise = float(np.abs(halves[:, 0] / halves[:, 1] - 1).mean()) if len(halves) else 0.0
+    return Networks(tuple(usable.values()), np.array([times[name].ms for name in usable]), noise)
+
+
+def read_cell(out: Path, cell: Cell) -> Measured | None:
+    """What was measured of a cell in the folder `out`; None if that is not complete."""
+    path = out / f"{cell.name}.csv"
+    journals = (path.with_suffix(".jsonl"), networks_journal(path), session_journal(path))
+    replays = [read_networks(journal) if journal.exists() else None for journal in journals]
+    if not path.exists() or any(replay is None or replay.end is None for replay in replays):
+        return None
+    ops, networks, again = (replay for replay in replays if replay is not None)
+    listed = again.run.about["networks"]
+    fitted = networks_of(networks, networks.run.about["networks"]["fitted"])
+    then = dict(zip(fitted.architectures, fitted.ms, strict=True))
+    known = networks_of(again, listed["known"])
+    ratios = [ms / then[a] for a, ms in zip(known.architectures, known.ms, strict=True) if a in then]
+    drift = float(np.exp(np.mean(np.log(ratios))))
+    fresh, found = (networks_of(again, listed[name]) for name in ("fresh", "found"))
+    fresh, found = (Networks(some.architectures, some.ms / drift, some.noise) for some in (fresh, found))
+    return Measured(LatencyTable.load(path), ops, networks, fitted, fresh, found, drift)
