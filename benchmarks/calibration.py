@@ -1,4 +1,4 @@
-"""Measure tables and networks that they have not seen: `python benchmarks/calibration.py --out DIR [--cell TEXT ...]`.
+"""Measure tables and networks that they have not seen: `python benchmarks/calibration.py --out DIR [--cell PATTERN ...]`.
 
 For each cell of `cells.py`: makes a calibrated table, as `ofa-profile` does. Then measures, in a session of its own and
 interleaved, 100 random networks over the latency range that the calibration has not seen, 30 networks that a search
@@ -11,8 +11,8 @@ Run again with the same arguments, it resumes. `calibration_figures.py` prints w
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,20 +34,21 @@ from ofa_search.artifacts.shipped import shipped_predictor
 from ofa_search.searching.api import search_each
 from ofa_search.searching.objectives import Macs, Objective, PredictedAccuracy
 
-FRESH, FOUND, KNOWN = 100, 30, 12
+#: The number of networks of the calibration that are measured again.
+_KNOWN = 12
 
 
-def draw_fresh(table: LatencyTable, space: SearchSpace, seed: int) -> list[Architecture]:
+def draw_fresh(table: LatencyTable, space: SearchSpace, count: int, seed: int) -> list[Architecture]:
     """Networks over the latency range that the table has not seen."""
     networks = table.correction.networks if isinstance(table.correction, Regression) else ()
     rng = np.random.default_rng([seed, 1])
-    return draw_spread(space, table.cost(space), FRESH, rng, lambda a: network_name(a) in networks)[0]
+    return draw_spread(space, table.cost(space), count, rng, lambda a: network_name(a) in networks)[0]
 
 
-def find(table: LatencyTable, space: SearchSpace, objective: Objective) -> list[Architecture]:
+def find(table: LatencyTable, space: SearchSpace, count: int, objective: Objective) -> list[Architecture]:
     """The networks that a search finds at budgets over the latency range."""
     cost = table.cost(space)
-    budgets_ms = np.linspace(cost.minimum()[0], cost.maximum()[0], FOUND + 2)[1:-1]
+    budgets_ms = np.linspace(cost.minimum()[0], cost.maximum()[0], count + 2)[1:-1]
     results = search_each(space, [table], [[float(budget)] for budget in budgets_ms], objective)
     return list(dict.fromkeys(result.architecture for result in results))
 
@@ -59,33 +60,41 @@ def known_networks(table_path: Path) -> list[Architecture]:
     found = replay.measurements()
     listed = map(Architecture.from_json, replay.run.about["networks"]["fitted"])
     usable = [a for a in listed if found[network_name(a)].ok]
-    return [usable[i] for i in np.linspace(0, len(usable) - 1, min(KNOWN, len(usable))).astype(int)]
+    return [usable[i] for i in np.linspace(0, len(usable) - 1, min(_KNOWN, len(usable))).astype(int)]
+
+
+def choose_networks(cell: Cell, table: LatencyTable, arguments: argparse.Namespace) -> dict[str, list[Architecture]]:
+    """The networks of the second session."""
+    space = cell.search_space()
+    space = space.with_resolutions(table.resolutions(space))
+    given = arguments.predictor if arguments.predictor_space == cell.space else None
+    predictor = given or shipped_predictor(cell.space)
+    objective = PredictedAccuracy(AccuracyPredictor.load(predictor)) if predictor else Macs()
+    assert table.path is not None
+    return {
+        "fresh": draw_fresh(table, space, arguments.networks, arguments.seed),
+        "found": find(table, space, arguments.found, objective),
+        "known": known_networks(table.path),
+    }
 
 
 def run_cell(device: Device, cell: Cell, arguments: argparse.Namespace) -> None:
     """Make the table of a cell, and measure the networks of its second session."""
-    made = profile(device, cell.search_space(), cell.settings(arguments.time_limit), arguments.out, name=cell.name)
+    space, settings = cell.search_space(), cell.settings(arguments.time_limit)
+    made = profile(device, space, settings, arguments.out, name=cell.name, networks=arguments.calibrate)
     print(f"{cell.name}: table ready", flush=True)
     journal = session_journal(made.path)
     before = read_networks(journal) if journal.exists() else None
-    if before is not None and before.end is not None:
-        return
-    space = cell.search_space().with_resolutions(made.table.resolutions(cell.search_space()))
-    if before is not None:
-        listed = before.run.about["networks"]
-    else:
-        shipped = arguments.predictor if arguments.predictor_space == cell.space else shipped_predictor(cell.space)
-        objective = PredictedAccuracy(AccuracyPredictor.load(shipped)) if shipped else Macs()
-        chosen = {
-            "fresh": draw_fresh(made.table, space, arguments.seed),
-            "found": find(made.table, space, objective),
-            "known": known_networks(made.path),
-        }
+    if before is None:
+        chosen = choose_networks(cell, made.table, arguments)
         listed = {name: [a.to_json() for a in some] for name, some in chosen.items()}
-    architectures = list(dict.fromkeys(Architecture.from_json(data) for some in listed.values() for data in some))
-    settings = dataclasses.replace(settings_of(made.table), time_limit_s=None)
-    measure_networks(made.table, device, space, architectures, settings, about={"networks": listed}, journal=journal)
-    print(f"{cell.name}: {len(architectures)} networks measured", flush=True)
+    else:
+        listed = before.run.about["networks"]
+    if before is None or before.end is None:
+        architectures = list(dict.fromkeys(Architecture.from_json(data) for some in listed.values() for data in some))
+        settings, about = replace(settings_of(made.table), time_limit_s=None), {"networks": listed}
+        measure_networks(made.table, device, space, architectures, settings, about=about, journal=journal)
+    print(f"{cell.name}: {sum(map(len, listed.values()))} networks measured", flush=True)
 
 
 def main() -> int:
@@ -96,6 +105,9 @@ def main() -> int:
     parser.add_argument("--predictor", type=Path, help="accuracy predictor of --predictor-space")
     parser.add_argument("--predictor-space", default="ofa-mbv3-w1.2")
     parser.add_argument("--time-limit", type=float, default=720.0, metavar="S", help="seconds for a table")
+    parser.add_argument("--calibrate", type=int, help="networks to fit; default: as ofa-profile")
+    parser.add_argument("--networks", type=int, default=100, help="random networks that the table has not seen")
+    parser.add_argument("--found", type=int, default=30, help="budgets of the search")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)

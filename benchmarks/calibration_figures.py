@@ -1,4 +1,4 @@
-"""Print how right calibrated tables are: `python benchmarks/calibration_figures.py --out DIR [--cell TEXT ...]`.
+"""Print how right calibrated tables are: `python benchmarks/calibration_figures.py --out DIR [--cell PATTERN ...]`.
 
 `DIR` is that of `calibration.py`. Prints the error for random networks and for those that a search found, the coverage
 of the intervals, the error of a fit to other spaces, and the error against the device time. Cells that were not
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
-from cells import CELLS, Measured, Networks, add_cells, chosen_cells, read_cell
+from cells import Cell, Measured, Networks, add_cells, chosen_cells, read_cell
 from numpy.typing import NDArray
 
 from ofa_profiler.networks.op import Op
@@ -50,35 +50,37 @@ def errors_of(measured: Measured, networks: Networks) -> tuple[str, ...]:
     )
 
 
-def print_errors(cells: Mapping[str, Measured]) -> None:
+def print_errors(cells: Mapping[Cell, Measured]) -> None:
     """Random networks."""
     names = ("plain sum: MAPE", "noise", "MAPE", "within 1%", "2%", "3%", "bias", "Spearman", "drift", "minutes")
     print(head("table", *names))
-    for name, cell in cells.items():
-        plain_ms = plain_sum(cell.table).predict_ms(cell.fresh.architectures)
-        minutes = (cell.ops.used_s + cell.networks.used_s) / 60
-        ends = (f"{agreement.mape(plain_ms, cell.fresh.ms):.1%}", f"{cell.fresh.noise:.2%}")
-        print(line(name, *ends, *errors_of(cell, cell.fresh), f"{cell.drift - 1:+.2%}", f"{minutes:.1f}"))
+    for cell, measured in cells.items():
+        plain_ms = plain_sum(measured.table).predict_ms(measured.fresh.architectures)
+        minutes = (measured.ops.used_s + measured.networks.used_s) / 60
+        ends = (f"{agreement.mape(plain_ms, measured.fresh.ms):.1%}", f"{measured.fresh.noise:.2%}")
+        print(
+            line(cell.name, *ends, *errors_of(measured, measured.fresh), f"{measured.drift - 1:+.2%}", f"{minutes:.1f}")
+        )
 
 
-def print_found(cells: Mapping[str, Measured]) -> None:
+def print_found(cells: Mapping[Cell, Measured]) -> None:
     """Networks that a search found."""
     print("\n" + head("table", "found", "noise", "MAPE", "within 1%", "2%", "3%", "bias", "Spearman"))
-    for name, cell in cells.items():
-        found = cell.found
-        print(line(name, str(len(found.ms)), f"{found.noise:.2%}", *errors_of(cell, found)))
+    for cell, measured in cells.items():
+        found = measured.found
+        print(line(cell.name, str(len(found.ms)), f"{found.noise:.2%}", *errors_of(measured, found)))
 
 
-def print_coverage(cells: Mapping[str, Measured]) -> None:
+def print_coverage(cells: Mapping[Cell, Measured]) -> None:
     """How many random networks are inside their interval of 95%, with and without the drift between sessions."""
     print("\n" + head("table", "interval", "inside", "inside, drift included"))
     total = np.zeros(3)
-    for name, cell in cells.items():
-        predicted_ms, (low, high) = cell.table.predict_ms(cell.fresh.architectures, interval=0.95)
-        inside = [(low <= ms) & (ms <= high) for ms in (cell.fresh.ms, cell.fresh.ms * cell.drift)]
+    for cell, measured in cells.items():
+        predicted_ms, (low, high) = measured.table.predict_ms(measured.fresh.architectures, interval=0.95)
+        inside = [(low <= ms) & (ms <= high) for ms in (measured.fresh.ms, measured.fresh.ms * measured.drift)]
         total += [len(predicted_ms), *(part.sum() for part in inside)]
         width = f"{low[0] / predicted_ms[0] - 1:+.1%} to {high[0] / predicted_ms[0] - 1:+.1%}"
-        print(line(name, width, *(f"{part.mean():.0%}" for part in inside)))
+        print(line(cell.name, width, *(f"{part.mean():.0%}" for part in inside)))
     print(line(f"all {total[0]:.0f} networks", "", *(f"{part / total[0]:.1%}" for part in total[1:])))
 
 
@@ -91,10 +93,10 @@ def features_of(cell: Measured, networks: Networks, medians: Mapping[str, float]
     return network_features(networks.architectures, op_ms)
 
 
-def print_families(cells: Mapping[str, Measured]) -> None:
+def print_families(cells: Mapping[Cell, Measured]) -> None:
     """A correction that is fitted to the other spaces of a runtime and number of threads."""
     print("\n" + head("table", "fitted to", "MAPE", "bias", "own fit: MAPE"))
-    known = [(cell, cells[cell.name]) for cell in CELLS if cell.name in cells and cell.batch == 1]
+    known = [(cell, measured) for cell, measured in cells.items() if cell.batch == 1]
     for cell, own in known:
         others = [
             (other.space, measured)
@@ -160,15 +162,15 @@ def curve_of(cell: Measured) -> Iterator[tuple[float, float, str]]:
             yield ops_s + used_s, error, f"{op_rounds} rounds of ops, {count} networks, {rounds} rounds"
 
 
-def print_curve(cells: Mapping[str, Measured]) -> None:
+def print_curve(cells: Mapping[Cell, Measured]) -> None:
     """The best error within each time."""
     print("\n" + head("table", "seconds (validation apart)", "MAPE", "measured"))
-    for name, cell in cells.items():
+    for cell, measured in cells.items():
         best = np.inf
-        for seconds, error, what in sorted(curve_of(cell)):
+        for seconds, error, what in sorted(curve_of(measured)):
             if error < 0.97 * best:
                 best = error
-                print(line(name, f"{seconds:.0f}", f"{error:.2%}", what))
+                print(line(cell.name, f"{seconds:.0f}", f"{error:.2%}", what))
 
 
 def main() -> int:
@@ -176,12 +178,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     add_cells(parser)
     arguments = parser.parse_args()
-    read = {cell.name: read_cell(arguments.out, cell) for cell in chosen_cells(arguments)}
-    cells = {name: cell for name, cell in read.items() if cell is not None}
+    read = {cell: read_cell(arguments.out, cell) for cell in chosen_cells(arguments)}
+    cells = {cell: measured for cell, measured in read.items() if measured is not None}
     for print_some in (print_errors, print_found, print_coverage, print_families, print_curve):
         print_some(cells)
-    for name in read.keys() - cells.keys():
-        print(f"not measured: {name}")
+    print("\n".join(f"not measured: {cell.name}" for cell in read if cell not in cells))
     return 0 if cells else 1
 
 

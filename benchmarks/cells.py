@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +68,18 @@ CELLS = (
 def add_cells(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose cells."""
     parser.add_argument("--out", type=Path, required=True, help="folder of tables and journals")
-    parser.add_argument("--cell", nargs="+", default=[""], metavar="TEXT", help="only cells whose name contains a TEXT")
+    parser.add_argument(
+        "--cell", nargs="+", default=["*"], metavar="PATTERN", help="only these cells: names with wildcards"
+    )
+    parser.add_argument("--resolution", type=int, nargs="+", help="instead of those of the cells")
 
 
 def chosen_cells(arguments: argparse.Namespace) -> list[Cell]:
     """The cells of `add_cells`."""
-    return [cell for cell in CELLS if any(text in cell.name for text in arguments.cell)]
+    chosen = [cell for cell in CELLS if any(fnmatchcase(cell.name, pattern) for pattern in arguments.cell)]
+    if arguments.resolution:
+        chosen = list(dict.fromkeys(replace(cell, resolutions=tuple(arguments.resolution)) for cell in chosen))
+    return chosen
 
 
 @dataclass(frozen=True)

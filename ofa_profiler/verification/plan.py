@@ -58,11 +58,12 @@ def plan_calibration(
     cost = AdditiveCost.from_ops(space, lambda op: latency_ms[op.key])
     count = fitted + DEFAULT_VALIDATED
     drawn, drawn_ms = draw_spread(space, cost, count, np.random.default_rng(settings.seed))
-    seconds = settings.max_rounds * sum(visit_seconds(float(ms), settings, count) for ms in drawn_ms)
+    rounds = (settings.min_rounds + settings.max_rounds) / 2
+    seconds = rounds * sum(visit_seconds(float(ms), settings, count) for ms in drawn_ms)
     n_ops = sum(len(space.ops(architecture)) for architecture in drawn)
-    seconds += settings.max_rounds * planned.slowness * _LOAD_S_PER_OP * n_ops
+    seconds += rounds * planned.slowness * _LOAD_S_PER_OP * n_ops
     if limit_s is not None:
-        first_round_s = seconds / settings.max_rounds
+        first_round_s = seconds / rounds
         seconds = max(min(seconds, limit_s), first_round_s)
     whole = CalibrationPlan(
         fitted,

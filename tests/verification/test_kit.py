@@ -19,6 +19,7 @@ from ofa_profiler.protocol.target import Target
 from ofa_profiler.tables.corrections import Regression, Sum
 from ofa_profiler.verification import kit as kits
 from ofa_profiler.verification.calibrate import restore_calibration
+from ofa_profiler.verification.conditions import network_settings
 
 SPACE = get_space("cifar-mbv3").with_resolutions([24])
 
@@ -49,7 +50,8 @@ def test_the_results_of_a_kit_calibrate_the_table(tmp_path: Path) -> None:
     assert networks.devices[0].json["cores_used"] == ops.devices[0].json["cores_used"]
     assert len(networks.measurements()) == 14
     rounds = {len(found.rounds_ms) for found in networks.measurements().values()}
-    assert rounds == {12}  # as for networks of a device that can be reached, not as for ops
+    asked = network_settings(settings)  # as for networks of a device that can be reached, not as for ops
+    assert rounds <= set(range(asked.min_rounds, asked.max_rounds + 1))
     table, replay = import_results(kit / "results.jsonl", tmp_path / "out", name="t")
     table = restore_calibration(table, replay.run.created, kit / "results.jsonl")
     assert isinstance(table.correction, Regression)
