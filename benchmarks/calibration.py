@@ -1,4 +1,4 @@
-"""Measure tables and networks that they have not seen: `python benchmarks/calibration.py --out DIR [--cell PATTERN ...]`.
+"""Measure tables and networks that they have not seen: `python benchmarks/calibration.py --out DIR [--cell NAME ...]`.
 
 For each cell of `cells.py`: makes a calibrated table, as `ofa-profile` does. Then measures, in a session of its own and
 interleaved, 100 random networks over the latency range that the calibration has not seen, 30 networks that a search
