@@ -27,6 +27,9 @@ from ofa_profiler.verification.plot import NOT_INSTALLED, can_plot, check_plot_p
 from ofa_profiler.verification.result import DEFAULT_SUBNETS, Subnet, Verification
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ofa_profiler.tables.table import LatencyTable
 
 PROG = "ofa-verify"
@@ -154,6 +157,16 @@ def _beside(table: LatencyTable, ending: str) -> Path:
     return table.path.with_name(f"{table.path.stem}-verify{ending}")
 
 
+def _plain_ms(table: LatencyTable, verification: Verification) -> NDArray[np.float64] | None:
+    """The plain sums of the networks; None if they are what the table predicts."""
+    from ofa_profiler.tables.corrections import Sum
+    from ofa_profiler.verification.calibrate import plain_sum
+
+    if table.correction.method == Sum.method:
+        return None
+    return plain_sum(table).predict_ms([subnet.architecture for subnet in verification.usable])
+
+
 def _report(
     arguments: argparse.Namespace,
     table: LatencyTable,
@@ -172,7 +185,7 @@ def _report(
     written = [str(numbers)]
     if arguments.plot is not None or can_plot():
         plot = arguments.plot or _beside(table, ".png")
-        plot_verification(verification, plot, title=table.name)
+        plot_verification(verification, plot, title=table.name, plain_ms=_plain_ms(table, verification))
         written.append(str(plot))
     else:
         say(f"note: {NOT_INSTALLED}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ofa_profiler.base.files import replacing
 from ofa_profiler.errors import UsageError
@@ -41,8 +42,13 @@ def _format(path: Path) -> str:
     return path.suffix.lower().removeprefix(".")
 
 
-def plot_verification(verification: Verification, path: Path, *, title: str = "") -> None:
-    """Write a scatter plot, milliseconds against milliseconds. Raises `UsageError` if that is impossible."""
+def plot_verification(
+    verification: Verification, path: Path, *, title: str = "", plain_ms: NDArray[np.float64] | None = None
+) -> None:
+    """Write a scatter plot, milliseconds against milliseconds. Raises `UsageError` if that is impossible.
+
+    `plain_ms` are the plain sums of the usable networks, where the table has another latency model.
+    """
     check_plot_path(path)
     from matplotlib.figure import Figure  # not pyplot: no global state, no display
 
@@ -51,10 +57,12 @@ def plot_verification(verification: Verification, path: Path, *, title: str = ""
     predicted, measured = verification.predicted_ms, verification.measured_ms
     resolutions = np.array([subnet.architecture.resolution for subnet in usable])
     axes = figure.add_subplot()
-    limit = 1.06 * max(predicted.max(), measured.max())
+    limit = 1.06 * max(np.max(some) for some in (predicted, measured, plain_ms) if some is not None)
     line = np.array([0.0, limit])
-    axes.fill_between(line, 0.9 * line, 1.1 * line, color="0.88", label="within 10%", linewidth=0)
+    axes.fill_between(line, 0.97 * line, 1.03 * line, color="0.88", label="within 3%", linewidth=0)
     axes.plot(line, line, color="0.45", linewidth=1, label="predicted = measured")
+    if plain_ms is not None:
+        axes.scatter(measured, plain_ms, s=14, facecolors="none", edgecolors="0.6", label="plain sum of the ops")
     colors = {resolution: f"C{i}" for i, resolution in enumerate(np.unique(resolutions))}
     for resolution, color in colors.items():
         chosen = resolutions == resolution
@@ -80,5 +88,5 @@ def _summary(verification: Verification) -> str:
     return (
         f"{len(verification.usable)} networks\n"
         f"mean error {verification.mape:.1%} ({direction(verification)}), noise {verification.spell('noise')}\n"
-        f"within 10%: {verification.within_10pct:.0%}, Spearman {verification.spell('spearman', '.3f')}"
+        f"within 3%: {verification.within_3pct:.0%}, Spearman {verification.spell('spearman', '.3f')}"
     )

@@ -417,7 +417,11 @@ def test_what_is_unknown_is_null() -> None:
 def test_the_plot(tmp_path: Path, name: str, magic: bytes) -> None:
     verification = verification_of([1, 2, 3], [1, 2, 3], [1, 2, 3])
     plot.plot_verification(verification, tmp_path / name, title="$a_b^{")
+    alone = (tmp_path / name).read_bytes()
+    assert alone.startswith(magic)
+    plot.plot_verification(verification, tmp_path / name, title="$a_b^{", plain_ms=np.array([0.8, 1.6, 2.4]))
     assert (tmp_path / name).read_bytes().startswith(magic)
+    assert len((tmp_path / name).read_bytes()) > 1.02 * len(alone)  # the plain sums, and their name
 
 
 def test_without_matplotlib(
