@@ -99,12 +99,13 @@ class Measured:
     #: The journals of the ops, and of the networks of the calibration.
     ops: Replay
     networks: Replay
-    #: Networks of the calibration, and the drift of the device since then (as a factor).
+    #: Networks that the calibration was fitted to.
     fitted: Networks
     #: Networks that the table has not seen. The drift is taken out of their times.
     fresh: Networks
     #: Networks that a search found with the table; likewise.
     found: Networks
+    #: Measured now / then, of a network with the geometric mean of the latencies.
     drift: float
 
 
@@ -140,8 +141,21 @@ def read_cell(out: Path, cell: Cell) -> Measured | None:
     fitted = networks_of(networks, networks.run.about["networks"]["fitted"])
     then = dict(zip(fitted.architectures, fitted.ms, strict=True))
     known = networks_of(again, listed["known"])
-    ratios = [ms / then[a] for a, ms in zip(known.architectures, known.ms, strict=True) if a in then]
-    drift = float(np.exp(np.mean(np.log(ratios))))
+    pairs = [(then[a], ms) for a, ms in zip(known.architectures, known.ms, strict=True) if a in then]
     fresh, found = (networks_of(again, listed[name]) for name in ("fresh", "found"))
-    fresh, found = (Networks(some.architectures, some.ms / drift, some.noise) for some in (fresh, found))
-    return Measured(LatencyTable.load(path), ops, networks, fitted, fresh, found, drift)
+    slope, level = drift_line(*np.log(pairs).T)
+    fresh, found = (
+        Networks(some.architectures, np.exp((np.log(some.ms) - level) / (1 + slope)), some.noise)
+        for some in (fresh, found)
+    )
+    middle = float(np.log(fresh.ms).mean())
+    return Measured(LatencyTable.load(path), ops, networks, fitted, fresh, found, float(np.exp(level + slope * middle)))
+
+
+def drift_line(then: NDArray[np.float64], now: NDArray[np.float64]) -> tuple[float, float]:
+    """Logarithms of latencies in two sessions -> slope and level of now - then against then.
+
+    Other load changes large networks by another factor than small ones.
+    """
+    slope, level = np.polyfit(then, now - then, 1)
+    return float(slope), float(level)

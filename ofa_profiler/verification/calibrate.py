@@ -25,12 +25,12 @@ from ofa_profiler.protocol.steady import steady_times
 from ofa_profiler.spaces import SearchSpace, get_space
 from ofa_profiler.spaces.costs import Cost
 from ofa_profiler.spaces.sampling import draw_spread
-from ofa_profiler.tables.corrections import Correction, Regression, Sum, fit_regression
+from ofa_profiler.tables.corrections import Regression, Sum, fit_regression
 from ofa_profiler.tables.csv_file import metadata_text, read_metadata
 from ofa_profiler.tables.table import LatencyTable
-from ofa_profiler.verification.agreement import relative_errors
 from ofa_profiler.verification.conditions import covered_space, settings_of
 from ofa_profiler.verification.doubts import other_conditions, other_device
+from ofa_profiler.verification.held_out import errors_between_halves
 from ofa_profiler.verification.networks import is_stale, measure_networks, measured_subnet, network_name
 from ofa_profiler.verification.result import Verification
 
@@ -181,29 +181,26 @@ def calibrated(table: LatencyTable, replay: Replay, source: Path) -> Calibration
 
     Raises `DeviceError` if too many networks failed, `UsageError` if the networks were measured under other conditions.
     """
+    _check_session(table, replay, source)
     draw, found = drawn_networks(replay, source), replay.measurements()
-    if not replay.devices:
-        raise InputFileError(source, "has no measurements")
-    if other := other_conditions(table, replay.devices[0]):
-        raise UsageError(f"the networks in {source} do not belong to table {table.name}: {other}")
-    if replay.run.candidates is not None and replay.forms != table.forms:
-        raise UsageError(f"the networks in {source} do not have the forms of table {table.name}")
     times = steady_times(found.values())
-    measured = [a for a in draw.fitted if network_name(a) in times]
-    if len(measured) < MIN_FITTED:
-        errors = [m.error for m in found.values() if not m.ok]
+    seen, others = ([a for a in some if network_name(a) in times] for some in (draw.fitted, draw.validated))
+    if len(seen) < MIN_FITTED:
+        first = next((m.error for m in found.values() if not m.ok), "none")
         raise DeviceError(
-            f"{len(measured)} of {len(draw.fitted)} networks were measured, too few for a calibration, so the table "
-            f"adds up its ops; the first error: {errors[0] if errors else 'none'}"
+            f"{len(seen)} of {len(draw.fitted)} networks were measured, too few for a calibration, so the table "
+            f"adds up its ops; the first error: {first}"
         )
 
     def op_ms(resolution: int | None, op: Op) -> float:
         return table.latency_ms(op, resolution)
 
-    names = [network_name(architecture) for architecture in measured]
-    correction = fit_regression(measured, [times[name].ms for name in names], op_ms, names)
+    names = [network_name(architecture) for architecture in seen]
+    correction = fit_regression(seen, [times[name].ms for name in names], op_ms, names)
+    errors, errors_of_others = errors_between_halves(seen, others, found, op_ms)
+    correction = replace(correction, held_out_errors=tuple(errors))
     fitted = replace(table, metadata={**table.metadata, "correction": correction.to_json()})
-    if not _is_positive(fitted, measured):
+    if not _is_positive(fitted, seen):
         fitted = plain_sum(table)
     predicted = fitted.predict_ms(draw.validated)
     subnets = tuple(
@@ -213,17 +210,22 @@ def calibrated(table: LatencyTable, replay: Replay, source: Path) -> Calibration
     date = replay.devices[-1].time
     verification = Verification(subnets, replay.devices[0], replay.end, replay.run.settings.seed, date)
     validation = verification.validation() if verification.usable else None
-    kept = _with_errors(fitted.correction, verification).to_json()
-    metadata: Mapping[str, Any] = {**fitted.metadata, "correction": kept, "validation": validation}
+    # The coverage of the validation is that of intervals which its own networks did not widen.
+    kept = fitted.correction
+    if isinstance(kept, Regression):
+        kept = replace(kept, held_out_errors=(*errors, *errors_of_others))
+    metadata: Mapping[str, Any] = {**fitted.metadata, "correction": kept.to_json(), "validation": validation}
     return Calibration(replace(table, metadata=metadata), verification, replay)
 
 
-def _with_errors(correction: Correction, verification: Verification) -> Correction:
-    """The correction, whose intervals also follow from the errors of a validation (whose own coverage they leave)."""
-    if not isinstance(correction, Regression):
-        return correction
-    errors = relative_errors(verification.predicted_ms, verification.measured_ms)
-    return replace(correction, held_out_errors=(*correction.held_out_errors, *map(float, errors)))
+def _check_session(table: LatencyTable, replay: Replay, source: Path) -> None:
+    """Raise an error if the networks of the file `source` do not belong to `table`."""
+    if not replay.devices:
+        raise InputFileError(source, "has no measurements")
+    if other := other_conditions(table, replay.devices[0]):
+        raise UsageError(f"the networks in {source} do not belong to table {table.name}: {other}")
+    if replay.run.candidates is not None and replay.forms != table.forms:
+        raise UsageError(f"the networks in {source} do not have the forms of table {table.name}")
 
 
 def plain_sum(table: LatencyTable) -> LatencyTable:
