@@ -92,7 +92,7 @@ def run_cell(device: Device, cell: Cell, arguments: argparse.Namespace) -> None:
         listed = before.run.about["networks"]
     if before is None or before.end is None:
         architectures = list(dict.fromkeys(Architecture.from_json(data) for some in listed.values() for data in some))
-        settings, about = replace(settings_of(made.table), time_limit_s=None), {"networks": listed}
+        settings, about = replace(settings_of(made.table), time_limit_s=arguments.session_limit), {"networks": listed}
         measure_networks(made.table, device, space, architectures, settings, about=about, journal=journal)
     print(f"{cell.name}: {sum(map(len, listed.values()))} networks measured", flush=True)
 
@@ -105,6 +105,7 @@ def main() -> int:
     parser.add_argument("--predictor", type=Path, help="accuracy predictor of --predictor-space")
     parser.add_argument("--predictor-space", default="ofa-mbv3-w1.2")
     parser.add_argument("--time-limit", type=float, default=720.0, metavar="S", help="seconds for a table")
+    parser.add_argument("--session-limit", type=float, metavar="S", help="seconds for the second session")
     parser.add_argument("--calibrate", type=int, help="networks to fit; default: as ofa-profile")
     parser.add_argument("--networks", type=int, default=100, help="random networks that the table has not seen")
     parser.add_argument("--found", type=int, default=30, help="budgets of the search")

@@ -19,7 +19,7 @@ from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.protocol.steady import steady_times
 from ofa_profiler.protocol.target import Target
 from ofa_profiler.spaces import SearchSpace, get_space
-from ofa_profiler.verification.calibrate import networks_journal, read_networks
+from ofa_profiler.verification.calibrate import calibrated, networks_journal, read_networks
 from ofa_profiler.verification.networks import network_name
 
 RUNTIMES = ("onnxruntime", "litert")
@@ -149,7 +149,8 @@ def read_cell(out: Path, cell: Cell) -> Measured | None:
         for some in (fresh, found)
     )
     middle = float(np.log(fresh.ms).mean())
-    return Measured(LatencyTable.load(path), ops, networks, fitted, fresh, found, float(np.exp(level + slope * middle)))
+    table = calibrated(LatencyTable.load(path), networks, journals[1]).table
+    return Measured(table, ops, networks, fitted, fresh, found, float(np.exp(level + slope * middle)))
 
 
 def drift_line(then: NDArray[np.float64], now: NDArray[np.float64]) -> tuple[float, float]:
