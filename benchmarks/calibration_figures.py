@@ -25,6 +25,7 @@ from ofa_profiler.verification import agreement
 from ofa_profiler.verification.calibrate import plain_sum
 from ofa_profiler.verification.networks import network_name
 
+WITHIN = ("within 1%", "2% or 2x noise", "3% or 3x noise")
 #: The points of the curve: rounds of ops, networks of the fit, and rounds of networks.
 _OP_ROUNDS, _NETWORKS, _NETWORK_ROUNDS = (1, 2, 3, 5, 10), (10, 16, 24, 32, 64), (3, 6, 12)
 
@@ -40,11 +41,12 @@ def head(*names: str) -> str:
 
 
 def errors_of(measured: Measured, networks: Networks) -> tuple[str, ...]:
-    """MAPE, fractions within 1%, 2% and 3%, bias, rank correlation."""
+    """MAPE, fractions within 1%, within 2% (or twice the noise), within 3% (or three times), bias, rank correlation."""
     predicted_ms = measured.table.predict_ms(networks.architectures)
+    limits = (0.01, max(0.02, 2 * networks.noise), max(0.03, 3 * networks.noise))
     return (
         f"{agreement.mape(predicted_ms, networks.ms):.2%}",
-        *(f"{agreement.within(predicted_ms, networks.ms, limit):.0%}" for limit in (0.01, 0.02, 0.03)),
+        *(f"{agreement.within(predicted_ms, networks.ms, limit):.0%}" for limit in limits),
         f"{agreement.bias(predicted_ms, networks.ms):+.2%}",
         f"{agreement.spearman(predicted_ms, networks.ms):.4f}",
     )
@@ -52,7 +54,7 @@ def errors_of(measured: Measured, networks: Networks) -> tuple[str, ...]:
 
 def print_errors(cells: Mapping[Cell, Measured]) -> None:
     """Random networks."""
-    names = ("plain sum: MAPE", "noise", "MAPE", "within 1%", "2%", "3%", "bias", "Spearman", "drift", "minutes")
+    names = ("plain sum: MAPE", "noise", "MAPE", *WITHIN, "bias", "Spearman", "drift", "minutes")
     print(head("table", *names))
     for cell, measured in cells.items():
         plain_ms = plain_sum(measured.table).predict_ms(measured.fresh.architectures)
@@ -65,7 +67,7 @@ def print_errors(cells: Mapping[Cell, Measured]) -> None:
 
 def print_found(cells: Mapping[Cell, Measured]) -> None:
     """Networks that a search found."""
-    print("\n" + head("table", "found", "noise", "MAPE", "within 1%", "2%", "3%", "bias", "Spearman"))
+    print("\n" + head("table", "found", "noise", "MAPE", *WITHIN, "bias", "Spearman"))
     for cell, measured in cells.items():
         found = measured.found
         print(line(cell.name, str(len(found.ms)), f"{found.noise:.2%}", *errors_of(measured, found)))
