@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
-from cells import Cell, Measured, Networks, add_cells, chosen_cells, read_cell
+from cells import Cell, Measured, Networks, add_cells, chosen_cells, halves, read_cell
 from numpy.typing import NDArray
 
 from ofa_profiler.networks.op import Op
@@ -140,11 +140,9 @@ def op_medians(replay: Replay, rounds: int) -> tuple[dict[str, float], float]:
 def curve_of(cell: Measured) -> Iterator[tuple[float, float, str]]:
     """Seconds of the device, error, and what was measured.
 
-    The second half of the fresh networks gives the error; the first half extends the fit.
+    Half of the fresh networks gives the error; the other half extends the fit.
     """
-    half = len(cell.fresh.ms) // 2
-    test = Networks(cell.fresh.architectures[half:], cell.fresh.ms[half:], 0.0)
-    more = Networks(cell.fresh.architectures[:half], cell.fresh.ms[:half], 0.0)
+    more, test = halves(cell.fresh)
     for op_rounds in _OP_ROUNDS:
         medians, ops_s = op_medians(cell.ops, op_rounds)
         fit, extra, unseen = (features_of(cell, some, medians) for some in (cell.fitted, more, test))

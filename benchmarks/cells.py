@@ -153,6 +153,12 @@ def read_cell(out: Path, cell: Cell) -> Measured | None:
     return Measured(table, ops, networks, fitted, fresh, found, float(np.exp(level + slope * middle)))
 
 
+def halves(networks: Networks) -> tuple[Networks, Networks]:
+    """Every second network, and the others. A draw is sorted by latency."""
+    first, second = (Networks(networks.architectures[i::2], networks.ms[i::2], networks.noise) for i in (0, 1))
+    return first, second
+
+
 def drift_line(then: NDArray[np.float64], now: NDArray[np.float64]) -> tuple[float, float]:
     """Logarithms of latencies in two sessions -> slope and level of now - then against then.
 

@@ -26,7 +26,7 @@ from ofa_profiler.verification.calibrate import (
 )
 
 #: The share of the time limit that the ops may use; the networks have the rest, and what the ops left over.
-_OPS_SHARE = 0.75
+_OPS_SHARE = 0.6
 
 
 def count_networks(networks: int | None) -> int:

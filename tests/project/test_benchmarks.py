@@ -29,6 +29,7 @@ RUNS = {
         r"cifar-mbv3-24-litert-t1: \d+ networks measured",
     ),
     "calibration_figures": ("--out c --cell cifar-mbv3-litert-t1 --resolution 24", r"litert-t1 \| [\d.]+% \| [\d.]+%"),
+    "calibration_models": ("--out c --cell cifar-mbv3-litert-t1 --resolution 24", r"regression \| [\d.]+% \| [\d.]+%"),
     "evaluation": ("cifar-mbv3 2", r"largest +[\d.]+ "),
     "export": ("--space cifar-mbv3 --resolution 24", r"cold +[\d.]+ s"),
     "forms": ("cifar-mbv3 --networks 2 --rounds 2 --runs 2", r"litert +geometric mean [\d.]+x"),
@@ -79,7 +80,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 SLOW = {"schedules", "transport"}
 #: Benchmarks that read what another one wrote.
-AFTER = {"budgets": "calibration", "calibration_figures": "calibration"}
+AFTER = dict.fromkeys(("budgets", "calibration_figures", "calibration_models"), "calibration")
 
 
 def run(name: str, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -120,18 +120,20 @@ def fit_regression(
 
 
 def ridge(
-    features: NDArray[np.float64], measured: NDArray[np.float64]
+    features: NDArray[np.float64], measured: NDArray[np.float64], plain: NDArray[np.float64] | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Features (N, F + 1) and milliseconds (N,) -> the weights of the features, and the left-out errors (N,).
 
     A left-out error is (measured - predicted) / measured of a network that is predicted by a fit to the others.
 
-    It minimises the relative errors, by ridge regression towards the plain sum. The strength of the ridge is the one
-    with the smallest error when each network is predicted by a fit to the others (leave-one-out, in closed form).
+    It minimises the relative errors, by ridge regression towards the weights `plain` (default: the plain sum). The
+    strength of the ridge is the one with the smallest error when each network is predicted by a fit to the others
+    (leave-one-out, in closed form).
     """
     relative = features / measured[:, np.newaxis]
-    plain = np.zeros(relative.shape[1])
-    plain[FEATURES.index("ms")] = 1.0
+    if plain is None:
+        plain = np.zeros(relative.shape[1])
+        plain[FEATURES.index("ms")] = 1.0
     scale = np.maximum(np.abs(relative).mean(axis=0), 1e-12)
     left, singular, right = np.linalg.svd(relative / scale, full_matrices=False)
     residual = 1.0 - relative @ plain
