@@ -78,7 +78,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-SLOW = {"schedules", "transport"}
+SLOW = {"budgets", "calibration_figures", "calibration_models", "schedules", "transport"}
 #: Benchmarks that read what another one wrote.
 AFTER = dict.fromkeys(("budgets", "calibration_figures", "calibration_models"), "calibration")
 
