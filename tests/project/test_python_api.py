@@ -21,7 +21,7 @@ from ofa_profiler.networks.tensors import TensorSpec
 from ofa_profiler.tables.row import Row
 from ofa_search import Macs, search
 
-SHIPPED = ROOT / "latency_tables" / "xeon-cifar-mbv3.csv"
+SHIPPED = ROOT / "latency_tables" / "epyc-cifar-mbv3.csv"
 
 
 @pytest.fixture(scope="module")
@@ -81,13 +81,13 @@ def test_a_frame_with_gaps_is_a_table_too():
 def test_a_wrong_frame_is_refused_with_its_row():
     frame = LatencyTable.load(SHIPPED).to_frame()
     frame.loc[3, "median_ms"] = -1.0
-    with pytest.raises(InputFileError, match=r"xeon-cifar-mbv3, row 5: column median_ms: '-1.0' is not a time"):
+    with pytest.raises(InputFileError, match=r"epyc-cifar-mbv3, row 5: column median_ms: '-1.0' is not a time"):
         LatencyTable.from_frame(frame)
 
 
 def test_a_table_shows_itself():
     table = LatencyTable.load(SHIPPED)
-    assert repr(table).startswith("<LatencyTable xeon-cifar-mbv3: ops 273; spaces cifar-mbv3; device ")
+    assert repr(table).startswith("<LatencyTable epyc-cifar-mbv3: ops 273; spaces cifar-mbv3; device ")
     assert "MAPE" in repr(table)
     shown = table._repr_html_()
     assert "<th>ops</th><td>273</td>" in shown
@@ -97,7 +97,7 @@ def test_a_table_shows_itself():
 def test_a_search_result_shows_itself():
     best = search("cifar-mbv3", [(LatencyTable.load(SHIPPED), 1.0)], Macs(), engine="random")
     assert repr(best).startswith("<SearchResult: space cifar-mbv3 at ")
-    assert "latency on xeon-cifar-mbv3" in best._repr_html_()
+    assert "latency on epyc-cifar-mbv3" in best._repr_html_()
     assert "of 1 ms" in best._repr_html_()
 
 

@@ -98,8 +98,8 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(result.path.with_suffix(".jsonl"), folder / "results.jsonl")
     (folder / "found.json").write_text(json.dumps(get_space("cifar-mbv3").smallest.to_json()))
     for suffix in (".csv", ".json"):
-        shutil.copy(ROOT / "latency_tables" / f"xeon-cifar-mbv3{suffix}", folder / "latency_tables")
-        shutil.copy(ROOT / "latency_tables" / f"xeon-cifar-mbv3{suffix}", folder / "latency_tables" / f"board{suffix}")
+        shutil.copy(ROOT / "latency_tables" / f"epyc-cifar-mbv3{suffix}", folder / "latency_tables")
+        shutil.copy(ROOT / "latency_tables" / f"epyc-cifar-mbv3{suffix}", folder / "latency_tables" / f"board{suffix}")
     return folder
 
 
@@ -124,8 +124,8 @@ def test_the_commands_run(page: str, scratch: Path, request: pytest.FixtureReque
             continue
         if "--kit" in line:
             shutil.rmtree(scratch / "board-kit", ignore_errors=True)
-        if "--name xeon-cifar-mbv3" in line:  # the table is there, and need not be measured again
-            line = line.replace("--name xeon-cifar-mbv3", "--name this-new")
+        if "--name epyc-cifar-mbv3" in line:  # the table is there, and need not be measured again
+            line = line.replace("--name epyc-cifar-mbv3", "--name this-new")
         run(line, scratch)
         ran.append(line)
     assert ran
