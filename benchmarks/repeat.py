@@ -1,4 +1,4 @@
-"""Measures the ops of a space twice on this machine, and compares the two tables: `python benchmarks/repeat.py --out DIR`.
+"""Measures the ops of a space twice on this machine, and compares both tables: `python benchmarks/repeat.py --out DIR`.
 
 `--load` runs another program on a measuring core during the second measurement. Two tables should differ by at most 3%
 in the median op, or the second one should say that it is noisy, and why. An interrupted benchmark resumes.

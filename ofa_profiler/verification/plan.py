@@ -26,7 +26,7 @@ from ofa_profiler.verification.profile import count_networks, networks_limit_s
 
 #: Loading a network takes so long per op and per MB, on one core of a PC.
 _LOAD_S_PER_OP, _LOAD_S_PER_MB = 0.0005, 0.0025
-#: Few networks are as precise after the fewest rounds as they should be: the share of the further rounds that most need.
+#: Few networks are precise enough after the fewest rounds: the share of the further rounds that most need.
 _FURTHER_ROUNDS = 0.75
 
 
