@@ -53,7 +53,7 @@ for line in sys.stdin:
         waited = 9_000_000 if eval(sys.argv[1])(n) else 0
         n += 1
         time.sleep(0.005)
-        ns = 1_000_000 + random.randrange(10**5)
+        ns = 100_000_000 + random.randrange(100_000)
         answer = {"samples_ns": [ns] * 9, "load_ns": 1, "warmup_ns": 5, "warmup_runs": 1,
                   "wall_ns": 20_000_000, "cpu_ns": 11_000_000, "waited_ns": waited, "involuntary": waited // 1_000_000}
     print(json.dumps(answer), flush=True)
