@@ -123,6 +123,18 @@ def checked(table: LatencyTable, replay: Replay, source: Path) -> LatencyTable:
     return replace(table, rows=rows, metadata=metadata)
 
 
+def restored(table: LatencyTable, replay: Replay, source: Path) -> LatencyTable:
+    """A calibrated table, again with its second times, if it has lost them: then its CSV is written.
+
+    They are lost if the rows were derived again from the journal of the ops, because the CSV had lost some.
+    """
+    found = checked(table, replay, source)
+    if found.rows == table.rows or table.path is None:
+        return table
+    found.save(table.path)
+    return LatencyTable.load(table.path)
+
+
 def _replaced(rows: tuple[Row, ...], again: Mapping[str, Row], peaks: Peaks | None) -> tuple[Row, ...]:
     """The rows, with those of `again` in the place of suspicious ones, if they are not suspicious there.
 

@@ -9,6 +9,7 @@ import numpy as np
 from ofa_profiler.export import expected_bytes
 from ofa_profiler.measuring.expectation import expected_ms, visit_seconds
 from ofa_profiler.measuring.plan import Plan
+from ofa_profiler.measuring.probes import probe_ops
 from ofa_profiler.measuring.progress import Estimator
 from ofa_profiler.protocol.replay import Replay
 from ofa_profiler.protocol.settings import Settings
@@ -61,7 +62,9 @@ def plan_calibration(
     count = fitted + DEFAULT_VALIDATED
     drawn, drawn_ms = draw_spread(space, cost, count, np.random.default_rng(settings.seed))
     rounds = settings.min_rounds + _FURTHER_ROUNDS * (settings.max_rounds - settings.min_rounds)
-    seconds = rounds * sum(visit_seconds(float(ms), settings, count) for ms in drawn_ms)
+    probes_ms = expected_ms(probe_ops(), settings).values()
+    every_ms = [*map(float, drawn_ms), *(planned.slowness * ms for ms in probes_ms)]
+    seconds = rounds * sum(visit_seconds(ms, settings, len(every_ms)) for ms in every_ms)
     drawn_ops = [space.ops(architecture) for architecture in drawn]
     n_bytes = sum(expected_bytes(ops, settings.target) for ops in drawn_ops)
     load_s = _LOAD_S_PER_OP * sum(map(len, drawn_ops)) + _LOAD_S_PER_MB * n_bytes / 1e6

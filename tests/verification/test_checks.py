@@ -93,6 +93,16 @@ def test_a_row_that_was_wrong_once_gets_its_second_time(tmp_path: Path, first: f
     assert {ending: (tmp_path / f"t{ending}").read_bytes() for ending in kept} == kept
 
 
+def test_a_table_that_lost_rows_gets_its_second_times_again(tmp_path: Path) -> None:
+    device = Strange(first=20.0)
+    make(tmp_path, device)
+    path = tmp_path / "t.csv"
+    whole = path.read_bytes()
+    path.write_bytes(b"".join(whole.splitlines(keepends=True)[:-3]))
+    assert make(tmp_path, device).was_complete
+    assert path.read_bytes() == whole
+
+
 @pytest.mark.parametrize(
     ("first", "second", "reason", "words"),
     [
