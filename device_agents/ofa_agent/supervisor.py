@@ -4,13 +4,13 @@ import random
 import sys
 import time
 
-from .core_use import is_disturbed
+from .core_use import REPEATED_SHARE, is_disturbed
 from .errors import Fatal
 from .facts import uncontrolled
 from .progress import Progress
 from .reading import now
 from .reference import Reference
-from .trials import choose_forms
+from .trials import Repeating, choose_forms
 
 HEAT_CHECK_EVERY_S = 10.0
 COOLING_STEP_S = 5.0
@@ -20,7 +20,6 @@ REFERENCE_SHARE = 0.1  # maximum share of the time for the reference model, so a
 SETTLING_STEP_S = 5.0
 SETTLE_S = 60.0  # maximum wait per run for the machine to settle; after it, a drifting machine is measured ...
 SETTLE_SHARE = 0.1  # ... but at most this share of the time limit
-DISTURBED_SHARE = 0.2  # maximum share of the time for visits that other programs disturbed and that are repeated
 SUMS = ("samples_ns", "warmup_ns", "warmup_runs", "seconds", "runs", "wall_ns", "cpu_ns", "waited_ns", "involuntary")
 
 
@@ -120,7 +119,9 @@ class Supervisor:
                 return self.visitor.visit(request, self.settings["op_timeout_s"], {"status": "ok"})
 
             min_visits = len(self.progress) * self.settings["min_rounds"]
-            record = choose_forms(self.kit, visit, self.settings["seed"], min_visits)
+            undisturbed = Repeating(visit, self.settings["threads"])
+            record = choose_forms(self.kit, undisturbed, self.settings["seed"], min_visits)
+            record.update({"disturbed": undisturbed.repeated} if undisturbed.repeated else {})
             self.results.append(record)
         self.kit.chosen = record["chosen"] if record else {}
 
@@ -160,7 +161,7 @@ class Supervisor:
 
     def _visit(self, key, rounds):
         record = self._ask(key, {"type": "visit", "key": key, "round": rounds, "status": "ok"})
-        if record["status"] == "ok" and is_disturbed(record):
+        if record["status"] == "ok" and is_disturbed(record, self.settings["threads"]):
             if self._may_repeat(record):
                 # It does not count, so the model is visited again after the other models of this round.
                 record["type"] = "disturbed"
@@ -177,7 +178,7 @@ class Supervisor:
     def _may_repeat(self, record):
         """Return whether a disturbed visit may be repeated. A machine may be busy all the time."""
         needed_s = len(self.progress) * self.settings["min_rounds"] * self._visit_s()
-        return self.disturbed_s + record["seconds"] <= DISTURBED_SHARE * max(self.used_s, needed_s)
+        return self.disturbed_s + record["seconds"] <= REPEATED_SHARE * max(self.used_s, needed_s)
 
     def _ask(self, key, record):
         medians = self.progress[key].medians

@@ -5,6 +5,7 @@ import random
 import statistics
 import time
 
+from .core_use import REPEATED_SHARE, is_disturbed
 from .medians import t_975
 from .reading import now
 
@@ -67,6 +68,30 @@ class Trial:
         if self.error:
             record["error"] = self.error
         return record
+
+
+class Repeating:
+    """Calls `visit(model)`, and again while other programs disturb it, for at most a share of the time.
+
+    Plain model and form are compared in pairs, so one disturbed visit would decide a round.
+    """
+
+    def __init__(self, visit, threads):
+        self.visit, self.threads = visit, threads
+        self.used_s = self.repeated_s = 0.0
+        self.repeated = 0
+
+    def __call__(self, model):
+        """Return the record of a visit."""
+        while True:
+            record = self.visit(model)
+            self.used_s += record["seconds"]
+            repeated_s = self.repeated_s + record["seconds"]
+            allowed_s = REPEATED_SHARE * max(self.used_s, BUDGET_S)
+            if not is_disturbed(record, self.threads) or repeated_s > allowed_s:
+                return record
+            self.repeated_s = repeated_s
+            self.repeated += 1
 
 
 def choose_forms(kit, visit, seed, min_visits):

@@ -42,6 +42,8 @@ class FakeDevice(Device):
     noise: float = 0.01
     #: The keys of models that fail.
     failing: Collection[str] = ()
+    #: The latency of each probe (`measuring/probes.py`). It is short, so that no op is faster than the device.
+    probe_ms: float = 1e-3
     #: What its trials choose.
     forms: Forms = PLAIN
     model: str = "fake device"
@@ -53,7 +55,8 @@ class FakeDevice(Device):
     def _measured(self, kit: Path) -> Iterator[dict[str, Any]]:
         """Yield the records that the results in the kit lack."""
         replay, _ = read_journal(kit / RESULTS_FILE)
-        settings = replay.run.settings
+        settings, checks = replay.run.settings, replay.run.about.get("checks", {})
+        probes = {op["key"] for op in checks.get("probes", ())}
         runtime = {"name": settings.target.runtime, "version": "fake", "provider": settings.provider or "fake"}
         yield {
             **self._device(replay.run.created),
@@ -69,7 +72,8 @@ class FakeDevice(Device):
             yield forms
         while due := [key for key in replay.visits if self._is_due(key, replay, settings)]:
             for key in due:
-                visit = self._visit(key, len(replay.visits[key]), settings)
+                latency_ms = self.probe_ms if key in probes else self.latency_ms(key)
+                visit = self._visit(key, len(replay.visits[key]), settings, latency_ms)
                 replay.add(Visit.from_json(visit))
                 yield visit
         yield {
@@ -108,11 +112,11 @@ class FakeDevice(Device):
     def _half_width(self, rounds: int) -> float:
         return self.noise / math.sqrt(rounds) if rounds > 1 else math.inf
 
-    def _visit(self, key: str, number: int, settings: Settings) -> dict[str, Any]:
+    def _visit(self, key: str, number: int, settings: Settings, latency_ms: float) -> dict[str, Any]:
         visit: dict[str, Any] = {"type": "visit", "key": key, "round": number}
         if key in self.failing:
             return {**visit, "status": "failed", "cause": "exception", "error": "fails on purpose", "seconds": 0.001}
-        generator, latency_ns = random.Random(f"{key}:{number}"), self.latency_ms(key) * 1e6
+        generator, latency_ns = random.Random(f"{key}:{number}"), latency_ms * 1e6
         factors = [1 + self.noise * generator.uniform(-1, 1) for _ in range(settings.min_visit_samples)]
         samples_ns = [max(1, round(latency_ns * factor)) for factor in factors]
         warmup_ns = max(1, round(latency_ns))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ofa_profiler.errors import InputFileError
 from ofa_profiler.export import count_exported, expected_bytes
-from ofa_profiler.measuring.expectation import EXTRA_ROUNDS, SLOW_DEVICE, expected_ms, visit_seconds
+from ofa_profiler.measuring.expectation import EXTRA_ROUNDS, NOISE_ROUNDS, SLOW_DEVICE, expected_ms, visit_seconds
 from ofa_profiler.measuring.naming import default_name
 from ofa_profiler.measuring.progress import Estimator
 from ofa_profiler.networks.op import Op
@@ -76,17 +76,20 @@ def plan(
     latency_ms = expected_ms(ops, settings)
     slowness = SLOW_DEVICE if is_slow else 1.0
 
+    # At most so many visits are repeated after a drift of the device.
+    most_rounds = settings.max_rounds + (settings.min_rounds if settings.reference_every_s else 0)
+
     def seconds_of(rounds: float) -> float:
         visits = (visit_seconds(slowness * ms, settings, len(ops)) for ms in latency_ms.values())
-        return _within_limit(min(rounds, settings.max_rounds) * sum(visits), settings)
+        return _within_limit(min(rounds, most_rounds) * sum(visits), settings)
 
     from_macs = Plan(
         ops,
         len(ops) - count_exported(ops, settings.target, cache_dir=cache_dir),
         expected_bytes(ops, settings.target, with_variants=try_forms),
-        seconds_of(settings.min_rounds + EXTRA_ROUNDS),
+        seconds_of(settings.min_rounds + EXTRA_ROUNDS + NOISE_ROUNDS),
         seconds_of(settings.min_rounds),
-        seconds_of(settings.max_rounds),
+        seconds_of(most_rounds),
         slowness=slowness,
     )
     wanted = name if name is not None else device and default_name(device, [space.name], settings)

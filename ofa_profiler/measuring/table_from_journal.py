@@ -18,8 +18,8 @@ from ofa_profiler.protocol.replay import Replay
 from ofa_profiler.protocol.target import Target
 from ofa_profiler.spaces import get_space
 from ofa_profiler.tables.corrections import Sum
-from ofa_profiler.tables.neighbours import find_suspects
 from ofa_profiler.tables.stability import compute_stability
+from ofa_profiler.tables.suspects import find_suspects
 from ofa_profiler.tables.table import LatencyTable, Row
 
 _MAX_NOTES = 5
@@ -96,7 +96,7 @@ def table_rows(replay: Replay, source: Path) -> tuple[Row, ...]:
         raise InputFileError(source, f"{counts} ops are not measured yet: run the agent again, it resumes")
     run, measured = replay.run, replay.measurements()
     ops = run.ops if run.ops is not None else _ops_of_spaces(run, source)
-    return tuple(_row(_in_form(op, replay), measured[op.key], run.settings.target) for op in ops)
+    return tuple(row_of(_in_form(op, replay), measured[op.key], run.settings.target) for op in ops)
 
 
 def _in_form(op: Op, replay: Replay) -> Op:
@@ -107,7 +107,8 @@ def _in_form(op: Op, replay: Replay) -> Op:
     return op if form == PLAIN_NAME else replace(op, attributes={**op.attributes, "form": form})
 
 
-def _row(op: Op, measured: Measurement, target: Target) -> Row:
+def row_of(op: Op, measured: Measurement, target: Target) -> Row:
+    """Return the row of an op that was measured, or that failed."""
     if not measured.ok:
         return Row.failed(op, batch=target.batch, precision=target.precision, error=measured.error or "")
     row = Row.from_op(op, batch=target.batch, precision=target.precision, samples_ms=measured.samples_ms)

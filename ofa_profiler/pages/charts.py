@@ -15,7 +15,7 @@ import numpy as np
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-_GREY = "#999"
+_GREY, _RED = "#999", "#c00"
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,15 @@ class Points:
 
 
 def scatter(
-    series: Sequence[Points], x_title: str, y_title: str, *, log_x: bool = False, log_y: bool = False
+    series: Sequence[Points],
+    x_title: str,
+    y_title: str,
+    *,
+    log_x: bool = False,
+    log_y: bool = False,
+    marked: Points | None = None,
 ) -> Figure:
-    """Points on linear or logarithmic axes."""
+    """Points on linear or logarithmic axes. Those that are `marked` too have a red ring."""
     from plotly import graph_objects
 
     figure = _figure(x_title, y_title)
@@ -44,6 +50,17 @@ def scatter(
                 name=escape(points.name),
                 mode="markers",
                 marker={"size": 7, "symbol": i % 8, "opacity": 0.75},
+            )
+        )
+    if marked is not None and len(marked.x):
+        figure.add_trace(
+            graph_objects.Scatter(
+                x=list(marked.x),
+                y=list(marked.y),
+                text=[escape(label) for label in marked.labels],
+                name=escape(marked.name),
+                mode="markers",
+                marker={"size": 15, "symbol": "circle-open", "color": _RED, "line": {"width": 2}},
             )
         )
     if log_x:
@@ -88,13 +105,23 @@ def boxes(groups: Mapping[str, Sequence[float]], x_title: str, y_title: str) -> 
     return figure
 
 
-def roofline(series: Sequence[Points], peak_y: float, slope: float, x_title: str, y_title: str) -> Figure:
-    """`scatter` on logarithmic axes under the roof min(`peak_y`, `slope` x)."""
-    figure = scatter(series, x_title, y_title, log_x=True, log_y=True)
+def roofline(
+    series: Sequence[Points],
+    peak_y: float,
+    slopes: Mapping[str, float],
+    x_title: str,
+    y_title: str,
+    *,
+    marked: Points | None = None,
+) -> Figure:
+    """`scatter` on logarithmic axes under roofs min(`peak_y`, slope x). `slopes` by name; the first line is solid."""
+    figure = scatter(series, x_title, y_title, log_x=True, log_y=True, marked=marked)
     xs = [x for points in series for x in points.x]
     if xs:
         roof_x = np.geomspace(min(xs), max(xs), 50)
-        _add_line(figure, list(roof_x), list(np.minimum(peak_y, slope * roof_x)), "roof", "solid")
+        for i, (name, slope) in enumerate(slopes.items()):
+            dash = "dot" if i else "solid"
+            _add_line(figure, list(roof_x), list(np.minimum(peak_y, slope * roof_x)), name, dash)
     return figure
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ofa_profiler.base.units import format_duration_ms
-from ofa_profiler.tables.neighbours import find_suspects
 from ofa_profiler.tables.row import FAILED, OK, Row
 from ofa_profiler.tables.stability import stability
+from ofa_profiler.tables.suspects import FAST, SLOW, Suspect, suspects_of
 
 
 @dataclass(frozen=True)
@@ -31,28 +31,39 @@ class Doubt:
 def table_doubts(name: str, rows: Sequence[Row], metadata: Mapping[str, Any], path: Path | None) -> tuple[Doubt, ...]:
     """All doubts about the table `name` of the file `path`, notes first."""
     noise = noise_doubts(rows, metadata)
-    found = sorted([*metadata_doubts(metadata), *noise, *row_doubts(rows)], key=lambda doubt: not doubt.is_note)
+    found = sorted(
+        [*metadata_doubts(metadata), *noise, *row_doubts(rows, metadata)], key=lambda doubt: not doubt.is_note
+    )
     named = [replace(doubt, text=f"table {name}: {doubt.text}") for doubt in found]
     if path is not None and path.suffix == ".csv" and not metadata:
         named.append(Doubt(f"{path}: {path.stem}.json is missing, so device and settings are unknown"))
     return tuple(named)
 
 
-def row_doubts(rows: Sequence[Row]) -> Iterator[Doubt]:
-    """The doubts that follow from the rows."""
+def row_doubts(rows: Sequence[Row], metadata: Mapping[str, Any]) -> Iterator[Doubt]:
+    """The doubts about rows. `metadata` may have the peaks of the device, and times of second measurements."""
     failed = [row for row in rows if row.status == FAILED]
     if failed:
         why = f": {failed[0].error}" if failed[0].error else ""
         yield Doubt(f"{_ops(failed)} failed and will not be used{why}")
-    if suspects := find_suspects(rows):
-        worst = max(suspects, key=lambda suspect: suspect.ms / suspect.neighbours_ms)
-        others = f" and {len(suspects) - 1} others are" if len(suspects) > 1 else " is"
-        times = f"{format_duration_ms(worst.ms)} instead of about {format_duration_ms(worst.neighbours_ms)}"
+    suspects = suspects_of(rows, metadata)
+    if slow := [suspect for suspect in suspects if suspect.reason == SLOW]:
         # A note, because it can be true: some kernels of a runtime are slow.
-        yield Doubt(f"op {worst.op}{others} over 5 times slower than similar ones ({times})", is_note=True)
+        yield Doubt(_suspicion(slow, "over 5 times slower than similar ones"), is_note=True)
+    if fast := [suspect for suspect in suspects if suspect.reason == FAST]:
+        yield Doubt(_suspicion(fast, "faster than the device can be"), remedy="measure again with --fresh")
     copied = _copied(rows)
     if copied:
         yield Doubt(f"the times of {_ops(copied)} are exactly equal to those of another row; the rows may be copied")
+
+
+def _suspicion(suspects: Sequence[Suspect], what: str) -> str:
+    worst = max(suspects, key=lambda suspect: suspect.factor)
+    others = f" and {len(suspects) - 1} others are" if len(suspects) > 1 else " is"
+    times = f"{format_duration_ms(worst.ms)} instead of about {format_duration_ms(worst.expected_ms)}"
+    if worst.again_ms is not None:
+        times += f", measured again: {format_duration_ms(worst.again_ms)}"
+    return f"op {worst.op}{others} {what} ({times})"
 
 
 def metadata_doubts(metadata: Mapping[str, Any]) -> Iterator[Doubt]:

@@ -26,8 +26,9 @@ from ofa_profiler.spaces import SearchSpace, get_space
 from ofa_profiler.spaces.costs import Cost
 from ofa_profiler.spaces.sampling import draw_spread
 from ofa_profiler.tables.corrections import Regression, Sum, fit_regression
-from ofa_profiler.tables.csv_file import metadata_text, read_metadata
+from ofa_profiler.tables.csv_file import metadata_text, read_metadata, save_files
 from ofa_profiler.tables.table import LatencyTable
+from ofa_profiler.verification.checks import Checks, checked, draw_checks
 from ofa_profiler.verification.conditions import covered_space, settings_of
 from ofa_profiler.verification.doubts import other_conditions, other_device
 from ofa_profiler.verification.held_out import errors_between_halves
@@ -41,6 +42,8 @@ MIN_FITTED, MAX_FITTED = 10, 10_000
 #: Keeps the draws of calibrations apart from those of verifications.
 _STREAM = 13
 _ENDING = "-networks.jsonl"
+#: The fields of a table's JSON that follow from its networks and what is measured with them.
+_FROM_NETWORKS = ("stability", "suspects", "correction", "validation", "peaks")
 
 
 @dataclass(frozen=True)
@@ -139,19 +142,30 @@ def calibrate(
     was_complete = known is not None and known.is_finished(time_limit_s)
     if not was_complete:
         about = {"session": session, "networks": draw.to_json()}
+        checks = _checks(table, journal, session, fresh=fresh)
         _, known = measure_networks(
             plain_sum(table),
             device,
             space,
             draw.all,
             settings,
+            checks=checks,
             about=about,
             journal=journal,
             replaces=lambda run: journal.exists() and (fresh or is_stale(journal, run)),
             progress=None if progress is None else _labelled(progress),
         )
     assert known is not None
-    return _stored(replace(calibrated(table, known, journal), was_complete=was_complete))
+    return _stored(replace(calibrated(table, known, journal), was_complete=was_complete), table)
+
+
+def _checks(table: LatencyTable, journal: Path, session: str | None, *, fresh: bool) -> Checks:
+    """The ops that are measured with the networks. A resumed measurement has those with which it began."""
+    known = read_networks(journal, session)
+    before = None if known is None else Checks.of_journal(known, journal)
+    if before is not None and not fresh:
+        return before
+    return draw_checks(table, before)
 
 
 def _labelled(progress: Reporter) -> Reporter:
@@ -182,7 +196,9 @@ def calibrated(table: LatencyTable, replay: Replay, source: Path) -> Calibration
     Raises `DeviceError` if too many networks failed, `UsageError` if the networks were measured under other conditions.
     """
     _check_session(table, replay, source)
-    draw, found = drawn_networks(replay, source), replay.measurements()
+    table = checked(table, replay, source)
+    draw, every = drawn_networks(replay, source), replay.measurements()
+    found = {name: every[name] for name in map(network_name, draw.all) if name in every}
     times = steady_times(found.values())
     seen, others = ([a for a in some if network_name(a) in times] for some in (draw.fitted, draw.validated))
     if len(seen) < MIN_FITTED:
@@ -239,13 +255,21 @@ def _is_positive(table: LatencyTable, architectures: Sequence[Architecture]) -> 
     return table.cost(space.with_resolutions(table.resolutions(space)) if space.resolutions else space).minimum()[0] > 0
 
 
-def _stored(calibration: Calibration) -> Calibration:
-    """Write correction and validation into the JSON of the table, whole or not at all, and read it again."""
+def _stored(calibration: Calibration, before: LatencyTable) -> Calibration:
+    """Write what the networks say into the files of the table, whole or not at all, and read them again.
+
+    The CSV changes only if rows did, compared with the table `before`.
+    """
     table = calibration.table
     assert table.path is not None
     path = table.path.with_suffix(".json")
-    changed = {name: table.metadata[name] for name in ("correction", "validation")}
-    write_text(path, metadata_text({**read_metadata(path), **changed}))
+    said = {name: table.metadata[name] for name in _FROM_NETWORKS if name in table.metadata}
+    outdated = set(_FROM_NETWORKS) - said.keys()
+    metadata = {name: value for name, value in {**read_metadata(path), **said}.items() if name not in outdated}
+    if table.rows != before.rows:
+        save_files(table.path, table.rows, metadata)
+    else:
+        write_text(path, metadata_text(metadata))
     return replace(calibration, table=LatencyTable.load(table.path))
 
 
@@ -269,4 +293,4 @@ def restore_calibration(table: LatencyTable, session: str, source: Path) -> Late
     calibration = calibrated(table, replay, beside)
     if not (target.exists() and target.samefile(beside)):
         write_text(target, beside.read_text(encoding="utf-8"))
-    return _stored(calibration).table
+    return _stored(calibration, table).table

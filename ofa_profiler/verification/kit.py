@@ -11,6 +11,7 @@ from ofa_profiler.base.progress import Reporter
 from ofa_profiler.errors import UsageError
 from ofa_profiler.export import Model
 from ofa_profiler.export.forms.base import candidates
+from ofa_profiler.measuring.probes import probe_ops
 from ofa_profiler.measuring.request import Request, request
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.networks.blocks import as_graph
@@ -20,6 +21,7 @@ from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.spaces import SearchSpace
 from ofa_profiler.spaces.costs import AdditiveCost
 from ofa_profiler.verification.calibrate import DEFAULT_VALIDATED, draw_networks
+from ofa_profiler.verification.checks import CHECKS, Checks, export_checks
 from ofa_profiler.verification.conditions import network_settings
 from ofa_profiler.verification.networks import export_networks
 from ofa_profiler.verification.profile import count_networks, networks_limit_s, ops_settings
@@ -69,7 +71,7 @@ def make_kit(
         if fitted:
             more = _networks(asked, space, settings, fitted, Path(exported), release, progress)
         kit = [asked, *([more] if more else [])]
-        count = KitContents(len(asked.models), len(more.models) if more else 0)
+        count = KitContents(len(asked.models), len(more.models) - len(probe_ops()) if more else 0)
         megabytes = sum(map(_size, kit)) / 1e6
         tell(f"the kit has {count.ops} ops and {count.networks} networks: {megabytes:.3g} MB")
         if more:
@@ -87,7 +89,7 @@ def _networks(
     release: str | None,
     progress: Reporter | None,
 ) -> Request:
-    """The networks in the plain form and, if the ops have forms, in all of them.
+    """The networks in the plain form and, if the ops have forms, in all of them; and the probes.
 
     They are spread over the MACs, because no op has been measured yet.
     """
@@ -103,21 +105,24 @@ def _networks(
     groups = {a: candidates(settings.target.runtime, as_graph(space.layout(a))) for a in draw.all if fast}
     having = [architecture for architecture in draw.all if groups.get(architecture)]
     variants = dict(zip(having, export(having, fast), strict=True)) if having else {}
-    models = tuple(
+    checks = Checks(probe_ops())
+    models = [
         replace(model, variants={fast.of(groups[a]): variants[a]} if a in variants else {})
         for a, model in zip(draw.all, export(list(draw.all), PLAIN), strict=True)
-    )
+    ]
+    models += export_checks(checks, folder / CHECKS, settings.target, PLAIN, release)
     about = {
         "spaces": [space.name],
         "resolutions": list(space.resolutions),
         "session": asked.run.created,
         "networks": draw.to_json(),
+        CHECKS: checks.to_json(),
     }
     # The ops may use all of their share, so only the rest is left for sure.
     limit_s = networks_limit_s(settings, asked.run.settings.time_limit_s or 0.0)
     sampling = replace(network_settings(settings), time_limit_s=limit_s)
     run = run_record(models, sampling, about, forms_are_decided=bool(fast))
-    return Request(models, run)
+    return Request(tuple(models), run)
 
 
 def _trials(asked: Request) -> list[Forms]:

@@ -14,6 +14,7 @@ from ofa_profiler.base.progress import Reporter, report
 from ofa_profiler.devices.base import Device
 from ofa_profiler.errors import InputFileError
 from ofa_profiler.export import Model, export_network, network_model
+from ofa_profiler.measuring.expectation import expected_ms as expected_op_ms
 from ofa_profiler.measuring.session import measure_into
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.networks.made_up_weights import repeating_weights
@@ -31,6 +32,7 @@ from ofa_profiler.runtimes import get_runtime
 from ofa_profiler.spaces import SearchSpace
 from ofa_profiler.tables.corrections.intervals import DEFAULT_LEVEL
 from ofa_profiler.tables.table import LatencyTable
+from ofa_profiler.verification.checks import CHECKS, Checks, export_checks
 from ofa_profiler.verification.result import Subnet
 
 
@@ -87,6 +89,7 @@ def measure_networks(
     architectures: Sequence[Architecture],
     settings: Settings,
     *,
+    checks: Checks | None = None,
     about: Mapping[str, Any] | None = None,
     journal: Path | None = None,
     replaces: Callable[[Run], bool] = lambda _: False,
@@ -95,8 +98,9 @@ def measure_networks(
 ) -> tuple[tuple[Subnet, ...], Replay]:
     """Measure networks of `space` in the forms of `table` -> the networks with their predictions, and the journal.
 
-    `about` is kept in the first line of the file `journal`. An interrupted measurement in that file is resumed. If
-    `replaces(request)`, the file is replaced instead once the new one is complete.
+    The ops of `checks` are measured too. `about` is kept in the first line of the file `journal`. An interrupted
+    measurement in that file is resumed. If `replaces(request)`, the file is replaced instead once the new one is
+    complete.
     """
     predicted = table.predict_ms(architectures)
     with ExitStack() as stack:
@@ -112,15 +116,21 @@ def measure_networks(
             release,
             packed=keep_models is None,
         )
-        origin = {"spaces": [space.name], "resolutions": list(space.resolutions), **(about or {})}
-        run = run_record(models, settings, origin)
+        origin: dict[str, Any] = {"spaces": [space.name], "resolutions": list(space.resolutions), **(about or {})}
         expected_ms = {model.key: float(ms) for model, ms in zip(models, predicted, strict=True)}
+        all_models = models
+        if checks is not None and checks.all:
+            origin[CHECKS] = checks.to_json()
+            ops = stack.enter_context(tempfile.TemporaryDirectory(prefix="ofa-checks-"))
+            all_models = [*models, *export_checks(checks, Path(ops), settings.target, table.forms, release)]
+            expected_ms |= expected_op_ms(checks.all, settings)
+        run = run_record(all_models, settings, origin)
         opened = stack.enter_context(Journal(journal, run, fresh=replaces(run)))
-        measure_into(opened, device, models, settings, progress, expected_ms)
+        measure_into(opened, device, all_models, settings, progress, expected_ms)
         opened.replace_old(keep=False)
         replay = opened.replay
     found = replay.measurements()
-    times = steady_times(found.values())
+    times = steady_times(found[model.key] for model in models if model.key in found)
     paths = [model.path if keep_models else None for model in models]
     subnets = tuple(
         measured_subnet(table, architecture, float(ms), found.get(model.key), times.get(model.key), path)

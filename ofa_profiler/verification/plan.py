@@ -9,6 +9,7 @@ import numpy as np
 from ofa_profiler.export import expected_bytes
 from ofa_profiler.measuring.expectation import expected_ms, visit_seconds
 from ofa_profiler.measuring.plan import Plan
+from ofa_profiler.measuring.probes import probe_ops
 from ofa_profiler.measuring.progress import Estimator
 from ofa_profiler.protocol.replay import Replay
 from ofa_profiler.protocol.settings import Settings
@@ -24,8 +25,10 @@ from ofa_profiler.verification.calibrate import (
 from ofa_profiler.verification.conditions import network_settings
 from ofa_profiler.verification.profile import count_networks, networks_limit_s
 
-#: Loading a network takes so long per op, on one core of a PC.
-_LOAD_S_PER_OP = 0.001
+#: Loading a network takes so long per op and per MB, on one core of a PC.
+_LOAD_S_PER_OP, _LOAD_S_PER_MB = 0.0005, 0.0025
+#: Few networks are precise enough after the fewest rounds: the share of the further rounds that most need.
+_FURTHER_ROUNDS = 0.75
 
 
 @dataclass(frozen=True)
@@ -58,19 +61,18 @@ def plan_calibration(
     cost = AdditiveCost.from_ops(space, lambda op: latency_ms[op.key])
     count = fitted + DEFAULT_VALIDATED
     drawn, drawn_ms = draw_spread(space, cost, count, np.random.default_rng(settings.seed))
-    rounds = (settings.min_rounds + settings.max_rounds) / 2
-    seconds = rounds * sum(visit_seconds(float(ms), settings, count) for ms in drawn_ms)
-    n_ops = sum(len(space.ops(architecture)) for architecture in drawn)
-    seconds += rounds * planned.slowness * _LOAD_S_PER_OP * n_ops
+    rounds = settings.min_rounds + _FURTHER_ROUNDS * (settings.max_rounds - settings.min_rounds)
+    probes_ms = expected_ms(probe_ops(), settings).values()
+    every_ms = [*map(float, drawn_ms), *(planned.slowness * ms for ms in probes_ms)]
+    seconds = rounds * sum(visit_seconds(ms, settings, len(every_ms)) for ms in every_ms)
+    drawn_ops = [space.ops(architecture) for architecture in drawn]
+    n_bytes = sum(expected_bytes(ops, settings.target) for ops in drawn_ops)
+    load_s = _LOAD_S_PER_OP * sum(map(len, drawn_ops)) + _LOAD_S_PER_MB * n_bytes / 1e6
+    seconds += rounds * planned.slowness * load_s
     if limit_s is not None:
         first_round_s = seconds / rounds
         seconds = max(min(seconds, limit_s), first_round_s)
-    whole = CalibrationPlan(
-        fitted,
-        DEFAULT_VALIDATED,
-        sum(expected_bytes(space.ops(architecture), settings.target) for architecture in drawn),
-        seconds,
-    )
+    whole = CalibrationPlan(fitted, DEFAULT_VALIDATED, n_bytes, seconds)
     if known is None:
         return whole
     if known.is_finished(limit_s):

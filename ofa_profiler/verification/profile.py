@@ -24,6 +24,7 @@ from ofa_profiler.verification.calibrate import (
     networks_journal,
     read_networks,
 )
+from ofa_profiler.verification.checks import restored
 
 #: The share of the time limit that the ops may use; the networks have the rest, and what the ops left over.
 _OPS_SHARE = 0.6
@@ -104,7 +105,8 @@ def _calibrated(
     other_number = networks is not None and known is not None and networks != count_fitted(known)
     is_finished = known is None or known.is_finished(left_s)
     if isinstance(done.table.correction, Regression) and is_finished and not other_number:
-        return done
+        table = done.table if known is None else restored(done.table, known, networks_journal(done.path))
+        return replace(done, table=table)
     try:
         calibration = calibrate(
             done.table,

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ofa_profiler.errors import InputFileError, UsageError
+from ofa_profiler.errors import InputFileError
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.pages import charts
 from ofa_profiler.pages.charts import Points
 from ofa_profiler.pages.page import Page, Section, write_page
-from ofa_profiler.protocol.records.values import number
 from ofa_profiler.protocol.replay import Replay
 from ofa_profiler.protocol.steady import steady_times
-from ofa_profiler.protocol.target import BYTES_PER_NUMBER, DEFAULT_TARGET
 from ofa_profiler.tables.corrections import Sum
+from ofa_profiler.tables.roofline import Peaks, row_work
 from ofa_profiler.tables.row import OK, Row
+from ofa_profiler.tables.suspects import Suspect, suspects_of
 from ofa_profiler.tables.table import LatencyTable
 from ofa_profiler.verification.calibrate import drawn_networks, networks_journal, plain_sum, read_networks
 from ofa_profiler.verification.networks import network_name
@@ -59,7 +59,8 @@ def report(table: LatencyTable, verified: Sequence[Subnet] = ()) -> Page:
     if usable := [subnet for subnet in verified if subnet.measured_ms is not None]:
         measured_ms = np.array([subnet.measured_ms for subnet in usable], dtype=float)
         sets.append(_Networks("verified", [subnet.architecture for subnet in usable], measured_ms))
-    sections = [*_of_networks(table, sets), *_of_ops(table), *([_drift(ops)] if ops is not None else [])]
+    sections = [*_of_networks(table, sets), *_of_ops(table)]
+    sections += [_drift(replay, what) for replay, what in ((ops, "ops"), (networks, "networks")) if replay is not None]
     return Page(f"Latency table {table.name}", _facts(table), sections)
 
 
@@ -110,11 +111,12 @@ def _of_networks(table: LatencyTable, sets: Sequence[_Networks]) -> Iterator[Sec
 
 
 def _measured(replay: Replay, journal: Path) -> Iterator[_Networks]:
-    times = steady_times(replay.measurements().values())
     try:
         draw = drawn_networks(replay, journal)
     except InputFileError:  # not a journal of a calibration
         return
+    found = replay.measurements()
+    times = steady_times(found[name] for name in map(network_name, draw.all) if name in found)
     for name, architectures in (("fitted", draw.fitted), ("validated", draw.validated)):
         usable = [a for a in architectures if network_name(a) in times]
         if usable:
@@ -132,66 +134,78 @@ def _errors(table: LatencyTable, sets: Sequence[_Networks]) -> dict[str, list[fl
 
 def _of_ops(table: LatencyTable) -> Iterator[Section]:
     usable = [row for row in table.rows if row.status == OK and row.median_ms]
-    by_kind: dict[str, list[tuple[float, float, str]]] = {}
-    for row in usable:
-        if achieved := _achieved(row):
-            intensity, gmacs = achieved
-            label = f"{row.op}: {row.median_ms:.3g} ms, {gmacs:.3g} GMAC/s, {gmacs / intensity:.3g} GB/s"
-            by_kind.setdefault(row.description.kind, []).append((intensity, gmacs, label))
-    if by_kind:
-        yield _roofline(table, [Points(kind, *zip(*points, strict=True)) for kind, points in by_kind.items()])
-    spreads: dict[str, list[tuple[float, float, str]]] = {}
-    for row in usable:
-        if row.median_ms and row.p10_ms and row.p90_ms:
-            spread = 100 * (row.p90_ms - row.p10_ms) / row.median_ms
-            spreads.setdefault(row.description.kind, []).append((row.median_ms, spread, row.op))
+    suspects = {suspect.op: suspect for suspect in suspects_of(table.rows, table.metadata)}
+    achieved = {row.op: point for row in usable if (point := _achieved(row)) is not None}
+    if achieved:
+        yield _roofline(table, _by_kind(usable, achieved), _marked(suspects, achieved))
+    spreads = {
+        row.op: (row.median_ms, 100 * (row.p90_ms - row.p10_ms) / row.median_ms, row.op)
+        for row in usable
+        if row.median_ms and row.p10_ms and row.p90_ms
+    }
     if spreads:
         yield Section(
             "Spread of the samples",
             "How far the 10% and 90% quantiles of an op's samples are apart. Many ops above 10%: the device was busy.",
             charts.scatter(
-                [Points(kind, *zip(*points, strict=True)) for kind, points in spreads.items()],
+                _by_kind(usable, spreads),
                 "median (ms)",
                 "(p90 - p10) / median (%)",
                 log_x=True,
+                marked=_marked(suspects, spreads),
             ),
         )
 
 
-def _roofline(table: LatencyTable, series: Sequence[Points]) -> Section:
-    peaks = table.metadata.get("peaks")
-    known = [number(peaks.get(f"{name}_per_s")) for name in ("gmacs", "gbytes")] if isinstance(peaks, Mapping) else []
-    whose = "peaks of the device"
-    if not known or not all(peak is not None and peak > 0 for peak in known):
+#: x, y and the label of a point.
+_Point = tuple[float, float, str]
+
+
+def _by_kind(rows: Sequence[Row], points: Mapping[str, _Point]) -> list[Points]:
+    kinds: dict[str, list[_Point]] = {}
+    for row in rows:
+        if row.op in points:
+            kinds.setdefault(row.description.kind, []).append(points[row.op])
+    return [Points(kind, *zip(*found, strict=True)) for kind, found in kinds.items()]
+
+
+def _marked(suspects: Mapping[str, Suspect], points: Mapping[str, _Point]) -> Points:
+    found = [
+        (*points[op][:2], f"{op}: {suspect.factor:.1f} times too {suspect.reason}")
+        for op, suspect in suspects.items()
+        if op in points
+    ]
+    return Points("suspects", *(zip(*found, strict=True) if found else ((), (), ())))
+
+
+def _roofline(table: LatencyTable, series: Sequence[Points], marked: Points) -> Section:
+    peaks, whose = Peaks.from_metadata(table.metadata), "peaks of the device, with data in its caches"
+    if peaks is None:
         every = [(x, y) for points in series for x, y in zip(points.x, points.y, strict=True)]
-        known, whose = [max(y for _, y in every), max(y / x for x, y in every)], "best ops"
-    gmacs, gbytes = (float(peak) for peak in known if peak is not None)
+        peaks, whose = Peaks(max(y for _, y in every), max(y / x for x, y in every)), "best ops"
+    slopes, memory = {"roof": peaks.gbytes_per_s}, ""
+    if peaks.memory_gbytes_per_s is not None:
+        slopes["roof of the memory"] = peaks.memory_gbytes_per_s
+        memory = f" (dotted: from the memory, {peaks.memory_gbytes_per_s:.3g} GB/s)"
     return Section(
         "Roofline",
-        f"Each point is an op. The roof is that of the {whose}: {gmacs:.3g} GMAC/s and {gbytes:.3g} GB/s. Ops far "
-        "below it waste time.",
-        charts.roofline(series, gmacs, gbytes, "MACs per byte", "GMAC/s"),
+        f"Each point is an op. The roof is that of the {whose}: {peaks.gmacs_per_s:.3g} GMAC/s and "
+        f"{peaks.gbytes_per_s:.3g} GB/s{memory}. Ops far below it waste time. Red rings: suspicious ops.",
+        charts.roofline(series, peaks.gmacs_per_s, slopes, "MACs per byte", "GMAC/s", marked=marked),
     )
 
 
-def _achieved(row: Row) -> tuple[float, float] | None:
-    """MACs per byte, and GMAC/s of an op; None if it has no MACs, or if they are unknown.
-
-    Bytes are those of inputs, outputs and parameters, each moved once.
-    """
-    op, batch = row.description, row.batch or 1
-    try:
-        macs, numbers = batch * op.macs, batch * op.boundary + op.params
-    except UsageError:  # a kind of op that only another package knows
+def _achieved(row: Row) -> _Point | None:
+    """MACs per byte, and GMAC/s of an op; None if it has no MACs, or if they are unknown."""
+    work = row_work(row)
+    if work is None or not work.macs or not row.median_ms:
         return None
-    if not macs or not row.median_ms:
-        return None
-    # Published tables do not name the precision; it is fp32.
-    n_bytes = BYTES_PER_NUMBER.get(row.precision or DEFAULT_TARGET.precision)
-    return None if n_bytes is None else (macs / (n_bytes * numbers), macs / row.median_ms / 1e6)
+    gmacs, gbytes = work.gmacs_per_s(row.median_ms), work.gbytes_per_s(row.median_ms)
+    label = f"{row.op}: {row.median_ms:.3g} ms, {gmacs:.3g} GMAC/s, {gbytes:.3g} GB/s"
+    return work.macs / work.n_bytes, gmacs, label
 
 
-def _drift(replay: Replay) -> Section:
+def _drift(replay: Replay, what: str) -> Section:
     medians = {key: found.median_ms for key, found in replay.measurements().items() if found.ok}
     elapsed_s, points = 0.0, []
     for visit in replay.history:
@@ -201,8 +215,8 @@ def _drift(replay: Replay) -> Section:
             points.append((round(elapsed_s, 2), round(100 * off, 2), visit.key))
     series = Points("visits", *(zip(*points, strict=True) if points else ((), (), ())))
     return Section(
-        "Drift over time",
-        "Each point is a visit of an op, against the median of its samples. A slope or a step: the device changed. "
-        "Single points can lie outside.",
+        f"Drift over time: {what}",
+        f"Each point is a visit of one of the {what}, against the median of its samples. A slope or a step: the device "
+        "changed. Single points can lie outside.",
         charts.over_time(series, "measuring time (s)", "off its median (%)"),
     )

@@ -18,6 +18,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from support.kits import QUICK, SHAPE, bytes_model, make_kit, records, run_agent, visits
+from support.paths import ROOT
 
 from device_agents.ofa_agent.core_use import CoreUse, is_disturbed
 from ofa_profiler.protocol.journal import read_journal
@@ -37,7 +38,7 @@ while True:
 """
 #: A worker of another machine, which tells what its kernel counted: `DISTURBED(n)` decides for its n-th visit.
 WORKER = """
-import json, sys, time
+import json, random, sys, time
 n = 0
 for line in sys.stdin:
     request = json.loads(line)
@@ -52,7 +53,8 @@ for line in sys.stdin:
         waited = 9_000_000 if eval(sys.argv[1])(n) else 0
         n += 1
         time.sleep(0.005)
-        answer = {"samples_ns": [1_000_000 + 17 * n] * 9, "load_ns": 1, "warmup_ns": 5, "warmup_runs": 1,
+        ns = 100_000_000 + random.randrange(100_000)
+        answer = {"samples_ns": [ns] * 9, "load_ns": 1, "warmup_ns": 5, "warmup_runs": 1,
                   "wall_ns": 20_000_000, "cpu_ns": 11_000_000, "waited_ns": waited, "involuntary": waited // 1_000_000}
     print(json.dumps(answer), flush=True)
 """
@@ -81,8 +83,8 @@ def worker(tmp_path: Path, disturbed: str) -> list[str]:
 )
 def test_when_a_visit_is_disturbed(waited_ns: int, involuntary: int, samples: int, disturbed: bool) -> None:
     record = {"wall_ns": 100, "waited_ns": waited_ns, "involuntary": involuntary, "samples_ns": [1] * samples}
-    assert is_disturbed(record) == disturbed
-    assert not is_disturbed({"samples_ns": [1]})  # this system does not count
+    assert is_disturbed(record, 1) == disturbed
+    assert not is_disturbed({"samples_ns": [1]}, 1)  # this system does not count
 
 
 def test_a_disturbed_visit_is_repeated_after_the_others(tmp_path: Path) -> None:
@@ -173,3 +175,59 @@ def test_sleeping_is_not_waiting_for_a_core() -> None:
     assert fields["wall_ns"] > 45e6
     assert fields["cpu_ns"] < 25e6
     assert fields.get("waited_ns", 0) < 25e6
+
+
+#: Two threads of a process that share a core with each other, and with nobody else: both compute, or both compute in
+#: turn and wait for each other. `summed_ns` is what the kernel counts.
+TWO_THREADS = """
+import hashlib, json, os, sys, threading, time
+sys.path.insert(0, {root!r})
+from device_agents.ofa_agent.cores import raise_priority
+from device_agents.ofa_agent.core_use import CoreUse, is_disturbed, waiting_ns
+raise_priority()
+os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}})
+ends, data = time.monotonic() + 0.5, bytes(1 << 20)  # large enough for hashlib to release the interpreter
+
+def compute(*_):
+    while time.monotonic() < ends:
+        hashlib.sha256(data).digest()
+
+def compute_in_turn(mine, other):
+    while time.monotonic() < ends:
+        mine.acquire()
+        hashlib.sha256(data).digest()
+        other.release()
+
+turns = threading.Semaphore(1), threading.Semaphore(0)
+threads = [threading.Thread(target={target}, args=order) for order in (turns, turns[::-1])]
+use = CoreUse(threads=2)
+for thread in threads:
+    thread.start()
+time.sleep(0.4)
+record = dict(use.fields(), samples_ns=[1] * 10, summed_ns=sum(waiting_ns().values()))
+for thread in threads:
+    thread.join()
+print(json.dumps(dict(record, disturbed=is_disturbed(record, 2))))
+"""
+
+
+@pytest.mark.parametrize("target", ["compute", "compute_in_turn"])
+def test_threads_that_wait_for_each_other_are_no_other_program(target: str) -> None:
+    if not Path("/proc/self/schedstat").exists() or os.geteuid() != 0:
+        pytest.skip("needs a kernel that counts how long a thread waits, and the right to keep others off the core")
+    script = TWO_THREADS.format(root=str(ROOT), target=target)
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, check=True, capture_output=True, start_new_session=True)  # as agents are started
+    record = json.loads(done.stdout)
+    assert record["cpu_ns"] > 0.85 * record["wall_ns"]  # there were no others
+    if target == "compute":
+        assert record["summed_ns"] > 0.5 * record["wall_ns"]  # but the threads waited
+    assert record["waited_ns"] <= record["wall_ns"] - record["cpu_ns"]
+    assert record["waited_ns"] < 0.15 * record["wall_ns"]
+
+
+def test_a_core_that_only_one_of_two_threads_lacks() -> None:
+    """Another program has 8% of one of two cores: an average thread waits for 4%, but the op for 8%."""
+    record = {"wall_ns": 1000, "waited_ns": 40, "involuntary": 5, "samples_ns": [1] * 10}
+    assert is_disturbed(record, 2)
+    assert not is_disturbed(record, 1)

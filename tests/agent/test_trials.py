@@ -8,7 +8,7 @@ import pytest
 
 from device_agents.ofa_agent import trials
 from device_agents.ofa_agent.kit import Kit
-from device_agents.ofa_agent.trials import choose_forms
+from device_agents.ofa_agent.trials import Repeating, choose_forms
 
 
 class FakeKit(Kit):
@@ -133,3 +133,50 @@ def test_a_slow_board_stops_after_its_share_of_the_time(monkeypatch):
 
 def test_the_same_seed_gives_the_same_order():
     assert choose({"plain": 1.0, "split": 0.5})[1] == choose({"plain": 1.0, "split": 0.5})[1]
+
+
+def busy(visit, when, seconds=0.05):
+    """Like `visit`, but other programs make a visit 1.5 times slower `when` they run in it. The kernel counts that."""
+    log = []
+
+    def disturbed(model):
+        record, is_busy = visit(model), when(len(log))
+        log.append(is_busy)
+        waited_ns = 20 if is_busy else 0
+        slow = {"samples_ns": [round(ns * (1.5 if is_busy else 1)) for ns in record["samples_ns"]]}
+        counted = {"wall_ns": 60, "waited_ns": waited_ns, "involuntary": 3 if is_busy else 0}
+        return {**record, **slow, **counted, "seconds": seconds}
+
+    disturbed.log = log
+    return disturbed
+
+
+def choose_on_a_busy_machine(when, repeating=True, seconds=0.05):
+    visit = busy(visits({"plain": 1.0, "split": 0.9}), when, seconds)
+    undisturbed = Repeating(visit, threads=1)
+    record = choose_forms(FakeKit(asked("split")), undisturbed if repeating else visit, 0, 1000)
+    return record["trials"][0], undisturbed, visit.log
+
+
+def test_a_disturbed_visit_is_repeated():
+    trial, undisturbed, log = choose_on_a_busy_machine(lambda n: n % 5 == 0)
+    assert trial["wins"]
+    assert trial["gain"] == pytest.approx(1 / 0.9, rel=0.01)
+    assert undisturbed.repeated == sum(log) > 0
+    assert len(log) == 6 * trial["rounds"] + undisturbed.repeated
+    # Without this, the visits that were disturbed decide.
+    assert choose_on_a_busy_machine(lambda n: n % 5 == 0, repeating=False)[0]["half_width"] > 0.05
+
+
+def test_a_machine_that_is_always_busy_is_tried_all_the_same():
+    trial, undisturbed, log = choose_on_a_busy_machine(lambda _: True, seconds=0.5)
+    assert trial["wins"]  # everything was slower by the same factor
+    assert undisturbed.repeated == 6  # a fifth of 15 s
+    assert len(log) == 6 * trial["rounds"] + 6
+
+
+def test_a_visit_that_failed_is_not_repeated():
+    record = {"status": "failed", "error": "no", "seconds": 0.1}
+    log = []
+    assert Repeating(lambda model: log.append(model) or record, 2)("a") is record
+    assert log == ["a"]

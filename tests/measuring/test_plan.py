@@ -12,6 +12,7 @@ from ofa_profiler import get_space, profile
 from ofa_profiler.cli.profile import main
 from ofa_profiler.devices import FakeDevice
 from ofa_profiler.export import export_ops
+from ofa_profiler.measuring.expectation import visit_seconds
 from ofa_profiler.measuring.plan import plan
 from ofa_profiler.protocol.journal import read_journal
 from ofa_profiler.protocol.settings import Settings
@@ -37,6 +38,22 @@ def test_an_earlier_journal_tells_how_long_it_takes(measured: Path) -> None:
     assert short.seconds == 0.1
     assert plan(SPACE, Settings(threads=2), out=measured).basis is None
     assert plan(get_space("cifar-mbv3"), Settings(), out=measured).basis is None
+
+
+@pytest.mark.parametrize(
+    ("latency_ms", "visit_s", "measured_s"),
+    [(0.028, 0.06, 0.037), (0.70, 0.04, 0.053), (0.93, 0.04, 0.051), (12.55, 0.04, 0.171)],
+)
+def test_visits_take_as_long_as_measured_ones(latency_ms: float, visit_s: float, measured_s: float) -> None:
+    """Means of ops and of networks (without loading) on a PC, with both runtimes."""
+    assert visit_seconds(latency_ms, Settings(visit_s=visit_s), 52) == pytest.approx(measured_s, rel=0.15)
+
+
+def test_a_device_that_drifts_repeats_visits(tmp_path: Path) -> None:
+    steady, drifting = (plan(SPACE, Settings(reference_every_s=every_s), out=tmp_path) for every_s in (None, 20.0))
+    assert steady.seconds == drifting.seconds
+    assert drifting.max_seconds == pytest.approx(1.3 * steady.max_seconds)  # 3 of 10 rounds
+    assert drifting.min_seconds < drifting.seconds < drifting.max_seconds
 
 
 def test_half_a_journal_leaves_the_other_half(measured: Path, tmp_path: Path) -> None:

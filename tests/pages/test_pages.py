@@ -33,10 +33,11 @@ def points(name: str = "a", count: int = 20) -> Points:
 
 ALL_CHARTS = {
     "scatter": lambda: charts.scatter([points(), points(HOSTILE)], "x", "y"),
+    "scatter, some marked": lambda: charts.scatter([points()], "x", "y", marked=points(HOSTILE, 3)),
     "scatter, logarithmic": lambda: charts.scatter([points()], "x", "y", log_x=True, log_y=True),
     "agreement": lambda: charts.agreement([points()], "x", "y", band=0.05),
     "boxes": lambda: charts.boxes({"160": [1.0, 2.0, 3.0], HOSTILE: [2.0, 2.5]}, "x", "y"),
-    "roofline": lambda: charts.roofline([points()], 8.0, 2.0, "x", "y"),
+    "roofline": lambda: charts.roofline([points()], 8.0, {"roof": 2.0, "memory": 1.0}, "x", "y"),
     "over time": lambda: charts.over_time(points(), "x", "y"),
     # The counterpart: without marks there is nothing to find.
     "nothing": lambda: charts.scatter([Points("a", [float("nan")] * 3, [1.0] * 3, ["x"] * 3)], "x", "y"),
@@ -46,10 +47,11 @@ ALL_CHARTS = {
 #: What the browser must have drawn: points, boxes, lines (each in the chart and in its legend).
 MARKS = {
     "scatter": (40, 0, 0),
+    "scatter, some marked": (23, 0, 0),
     "scatter, logarithmic": (20, 0, 0),
     "agreement": (20, 0, 6),
     "boxes": (5, 2, 0),
-    "roofline": (20, 0, 2),
+    "roofline": (20, 0, 4),
     "over time": (20, 0, 0),
     "nothing": (0, 0, 0),
 }

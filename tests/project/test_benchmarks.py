@@ -35,6 +35,7 @@ RUNS = {
     "forms": ("cifar-mbv3 --networks 2 --rounds 2 --runs 2", r"litert +geometric mean [\d.]+x"),
     "forms_search": ("t.csv t.csv --predictor p.safetensors --images photos", r" ms +[\d.]+% +[\d.]+% .* ms "),
     "measuring_share": ("--space cifar-mbv3 --resolution 24 --time-limit 1s", r"share of the wall time +[\d.]+%"),
+    "repeat": ("--out r --resolution 24 --time-limit 1s --load", r"\d+ ops: median difference [\d.]+%"),
     "schedules": (
         "--data photos --test-data photos --out out --images 27 --batch 8 --cost 0.001 --only smallest",
         r"each alone \| [\d.]+%",

@@ -14,6 +14,7 @@ from support.kits import make_kit as kit_of
 from ofa_profiler import LatencyTable, get_space
 from ofa_profiler.cli.profile import main as ofa_profile
 from ofa_profiler.measuring.offline import import_results
+from ofa_profiler.measuring.probes import probe_ops
 from ofa_profiler.protocol.journal import read_journal
 from ofa_profiler.protocol.target import Target
 from ofa_profiler.tables.corrections import Regression, Sum
@@ -48,7 +49,8 @@ def test_the_results_of_a_kit_calibrate_the_table(tmp_path: Path) -> None:
     assert set(trial.forms.chosen) == {"depthwise 7x7, stride 1", "depthwise 7x7, stride 2"}
     assert networks.forms == ops.forms
     assert networks.devices[0].json["cores_used"] == ops.devices[0].json["cores_used"]
-    assert len(networks.measurements()) == 14
+    assert set(networks.measurements()) > {op.key for op in probe_ops()}
+    assert len(networks.measurements()) == 14 + len(probe_ops())
     rounds = {len(found.rounds_ms) for found in networks.measurements().values()}
     asked = network_settings(settings)  # as for networks of a device that can be reached, not as for ops
     assert rounds <= set(range(asked.min_rounds, asked.max_rounds + 1))
@@ -56,6 +58,7 @@ def test_the_results_of_a_kit_calibrate_the_table(tmp_path: Path) -> None:
     table = restore_calibration(table, replay.run.created, kit / "results.jsonl")
     assert isinstance(table.correction, Regression)
     assert table.metadata["validation"]["subnets"] == 4
+    assert table.metadata["peaks"]["gmacs_per_s"] > 0
     # A second start has nothing to do, and a table without the networks is the plain sum.
     kept = (kit / "results-networks.jsonl").read_bytes()
     assert run_agent(kit).returncode == 0

@@ -11,11 +11,13 @@ from ofa_profiler import LatencyTable, get_space, profile
 from ofa_profiler.cli import report as cli_report
 from ofa_profiler.cli.profile import main as ofa_profile
 from ofa_profiler.devices import FakeDevice
+from ofa_profiler.tables.suspects import suspects_of
+from ofa_profiler.verification.calibrate import networks_journal, read_networks
 from ofa_profiler.verification.report import report, report_path
 from ofa_profiler.verification.verify import verify
 
 SPACE = get_space("cifar-mbv3").with_resolutions([24, 32])
-OPS = ["Roofline", "Spread of the samples", "Drift over time"]
+OPS = ["Roofline", "Spread of the samples", "Drift over time: ops"]
 NETWORKS = ["Predicted against measured, before calibration: the plain sum", "Error by resolution"]
 
 
@@ -49,10 +51,14 @@ def test_all_files(table: LatencyTable) -> None:
     assert max(roof.y) >= max(max(trace.y) for trace in roofline.figure.data if trace.mode == "markers") * 0.999
     boxes = next(section for section in page.sections if section.title == "Error by resolution")
     assert [box.name for box in boxes.figure.data] == ["24", "32"]
-    drift = next(section for section in page.sections if section.title == "Drift over time")
+    drift = next(section for section in page.sections if section.title == "Drift over time: ops")
     (visits,) = drift.figure.data
     assert list(visits.x) == sorted(visits.x)
     assert len(visits.x) >= len(table.rows)
+    drift = next(section for section in page.sections if section.title == "Drift over time: networks")
+    (visits,) = drift.figure.data
+    assert table.path is not None
+    assert len(visits.x) == len(read_networks(networks_journal(table.path)).history)  # type: ignore[union-attr]
 
 
 def test_without_the_journals(table: LatencyTable, tmp_path: Path) -> None:
@@ -76,7 +82,7 @@ def test_networks_of_another_measurement_are_left_out(
     run = json.loads(lines[0])
     run["about"][name] = value
     (tmp_path / "t-networks.jsonl").write_text("".join([json.dumps(run) + "\n", *lines[1:]]))
-    assert titles(found) == OPS
+    assert [title for title in titles(found) if not title.startswith("Drift")] == OPS[:2]
 
 
 @pytest.mark.parametrize("peaks", [5, {"gmacs_per_s": "fast", "gbytes_per_s": 5}, {"gmacs_per_s": 5}, {}])
@@ -101,6 +107,29 @@ def test_the_peaks_of_the_device_are_the_roof(table: LatencyTable, tmp_path: Pat
     path.write_text(json.dumps({**json.loads(path.read_text()), "peaks": peaks}))
     roofline = report(LatencyTable.load(found.path)).sections[0]  # type: ignore[arg-type]
     assert "1.23e+03 GMAC/s and 567 GB/s" in roofline.says
+    assert "memory" not in roofline.says
+    peaks["memory_gbytes_per_s"] = 8.9
+    path.write_text(json.dumps({**json.loads(path.read_text()), "peaks": peaks}))
+    roofline = report(LatencyTable.load(found.path)).sections[0]  # type: ignore[arg-type]
+    assert "from the memory, 8.9 GB/s" in roofline.says
+    assert [trace.name for trace in roofline.figure.data if trace.mode == "lines"] == ["roof", "roof of the memory"]
+
+
+def test_suspects_are_marked(table: LatencyTable, tmp_path: Path) -> None:
+    """Of a device whose peaks are low, all fast ops are suspicious."""
+    copied(table, tmp_path)
+    path = tmp_path / "t.json"
+    peaks = {"gmacs_per_s": 1.0, "gbytes_per_s": 1.0}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "peaks": peaks}))
+    found = LatencyTable.load(path.with_suffix(".csv"))
+    suspects = {suspect.op for suspect in suspects_of(found.rows, found.metadata)}
+    assert 5 < len(suspects) < len(found.rows)
+    for section in report(found).sections[:2]:
+        (marked,) = [trace for trace in section.figure.data if trace.name == "suspects"]
+        others = {xy for t in section.figure.data if t.name != "suspects" for xy in zip(t.x, t.y, strict=True)}
+        assert set(zip(marked.x, marked.y, strict=True)) <= others
+        assert all("times too fast" in text or "times too slow" in text for text in marked.text)
+    assert {text.rpartition(": ")[0] for text in marked.text} == suspects
 
 
 def test_the_commands_write_it(

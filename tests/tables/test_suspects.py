@@ -1,4 +1,4 @@
-"""Rows that are much slower than similar ops are named, on the screen and in the JSON."""
+"""Rows that are much slower than similar ops, or faster than the device, are named on the screen and in the JSON."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from ofa_profiler.cli.profile import main
 from ofa_profiler.devices import FakeDevice
 from ofa_profiler.networks.op import Op
 from ofa_profiler.networks.tensors import TensorSpec
-from ofa_profiler.tables.neighbours import find_suspects
+from ofa_profiler.tables.roofline import Peaks, work_of
 from ofa_profiler.tables.row import Row
+from ofa_profiler.tables.suspects import FAST, SLOW, find_suspects
 
 OPS = {op.key: op for op in get_space("cifar-mbv3").with_resolutions([24]).unique_ops()}
 BLOCKS = [op for op in OPS.values() if op.kind == "mbconv"]
@@ -35,10 +36,28 @@ def rows(slow: dict[str, float]) -> list[Row]:
 @given(st.sampled_from(BLOCKS), st.floats(11, 1000))
 def test_a_slow_op_is_found_among_its_neighbours(op: Op, factor: float) -> None:
     (found,) = find_suspects(rows({op.key: factor}))
-    assert found.op == op.key
+    assert (found.op, found.reason) == (op.key, SLOW)
     assert found.ms == pytest.approx(factor * usual_ms(op.key))
+    assert found.neighbours is not None
     assert found.neighbours >= 3
-    assert found.ms > 5 * found.neighbours_ms
+    assert found.ms > 5 * found.expected_ms
+
+
+@given(st.sampled_from(sorted(OPS)), st.floats(10, 500), st.floats(10, 500), st.floats(0.2, 5))
+def test_a_row_above_the_peaks_is_too_fast(key: str, gmacs: float, gbytes: float, factor: float) -> None:
+    op = OPS[key]
+    work = work_of(op, 8, "fp32")
+    assert work is not None
+    assert work.n_bytes == 4 * (8 * op.boundary + op.params)
+    least_ms = max(8 * op.macs / (gmacs * 1e6), work.n_bytes / (gbytes * 1e6))
+    row = Row.from_op(op, batch=8, precision="fp32", samples_ms=[factor * least_ms])
+    found = find_suspects([row], Peaks(gmacs, gbytes), {key: 7.0})
+    assert [suspect.reason for suspect in found] == [FAST] * (1.5 * factor < 1)
+    for suspect in found:
+        assert (suspect.ms, suspect.again_ms) == (row.median_ms, 7.0)
+        assert suspect.expected_ms == pytest.approx(least_ms)
+        assert suspect.factor == pytest.approx(1 / factor)
+    assert find_suspects([row]) == []  # without peaks, nobody knows
 
 
 @given(st.dictionaries(st.sampled_from(sorted(OPS)), st.floats(0.8, 1.25)))
