@@ -11,15 +11,13 @@ import argparse
 import itertools
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 import numpy as np
-from cells import Cell, Measured, Networks, add_cells, chosen_cells, halves, read_cell
+from cells import Cell, Measured, Networks, add_cells, chosen_cells, halves, read_cell, session_times
 from numpy.typing import NDArray
 
 from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol.replay import Replay
-from ofa_profiler.protocol.steady import steady_times
 from ofa_profiler.tables.corrections.regression import network_features, ridge
 from ofa_profiler.verification import agreement
 from ofa_profiler.verification.calibrate import plain_sum
@@ -120,13 +118,6 @@ def print_families(cells: Mapping[Cell, Measured]) -> None:
         )
 
 
-def network_times(replay: Replay, rounds: int) -> dict[str, float]:
-    """The times of networks after so many rounds."""
-    found = replay.measurements().values()
-    times = steady_times(replace(measurement, rounds_ms=measurement.rounds_ms[:rounds]) for measurement in found)
-    return {key: time.ms for key, time in times.items()}
-
-
 def op_medians(replay: Replay, rounds: int) -> tuple[dict[str, float], float]:
     """Medians of all samples by op after so many rounds, and the seconds until then."""
     used_s, medians = 0.0, {}
@@ -147,9 +138,9 @@ def curve_of(cell: Measured) -> Iterator[tuple[float, float, str]]:
         medians, ops_s = op_medians(cell.ops, op_rounds)
         fit, extra, unseen = (features_of(cell, some, medians) for some in (cell.fitted, more, test))
         for count, rounds in itertools.product(_NETWORKS, _NETWORK_ROUNDS):
-            times = network_times(cell.networks, rounds)
+            times = session_times(cell.networks, rounds)
             names = [network_name(a) for a in cell.fitted.architectures]
-            ms = np.array([times[name] for name in names])
+            ms = np.array([times[name].ms for name in names])
             visits = [visit for name in names for visit in cell.networks.visits[name][:rounds]]
             used_s = sum(visit.seconds for visit in visits) / len(names) * count
             chosen = np.linspace(0, len(ms) - 1, min(count, len(ms))).astype(int)

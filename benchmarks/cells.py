@@ -16,7 +16,7 @@ from ofa_profiler import Architecture, LatencyTable
 from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol.replay import Replay
 from ofa_profiler.protocol.settings import Settings
-from ofa_profiler.protocol.steady import steady_times
+from ofa_profiler.protocol.steady import SteadyTime, steady_times
 from ofa_profiler.protocol.target import Target
 from ofa_profiler.spaces import SearchSpace, get_space
 from ofa_profiler.verification.calibrate import calibrated, networks_journal, read_networks
@@ -119,9 +119,17 @@ def op_ms(table: LatencyTable, resolution: int | None, op: Op) -> float:
     return table.latency_ms(op, resolution)
 
 
+def session_times(replay: Replay, rounds: int | None = None) -> dict[str, SteadyTime]:
+    """The times of the networks of a journal, after so many rounds. The journal may hold ops, too."""
+    listed = (Architecture.from_json(data) for some in replay.run.about["networks"].values() for data in some)
+    names = set(map(network_name, listed))
+    found = [m for key, m in replay.measurements().items() if key in names]
+    return steady_times(replace(measurement, rounds_ms=measurement.rounds_ms[:rounds]) for measurement in found)
+
+
 def networks_of(replay: Replay, listed: Sequence[Any]) -> Networks:
     """The usable ones of some networks of a journal, as its first line lists them."""
-    times = steady_times(replay.measurements().values())
+    times = session_times(replay)
     named = {network_name(architecture): architecture for architecture in map(Architecture.from_json, listed)}
     usable = {name: a for name, a in named.items() if name in times}
     halves = np.array([[times[name].even_ms, times[name].odd_ms] for name in usable], dtype=float)

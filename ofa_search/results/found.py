@@ -25,6 +25,8 @@ class Found:
     deployments: Mapping[str, Deployment] = field(default_factory=dict)
     files: Mapping[str, Path] = field(default_factory=dict)
     measured_latency_ms: Mapping[str, float] | None = None
+    #: The mean relative difference between the even and the odd rounds of the session in which it was measured.
+    noise: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """One of the `results` of the document."""

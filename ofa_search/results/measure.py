@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -46,7 +47,9 @@ def measure_networks(
         if not measured[model.key].ok:
             raise DeviceError(f"network {model.key} failed on the device: {measured[model.key].error}")
     times = steady_times(measured.values())
+    halves = [(time.even_ms, time.odd_ms) for time in times.values()]
+    noise = statistics.mean(abs(even / odd - 1) if even and odd else 0.0 for even, odd in halves)
     return [
-        replace(network, measured_latency_ms={table.name: times[model.key].ms})
+        replace(network, measured_latency_ms={table.name: times[model.key].ms}, noise=noise)
         for network, model in zip(found, models, strict=True)
     ]

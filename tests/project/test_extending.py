@@ -135,12 +135,14 @@ def test_a_correction_is_read_from_the_json_of_a_table(site, tmp_path):
     metadata = json.loads(SHIPPED.with_suffix(".json").read_text())
     (tmp_path / "t.csv").write_bytes(SHIPPED.read_bytes())
     (tmp_path / "t.json").write_text(json.dumps({**metadata, "correction": {"method": "scaled", "scale": 2.0}}))
+    (tmp_path / "plain.csv").write_bytes(SHIPPED.read_bytes())
+    (tmp_path / "plain.json").write_text(json.dumps({**metadata, "correction": {"method": "sum"}}))
     code = f"""
 from ofa_profiler.base.plugins import load_plugins
 load_plugins()
 import numpy
 from ofa_profiler import LatencyTable, get_space
-plain, scaled = LatencyTable.load({str(SHIPPED)!r}), LatencyTable.load({str(tmp_path / "t.csv")!r})
+plain, scaled = LatencyTable.load({str(tmp_path / "plain.csv")!r}), LatencyTable.load({str(tmp_path / "t.csv")!r})
 one = [get_space("cifar-mbv3").sample(numpy.random.default_rng(0))]
 print(scaled.predict_ms(one)[0] / plain.predict_ms(one)[0], scaled.cost(get_space("cifar-mbv3")).minimum()[0])
 """
