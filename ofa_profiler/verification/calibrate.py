@@ -105,6 +105,7 @@ def calibrate(
     *,
     fitted: int = DEFAULT_FITTED,
     validated: int = DEFAULT_VALIDATED,
+    min_rounds: int | None = None,
     seed: int = 0,
     space: SearchSpace | None = None,
     session: str | None = None,
@@ -129,6 +130,8 @@ def calibrate(
         raise UsageError(other)
     space = covered_space(table, space)
     settings = replace(settings_of(table), time_limit_s=time_limit_s)
+    if min_rounds is not None:
+        settings = replace(settings, min_rounds=min_rounds)
     journal = networks_journal(table.path)
     known = None if fresh else read_networks(journal, session)
     if known is None and not fresh and session is not None and journal.exists():
