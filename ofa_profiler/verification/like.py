@@ -24,7 +24,6 @@ from ofa_profiler.measuring.naming import check_name, default_name
 from ofa_profiler.measuring.profile import Profile
 from ofa_profiler.measuring.profile import profile as profile_ops
 from ofa_profiler.measuring.request import Part
-from ofa_profiler.protocol.extension import LIKE, is_partial
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.spaces import SearchSpace
 from ofa_profiler.tables.table import LatencyTable
@@ -68,15 +67,12 @@ def check_base(base: LatencyTable, csv: Path) -> None:
         raise UsageError(f"--like {base.path} is the table that would be written: use another --name or --out")
 
 
-def part_of(order: Order, base: Base, journal: Path) -> Part:
+def part_of(order: Order, base: Base, journal: Path | None) -> Part:
     """The ops to measure first, and those that an interrupted or finished call has in its `journal` already."""
     count = first_count(order)
-    known = read_networks(journal)
-    if known is not None and is_partial(known.run):
-        if known.run.about[LIKE] == base.to_json():
-            count = max(count, len(known.run.models))
-    elif known is not None and known.run.models.keys() == {op.key for op in order.ops}:
-        count = len(order.ops)
+    known = None if journal is None else read_networks(journal)
+    if known is not None and known.run.models.keys() <= {op.key for op in order.ops}:
+        count = max(count, len(known.run.models))
     return _part(order, base, count)
 
 
@@ -115,7 +111,7 @@ def profile_like(
     order = order_for(space, settings, base)
     fresh = fresh and not is_unfinished(journal)
     done: Profile | None = None
-    part = _part(order, base, first_count(order)) if fresh else part_of(order, base, journal)
+    part = part_of(order, base, None if fresh else journal)
     while True:
         step = profile_ops(
             device,

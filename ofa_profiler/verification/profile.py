@@ -38,7 +38,7 @@ class NetworkCounts:
     min_rounds: int | None = None
 
 
-_USUAL = NetworkCounts()
+USUAL = NetworkCounts()
 #: The share of the time limit that the ops may use; the networks have the rest, and what the ops left over.
 _OPS_SHARE = 0.6
 
@@ -99,7 +99,7 @@ def profile(
         progress=progress,
     )
     if wanted:
-        done = calibrate_profile(done, device, space, settings, networks, _USUAL, progress)
+        done = calibrate_profile(done, device, space, settings, networks, USUAL, progress)
     return replace(done, seconds=time.perf_counter() - begin)
 
 

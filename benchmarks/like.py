@@ -1,0 +1,167 @@
+"""Error of inferred ops against the share of ops measured: `python benchmarks/like.py --pair BASE.csv NEW.csv ...`.
+
+Both tables are complete, so the truth is known and no device is needed. BASE is the similar device. Of NEW, a share of
+the ops is taken as measured, in the order of `ofa-profile --like`, and the others are inferred. Rivals get the same
+ops: one factor, a factor per kind of op, and ridge regression on the same features. If the journal of networks is
+beside NEW, 16 of its networks fit the correction, and the error of all others is shown. A pair that is in the file
+`--out` with the same shares is not computed again. Published tables (folders) can be BASE and NEW.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa_profiler import LatencyTable, get_space
+from ofa_profiler.base.files import write_text
+from ofa_profiler.networks.architecture import Architecture
+from ofa_profiler.networks.op import Op
+from ofa_profiler.protocol.settings import Settings
+from ofa_profiler.protocol.target import Target
+from ofa_profiler.spaces import SearchSpace
+from ofa_profiler.tables.corrections.regression import network_features, ridge
+from ofa_profiler.tables.transfer import Base, infer
+from ofa_profiler.tables.transfer.features import op_features
+from ofa_profiler.tables.transfer.process import Kernel, Process
+from ofa_profiler.verification.calibrate import drawn_networks, networks_journal, read_networks
+from ofa_profiler.verification.like import FEW_NETWORKS, order_for
+from ofa_profiler.verification.networks import network_name
+
+SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+_COLUMNS = (
+    "ops measured",
+    "median error: one factor",
+    "per kind",
+    "ridge",
+    "process",
+    "process: 90% below",
+    "inside the 80% interval",
+    "networks, MAPE: one factor",
+    "per kind",
+    "ridge",
+    "process",
+)
+#: The strengths of the ridge: variances of the weights, and of single values.
+_RIDGE = [Kernel(linear, 1e-12, 1.0, noise) for linear in (0.0003, 0.003, 0.03, 0.3) for noise in (1e-4, 1e-3, 1e-2)]
+
+Networks = list[tuple[Architecture, float]]
+
+
+def space_of(table: LatencyTable, other: LatencyTable) -> SearchSpace:
+    """The space that both tables have, at the resolutions that both cover."""
+    name = next(name for name in table.spaces if name in other.spaces)
+    space = get_space(name)
+    both = [r for r in table.resolutions(space) if r in other.resolutions(space)]
+    return space.with_resolutions(both)
+
+
+def networks_of(table: LatencyTable) -> tuple[Networks, Networks]:
+    """The networks for the fit, and all others; empty without a journal."""
+    journal = networks_journal(table.path) if table.path is not None else None
+    replay = read_networks(journal) if journal is not None and journal.exists() else None
+    if replay is None or journal is None:
+        return [], []
+    draw, found = drawn_networks(replay, journal), replay.measurements()
+    usable = [(a, found[network_name(a)].steady_ms()) for a in draw.all if found[network_name(a)].ok]
+    fitted = [pair for pair in usable if pair[0] in set(draw.fitted)]
+    few = {int(i) for i in np.linspace(0, len(fitted) - 1, FEW_NETWORKS.fitted).round()}
+    chosen = [pair for i, pair in enumerate(fitted) if i in few]
+    return chosen, [pair for pair in usable if pair not in chosen]
+
+
+def rivals(ops: Sequence[Op], base_ms: Mapping[str, float], measured: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Simpler ways to infer the other ops -> their times."""
+    rest = [op for op in ops if op.key not in measured]
+    logs = {op.key: float(np.log(measured[op.key] / base_ms[op.key])) for op in ops if op.key in measured}
+    common = float(np.median(list(logs.values())))
+    kinds: dict[str, list[float]] = {}
+    for op in ops:
+        if op.key in logs:
+            kinds.setdefault(op.kind, []).append(logs[op.key])
+    of_kind = {kind: float(np.median(values)) for kind, values in kinds.items()}
+    features = op_features(ops, [base_ms[op.key] for op in ops])
+    known = np.array([op.key in logs for op in ops])
+    values = np.array([logs[op.key] for op in ops if op.key in logs])
+    linear = max((Process(kernel, features[known], values) for kernel in _RIDGE), key=Process.log_likelihood)
+    means = linear.predict(features[~known])[0] if rest else []
+    return {
+        "one factor": {op.key: base_ms[op.key] * float(np.exp(common)) for op in rest},
+        "per kind": {op.key: base_ms[op.key] * float(np.exp(of_kind.get(op.kind, common))) for op in rest},
+        "ridge": {op.key: base_ms[op.key] * float(np.exp(mean)) for op, mean in zip(rest, means, strict=True)},
+    }
+
+
+def errors(inferred: Mapping[str, float], truth: Mapping[str, float]) -> NDArray[np.float64]:
+    """The relative errors of inferred times."""
+    return np.array([abs(ms / truth[key] - 1) for key, ms in inferred.items()])
+
+
+def network_mape(op_ms: Mapping[str, float], fitted: Networks, others: Networks) -> float:
+    """Fit the correction to networks -> its mean error for others."""
+
+    def time_of(_: int | None, op: Op) -> float:
+        return op_ms[op.key]
+
+    weights, _ = ridge(network_features([a for a, _ in fitted], time_of), np.array([ms for _, ms in fitted]))
+    predicted = network_features([a for a, _ in others], time_of) @ weights
+    return float(np.mean(np.abs(predicted / np.array([ms for _, ms in others]) - 1)))
+
+
+def run_pair(old: LatencyTable, new: LatencyTable, shares: Sequence[float]) -> list[list[str]]:
+    """The rows of a pair of tables, one per share."""
+    space = space_of(old, new)
+    base, truth = Base.of(old, space), Base.of(new, space).ms
+    runtime = new.metadata.get("runtime") or "litert"  # published tables do not name it
+    ops = [op for op in order_for(space, Settings(Target(runtime)), base).ops if op.key in truth and op.key in base.ms]
+    fitted, others = networks_of(new)
+    rows = []
+    for share in shares:
+        count = max(2, round(share * len(ops)))
+        measured = {op.key: truth[op.key] for op in ops[:count]}
+        inference = infer(ops, base.ms, measured)
+        inferred = {key: ms for key, (ms, _, _) in inference.ms.items()}
+        ways = [*rivals(ops, base.ms, measured).values(), inferred]
+        cells = [f"{count} ({share:.0%})"]
+        if inferred:
+            off = [errors(ms, truth) for ms in ways]
+            inside = np.mean([low <= truth[key] <= high for key, (_, low, high) in inference.ms.items()])
+            cells += [f"{np.median(found):.1%}" for found in off]
+            cells += [f"{np.quantile(off[-1], 0.9):.1%}", f"{inside:.0%}"]
+        else:
+            cells += ["-"] * 6
+        if others and all(op.key in truth for a, _ in others for op in space.ops(a)):
+            cells += [f"{network_mape({**measured, **ms}, fitted, others):.1%}" for ms in ways]
+        else:
+            cells += ["-"] * 4
+        rows.append(cells)
+    return rows
+
+
+def main() -> None:
+    """Compute and print all pairs."""
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("--pair", nargs=2, type=Path, action="append", required=True, metavar=("BASE", "NEW"))
+    parser.add_argument("--shares", nargs="+", type=float, default=SHARES)
+    parser.add_argument("--out", type=Path, help="file with the results so far")
+    arguments = parser.parse_args()
+    done = json.loads(arguments.out.read_text()) if arguments.out is not None and arguments.out.exists() else {}
+    print("| base -> new | " + " | ".join(_COLUMNS) + " |")
+    print("| --- " * (len(_COLUMNS) + 1) + "|")
+    for old, new in arguments.pair:
+        name = f"{old.stem} -> {new.stem}"
+        key = f"{name} {','.join(map(str, arguments.shares))}"
+        if key not in done:
+            done[key] = run_pair(LatencyTable.load(old), LatencyTable.load(new), arguments.shares)
+            if arguments.out is not None:
+                write_text(arguments.out, json.dumps(done, indent=1) + "\n")
+        for cells in done[key]:
+            print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
