@@ -74,7 +74,9 @@ def networks_of(table: LatencyTable) -> tuple[Networks, Networks]:
     return chosen, [pair for pair in usable if pair not in chosen]
 
 
-def rivals(ops: Sequence[Op], base_ms: Mapping[str, float], measured: Mapping[str, float]) -> dict[str, dict[str, float]]:
+def rivals(
+    ops: Sequence[Op], base_ms: Mapping[str, float], measured: Mapping[str, float]
+) -> dict[str, dict[str, float]]:
     """Simpler ways to infer the other ops -> their times."""
     rest = [op for op in ops if op.key not in measured]
     logs = {op.key: float(np.log(measured[op.key] / base_ms[op.key])) for op in ops if op.key in measured}

@@ -36,9 +36,9 @@ def show_plan(arguments: argparse.Namespace, space: SearchSpace, settings: Setti
         raise UsageError("--plan takes one --device: the same ops are measured on each")
     base = None if arguments.like is None else Base.of(LatencyTable.load(arguments.like), space)
     planned = _plan_ops(arguments, space, ops_settings(settings, arguments.calibrate), base)
-    networks = plan_calibration(
-        planned, space, settings, arguments.calibrate, USUAL if arguments.like is None else FEW_NETWORKS
-    )
+    usual = USUAL if base is None else FEW_NETWORKS
+    wanted = arguments.calibrate if base is None else arguments.calibrate or usual.fitted
+    networks = plan_calibration(planned, space, settings, wanted, usual)
     if arguments.json:
         print(json.dumps(_document(planned, networks, space), indent=2))
         return 0
@@ -83,6 +83,7 @@ def _document(planned: Plan, networks: CalibrationPlan | None, space: SearchSpac
         "space": space.name,
         "resolutions": list(space.resolutions),
         "ops": [op.key for op in planned.ops],
+        "inferred": len(space.unique_ops()) - len(planned.ops),
         "models_to_export": planned.models_to_export,
         "models_mb": round(planned.n_bytes / 1e6, 1),
         "networks": None if networks is None else _networks(networks),

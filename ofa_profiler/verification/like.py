@@ -116,7 +116,7 @@ def profile_like(
         step = profile_ops(
             device,
             space,
-            ops_settings(settings, networks),
+            ops_settings(settings, networks or FEW_NETWORKS.fitted),
             out,
             part=part,
             name=stem,

@@ -43,7 +43,7 @@ def plan_calibration(
     usual: NetworkCounts = USUAL,
 ) -> CalibrationPlan | None:
     """What `profile` would measure after the ops that are `planned`. `settings` and `networks` are those of `profile`,
-    `usual` the numbers if users ask for none.
+    `usual` tells how many validate and how often each is visited.
 
     Networks like those that will be drawn are drawn by their expected latency, so their size and their time are known
     before the ops are measured. None: no networks are wanted.
@@ -51,7 +51,7 @@ def plan_calibration(
     if not count_networks(networks):
         return None
     known = _measured_before(planned, networks)
-    fitted = networks or usual.fitted if known is None else count_fitted(known)
+    fitted = count_networks(networks) if known is None else count_fitted(known)
     limit_s = networks_limit_s(settings, planned.used_s if planned.basis is not None else planned.seconds)
     settings = replace(network_settings(settings), time_limit_s=limit_s)
     rounds = usual.min_rounds or (settings.min_rounds + settings.max_rounds) / 2

@@ -11,12 +11,10 @@ import numpy as np
 
 from ofa_profiler.networks.op import Op
 from ofa_profiler.tables.transfer.features import op_features
-from ofa_profiler.tables.transfer.process import Process, fit
+from ofa_profiler.tables.transfer.process import fit
 
-#: The interval of an inferred time holds it with this probability, like p10 and p90 of samples.
-_LEVEL = 0.8
-#: Half the width of this interval of a normal distribution, in standard deviations.
-_NORMAL = 1.2816
+#: Half the width of an interval that holds 80% of a normal distribution, in standard deviations.
+_HALF_WIDTH = 1.2816
 
 
 @dataclass(frozen=True)
@@ -46,28 +44,20 @@ def infer(ops: Sequence[Op], base_ms: Mapping[str, float], measured_ms: Mapping[
     features = op_features(known, [base_ms[op.key] for op in known])
     measured = np.array([op.key in measured_ms for op in known])
     logs = np.array([math.log(measured_ms[op.key] / base_ms[op.key]) for op in known if op.key in measured_ms])
-    process = fit(features[measured], logs)
-    errors, _ = process.left_out()
+    mixture = fit(features[measured], logs)
+    errors, _ = mixture.left_out()
     rest = [op for op, is_measured in zip(known, measured, strict=True) if not is_measured]
     if not rest:
         return Inference({}, _relative(errors))
-    means, deviations = process.predict(features[~measured])
-    widths = _NORMAL * _scale(process) * deviations
+    means, deviations = mixture.predict(features[~measured])
     ms = {
-        op.key: tuple(base_ms[op.key] * math.exp(log) for log in (mean, mean - width, mean + width))
-        for op, mean, width in zip(rest, means, widths, strict=True)
+        op.key: (base_ms[op.key] * middle, base_ms[op.key] * middle / factor, base_ms[op.key] * middle * factor)
+        for op, middle, factor in zip(
+            rest, np.exp(means).tolist(), np.exp(_HALF_WIDTH * deviations).tolist(), strict=True
+        )
     }
-    return Inference(ms, _relative(errors))  # type: ignore[arg-type]  # three numbers each
+    return Inference(ms, _relative(errors))
 
 
 def _relative(errors: np.ndarray) -> tuple[float, ...]:
     return tuple(float(abs(math.expm1(-error))) for error in errors) if len(errors) > 1 else ()
-
-
-def _scale(process: Process) -> float:
-    """How many times wider the intervals must be so that 80% of the left-out values are inside; at least 1."""
-    errors, deviations = process.left_out()
-    rank = math.ceil(_LEVEL * (len(errors) + 1))
-    if rank > len(errors):
-        return 1.0
-    return max(1.0, float(np.sort(np.abs(errors) / deviations)[rank - 1]) / _NORMAL)
