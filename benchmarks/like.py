@@ -2,9 +2,13 @@
 
 Both tables are complete, so the truth is known and no device is needed. BASE is the similar device. Of NEW, a share of
 the ops is taken as measured, in the order of `ofa-profile --like`, and the others are inferred. Rivals get the same
-ops: one factor, a factor per kind of op, and ridge regression on the same features. If the journal of networks is
-beside NEW, 16 of its networks fit the correction, and the error of all others is shown. A pair that is in the file
-`--out` with the same shares is not computed again. Published tables (folders) can be BASE and NEW.
+ops: one factor, a factor per kind of op, and ridge regression on the same features.
+
+If the journal of networks is beside NEW, 16 of its networks in 4 rounds fit the correction, and the error of all others
+is shown. With the journal of the ops, it shows the seconds on the device: these ops, trials of forms, and 26 networks
+in 4 rounds; for 100%, everything that is in the journals.
+
+A pair that is in the file `--out` with the same shares is not computed again. BASE and NEW can be published tables.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +40,7 @@ from ofa_profiler.verification.networks import network_name
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _COLUMNS = (
     "ops measured",
+    "device seconds",
     "median error: one factor",
     "per kind",
     "ridge",
@@ -60,18 +66,39 @@ def space_of(table: LatencyTable, other: LatencyTable) -> SearchSpace:
     return space.with_resolutions(both)
 
 
-def networks_of(table: LatencyTable) -> tuple[Networks, Networks]:
-    """The networks for the fit, and all others; empty without a journal."""
-    journal = networks_journal(table.path) if table.path is not None else None
-    replay = read_networks(journal) if journal is not None and journal.exists() else None
-    if replay is None or journal is None:
+def networks_of(table: LatencyTable, space: SearchSpace) -> tuple[Networks, Networks]:
+    """The networks for the fit in few rounds, and all others in all rounds; empty without a journal."""
+    assert table.path is not None
+    journal = networks_journal(table.path)
+    replay = read_networks(journal)
+    if replay is None:
         return [], []
     draw, found = drawn_networks(replay, journal), replay.measurements()
-    usable = [(a, found[network_name(a)].steady_ms()) for a in draw.all if found[network_name(a)].ok]
-    fitted = [pair for pair in usable if pair[0] in set(draw.fitted)]
-    few = {int(i) for i in np.linspace(0, len(fitted) - 1, FEW_NETWORKS.fitted).round()}
-    chosen = [pair for i, pair in enumerate(fitted) if i in few]
-    return chosen, [pair for pair in usable if pair not in chosen]
+    usable = [a for a in draw.all if a.resolution in space.resolutions and found[network_name(a)].ok]
+    fitted = [a for a in usable if a in draw.fitted]
+    few = [fitted[i] for i in sorted(set(np.linspace(0, len(fitted) - 1, FEW_NETWORKS.fitted).round().astype(int)))]
+    others = [a for a in usable if a not in few]
+    rounds = FEW_NETWORKS.min_rounds
+    short = {a: replace(found[network_name(a)], rounds_ms=found[network_name(a)].rounds_ms[:rounds]) for a in few}
+    return [(a, short[a].steady_ms()) for a in few], [(a, found[network_name(a)].steady_ms()) for a in others]
+
+
+def seconds_of(table: LatencyTable, ops: Sequence[Op], *, whole: bool) -> float | None:
+    """The seconds on the device of these ops, the trials of forms and the networks; None without the journals.
+
+    `whole`: all networks in all rounds, else those of `ofa-profile --like`.
+    """
+    assert table.path is not None
+    replay, networks = read_networks(table.path.with_suffix(".jsonl")), read_networks(networks_journal(table.path))
+    if replay is None or networks is None:
+        return None
+    seconds = sum(visit.seconds for op in ops for visit in replay.visits[op.key])
+    seconds += float(replay.trials.json["seconds"]) if replay.trials is not None else 0.0
+    if whole:
+        return seconds + networks.used_s
+    visits = [visits[: FEW_NETWORKS.min_rounds] for visits in networks.visits.values()]
+    a_network_s = sum(visit.seconds for found in visits for visit in found) / len(visits)
+    return seconds + (FEW_NETWORKS.fitted + FEW_NETWORKS.validated) * a_network_s
 
 
 def rivals(
@@ -120,7 +147,7 @@ def run_pair(old: LatencyTable, new: LatencyTable, shares: Sequence[float]) -> l
     base, truth = Base.of(old, space), Base.of(new, space).ms
     runtime = new.metadata.get("runtime") or "litert"  # published tables do not name it
     ops = [op for op in order_for(space, Settings(Target(runtime)), base).ops if op.key in truth and op.key in base.ms]
-    fitted, others = networks_of(new)
+    fitted, others = networks_of(new, space)
     rows = []
     for share in shares:
         count = max(2, round(share * len(ops)))
@@ -128,7 +155,8 @@ def run_pair(old: LatencyTable, new: LatencyTable, shares: Sequence[float]) -> l
         inference = infer(ops, base.ms, measured)
         inferred = {key: ms for key, (ms, _, _) in inference.ms.items()}
         ways = [*rivals(ops, base.ms, measured).values(), inferred]
-        cells = [f"{count} ({share:.0%})"]
+        seconds = seconds_of(new, ops[:count], whole=share == 1)
+        cells = [f"{count} ({share:.0%})", "-" if seconds is None else f"{seconds:.0f}"]
         if inferred:
             off = [errors(ms, truth) for ms in ways]
             inside = np.mean([low <= truth[key] <= high for key, (_, low, high) in inference.ms.items()])
@@ -136,7 +164,7 @@ def run_pair(old: LatencyTable, new: LatencyTable, shares: Sequence[float]) -> l
             cells += [f"{np.quantile(off[-1], 0.9):.1%}", f"{inside:.0%}"]
         else:
             cells += ["-"] * 6
-        if others and all(op.key in truth for a, _ in others for op in space.ops(a)):
+        if others and all(op.key in truth for op in space.unique_ops()):
             cells += [f"{network_mape({**measured, **ms}, fitted, others):.1%}" for ms in ways]
         else:
             cells += ["-"] * 4
