@@ -27,6 +27,7 @@ from ofa_profiler.base.files import write_text
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol.settings import Settings
+from ofa_profiler.protocol.steady import steady_times
 from ofa_profiler.protocol.target import Target
 from ofa_profiler.spaces import SearchSpace
 from ofa_profiler.tables.corrections.regression import network_features, ridge
@@ -38,6 +39,8 @@ from ofa_profiler.verification.like import FEW_NETWORKS, order_for
 from ofa_profiler.verification.networks import network_name
 
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+#: Of the networks of `ofa-profile --like` on a quiet device.
+_ROUNDS = FEW_NETWORKS.sampling["min_rounds"]
 _COLUMNS = (
     "ops measured",
     "device seconds",
@@ -78,9 +81,9 @@ def networks_of(table: LatencyTable, space: SearchSpace) -> tuple[Networks, Netw
     fitted = [a for a in usable if a in draw.fitted]
     few = [fitted[i] for i in sorted(set(np.linspace(0, len(fitted) - 1, FEW_NETWORKS.fitted).round().astype(int)))]
     others = [a for a in usable if a not in few]
-    rounds = FEW_NETWORKS.min_rounds
-    short = {a: replace(found[network_name(a)], rounds_ms=found[network_name(a)].rounds_ms[:rounds]) for a in few}
-    return [(a, short[a].steady_ms()) for a in few], [(a, found[network_name(a)].steady_ms()) for a in others]
+    short = steady_times(replace(m, rounds_ms=m.rounds_ms[:_ROUNDS]) for m in found.values())
+    times = steady_times(found.values())
+    return [(a, short[network_name(a)].ms) for a in few], [(a, times[network_name(a)].ms) for a in others]
 
 
 def seconds_of(table: LatencyTable, ops: Sequence[Op], *, whole: bool) -> float | None:
@@ -96,7 +99,7 @@ def seconds_of(table: LatencyTable, ops: Sequence[Op], *, whole: bool) -> float 
     seconds += float(replay.trials.json["seconds"]) if replay.trials is not None else 0.0
     if whole:
         return seconds + networks.used_s
-    visits = [visits[: FEW_NETWORKS.min_rounds] for visits in networks.visits.values()]
+    visits = [visits[:_ROUNDS] for visits in networks.visits.values()]
     a_network_s = sum(visit.seconds for found in visits for visit in found) / len(visits)
     return seconds + (FEW_NETWORKS.fitted + FEW_NETWORKS.validated) * a_network_s
 

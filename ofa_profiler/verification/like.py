@@ -38,7 +38,7 @@ _FIRST_SHARE, _FIRST = 0.05, 12
 #: How many times as many ops are measured if the error is too large.
 _GROWTH = 2
 #: Fewer networks in fewer rounds than in a whole profile, where they would cost more than the ops.
-FEW_NETWORKS = NetworkCounts(fitted=16, validated=10, min_rounds=4)
+FEW_NETWORKS = NetworkCounts(16, 10, {"min_rounds": 4, "max_rounds": 12, "target_half_width": 0.02})
 
 
 def order_for(space: SearchSpace, settings: Settings, base: Base) -> Order:

@@ -53,8 +53,8 @@ def plan_calibration(
     known = _measured_before(planned, networks)
     fitted = count_networks(networks) if known is None else count_fitted(known)
     limit_s = networks_limit_s(settings, planned.used_s if planned.basis is not None else planned.seconds)
-    settings = replace(network_settings(settings), time_limit_s=limit_s)
-    rounds = usual.min_rounds or (settings.min_rounds + settings.max_rounds) / 2
+    settings = replace(network_settings(settings), **usual.sampling, time_limit_s=limit_s)
+    rounds = (settings.min_rounds + settings.max_rounds) / 2
     latency_ms = {key: planned.slowness * ms for key, ms in expected_ms(space.unique_ops(), settings).items()}
     cost = AdditiveCost.from_ops(space, lambda op: latency_ms[op.key])
     count = fitted + usual.validated

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ofa_profiler.base.progress import Reporter
 from ofa_profiler.devices.base import Device
@@ -30,12 +32,12 @@ from ofa_profiler.verification.calibrate import (
 
 @dataclass(frozen=True)
 class NetworkCounts:
-    """How many networks calibrate a table, unless users ask for another number, and how often they are visited."""
+    """How many networks calibrate a table, unless users ask for another number, and how they are visited."""
 
     fitted: int = DEFAULT_FITTED
     validated: int = DEFAULT_VALIDATED
-    #: The fewest rounds. A network whose median is uncertain has more. None: the usual number.
-    min_rounds: int | None = None
+    #: Fields of `Settings` that differ from those of `conditions.network_settings`.
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
 
 USUAL = NetworkCounts()
@@ -126,7 +128,7 @@ def calibrate_profile(
             device,
             fitted=networks or usual.fitted,
             validated=usual.validated,
-            min_rounds=usual.min_rounds,
+            sampling=usual.sampling,
             space=space,
             session=session,
             fresh=other_number,

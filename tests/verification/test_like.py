@@ -81,7 +81,7 @@ def no_power_cut(monkeypatch: pytest.MonkeyPatch) -> None:
 def few_networks() -> Iterator[None]:
     """Their export takes most of the time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(like_module, "FEW_NETWORKS", NetworkCounts(N_FITTED, N_VALIDATED, 2))
+        patch.setattr(like_module, "FEW_NETWORKS", NetworkCounts(N_FITTED, N_VALIDATED, {"min_rounds": 2}))
         yield
 
 
