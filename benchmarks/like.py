@@ -6,7 +6,7 @@ ops: one factor, a factor per kind of op, and ridge regression on the same featu
 
 If the journal of networks is beside NEW, 16 of its networks in 4 rounds fit the correction, and the error of all others
 is shown. With the journal of the ops, it shows the seconds on the device: these ops, trials of forms, and 26 networks
-in 4 rounds; for 100%, everything that is in the journals.
+in 4 rounds. For 100%, these are all networks and all rounds of the journals.
 
 A pair that is in the file `--out` with the same shares is not computed again. BASE and NEW can be published tables.
 """
@@ -34,6 +34,7 @@ from ofa_profiler.tables.corrections.regression import network_features, ridge
 from ofa_profiler.tables.transfer import Base, infer
 from ofa_profiler.tables.transfer.features import op_features
 from ofa_profiler.tables.transfer.process import Kernel, Process
+from ofa_profiler.verification import agreement
 from ofa_profiler.verification.calibrate import drawn_networks, networks_journal, read_networks
 from ofa_profiler.verification.like import FEW_NETWORKS, order_for
 from ofa_profiler.verification.networks import network_name
@@ -54,6 +55,8 @@ _COLUMNS = (
     "per kind",
     "ridge",
     "process",
+    "process: within 10%",
+    "Spearman",
 )
 #: The strengths of the ridge: variances of the weights, and of single values.
 _RIDGE = [Kernel(linear, 1e-12, 1.0, noise) for linear in (0.0003, 0.003, 0.03, 0.3) for noise in (1e-4, 1e-3, 1e-2)]
@@ -69,8 +72,11 @@ def space_of(table: LatencyTable, other: LatencyTable) -> SearchSpace:
     return space.with_resolutions(both)
 
 
-def networks_of(table: LatencyTable, space: SearchSpace) -> tuple[Networks, Networks]:
-    """The networks for the fit in few rounds, and all others in all rounds; empty without a journal."""
+def networks_of(table: LatencyTable, space: SearchSpace, *, whole: bool) -> tuple[Networks, Networks]:
+    """The networks for the fit in few rounds, and all others in all rounds; empty without a journal.
+
+    `whole`: as many for the fit, and in as many rounds, as there are in the journal.
+    """
     assert table.path is not None
     journal = networks_journal(table.path)
     replay = read_networks(journal)
@@ -80,8 +86,10 @@ def networks_of(table: LatencyTable, space: SearchSpace) -> tuple[Networks, Netw
     usable = [a for a in draw.all if a.resolution in space.resolutions and found[network_name(a)].ok]
     fitted = [a for a in usable if a in draw.fitted]
     few = [fitted[i] for i in sorted(set(np.linspace(0, len(fitted) - 1, FEW_NETWORKS.fitted).round().astype(int)))]
+    few = fitted if whole else few
     others = [a for a in usable if a not in few]
-    short = steady_times(replace(m, rounds_ms=m.rounds_ms[:_ROUNDS]) for m in found.values())
+    rounds = None if whole else _ROUNDS
+    short = steady_times(replace(m, rounds_ms=m.rounds_ms[:rounds]) for m in found.values())
     times = steady_times(found.values())
     return [(a, short[network_name(a)].ms) for a in few], [(a, times[network_name(a)].ms) for a in others]
 
@@ -133,15 +141,14 @@ def errors(inferred: Mapping[str, float], truth: Mapping[str, float]) -> NDArray
     return np.array([abs(ms / truth[key] - 1) for key, ms in inferred.items()])
 
 
-def network_mape(op_ms: Mapping[str, float], fitted: Networks, others: Networks) -> float:
-    """Fit the correction to networks -> its mean error for others."""
+def predicted(op_ms: Mapping[str, float], fitted: Networks, others: Networks) -> NDArray[np.float64]:
+    """Fit the correction to networks -> its predictions for others, (N,) milliseconds."""
 
     def time_of(_: int | None, op: Op) -> float:
         return op_ms[op.key]
 
     weights, _ = ridge(network_features([a for a, _ in fitted], time_of), np.array([ms for _, ms in fitted]))
-    predicted = network_features([a for a, _ in others], time_of) @ weights
-    return float(np.mean(np.abs(predicted / np.array([ms for _, ms in others]) - 1)))
+    return network_features([a for a, _ in others], time_of) @ weights
 
 
 def run_pair(old: LatencyTable, new: LatencyTable, shares: Sequence[float]) -> list[list[str]]:
@@ -150,9 +157,9 @@ def run_pair(old: LatencyTable, new: LatencyTable, shares: Sequence[float]) -> l
     base, truth = Base.of(old, space), Base.of(new, space).ms
     runtime = new.metadata.get("runtime") or "litert"  # published tables do not name it
     ops = [op for op in order_for(space, Settings(Target(runtime)), base).ops if op.key in truth and op.key in base.ms]
-    fitted, others = networks_of(new, space)
     rows = []
     for share in shares:
+        fitted, others = networks_of(new, space, whole=share == 1)
         count = max(2, round(share * len(ops)))
         measured = {op.key: truth[op.key] for op in ops[:count]}
         inference = infer(ops, base.ms, measured)
@@ -168,9 +175,13 @@ def run_pair(old: LatencyTable, new: LatencyTable, shares: Sequence[float]) -> l
         else:
             cells += ["-"] * 6
         if others and all(op.key in truth for op in space.unique_ops()):
-            cells += [f"{network_mape({**measured, **ms}, fitted, others):.1%}" for ms in ways]
+            known_ms = [ms for _, ms in others]
+            found_ms = [predicted({**measured, **ms}, fitted, others) for ms in ways]
+            cells += [f"{agreement.mape(ms, known_ms):.1%}" for ms in found_ms]
+            cells += [f"{agreement.within(found_ms[-1], known_ms, 0.1):.0%}"]
+            cells += [f"{agreement.spearman(found_ms[-1], known_ms):.3f}"]
         else:
-            cells += ["-"] * 4
+            cells += ["-"] * 6
         rows.append(cells)
     return rows
 
