@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
 
 from ofa_profiler import LatencyTable, get_space
-from ofa_profiler.errors import UsageError
+from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.networks.op import Op
 from ofa_profiler.tables.row import Row
 from ofa_profiler.tables.transfer import Base, infer, order_of_measuring
@@ -240,3 +241,43 @@ def test_published_tables_are_a_base(tmp_path: Path) -> None:
 def test_a_damaged_base_is_an_error(data: object) -> None:
     with pytest.raises(ValueError, match=r"like|op|attributes"):
         Base.from_json(data)
+
+
+# --- inferred rows --------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(*[st.floats(1e-6, 1e6)] * 3), min_size=1, max_size=5))
+def test_inferred_rows_round_trip(tmp_path_factory: pytest.TempPathFactory, times: list[tuple[float, ...]]) -> None:
+    path = tmp_path_factory.mktemp("table") / "t.csv"
+    inferred = [
+        Row.inferred(op, batch=1, precision="fp32", ms=(ms[1], ms[0], ms[2]))
+        for op, ms in zip(OPS, map(sorted, times), strict=False)
+    ]
+    rows = (measured_row(OPS[-1]), *inferred)
+    LatencyTable("t", rows, {"like": {"table": "old"}}).save(path)
+    found = LatencyTable.load(path)
+    assert found.rows == rows
+    assert found.metadata["like"] == {"table": "old"}
+    assert any("inferred from table old, not measured" in text for text in found.warnings)
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        ({"median_ms": ""}, "a row with the status inferred has a time and no samples"),
+        ({"samples": "3"}, "a row with the status inferred has a time and no samples"),
+        ({"status": "guessed"}, "column status: 'guessed' is not one of ok, failed, inferred"),
+    ],
+)
+def test_a_damaged_inferred_row_is_named(tmp_path: Path, cells: dict[str, str], words: str) -> None:
+    path = tmp_path / "t.csv"
+    table([measured_row(OPS[0]), Row.inferred(OPS[1], batch=1, precision="fp32", ms=(1.0, 0.9, 1.1))]).save(path)
+    with path.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    lines[1].update(cells)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(lines[0]))
+        writer.writeheader()
+        writer.writerows(lines)
+    with pytest.raises(InputFileError, match=f"row 3: .*{words}"):
+        LatencyTable.load(path)

@@ -32,6 +32,7 @@ from ofa_profiler.verification.like import TARGET_MAPE
 from ofa_profiler.verification.networks import network_name
 from ofa_profiler.verification.profile import NetworkCounts
 from ofa_profiler.verification.report import report
+from ofa_search.cli.search import main as ofa_search
 
 SPACE = get_space("cifar-mbv3").with_resolutions([24])
 OPS = {op.key: op for op in SPACE.unique_ops()}
@@ -125,7 +126,9 @@ def test_few_ops_are_measured_and_the_others_are_near(tmp_path: Path, old: Laten
     assert made.replay.n_visits < 4 * FIRST
 
 
-def test_what_is_inferred_is_never_silent(tmp_path: Path, old: LatencyTable) -> None:
+def test_what_is_inferred_is_never_silent(
+    tmp_path: Path, old: LatencyTable, capsys: pytest.CaptureFixture[str]
+) -> None:
     table = make(tmp_path, like=old).table
     like = table.metadata["like"]
     assert (like["table"], like["device"], like["threads"]) == ("old", "old board", 1)
@@ -141,6 +144,9 @@ def test_what_is_inferred_is_never_silent(tmp_path: Path, old: LatencyTable) -> 
     with pytest.raises(UsageError, match="was inferred, not measured"):
         table.save_published(tmp_path / "published")
     assert LatencyTable.load(table.path).rows == table.rows  # type: ignore[arg-type]
+    search = ["--lut", str(table.path), "--budget", "100ms", "--predictor", "macs", "--no-export", "--engine", "random"]
+    assert ofa_search([*search, "--out", str(tmp_path / "found")]) == 0
+    assert f"{count} of {len(OPS)} ops are inferred from table old" in capsys.readouterr().err
     frame = LatencyTable.from_frame(table.to_frame())
     assert [row.status for row in frame.rows] == [row.status for row in table.rows]
 
