@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ofa_profiler.base.plugins import load_plugins
@@ -25,6 +26,7 @@ from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.protocol.target import Target
 from ofa_profiler.spaces import SearchSpace, get_space
 from ofa_profiler.tables.table import LatencyTable
+from ofa_profiler.verification.like import profile_like
 from ofa_profiler.verification.profile import profile as profile_device
 from ofa_profiler.verification.result import DEFAULT_SUBNETS, DEFAULT_TIME_LIMIT_S, Verification
 from ofa_profiler.verification.verify import store_validation
@@ -50,6 +52,7 @@ def profile(
     name: str | None = None,
     fresh: bool = False,
     runtime_version: str | None = None,
+    like: LatencyTable | _Path | None = None,
     options: DeviceOptions | None = None,
     progress: Reporter | None = None,
 ) -> Profile:
@@ -57,7 +60,8 @@ def profile(
 
     After an interruption, the same call resumes. `forms` is `fast` or `plain`, as for `--forms`. `calibrate` is the
     number of networks that the table is calibrated by; 0 leaves out calibration and validation. `runtime_version` is
-    the release of the runtime that is brought to a board, and `options` configure the connection to the device; an open
+    the release of the runtime that is brought to a board. `like` is the table of a similar device, from which most ops
+    are inferred, as with `--like`. `options` configure the connection to the device; an open
     device has both already. Raises `DeviceError` if the device or all ops fail, and `UsageError` for invalid arguments
     or if `out` contains another measurement with this name.
     """
@@ -75,7 +79,8 @@ def profile(
             raise UsageError("runtime_version is for a device that is given by its name: this one has its options")
         options = replace(options or DeviceOptions(), runtime_version=runtime_version)
     with _opened(device, options) as opened:
-        return profile_device(
+        how = profile_device if like is None else partial(profile_like, table=_loaded(like))
+        return how(
             opened,
             chosen,
             settings,
@@ -107,7 +112,7 @@ def verify(
     table lacks its measurement settings, and `DeviceError` if the device fails.
     """
     load_plugins()
-    loaded = table if isinstance(table, LatencyTable) else LatencyTable.load(table)
+    loaded = _loaded(table)
     chosen = get_space(space) if isinstance(space, str) else space
     options = replace(options or DeviceOptions(), like_release=release_of(loaded.metadata.get("runtime_version")))
     with _opened(device, options) as opened:
@@ -124,6 +129,10 @@ def verify(
     if architectures is None:
         store_validation(loaded, result)
     return result
+
+
+def _loaded(table: LatencyTable | _Path) -> LatencyTable:
+    return table if isinstance(table, LatencyTable) else LatencyTable.load(table)
 
 
 def _opened(device: str | Device, options: DeviceOptions | None) -> Device:

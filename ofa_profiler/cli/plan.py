@@ -18,6 +18,7 @@ from ofa_profiler.spaces import SearchSpace
 if TYPE_CHECKING:
     from ofa_profiler.measuring.plan import Plan
     from ofa_profiler.networks.op import Op
+    from ofa_profiler.tables.transfer import Base
     from ofa_profiler.verification.plan import CalibrationPlan
 
 _LOCAL = "local"
@@ -25,26 +26,39 @@ _LOCAL = "local"
 
 def show_plan(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) -> int:
     """Print the plan, and return the exit code. Of all devices, only this machine is asked what it is."""
+    from ofa_profiler.tables.table import LatencyTable
+    from ofa_profiler.tables.transfer import Base
+    from ofa_profiler.verification.like import FEW_NETWORKS, TARGET_MAPE
     from ofa_profiler.verification.plan import plan_calibration
-    from ofa_profiler.verification.profile import ops_settings
+    from ofa_profiler.verification.profile import USUAL, ops_settings
 
     if arguments.device and len(arguments.device) > 1:
         raise UsageError("--plan takes one --device: the same ops are measured on each")
-    planned = _plan_ops(arguments, space, ops_settings(settings, arguments.calibrate))
-    networks = plan_calibration(planned, space, settings, arguments.calibrate)
+    base = None if arguments.like is None else Base.of(LatencyTable.load(arguments.like), space)
+    planned = _plan_ops(arguments, space, ops_settings(settings, arguments.calibrate), base)
+    usual = USUAL if base is None else FEW_NETWORKS
+    wanted = arguments.calibrate if base is None else arguments.calibrate or usual.fitted
+    networks = plan_calibration(planned, space, settings, wanted, usual)
     if arguments.json:
         print(json.dumps(_document(planned, networks, space), indent=2))
         return 0
     for line in _summary(planned, networks):
         print(line)
+    if base is not None:
+        print(
+            f"from {base.described['table']}, the other {len(base.ops) - len(planned.ops)} of {len(base.ops)} ops are "
+            f"inferred; if whole networks are then off by more than {TARGET_MAPE:.0%}, more ops are measured"
+        )
     at = ", ".join(map(str, space.resolutions))
     say(f"{len(planned.ops)} ops of {space.name} at {at}; nothing was measured; --json lists all ops")
     return 0
 
 
-def _plan_ops(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) -> Plan:
+def _plan_ops(arguments: argparse.Namespace, space: SearchSpace, settings: Settings, base: Base | None) -> Plan:
     from ofa_profiler.devices import open_device
+    from ofa_profiler.measuring.naming import default_name
     from ofa_profiler.measuring.plan import plan
+    from ofa_profiler.verification.like import order_for, part_of
 
     devices = arguments.device or []
     (name,) = arguments.name or [None]
@@ -53,7 +67,12 @@ def _plan_ops(arguments: argparse.Namespace, space: SearchSpace, settings: Setti
     if is_local and name is None and arguments.out is not None and arguments.out.is_dir():
         with open_device(_LOCAL, device_options(arguments, settings)) as device:
             described = device.describe()
-    of_space = partial(plan, space, settings, out=arguments.out, try_forms=arguments.forms == FAST)
+    ops = None
+    if base is not None:
+        stem = name or (default_name(described, [space.name], settings) if described else "")
+        journal = None if arguments.fresh or arguments.out is None else arguments.out / f"{stem}.jsonl"
+        ops = part_of(order_for(space, settings, base), base, journal).ops
+    of_space = partial(plan, space, settings, ops=ops, out=arguments.out, try_forms=arguments.forms == FAST)
     planned = of_space(name=name, device=described, is_slow=bool(devices) and not is_local)
     return of_space() if arguments.fresh and planned.is_complete else planned
 
@@ -64,6 +83,7 @@ def _document(planned: Plan, networks: CalibrationPlan | None, space: SearchSpac
         "space": space.name,
         "resolutions": list(space.resolutions),
         "ops": [op.key for op in planned.ops],
+        "inferred": len(space.unique_ops()) - len(planned.ops),
         "models_to_export": planned.models_to_export,
         "models_mb": round(planned.n_bytes / 1e6, 1),
         "networks": None if networks is None else _networks(networks),

@@ -44,6 +44,7 @@ examples:
   ofa-profile --device local --out latency_tables --space ofa-mbv3-w1.2 --resolution 160,192,224
   ofa-profile --device local --space ofa-mbv3-w1.2 --plan
   ofa-profile --device ssh:pi@raspberrypi.local --out latency_tables
+  ofa-profile --device ssh:pi@pi5.local --out latency_tables --like latency_tables/pi4.csv    for a tenth of the time
   ofa-profile --device adb:192.168.1.20:5555 --out latency_tables      a phone; --device adb: lists the phones
   ofa-profile --kit board-kit --space cifar-mbv3        for a board without a connection
   ofa-profile --import results.jsonl --out latency_tables    make a table of the results from that board
@@ -78,6 +79,12 @@ def _parser() -> Parser:
     what.add_argument("--out", metavar="DIR", type=Path, help="folder for the table")
     what.add_argument(
         "--name", metavar="NAME", action="append", help="name of the table (default: device and space), per device"
+    )
+    what.add_argument(
+        "--like",
+        metavar="TABLE",
+        type=Path,
+        help="table of a similar device: measure a few ops, and infer the others from it (rows with status inferred)",
     )
     what.add_argument("--fresh", action="store_true", help="measure again, and replace the table when it is complete")
     what.add_argument("--plan", action="store_true", help="show what would be measured and how long, then stop")
@@ -173,11 +180,19 @@ def _check(arguments: argparse.Namespace) -> None:
         )
     if arguments.wheels is not None and arguments.kit is None:
         raise UsageError("--wheels needs --kit; devices reached over ssh and adb get the runtime automatically")
+    _check_like(arguments)
     if arguments.remove_from_device and not arguments.device:
         raise UsageError("--remove-from-device needs --device DEVICE")
     stops_early = arguments.plan or arguments.remove_from_device
     if arguments.out is None and (arguments.results or (arguments.device and not stops_early)):
         raise UsageError("no folder for the table: give --out DIR")
+
+
+def _check_like(arguments: argparse.Namespace) -> None:
+    if arguments.like is not None and (arguments.kit or arguments.results):
+        raise UsageError("--like needs --device: the results of a few ops tell whether more are needed")
+    if arguments.like is not None and arguments.calibrate == 0:
+        raise UsageError("--like excludes --no-calibration: only whole networks tell whether enough ops are measured")
 
 
 def _dispatch(arguments: argparse.Namespace) -> int:

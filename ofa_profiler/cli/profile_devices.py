@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 
@@ -18,15 +18,19 @@ from ofa_profiler.errors import OfaError
 from ofa_profiler.export import export_ops
 from ofa_profiler.measuring.naming import distinct_names
 from ofa_profiler.measuring.profile import Profile
+from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol.forms import FAST
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.spaces import SearchSpace
+from ofa_profiler.tables.table import LatencyTable
+from ofa_profiler.verification.like import profile_like
 from ofa_profiler.verification.profile import profile
 
 
 def profile_devices(prog: str, arguments: argparse.Namespace, space: SearchSpace, settings: Settings) -> int:
     """Measure all devices at the same time, one table each; a device that fails does not stop the others."""
     specs, options = arguments.device, device_options(arguments, settings)
+    like = None if arguments.like is None else LatencyTable.load(arguments.like)
     outcomes: dict[str, Profile | OfaError] = {}
     devices: dict[str, Device] = {}
     with ExitStack() as opened:
@@ -38,10 +42,11 @@ def profile_devices(prog: str, arguments: argparse.Namespace, space: SearchSpace
         with progress_bar() as reporter:
             names = dict(zip(specs, arguments.name or [None] * len(specs), strict=True))
             if len(specs) > 1:
+                ops = space.unique_ops() if like is None else ()
                 try_forms = arguments.forms == FAST
-                outcomes |= _prepare_comparison(devices, names, space, settings, reporter, try_forms=try_forms)
+                outcomes |= _prepare_comparison(devices, names, space, ops, settings, reporter, try_forms=try_forms)
             jobs = {
-                spec: partial(_profile_one, arguments, space, settings, device, names[spec], reporter)
+                spec: partial(_profile_one, arguments, space, settings, device, names[spec], like, reporter)
                 for spec, device in devices.items()
                 if spec not in outcomes
             }
@@ -53,12 +58,13 @@ def _prepare_comparison(
     devices: dict[str, Device],
     names: dict[str, str | None],
     space: SearchSpace,
+    ops: Sequence[Op],
     settings: Settings,
     reporter: Reporter,
     *,
     try_forms: bool,
 ) -> dict[str, OfaError]:
-    """Do once what several devices share: one release of the runtime, models, and `names` that differ.
+    """Do once what several devices share: one release of the runtime, models of `ops`, and `names` that differ.
 
     Return the errors of the devices that failed.
     """
@@ -69,7 +75,7 @@ def _prepare_comparison(
     names.update(distinct_names(known, [space.name], settings))
     releases = {found for spec, found in versions.items() if not isinstance(found, OfaError) and spec not in failed}
     for release in releases:
-        export_ops(space.unique_ops(), settings.target, release=release, with_variants=try_forms, progress=reporter)
+        export_ops(ops, settings.target, release=release, with_variants=try_forms, progress=reporter)
     return failed
 
 
@@ -79,6 +85,7 @@ def _profile_one(
     settings: Settings,
     device: Device,
     name: str | None,
+    like: LatencyTable | None,
     reporter: Reporter,
     check: Callable[[], None],
 ) -> Profile:
@@ -88,7 +95,8 @@ def _profile_one(
         check()
         show(state)
 
-    return profile(
+    how = profile if like is None else partial(profile_like, table=like)
+    return how(
         device,
         space,
         settings,

@@ -11,6 +11,7 @@ from ofa_profiler.cli.terminal import say
 from ofa_profiler.errors import OfaError
 from ofa_profiler.pages.page import NOT_INSTALLED, can_write_pages
 from ofa_profiler.protocol.journal import NEW
+from ofa_profiler.tables.row import FAILED, INFERRED
 
 if TYPE_CHECKING:
     from ofa_profiler.measuring.profile import Profile
@@ -49,14 +50,16 @@ def report_outcomes(command: str, outcomes: Mapping[str, Profile | OfaError], *,
 def report_table(table: LatencyTable, replay: Replay, facts: dict[str, Any]) -> dict[str, Any]:
     """Report on a table on stderr -> the same as a JSON document."""
     assert table.path is not None
-    failures = {row.op: row.error for row in table.rows if row.status != "ok"}
-    ok, sampling, device = len(table.rows) - len(failures), table.metadata["sampling"], table.metadata["device"]
+    failures = {row.op: row.error for row in table.rows if row.status == FAILED}
+    inferred = sum(row.status == INFERRED for row in table.rows)
+    ok, sampling = len(table.rows) - len(failures) - inferred, table.metadata["sampling"]
     for doubt in table.doubts:
         say(str(doubt))
     if replay.trials is not None:
         for trial in replay.trials.trials:
             say(f"{'' if trial.wins else 'not used: '}{trial.label}")
-    what = f"{table.path}: {ok} ops of {device['model'] or 'an unnamed device'}"
+    more = f" and {inferred} inferred ones" if inferred else ""
+    what = f"{table.path}: {ok} ops{more} of {table.metadata['device']['model'] or 'an unnamed device'}"
     if facts.get("was_complete"):
         say(f"{what}; the table is up to date, nothing was measured; --fresh measures again")
         if (new := table.path.with_suffix(f".jsonl{NEW}")).exists():
@@ -78,6 +81,7 @@ def report_table(table: LatencyTable, replay: Replay, facts: dict[str, Any]) -> 
         "spaces": list(table.spaces),
         "ops": len(table.rows),
         "ok": ok,
+        "inferred": inferred,
         "failed": len(failures),
         "failures": failures,
         "forms": replay.forms.to_json(),

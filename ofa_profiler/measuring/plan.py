@@ -59,6 +59,7 @@ def plan(
     space: SearchSpace,
     settings: Settings,
     *,
+    ops: tuple[Op, ...] | None = None,
     out: Path | None = None,
     name: str | None = None,
     device: Device | None = None,
@@ -66,13 +67,13 @@ def plan(
     try_forms: bool = True,
     cache_dir: Path | None = None,
 ) -> Plan:
-    """What `profile` would do, without doing it.
+    """What `profile` would do, without doing it. `ops`: only these are measured.
 
     The estimate follows from a journal in the folder `out`: that of the table `name` (default: the name that `profile`
     gives the table of `device`), else any journal of the same ops and settings. Without one, it follows from the MACs
     of the ops; `is_slow` is for boards and phones.
     """
-    ops = space.unique_ops()
+    ops = space.unique_ops() if ops is None else ops
     latency_ms = expected_ms(ops, settings)
     slowness = SLOW_DEVICE if is_slow else 1.0
 

@@ -16,7 +16,7 @@ from ofa_profiler.devices.base import Device
 from ofa_profiler.errors import UsageError
 from ofa_profiler.measuring.expectation import expected_ms
 from ofa_profiler.measuring.naming import check_name, default_name
-from ofa_profiler.measuring.request import request
+from ofa_profiler.measuring.request import Part, request
 from ofa_profiler.measuring.session import measure_into
 from ofa_profiler.measuring.table_from_journal import check_usable, derive_table, table_rows
 from ofa_profiler.protocol import records
@@ -56,6 +56,7 @@ def profile(
     settings: Settings,
     out: Path,
     *,
+    part: Part | None = None,
     name: str | None = None,
     fresh: bool = False,
     try_forms: bool = True,
@@ -66,7 +67,8 @@ def profile(
 
     An interrupted call with the same arguments is resumed; a finished table is left as it is. With `fresh` it is
     replaced when the new one is complete, and its journal becomes `NAME.jsonl.old`. An op that fails becomes a row
-    with the status `failed`. `try_forms`: see `request`.
+    with the status `failed`. `part`: only these ops are measured, and the others inferred. A later call with more
+    ops, or without `part`, measures the rest. `try_forms`: see `request`.
 
     Raises `DeviceError` when the device or every op fails, `UsageError` for what is impossible or would mix two
     measurements.
@@ -74,7 +76,9 @@ def profile(
     begin = time.perf_counter()
     release = device.prepare_runtime(settings.target.runtime)  # it may be too old for the usual models
     export_begin = time.perf_counter()
-    asked = request(space, settings, release=release, try_forms=try_forms, cache_dir=cache_dir, progress=progress)
+    asked = request(
+        space, settings, part=part, release=release, try_forms=try_forms, cache_dir=cache_dir, progress=progress
+    )
     export_s = time.perf_counter() - export_begin
     described = device.describe()
     name = check_name(name) if name is not None else default_name(described, [space.name], settings)

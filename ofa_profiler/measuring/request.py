@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ofa_profiler.base.progress import Reporter
 from ofa_profiler.export import Model, export_ops
 from ofa_profiler.measuring.trials import trials_of
+from ofa_profiler.networks.op import Op
+from ofa_profiler.protocol.extension import LIKE
 from ofa_profiler.protocol.kit import run_record
 from ofa_profiler.protocol.records import Run
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.spaces import SearchSpace
+from ofa_profiler.tables.transfer import Base
 
 
 @dataclass(frozen=True)
@@ -22,10 +26,19 @@ class Request:
     run: Run
 
 
+@dataclass(frozen=True)
+class Part:
+    """The ops of a space that are measured, if the others are inferred from a base."""
+
+    ops: tuple[Op, ...]
+    base: Base
+
+
 def request(
     space: SearchSpace,
     settings: Settings,
     *,
+    part: Part | None = None,
     release: str | None = None,
     try_forms: bool = True,
     joint_forms: bool = False,
@@ -34,10 +47,11 @@ def request(
 ) -> Request:
     """Export the ops of `space` at its resolutions, for a release of the runtime, as far as the cache lacks them.
 
+    `part`: only these ops.
     With `try_forms`, the device tries the forms of the ops first. Otherwise all are plain. With `joint_forms`, it
     chooses all forms or none.
     """
-    ops = space.unique_ops()
+    ops = space.unique_ops() if part is None else part.ops
     models = export_ops(
         ops,
         settings.target,
@@ -46,6 +60,8 @@ def request(
         cache_dir=cache_dir,
         progress=progress,
     )
-    about = {"spaces": [space.name], "resolutions": list(space.resolutions)}
+    about: dict[str, Any] = {"spaces": [space.name], "resolutions": list(space.resolutions)}
+    if part is not None and len(part.ops) < len(part.base.ops):
+        about[LIKE] = part.base.to_json()
     trials = trials_of(ops, settings.target.runtime, joint=joint_forms) if try_forms else ()
     return Request(tuple(models), run_record(models, settings, about, ops, trials))

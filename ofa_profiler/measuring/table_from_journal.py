@@ -11,6 +11,7 @@ from typing import Any
 
 from ofa_profiler.errors import DeviceError, InputFileError, UsageError
 from ofa_profiler.networks.op import Op
+from ofa_profiler.protocol.extension import LIKE, is_partial
 from ofa_profiler.protocol.forms import PLAIN_NAME
 from ofa_profiler.protocol.measurement import Measurement
 from ofa_profiler.protocol.records import End, Run
@@ -21,6 +22,7 @@ from ofa_profiler.tables.corrections import Sum
 from ofa_profiler.tables.stability import compute_stability
 from ofa_profiler.tables.suspects import find_suspects
 from ofa_profiler.tables.table import LatencyTable, Row
+from ofa_profiler.tables.transfer import Base, Inference, infer
 
 _MAX_NOTES = 5
 _DEVICE_FIELDS = (
@@ -56,7 +58,7 @@ def derive_table(replay: Replay, journal_path: Path) -> LatencyTable:
             table = LatencyTable.load(path)
             derived = table_metadata(replay)
             if all(table.metadata.get(name) == derived[name] for name in _FROM_JOURNAL):
-                if {row.op for row in table.rows} == replay.run.models.keys():
+                if {row.op for row in table.rows} == _keys(replay.run, journal_path):
                     return table
                 restored = replace(table, rows=table_rows(replay, journal_path))
                 restored.save(path)
@@ -78,6 +80,9 @@ def save_table(replay: Replay, rows: tuple[Row, ...], journal_path: Path) -> Lat
     found = compute_stability(rows, metadata)
     suspects = [suspect.to_json() for suspect in find_suspects(rows)]
     verdicts = {"stability": found.to_json() if found else None, **({"suspects": suspects} if suspects else {})}
+    if (base := _base(replay.run, journal_path)) is not None:
+        measured = {"measured": len(replay.run.models)}
+        verdicts[LIKE] = {**base.described, **measured, **_inference(replay, base).to_json()}
     table = LatencyTable(path.stem, rows, {**metadata, **verdicts}, path)
     table.save(path)
     return table
@@ -87,16 +92,55 @@ def save_table(replay: Replay, rows: tuple[Row, ...], journal_path: Path) -> Lat
 
 
 def table_rows(replay: Replay, source: Path) -> tuple[Row, ...]:
-    """Return one row per op, in the order of the request.
+    """Return one row per op, in the order of the request or of the table from which the others are inferred.
 
     Raises `InputFileError` (of `source`) if an op is not measured yet, or if the journal does not identify its ops.
     """
     if replay.unvisited or not replay.devices:
         counts = f"{len(replay.unvisited)} of {len(replay.visits)}"
         raise InputFileError(source, f"{counts} ops are not measured yet: run the agent again, it resumes")
-    run, measured = replay.run, replay.measurements()
+    run, measured, target = replay.run, replay.measurements(), replay.run.settings.target
+    if (base := _base(run, source)) is not None:
+        ms = _inference(replay, base).ms
+        return tuple(
+            row_of(_in_form(op, replay), measured[op.key], target)
+            if op.key in measured
+            else Row.inferred(op, batch=target.batch, precision=target.precision, ms=ms[op.key])
+            for op in base.ops
+        )
     ops = run.ops if run.ops is not None else _ops_of_spaces(run, source)
-    return tuple(row_of(_in_form(op, replay), measured[op.key], run.settings.target) for op in ops)
+    return tuple(row_of(_in_form(op, replay), measured[op.key], target) for op in ops)
+
+
+def _keys(run: Run, source: Path) -> set[str]:
+    """The ops of the table."""
+    base = _base(run, source)
+    return set(run.models) if base is None else {op.key for op in base.ops}
+
+
+def _base(run: Run, source: Path) -> Base | None:
+    """The table from which ops are inferred; None if all are measured."""
+    if not is_partial(run):
+        return None
+    try:
+        base = Base.from_json(run.about[LIKE])
+    except ValueError as error:
+        raise InputFileError(source, str(error), row=1) from None
+    lost = [op.key for op in base.ops if op.key not in base.ms and op.key not in run.models]
+    if lost:
+        raise InputFileError(source, f"{lost[0]:.200} is neither measured nor in the table of {LIKE!r}", row=1)
+    return base
+
+
+def _inference(replay: Replay, base: Base) -> Inference:
+    """The times of the ops that were not measured."""
+    found = replay.measurements()
+    measured = {key: one.median_ms for key, one in found.items() if one.ok}
+    if not measured.keys() & base.ms.keys():
+        errors = [one.error for one in found.values() if not one.ok]
+        why = f"; the first failed with: {errors[0]}" if errors else ""
+        raise DeviceError(f"no op was measured from which the others can be inferred{why}")
+    return infer(base.ops, base.ms, measured)
 
 
 def _in_form(op: Op, replay: Replay) -> Op:

@@ -94,8 +94,10 @@ def request_difference(one: Run, other: Run) -> str:
     found = _first_difference(*settings) or _first_difference(*about)
     if found or one.models != other.models:
         return found or "other models"
-    # A journal without forms is continued without forms.
-    return "" if one.candidates in (None, other.candidates) else "other forms"
+    # A journal without forms is continued without forms. Trials may be those of the ops that were measured first.
+    if one.candidates is None or (other.candidates and one.candidates.variants == other.candidates.variants):
+        return ""
+    return "other forms"
 
 
 def _first_difference(one: JsonObject, other: JsonObject) -> str:

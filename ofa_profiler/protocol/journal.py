@@ -17,6 +17,7 @@ from typing import BinaryIO
 from ofa_profiler.base.files import write_bytes
 from ofa_profiler.base.locks import try_lock
 from ofa_profiler.errors import InputFileError, UsageError
+from ofa_profiler.protocol.extension import extended, is_extension
 from ofa_profiler.protocol.identity import request_difference
 from ofa_profiler.protocol.lines import parse_line
 from ofa_profiler.protocol.records import Kept, Record, Run, read_record
@@ -53,7 +54,8 @@ def read_journal(path: Path) -> tuple[Replay, bytes]:
 class Journal:
     """A journal that is written. If the path is None, it is only in memory.
 
-    An existing file is continued if it has the same request, and refused (`UsageError`) if not.
+    An existing file is continued if it has the same request, or extended if it has a part of it (`extension.py`). Any
+    other one is refused (`UsageError`).
 
     With `fresh`, an existing file stays as it is until `replace_old`, and the new lines go to `NAME.jsonl.new` beside
     it. If that file has the same request and is unfinished, it is continued. So an interruption loses nothing.
@@ -86,6 +88,25 @@ class Journal:
         found = self._continued(self._written, run) if b"\n" in self._written.read_bytes() else b""
         self._lines = found.splitlines(keepends=True)
         self._file.truncate(len(found))  # removes an incomplete last line
+        if found and is_extension(self.replay.run, run):
+            self._extend(self._written, run)
+
+    def _extend(self, path: Path, run: Run) -> None:
+        """Replace the first line, whole or not at all."""
+        more = extended(self.replay.run, run)
+        assert more is not None
+        assert self._file is not None
+        data = b"".join([_line(more), *self._lines[1:]])
+        old, self._file = self._file, None
+        if sys.platform == "win32":  # an open file cannot be replaced there
+            old.close()
+        try:
+            write_bytes(path, data)
+            self._file = _open_locked(path)
+        finally:
+            old.close()
+        self.replay, data = read_journal(path)
+        self._lines = data.splitlines(keepends=True)
 
     def _continued(self, path: Path, run: Run) -> bytes:
         """Read the file that is continued, and return its lines. Empty: the file is replaced."""
@@ -95,7 +116,7 @@ class Journal:
             if self._old is None:
                 raise
             return b""
-        difference = request_difference(replay.run, run)
+        difference = "" if extended(replay.run, run) else request_difference(replay.run, run)
         if self._old is not None and (difference or replay.end is not None):
             return b""
         if difference:
@@ -133,7 +154,7 @@ class Journal:
             self._write(record)
 
     def _write(self, record: Kept) -> None:
-        line = json.dumps(record.to_json(), separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        line = _line(record)
         self._lines.append(line)
         if self._file is None:
             return
@@ -169,6 +190,10 @@ class Journal:
         if is_void and sys.platform == "win32":
             with contextlib.suppress(OSError):
                 self._written.unlink(missing_ok=True)
+
+
+def _line(record: Kept) -> bytes:
+    return json.dumps(record.to_json(), separators=(",", ":"), allow_nan=False).encode() + b"\n"
 
 
 def _open_locked(path: Path) -> BinaryIO:

@@ -134,7 +134,7 @@ class Replay:
 
     def is_finished(self, time_limit_s: float | None) -> bool:
         """Whether nothing is left to measure. A longer time limit continues what an earlier one cut short."""
-        if self.end is None:
+        if self.end is None or self.unvisited:  # more models were added after the end
             return False
         before_s = self.end.time_limit_s
         longer = before_s is not None and (time_limit_s is None or time_limit_s > before_s)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from ofa_profiler.tables.row import OK, Row
+from ofa_profiler.tables.row import FAILED, Row
 
 #: Raises the error of a problem with a row.
 Refuse = Callable[[str, Row], NoReturn]
 
 
 def check_rows(rows: Sequence[Row], metadata: Mapping[str, Any], statistic: str, refuse: Refuse) -> None:
-    """All rows have one batch and one precision, those of the metadata, and every row that is ok has its time."""
+    """All rows have one batch and one precision, those of the metadata, and every row that did not fail has a time."""
     first = rows[0]
     for name, value in (("batch", first.batch), ("precision", first.precision)):
         described = metadata.get(name)
@@ -25,8 +25,8 @@ def check_rows(rows: Sequence[Row], metadata: Mapping[str, Any], statistic: str,
     for row in rows:
         if (row.batch, row.precision) != (first.batch, first.precision):
             refuse("columns batch, precision: differ from the rows above; split the table", row)
-        if row.status == OK and getattr(row, statistic) is None:
-            refuse(f"column {statistic}: is empty, but the status is ok", row)
+        if row.status != FAILED and getattr(row, statistic) is None:
+            refuse(f"column {statistic}: is empty, but the status is {row.status}", row)
 
 
 def index_of(rows: Sequence[Row], refuse: Refuse) -> dict[tuple[int | None, str], Row]:

@@ -29,7 +29,7 @@ from ofa_profiler.tables.cells import (
     shown,
 )
 from ofa_profiler.tables.op_columns import op_of, op_values, other_attributes, parse_attributes
-from ofa_profiler.tables.row import FAILED, OK, Row
+from ofa_profiler.tables.row import FAILED, INFERRED, OK, Row
 
 #: Version of the CSV and JSON. Increase it for a change that old readers would misread.
 FORMAT = 1
@@ -53,7 +53,7 @@ _COLUMNS: dict[str, Callable[[str], Any]] = {
     "p10_ms": optional(parse_time_ms),
     "p90_ms": optional(parse_time_ms),
     "samples": integer,
-    "status": one_of(OK, FAILED),
+    "status": one_of(OK, FAILED, INFERRED),
 }
 _OPTIONAL_COLUMNS: dict[str, Callable[[str], Any]] = {
     "error": str,
@@ -217,6 +217,8 @@ def _check(path: Path | str, row: Row) -> None:
         refuse("column median_ms: is empty, but the status is ok")
     if row.status == OK and row.samples < 1:
         refuse(f"column samples: must be at least 1 if the status is {OK}")
+    if row.status == INFERRED and (row.median_ms is None or row.samples):
+        refuse(f"columns median_ms, samples: a row with the status {INFERRED} has a time and no samples")
 
 
 # --- JSON -----------------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ofa_profiler.base.units import format_duration_ms
-from ofa_profiler.tables.row import FAILED, OK, Row
+from ofa_profiler.protocol.records.values import number
+from ofa_profiler.tables.row import FAILED, INFERRED, OK, Row
 from ofa_profiler.tables.stability import stability
 from ofa_profiler.tables.suspects import FAST, SLOW, Suspect, suspects_of
 
@@ -32,7 +33,8 @@ def table_doubts(name: str, rows: Sequence[Row], metadata: Mapping[str, Any], pa
     """All doubts about the table `name` of the file `path`, notes first."""
     noise = noise_doubts(rows, metadata)
     found = sorted(
-        [*metadata_doubts(metadata), *noise, *row_doubts(rows, metadata)], key=lambda doubt: not doubt.is_note
+        [*metadata_doubts(metadata), *noise, *row_doubts(rows, metadata), *inference_doubts(rows, metadata)],
+        key=lambda doubt: not doubt.is_note,
     )
     named = [replace(doubt, text=f"table {name}: {doubt.text}") for doubt in found]
     if path is not None and path.suffix == ".csv" and not metadata:
@@ -72,6 +74,20 @@ def metadata_doubts(metadata: Mapping[str, Any]) -> Iterator[Doubt]:
     notes = device.get("uncontrolled") if isinstance(device, dict) else None
     if isinstance(notes, list):
         yield from (Doubt(note, is_note=True) for note in notes if isinstance(note, str))
+
+
+def inference_doubts(rows: Sequence[Row], metadata: Mapping[str, Any]) -> Iterator[Doubt]:
+    """How many rows are inferred, from which table, and how far off they may be."""
+    inferred = [row for row in rows if row.status == INFERRED]
+    if not inferred:
+        return
+    like = metadata.get("like")
+    told: Mapping[str, Any] = like if isinstance(like, Mapping) else {}
+    base = f" from table {told['table']}" if isinstance(told.get("table"), str) else ""
+    errors = [number(told.get(f"left_out_{name}")) for name in ("median", "p90")]
+    far = f" (half of them off by {errors[0]:.1%} or more, a tenth by {errors[1]:.1%} or more)" if all(errors) else ""
+    remedy = "ofa-profile without --like and with the same --name measures them"
+    yield Doubt(f"{len(inferred)} of {len(rows)} ops are inferred{base}, not measured{far}", remedy=remedy)
 
 
 def noise_doubts(rows: Sequence[Row], metadata: Mapping[str, Any]) -> Iterator[Doubt]:

@@ -22,7 +22,7 @@ from ofa_profiler.networks.op import Op
 from ofa_profiler.spaces import SearchSpace
 from ofa_profiler.tables.cells import parse_count, parse_spread_ms, parse_time_ms, shown
 from ofa_profiler.tables.csv_file import read_json, read_text
-from ofa_profiler.tables.row import OK, Row
+from ofa_profiler.tables.row import INFERRED, OK, Row
 
 _FILE = re.compile(r"([1-9][0-9]{0,4})_lookup_table\.(?:yaml|yml|json)")
 
@@ -217,6 +217,8 @@ def _rows_by_resolution(name: str, rows: Iterable[Row], ops: Mapping[int, Iterab
 def _yaml_text(name: str, rows: dict[str, Row]) -> str:
     entries = {}
     for key, row in rows.items():
+        if row.status == INFERRED:
+            raise UsageError(f"table {name} cannot be written as published tables: op {key} was inferred, not measured")
         if row.mean_ms is None or row.std_ms is None:
             raise UsageError(f"table {name} cannot be written as published tables: op {key} lacks a mean or spread")
         entries[key] = {"count": row.samples, "mean": row.mean_ms, "std": row.std_ms}

@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 from ofa_profiler.networks.op import Op
 from ofa_profiler.tables.cells import MAX_MS
 
-#: `status` of a row.
-OK, FAILED = "ok", "failed"
+#: `status` of a row: measured, failed, or inferred from the table of a similar device (`transfer/`).
+OK, FAILED, INFERRED = "ok", "failed", "inferred"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One measured op. Times are in milliseconds; None if unknown or if the op failed (`status`).
+    """One op. Times are in milliseconds; None if unknown or if the op failed (`status`).
+
+    The times of an inferred op are its most likely one, and an interval that holds the true one with 80% (p10, p90).
 
     Published tables do not contain batch and precision. Then `batch` is None and `precision` is "".
     """
@@ -79,6 +81,23 @@ class Row:
             samples=0,
             status=FAILED,
             error=_one_line(error),
+        )
+
+    @staticmethod
+    def inferred(op: Op, *, batch: int, precision: str, ms: tuple[float, float, float]) -> Row:
+        """A row for an op that was not measured: its time, and the ends of the interval."""
+        median, low, high = ms
+        return Row(
+            description=op,
+            batch=batch,
+            precision=precision,
+            median_ms=median,
+            mean_ms=None,
+            std_ms=None,
+            p10_ms=low,
+            p90_ms=high,
+            samples=0,
+            status=INFERRED,
         )
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ofa_profiler.tables.row import FAILED, Row
+from ofa_profiler.tables.row import FAILED, INFERRED, Row
 
 Facts = Sequence[tuple[str, str]]
 
@@ -14,8 +14,8 @@ _SETTINGS = ("precision", "threads", "batch")
 
 def facts(rows: Sequence[Row], spaces: Sequence[str], metadata: Mapping[str, Any]) -> Facts:
     """The most important facts of a table, as (label, value)."""
-    failed = sum(row.status == FAILED for row in rows)
-    found = [("ops", f"{len(rows)}" + (f", {failed} failed" if failed else ""))]
+    counts = ((sum(row.status == status for row in rows), status) for status in (FAILED, INFERRED))
+    found = [("ops", ", ".join([str(len(rows)), *(f"{count} {status}" for count, status in counts if count)]))]
     found.append(("spaces", ", ".join(spaces) or "none known"))
     device = metadata.get("device")
     if isinstance(device, Mapping):

@@ -108,6 +108,7 @@ def calibrate(
     *,
     fitted: int = DEFAULT_FITTED,
     validated: int = DEFAULT_VALIDATED,
+    sampling: Mapping[str, Any] | None = None,
     seed: int = 0,
     space: SearchSpace | None = None,
     session: str | None = None,
@@ -119,7 +120,8 @@ def calibrate(
 
     The table must be a file; its JSON is rewritten at the end. An interrupted call with the same arguments is resumed.
     `session` names the measurement of the ops: a journal of networks of another session is kept as `.old`, and one of
-    this session is used even if it has other networks. With `fresh`, the networks are measured again.
+    this session is used even if it has other networks. With `fresh`, the networks are measured again. `sampling` are
+    fields of their settings.
 
     Raises `UsageError` if that is impossible, or if the device is not that of the table; `DeviceError` when the device
     or too many networks fail. The table then stays as it is.
@@ -131,7 +133,7 @@ def calibrate(
     if fresh and (other := other_device(table, device.describe())):
         raise UsageError(other)
     space = covered_space(table, space)
-    settings = replace(settings_of(table), time_limit_s=time_limit_s)
+    settings = replace(settings_of(table), **(sampling or {}), time_limit_s=time_limit_s)
     journal = networks_journal(table.path)
     known = None if fresh else read_networks(journal, session)
     if known is None and not fresh and session is not None and journal.exists():

@@ -16,14 +16,9 @@ from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.spaces import SearchSpace
 from ofa_profiler.spaces.costs import AdditiveCost
 from ofa_profiler.spaces.sampling import draw_spread
-from ofa_profiler.verification.calibrate import (
-    DEFAULT_VALIDATED,
-    count_fitted,
-    networks_journal,
-    read_networks,
-)
+from ofa_profiler.verification.calibrate import count_fitted, networks_journal, read_networks
 from ofa_profiler.verification.conditions import network_settings
-from ofa_profiler.verification.profile import count_networks, networks_limit_s
+from ofa_profiler.verification.profile import USUAL, NetworkCounts, count_networks, networks_limit_s
 
 #: Loading a network takes so long per op and per MB, on one core of a PC.
 _LOAD_S_PER_OP, _LOAD_S_PER_MB = 0.0005, 0.0025
@@ -44,9 +39,14 @@ class CalibrationPlan:
 
 
 def plan_calibration(
-    planned: Plan, space: SearchSpace, settings: Settings, networks: int | None = None
+    planned: Plan,
+    space: SearchSpace,
+    settings: Settings,
+    networks: int | None = None,
+    usual: NetworkCounts = USUAL,
 ) -> CalibrationPlan | None:
-    """What `profile` would measure after the ops that are `planned`. `settings` and `networks` are those of `profile`.
+    """What `profile` would measure after the ops that are `planned`. `settings` and `networks` are those of `profile`,
+    `usual` tells how many validate and how often each is visited.
 
     Networks like those that will be drawn are drawn by their expected latency, so their size and their time are known
     before the ops are measured. None: no networks are wanted.
@@ -56,10 +56,10 @@ def plan_calibration(
     known = _measured_before(planned, networks)
     fitted = count_networks(networks) if known is None else count_fitted(known)
     limit_s = networks_limit_s(settings, planned.used_s if planned.basis is not None else planned.seconds)
-    settings = replace(network_settings(settings), time_limit_s=limit_s)
-    latency_ms = {key: planned.slowness * ms for key, ms in expected_ms(planned.ops, settings).items()}
+    settings = replace(network_settings(settings), **usual.sampling, time_limit_s=limit_s)
+    latency_ms = {key: planned.slowness * ms for key, ms in expected_ms(space.unique_ops(), settings).items()}
     cost = AdditiveCost.from_ops(space, lambda op: latency_ms[op.key])
-    count = fitted + DEFAULT_VALIDATED
+    count = fitted + usual.validated
     drawn, drawn_ms = draw_spread(space, cost, count, np.random.default_rng(settings.seed))
     rounds = settings.min_rounds + _FURTHER_ROUNDS * (settings.max_rounds - settings.min_rounds)
     probes_ms = expected_ms(probe_ops(), settings).values()
@@ -72,7 +72,7 @@ def plan_calibration(
     if limit_s is not None:
         first_round_s = seconds / rounds
         seconds = max(min(seconds, limit_s), first_round_s)
-    whole = CalibrationPlan(fitted, DEFAULT_VALIDATED, n_bytes, seconds)
+    whole = CalibrationPlan(fitted, usual.validated, n_bytes, seconds)
     if known is None:
         return whole
     if known.is_finished(limit_s):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ofa_profiler.base.progress import Reporter
 from ofa_profiler.devices.base import Device
@@ -12,12 +14,14 @@ from ofa_profiler.errors import UsageError
 from ofa_profiler.measuring.naming import check_name, default_name
 from ofa_profiler.measuring.profile import Profile
 from ofa_profiler.measuring.profile import profile as profile_ops
+from ofa_profiler.protocol.extension import is_partial
 from ofa_profiler.protocol.journal import NEW
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.spaces import SearchSpace
 from ofa_profiler.tables.corrections import Regression
 from ofa_profiler.verification.calibrate import (
     DEFAULT_FITTED,
+    DEFAULT_VALIDATED,
     MIN_FITTED,
     calibrate,
     count_fitted,
@@ -26,6 +30,18 @@ from ofa_profiler.verification.calibrate import (
 )
 from ofa_profiler.verification.checks import restored
 
+
+@dataclass(frozen=True)
+class NetworkCounts:
+    """How many networks calibrate a table, unless users ask for another number, and how they are visited."""
+
+    fitted: int = DEFAULT_FITTED
+    validated: int = DEFAULT_VALIDATED
+    #: Fields of `Settings` that differ from those of `conditions.network_settings`.
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+
+
+USUAL = NetworkCounts()
 #: The share of the time limit that the ops may use; the networks have the rest, and what the ops left over.
 _OPS_SHARE = 0.6
 
@@ -73,7 +89,7 @@ def profile(
     wanted = count_networks(networks)
     if wanted and fresh:
         stem = check_name(name) if name is not None else default_name(device.describe(), [space.name], settings)
-        fresh = not _calibration_is_unfinished(out / f"{stem}.jsonl")
+        fresh = not is_unfinished(out / f"{stem}.jsonl")
     done = profile_ops(
         device,
         space,
@@ -86,16 +102,17 @@ def profile(
         progress=progress,
     )
     if wanted:
-        done = _calibrated(done, device, space, settings, networks, progress)
+        done = calibrate_profile(done, device, space, settings, networks, USUAL, progress)
     return replace(done, seconds=time.perf_counter() - begin)
 
 
-def _calibrated(
+def calibrate_profile(
     done: Profile,
     device: Device,
     space: SearchSpace,
     settings: Settings,
     networks: int | None,
+    usual: NetworkCounts,
     progress: Reporter | None,
 ) -> Profile:
     """Calibrate the table of `done`, unless that is done already."""
@@ -111,7 +128,9 @@ def _calibrated(
         calibration = calibrate(
             done.table,
             device,
-            fitted=networks or DEFAULT_FITTED,
+            fitted=networks or usual.fitted,
+            validated=usual.validated,
+            sampling=usual.sampling,
             space=space,
             session=session,
             fresh=other_number,
@@ -129,15 +148,17 @@ def _calibrated(
     )
 
 
-def _calibration_is_unfinished(journal: Path) -> bool:
-    """Whether the ops of `journal` are complete, and the measurement of their networks was interrupted.
+def is_unfinished(journal: Path) -> bool:
+    """Whether a measurement was interrupted after the (first) ops of `journal` had been measured.
 
-    Then `--fresh` has replaced the table already, and goes on with the networks.
+    Then `--fresh` has replaced the table already, and goes on with more ops or with the networks.
     """
     if journal.with_name(f"{journal.name}{NEW}").exists():
         return False
     known = read_networks(networks_journal(journal))
     ops = read_networks(journal)
+    if ops is not None and is_partial(ops.run) and not ops.is_finished(None):
+        return True
     return (
         known is not None
         and ops is not None

@@ -20,7 +20,7 @@ from ofa_profiler.protocol.replay import Replay
 from ofa_profiler.protocol.steady import steady_times
 from ofa_profiler.tables.corrections import Sum
 from ofa_profiler.tables.roofline import Peaks, row_work
-from ofa_profiler.tables.row import OK, Row
+from ofa_profiler.tables.row import INFERRED, OK, Row
 from ofa_profiler.tables.suspects import Suspect, suspects_of
 from ofa_profiler.tables.table import LatencyTable
 from ofa_profiler.verification.calibrate import drawn_networks, networks_journal, plain_sum, read_networks
@@ -71,7 +71,7 @@ def _facts(table: LatencyTable) -> dict[str, str]:
     facts = {
         "device": str(device.get("model") if isinstance(device, Mapping) else None),
         "settings": ", ".join(f"{name} {metadata[name]}" for name in names if metadata.get(name) is not None),
-        "measured": f"{len(known)} of {len(table.rows)} ops, {metadata.get('date', 'date unknown')}",
+        "measured": f"{len(known)} of {len(table.rows)} ops, {metadata.get('date', 'date unknown')}{_inferred(table)}",
         "latency model": table.correction.method,
     }
     if isinstance(validation, Mapping):
@@ -79,6 +79,11 @@ def _facts(table: LatencyTable) -> dict[str, str]:
         spelt = (f"{name} {value:.2%}" for name, value in figures.items() if isinstance(value, float))
         facts["validation"] = f"{validation.get('subnets')} networks: {', '.join(spelt)}"
     return {**facts, "notes": "; ".join(table.warnings) or "none"}
+
+
+def _inferred(table: LatencyTable) -> str:
+    count = sum(row.status == INFERRED for row in table.rows)
+    return f"; {count} ops are inferred from table {table.metadata.get('like', {}).get('table')}" if count else ""
 
 
 def _of_networks(table: LatencyTable, sets: Sequence[_Networks]) -> Iterator[Section]:

@@ -34,6 +34,7 @@ RUNS = {
     "export": ("--space cifar-mbv3 --resolution 24", r"cold +[\d.]+ s"),
     "forms": ("cifar-mbv3 --networks 2 --rounds 2 --runs 2", r"litert +geometric mean [\d.]+x"),
     "forms_search": ("t.csv t.csv --predictor p.safetensors --images photos", r" ms +[\d.]+% +[\d.]+% .* ms "),
+    "like": ("--pair t.csv t.csv --shares 0.1 0.5 --out like.json", r"t -> t \| 27 \(10%\) \| - \| 0.0%"),
     "measuring_share": ("--space cifar-mbv3 --resolution 24 --time-limit 1s", r"share of the wall time +[\d.]+%"),
     "repeat": ("--out r --resolution 24 --time-limit 1s --load", r"\d+ ops: median difference [\d.]+%"),
     "schedules": (

@@ -23,6 +23,7 @@ from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol.journal import read_journal
 from ofa_profiler.tables.corrections import Regression, Sum
 from ofa_profiler.verification import calibrate
+from ofa_profiler.verification import profile as calibrated_profile
 from ofa_profiler.verification.networks import network_name
 from ofa_profiler.verification.verify import verify
 
@@ -67,6 +68,7 @@ def make(out: Path, device: FakeDevice | None = None, **options: object) -> Prof
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few networks, and no power cut is expected."""
     monkeypatch.setattr(os, "fsync", lambda _: None)
+    monkeypatch.setattr(calibrated_profile, "USUAL", calibrated_profile.NetworkCounts(validated=N_VALIDATED))
     monkeypatch.setattr(calibrate.calibrate, "__kwdefaults__", {
         **(calibrate.calibrate.__kwdefaults__ or {}), "validated": N_VALIDATED
     })  # fmt: skip
