@@ -216,7 +216,7 @@ def calibrated(table: LatencyTable, replay: Replay, source: Path) -> Calibration
     names = [network_name(architecture) for architecture in seen]
     correction = fit_regression(seen, [times[name].ms for name in names], op_ms, names)
     errors, errors_of_others = errors_between_halves(seen, others, found, op_ms)
-    correction = replace(correction, held_out_errors=tuple(errors))
+    correction = replace(correction, held_out_errors=tuple(errors), errors_each=2)
     fitted = replace(table, metadata={**table.metadata, "correction": correction.to_json()})
     if not _is_positive(fitted, seen):
         fitted = plain_sum(table)

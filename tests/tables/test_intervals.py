@@ -106,6 +106,11 @@ def test_too_few_or_too_large_errors_give_no_interval() -> None:
     assert interval_factors([1.5] * 30, 0.95) is None
 
 
+@given(some_errors, st.floats(0.01, 0.99))
+def test_two_errors_of_each_network_count_as_one_network(errors: list[float], level: float) -> None:
+    assert interval_factors([*errors, *errors], level, each=2) == interval_factors(errors, level)
+
+
 # --- tables --------------------------------------------------------------------------------------------
 
 

@@ -131,6 +131,8 @@ def test_a_failed_op_stays_unusable() -> None:
         {"held_out_errors": "small"},
         {"held_out_errors": [0.1, "0.1"]},
         {"held_out_errors": [-0.1]},
+        {"errors_each": 0},
+        {"errors_each": "2"},
     ],
 )
 def test_what_is_no_regression_is_refused(change: dict[str, object]) -> None:

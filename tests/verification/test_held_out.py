@@ -72,7 +72,7 @@ def test_the_intervals_hold_networks_of_a_later_session() -> None:
             found = session(networks[: FITTED + OTHERS], rng, change)
             parts = networks[:FITTED], networks[FITTED : FITTED + OTHERS]
             both = errors_between_halves(*parts, found, op_ms)
-            factors = interval_factors([*both[0], *both[1]], 0.95)
+            factors = interval_factors([*both[0], *both[1]], 0.95, each=2)
             assert factors is not None
             times = [np.quantile(m.samples_ms, 0.25) for m in found.values()]
             weights, _ = ridge(network_features(networks[:FITTED], op_ms), np.array(times[:FITTED]))

@@ -23,14 +23,16 @@ def checked_level(level: float, name: str = "an interval") -> float:
     return level
 
 
-def interval_factors(errors: Sequence[float], level: float) -> tuple[float, float] | None:
+def interval_factors(errors: Sequence[float], level: float, each: int = 1) -> tuple[float, float] | None:
     """The factors from a prediction to the ends of its interval, which holds at least `level` of the networks.
 
-    `errors` are abs(measured - predicted) / measured of networks that were not used for their prediction. None if they
-    are too few for the level (95% needs 19), or if a measurement may be any number of times the prediction.
+    `errors` are abs(measured - predicted) / measured of networks that were not used for their prediction, `each` per
+    network. Those of one network are alike, so the rank is that among networks. None if these are too few for the level
+    (95% needs 19), or if a measurement may be any number of times the prediction.
     """
-    rank = math.ceil(round((len(errors) + 1) * level, 9))
-    if rank > len(errors):
+    networks = len(errors) // each
+    rank = math.ceil(round((networks + 1) * level, 9))
+    if rank > networks:
         return None
-    error = sorted(errors)[rank - 1]
+    error = sorted(errors)[rank * each - 1]
     return (1 / (1 + error), 1 / (1 - error)) if error < 1 else None

@@ -57,6 +57,8 @@ class Regression(Correction):
     left_out_mape: float | None = None
     #: abs(measured - predicted) / measured of networks that were not used for their prediction. Intervals follow.
     held_out_errors: tuple[float, ...] = ()
+    #: The number of these errors per network.
+    errors_each: int = 1
 
     def __post_init__(self) -> None:
         values, named = self.coefficients, self.networks
@@ -70,6 +72,8 @@ class Regression(Correction):
         errors = self.held_out_errors
         if not isinstance(errors, list | tuple) or not all(_is_error(error) for error in errors):
             raise UsageError("'correction': 'held_out_errors' must be a list of numbers, none below 0")
+        if not isinstance(self.errors_each, int) or self.errors_each < 1:
+            raise UsageError("'correction': 'errors_each' must be a number from 1 on")
         object.__setattr__(self, "networks", tuple(named))
         object.__setattr__(self, "held_out_errors", tuple(errors))
 
@@ -86,12 +90,12 @@ class Regression(Correction):
         return sum(self.coefficients[name] * value for name, value in features)
 
     def interval_factors(self, level: float) -> tuple[float, float] | None:
-        return interval_factors(self.held_out_errors, level)
+        return interval_factors(self.held_out_errors, level, self.errors_each)
 
     def to_json(self) -> dict[str, Any]:
         fitted = {"constant": self.constant, "networks": list(self.networks), "left_out_mape": self.left_out_mape}
-        errors = list(self.held_out_errors)
-        return {"method": self.method, "coefficients": dict(self.coefficients), **fitted, "held_out_errors": errors}
+        errors = {"held_out_errors": list(self.held_out_errors), "errors_each": self.errors_each}
+        return {"method": self.method, "coefficients": dict(self.coefficients), **fitted, **errors}
 
 
 def _is_error(value: Any) -> bool:
