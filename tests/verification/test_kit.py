@@ -33,7 +33,7 @@ def few_validated(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("few_validated")
 def test_the_results_of_a_kit_calibrate_the_table(tmp_path: Path) -> None:
     kit, said = tmp_path / "kit", []
-    settings = replace(QUICK, target=Target("litert"), time_limit_s=40)
+    settings = replace(QUICK, target=Target("litert"), time_limit_s=400)
     made = kits.make_kit(SPACE, settings, kit, networks=10, tell=said.append)
     assert (made.ops, made.networks) == (len(SPACE.unique_ops()), 14)
     assert f"{made.ops} ops and 14 networks" in said[0]
