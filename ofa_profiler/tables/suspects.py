@@ -21,7 +21,7 @@ SLOW, FAST = "slow", "fast"
 _TIMES_SLOWER, _FEWEST_NEIGHBOURS = 5.0, 3
 #: Ops of a kind are neighbours if neither their MACs nor their numbers (inputs, outputs, parameters) differ by more.
 _LARGEST_RATIO = 2.0
-#: A row is fast if it is so many times faster than the peaks allow. Real ops reach 0.9 of the MACs/s and 1.1 of the
+#: A row is fast if it is so many times faster than the peaks allow. Real ops reach 0.8 of the MACs/s and 0.93 of the
 #: bytes/s of the probes (`measuring/probes.py`), which are not the best that can be written for a device.
 _TIMES_FASTER = 1.5
 
