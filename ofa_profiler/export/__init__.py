@@ -27,6 +27,7 @@ from ofa_profiler.networks.graph import INPUT, Graph
 from ofa_profiler.networks.made_up_weights import repeating_weights
 from ofa_profiler.networks.op import Op
 from ofa_profiler.networks.parameters import Weights, check_weights
+from ofa_profiler.networks.ranges import Ranges, check_ranges, made_up_ranges
 from ofa_profiler.protocol.forms import PLAIN, Forms
 from ofa_profiler.protocol.target import BYTES_PER_NUMBER, DEFAULT_TARGET, Target
 from ofa_profiler.runtimes import get_runtime
@@ -89,7 +90,7 @@ def export_ops(
     for op in ops:
         model = _export_op(exporter, op, target, PLAIN, cache)
         if with_variants:
-            ways = combinations(target.runtime, op.graph)
+            ways = combinations(target, op.graph)
             model = replace(model, variants={way: _export_op(exporter, op, target, way, cache) for way in ways})
         models.append(model)
         report(progress, "export", len(models), len(ops))
@@ -106,7 +107,7 @@ def expected_bytes(ops: Iterable[Op], target: Target, *, with_variants: bool = F
     """About the size of the models of `ops`, without exporting them: nearly all of a file are parameters."""
 
     def copies(op: Op) -> int:
-        return 1 + len(combinations(target.runtime, op.graph)) if with_variants else 1
+        return 1 + len(combinations(target, op.graph)) if with_variants else 1
 
     return BYTES_PER_NUMBER[target.precision] * sum(op.params * copies(op) for op in ops)
 
@@ -154,18 +155,24 @@ def export_network(
     metadata: Mapping[str, str],
     release: str | None = None,
     forms: Forms = PLAIN,
+    ranges: Ranges | None = None,
 ) -> Path:
     """Write the network of `architecture` with these weights to `path`, completely or not at all.
 
     The model stores `metadata` unchanged, sorted by name, for the users of the file: architecture, whether the weights
-    are trained, preprocessing, labels. `release` of the runtime can load it. Raises `UsageError` if the weights belong
-    to another network or the file cannot be written.
+    are trained, preprocessing, labels. An int8 model needs the `ranges` of its tensors (`calibration.calibrate`); None:
+    they are made up, for timing alone. The metadata then say so (`precision`, `ranges`). `release` of the runtime can
+    load it. Raises `UsageError` if weights or ranges belong to another network or the file cannot be written.
     """
     exporter = get_exporter(target, release)
     graph = as_graph(space.layout(architecture))
     check_weights(graph.parameter_shapes, weights)
     check_forms(target.runtime, forms)
-    data = exporter.build(graph, weights, target, outputs=[LOGITS_NAME], metadata=metadata, forms=forms)
+    if target.precision == "int8":
+        ranges = made_up_ranges(graph) if ranges is None else ranges
+        check_ranges(graph, ranges)
+        metadata = {**metadata, "precision": target.precision, "ranges": ranges.source}
+    data = exporter.build(graph, weights, target, outputs=[LOGITS_NAME], metadata=metadata, forms=forms, ranges=ranges)
     files.write_bytes(path, data)
     return Path(path)
 

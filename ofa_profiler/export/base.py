@@ -15,6 +15,7 @@ from ofa_profiler.export.forms.base import writer_of
 from ofa_profiler.networks.graph import Graph
 from ofa_profiler.networks.layers import Layer, LayerTable
 from ofa_profiler.networks.parameters import Weights
+from ofa_profiler.networks.ranges import Ranges
 from ofa_profiler.networks.tensors import Shape, TensorSpec
 from ofa_profiler.protocol.forms import PLAIN, Forms
 from ofa_profiler.protocol.target import Target
@@ -83,11 +84,13 @@ class Exporter(ABC):
         outputs: Sequence[str],
         metadata: Mapping[str, str],
         forms: Forms = PLAIN,
+        ranges: Ranges | None = None,
     ) -> bytes:
         """The bytes of a model. The same arguments give the same bytes.
 
-        `outputs` are the names of its outputs, in order. `weights` must match the graph (`check_weights`). Raises
-        `UsageError` if the format does not support the graph, the target or a form.
+        `outputs` are the names of its outputs, in order. `weights` must match the graph (`check_weights`). `ranges` are
+        for int8 and must match it, too (`check_ranges`); None: they are made up. Raises `UsageError` if the format does
+        not support the graph, the target or a form.
         """
 
     @staticmethod

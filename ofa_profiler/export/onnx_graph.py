@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from ofa_profiler.networks.layers.activations import get_activation
+from ofa_profiler.export.marks import Marks
+from ofa_profiler.networks.layers.activations import LINEAR, get_activation
 from ofa_profiler.networks.parameters import Array, Weights
 from ofa_profiler.networks.tensors import Shape
 
@@ -28,6 +29,7 @@ class OnnxGraph:
         self.weights, self.shapes, self.batch, self.opset = weights, shapes, batch, opset
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
+        self.marks = Marks()
 
     def add_node(self, op_type: str, inputs: list[str], name: str, **attributes: Any) -> str:
         """Add a node with one output."""
@@ -70,6 +72,8 @@ class OnnxGraph:
         kind = get_activation(activation)
         if not kind.onnx:
             return tensor
+        if kind.clip is None:
+            self.marks.add(tensor, f"{name}.{LINEAR}", lambda span: span.clipped(kind.relevant))
         if kind.onnx == "Clip":  # its limits are tensors
             limits = [
                 self.add_constant(f"{name}.{limit}", np.array(limit, np.float32))
@@ -92,3 +96,4 @@ class OnnxGraph:
                 for i, name in enumerate(names):
                     if name == old:
                         names[i] = new
+        self.marks.rename(old, new)

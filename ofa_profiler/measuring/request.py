@@ -63,5 +63,5 @@ def request(
     about: dict[str, Any] = {"spaces": [space.name], "resolutions": list(space.resolutions)}
     if part is not None and len(part.ops) < len(part.base.ops):
         about[LIKE] = part.base.to_json()
-    trials = trials_of(ops, settings.target.runtime, joint=joint_forms) if try_forms else ()
+    trials = trials_of(ops, settings.target, joint=joint_forms) if try_forms else ()
     return Request(tuple(models), run_record(models, settings, about, ops, trials))

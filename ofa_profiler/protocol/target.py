@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ofa_profiler.errors import UsageError
 
 #: Bytes of a number, by the name of its format.
-BYTES_PER_NUMBER = {"fp32": 4}
+BYTES_PER_NUMBER = {"fp32": 4, "int8": 1}
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ def _networks(
         path.mkdir()
         return export_networks(space, architectures, path, settings.target, forms, progress, release)
 
-    groups = {a: candidates(settings.target.runtime, as_graph(space.layout(a))) for a in draw.all if fast}
+    groups = {a: candidates(settings.target, as_graph(space.layout(a))) for a in draw.all if fast}
     having = [architecture for architecture in draw.all if groups.get(architecture)]
     variants = dict(zip(having, export(having, fast), strict=True)) if having else {}
     checks = Checks(probe_ops())

@@ -181,9 +181,9 @@ lite.set_tensor(lite.get_input_details()[0]["index"], x.transpose(0, 2, 3, 1))
 lite.invoke()
 got = lite.get_tensor(lite.get_output_details()[0]["index"]).transpose(0, 3, 1, 2)
 np.testing.assert_allclose(got, expected, rtol=1e-6)
-forms = combinations("onnxruntime", graph)
-assert forms == [Forms({"scale": "depthwise"})]
 target = Target("onnxruntime")
+forms = combinations(target, graph)
+assert forms == [Forms({"scale": "depthwise"})]
 other = get_exporter(target).build(graph, weights, target, outputs=["y"], metadata={}, forms=forms[0])
 (got,) = onnxruntime.InferenceSession(other).run(None, {"input": x})
 assert other != models["onnxruntime"]
