@@ -6,7 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from ofa_profiler.export import tflite_layers  # noqa: F401 (fills the table)
 from ofa_profiler.export.base import Exporter
-from ofa_profiler.export.forms import depthwise_split, hard_swish, max_pool_padding  # noqa: F401 (register forms)
+from ofa_profiler.export.forms import (  # noqa: F401 (they register forms)
+    average_convolution,
+    depthwise_split,
+    hard_swish,
+    max_pool_padding,
+)
 from ofa_profiler.export.forms.base import activation_writers
 from ofa_profiler.export.tflite_file import write_model
 from ofa_profiler.export.tflite_graph import TfliteGraph
@@ -41,7 +46,6 @@ class TfliteExporter(Exporter):
         metadata: Mapping[str, str],
         forms: Forms = PLAIN,
         ranges: Ranges | None = None,
-        float_ends: bool = True,
     ) -> bytes:
         self.check(target)
         given = self.inputs(graph, target)
@@ -63,7 +67,7 @@ class TfliteExporter(Exporter):
             file.rename(old, new)
         if target.precision == "int8":
             spans = made_up_ranges(graph) if ranges is None else ranges
-            nodes, tensors = quantized(file, spans, names, outputs, float_ends=float_ends)
+            nodes, tensors = quantized(file, spans, names, outputs)
         else:
             nodes, tensors = file.nodes, file.tensors({tensor.name: tensor.dtype for tensor in given})
         return write_model(nodes, tensors, inputs=names, outputs=outputs, metadata=metadata)

@@ -80,19 +80,19 @@ _CLIPS = {
 
 
 def quantized(
-    graph: TfliteGraph, ranges: Ranges, inputs: Sequence[str], outputs: Sequence[str], *, float_ends: bool
+    graph: TfliteGraph, ranges: Ranges, inputs: Sequence[str], outputs: Sequence[str]
 ) -> tuple[list[Node], dict[str, Tensor]]:
-    """The nodes and tensors of the int8 version of a float32 graph.
+    """The nodes and tensors of the int8 version of a float32 graph, whose inputs and outputs stay float32.
 
-    With `float_ends`, inputs and outputs stay float32: the model quantizes and dequantizes them itself. Raises
-    `UsageError` for an operator without an int8 version.
+    Raises `UsageError` for an operator without an int8 version.
     """
     file = _Int8Graph(graph, ranges)
     for name in inputs:
         file.add_input(name)
     for node in graph.nodes:
         file.add_node(node)
-    return file.finished(inputs, outputs, float_ends)
+    file.add_ends(inputs, outputs)
+    return file.nodes, {**file.tensors, **file.constants}
 
 
 class _Int8Graph:
@@ -161,17 +161,14 @@ class _Int8Graph:
     def _add_constant(self, name: str, values: Array, quantization: Quantization) -> None:
         self.constants[name] = Tensor.constant(quantization.quantized(values), quantization)
 
-    def finished(
-        self, inputs: Sequence[str], outputs: Sequence[str], float_ends: bool
-    ) -> tuple[list[Node], dict[str, Tensor]]:
-        if float_ends:
-            for name in inputs:
-                self._replace(name, f"{name}/{_ENTER}")
-                self.nodes.insert(0, Node(_ENTER, (name,), f"{name}/{_ENTER}"))
-            for name in outputs:
-                self._replace(name, f"{name}/int8")
-                self.nodes.append(Node(_LEAVE, (f"{name}/int8",), name))
-        return self.nodes, {**self.tensors, **self.constants}
+    def add_ends(self, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+        """Quantize the inputs and dequantize the outputs."""
+        for name in inputs:
+            self._replace(name, f"{name}/{_ENTER}")
+            self.nodes.insert(0, Node(_ENTER, (name,), f"{name}/{_ENTER}"))
+        for name in outputs:
+            self._replace(name, f"{name}/int8")
+            self.nodes.append(Node(_LEAVE, (f"{name}/int8",), name))
 
     def _replace(self, name: str, inner: str) -> None:
         """Rename a tensor to `inner`. The old name becomes a float32 tensor of the same shape."""

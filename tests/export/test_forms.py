@@ -31,7 +31,7 @@ from ofa_profiler.export.forms.base import (
     register_form,
 )
 from ofa_profiler.networks.graph import Graph
-from ofa_profiler.networks.layers import Conv, Layer, MaxPool, SqueezeExcite
+from ofa_profiler.networks.layers import AvgPool, Conv, Layer, MaxPool, SqueezeExcite
 from ofa_profiler.networks.made_up_weights import random_weights
 from ofa_profiler.networks.torch_modules import GraphModule, load_weights
 from ofa_profiler.protocol.forms import PLAIN, Forms
@@ -45,7 +45,7 @@ for name in ("onnxruntime", "litert"):
 FORMS = {f"{form.runtime}, {form.name}": form for form in all_forms() if isinstance(form, Form)}
 ACTIVATION_FORMS = {f"{form.runtime}, {form.name}": form for form in all_forms() if isinstance(form, ActivationForm)}
 #: The forms that add in another order. All others give exactly the numbers of the plain form.
-SUMS = {"litert, split"}
+SUMS = {"litert, split", "litert, convolution"}
 ACTIVATIONS = ("", "relu", "relu6", "h_swish")
 
 
@@ -90,6 +90,7 @@ def depthwise(draw: st.DrawFn, channels: int) -> Layer:
 #: Layer type -> a layer of this type with that many channels, to which the forms apply.
 LAYERS = {
     Conv: depthwise,
+    AvgPool: lambda _draw, _channels: AvgPool("layer"),
     MaxPool: lambda _draw, _channels: MaxPool("layer", nonnegative=True),
     SqueezeExcite: lambda draw, channels: SqueezeExcite("layer", channels, draw(st.integers(1, 12))),
 }
@@ -104,6 +105,8 @@ def cases(draw: st.DrawFn, layer_type: type[Layer]):
         [Conv("before", channels, channels, activation="relu")] if draw(st.booleans()) or layer_type is MaxPool else []
     )
     after = [Conv("after", channels, 3)] if draw(st.booleans()) else []
+    if layer_type is AvgPool:
+        size = tuple(n + n % 2 for n in size)  # odd maps have no other form
     if layer_type is MaxPool:
         size = tuple(max(2, n) for n in size)  # mirrored padding needs two pixels
     graph = Graph.chain([*before, layer, *after], (*size, channels))
