@@ -28,7 +28,9 @@ from ofa_profiler.networks.made_up_weights import repeating_weights
 from ofa_profiler.networks.op import Op
 from ofa_profiler.networks.parameters import Weights, check_weights
 from ofa_profiler.networks.ranges import Ranges, check_ranges, made_up_ranges
+from ofa_profiler.protocol.encodings import encoding_for
 from ofa_profiler.protocol.forms import PLAIN, Forms
+from ofa_profiler.protocol.records import Device
 from ofa_profiler.protocol.target import BYTES_PER_NUMBER, DEFAULT_TARGET, Target
 from ofa_profiler.runtimes import get_runtime
 from ofa_profiler.spaces import SearchSpace
@@ -44,6 +46,7 @@ __all__ = [
     "expected_bytes",
     "export_network",
     "export_ops",
+    "for_device",
     "get_exporter",
     "network_model",
 ]
@@ -61,9 +64,16 @@ def get_exporter(target: Target, release: str | None = None) -> Exporter:
 
     Raises `UsageError` if its runtime, its precision or a release that old is not supported.
     """
-    exporter = _exporter(target.runtime)
+    exporter = _exporter(target.runtime).for_release(release)
     exporter.check(target)
-    return exporter.for_release(release)
+    return exporter
+
+
+def for_device(target: Target, device: Device) -> Target:
+    """The target with the encoding of int8 that suits the processor of a device, if its runtime has several."""
+    if target.encoding or target.precision != "int8" or not get_exporter(target).encodings:
+        return target
+    return replace(target, encoding=encoding_for(device.machine, device.json).name)
 
 
 def export_ops(
@@ -124,6 +134,7 @@ def _identity(exporter: Exporter, op: Op, target: Target, forms: Forms) -> str:
             "precision": target.precision,
             "batch": target.batch,
             "op": op.to_json(),
+            **({"encoding": target.encoding} if target.encoding else {}),
             **({"dialect": exporter.dialect} if exporter.dialect else {}),
             **({"forms": forms.to_json()} if forms else {}),
         }

@@ -62,6 +62,8 @@ class Exporter(ABC):
     #: Name of the file format in messages.
     format: str
     precisions: tuple[str, ...]
+    #: Names of the encodings of int8 (`protocol/encodings.py`); empty if there is only one.
+    encodings: tuple[str, ...] = ()
     #: Increase it if the same op gives other bytes. Cached models are then exported again.
     version: int
     #: What distinguishes the models of `for_release` from those for a current release; empty if nothing does.
@@ -99,11 +101,16 @@ class Exporter(ABC):
         return writer_of(target.runtime, layer, forms) or table[type(layer)]
 
     def check(self, target: Target) -> None:
-        """Raise `UsageError` if this exporter does not support the precision."""
+        """Raise `UsageError` if this exporter does not support the precision or its encoding."""
         if target.precision not in self.precisions:
             known = ", ".join(self.precisions)
             raise UsageError(
                 f"precision {target.precision!r} is not supported with {target.runtime}; choose from {known}"
+            )
+        if target.encoding and (target.precision != "int8" or target.encoding not in self.encodings):
+            raise UsageError(
+                f"{target.precision} for {target.runtime} has no encoding {target.encoding!r:.20}"
+                f"; it has {', '.join(self.encodings) or 'none'}"
             )
 
     def inputs(self, graph: Graph, target: Target) -> tuple[TensorSpec, ...]:

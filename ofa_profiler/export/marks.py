@@ -37,6 +37,11 @@ class Marks:
         span = ranges.spans.get(mark.name) if mark is not None else None
         return None if mark is None or span is None else mark.through(span)
 
+    def layer(self, tensor: str) -> str:
+        """The layer that a tensor belongs to, for messages."""
+        mark = self._marks.get(tensor)
+        return mark.name if mark is not None else tensor.partition("/")[0]
+
     def tensors(self) -> dict[str, str]:
         """Name in `Ranges` -> tensor."""
         return {mark.name: tensor for tensor, mark in self._marks.items()}

@@ -7,6 +7,7 @@ of its ops in sequence, so it has the same operators as its ops.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import onnx
@@ -16,14 +17,17 @@ from ofa_profiler.base.releases import numbers_of
 from ofa_profiler.errors import UsageError
 from ofa_profiler.export import onnx_layers  # noqa: F401 (fills the table)
 from ofa_profiler.export.base import Exporter, nchw
-from ofa_profiler.export.forms import wide_gate  # noqa: F401 (registers the form)
+from ofa_profiler.export.forms import saturating_gate, wide_gate  # noqa: F401 (they register forms)
+from ofa_profiler.export.forms.base import activation_writers
 from ofa_profiler.export.onnx_graph import OnnxGraph
+from ofa_profiler.export.onnx_int8 import PER_CHANNEL_SINCE, QdqGraph, quantized
 from ofa_profiler.networks.graph import Graph
 from ofa_profiler.networks.graph import Node as GraphNode
 from ofa_profiler.networks.layers.tables import ONNX_LAYERS
 from ofa_profiler.networks.parameters import Weights
-from ofa_profiler.networks.ranges import Ranges
+from ofa_profiler.networks.ranges import Ranges, made_up_ranges
 from ofa_profiler.networks.tensors import TensorSpec
+from ofa_profiler.protocol.encodings import ENCODINGS, U8S7
 from ofa_profiler.protocol.forms import PLAIN, Forms
 from ofa_profiler.protocol.target import Target
 
@@ -43,7 +47,8 @@ class OnnxExporter(Exporter):
     """
 
     format = "ONNX"
-    precisions = ("fp32",)
+    precisions = ("fp32", "int8")
+    encodings = tuple(ENCODINGS)
     version = 1
 
     def __init__(self, opset: int = OPSET, ir_version: int = IR_VERSION) -> None:
@@ -63,6 +68,11 @@ class OnnxExporter(Exporter):
             f"onnxruntime {'.'.join(map(str, oldest))} or newer"
         )
 
+    def check(self, target: Target) -> None:
+        super().check(target)
+        if target.precision == "int8" and self.opset < PER_CHANNEL_SINCE:
+            raise UsageError("int8 needs onnxruntime 1.6 or newer, whose weights have a scale per channel; use fp32")
+
     def build(
         self,
         graph: Graph,
@@ -72,10 +82,15 @@ class OnnxExporter(Exporter):
         outputs: Sequence[str],
         metadata: Mapping[str, str],
         forms: Forms = PLAIN,
-        ranges: Ranges | None = None,  # noqa: ARG002
+        ranges: Ranges | None = None,
     ) -> bytes:
         self.check(target)
-        file = self.written(graph, weights, target, outputs=outputs, forms=forms)
+        file: OnnxGraph | QdqGraph = self.written(graph, weights, target, outputs=outputs, forms=forms)
+        if target.precision == "int8":
+            spans = made_up_ranges(graph) if ranges is None else ranges
+            names = [tensor.name for tensor in graph.inputs]
+            encoding = ENCODINGS[target.encoding or U8S7.name]
+            file = quantized(cast("OnnxGraph", file), spans, encoding, names, outputs)
         shapes = [nchw(graph.shapes[name], target.batch) for name in graph.outputs]
         values = [_value(TensorSpec(name, "float32", shape)) for name, shape in zip(outputs, shapes, strict=True)]
         model = self.model(file, graph, target, values)
@@ -85,7 +100,7 @@ class OnnxExporter(Exporter):
 
     def model(
         self,
-        file: OnnxGraph,
+        file: OnnxGraph | QdqGraph,
         graph: Graph,
         target: Target,
         outputs: Sequence[onnx.ValueInfoProto],
@@ -113,7 +128,8 @@ class OnnxExporter(Exporter):
 
         `observe(file, node, *tensors)` can add more after each node of the network.
         """
-        file = OnnxGraph(weights, dict(graph.shapes), target.batch, self.opset)
+        activations = activation_writers(target.runtime, forms)
+        file = OnnxGraph(weights, dict(graph.shapes), target.batch, self.opset, activations)
 
         def write(node: GraphNode, *tensors: str) -> str:
             tensor = self.writer(ONNX_LAYERS, node.layer, target, forms)(file, node.layer, node.name, *tensors)

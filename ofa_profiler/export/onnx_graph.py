@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,14 +23,24 @@ class OnnxGraph:
     """A graph under construction. Every `add_*` takes names of tensors and returns the name of the result.
 
     `shapes` are the shapes of the nodes and inputs of the network, without the batch, channels last. `opset` says
-    which operators there are.
+    which operators there are. `activations` has those that are written by a form.
     """
 
-    def __init__(self, weights: Weights, shapes: dict[str, Shape], batch: int, opset: int) -> None:
+    def __init__(
+        self,
+        weights: Weights,
+        shapes: dict[str, Shape],
+        batch: int,
+        opset: int,
+        activations: Mapping[str, Callable[..., str]] | None = None,
+    ) -> None:
         self.weights, self.shapes, self.batch, self.opset = weights, shapes, batch, opset
+        self.activations = activations or {}
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self.marks = Marks()
+        #: Outputs of HardSigmoid that int8 models compute by saturation (`forms/saturating_gate.py`).
+        self.saturating: set[str] = set()
 
     def add_node(self, op_type: str, inputs: list[str], name: str, **attributes: Any) -> str:
         """Add a node with one output."""
@@ -74,6 +85,8 @@ class OnnxGraph:
             return tensor
         if kind.clip is None:
             self.marks.add(tensor, f"{name}.{LINEAR}", lambda span: span.clipped(kind.relevant))
+        if write := self.activations.get(activation):
+            return write(self, name, tensor)
         if kind.onnx == "Clip":  # its limits are tensors
             limits = [
                 self.add_constant(f"{name}.{limit}", np.array(limit, np.float32))

@@ -111,7 +111,7 @@ class _Int8Graph:
     def add_node(self, node: Node) -> None:
         rule = _RULES.get(node.operator)
         if rule is None:
-            layer = node.output.partition("/")[0]
+            layer = self.graph.marks.layer(node.output)
             raise UsageError(f"{layer}: the TFLite exporter has no int8 version of {node.operator}; use fp32")
         if rule.weights:
             span = self._add_weights(node, rule)

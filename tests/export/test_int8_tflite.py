@@ -142,7 +142,7 @@ def test_networks_are_as_exact_as_those_of_another_quantizer(space):
     for seed in range(4):
         graph, weights = network(space, seed)
         ranges, forms = calibrated(graph, weights), fast_forms(INT8, graph)
-        x = images(graph, 4, seed=9).transpose(0, 2, 3, 1)
+        x = images(graph, 16, seed=9).transpose(0, 2, 3, 1)
         expected = run(build(graph, weights, target=FLOAT), x)
         ours = build(graph, weights, ranges, forms)
         got, other = run(ours, x), run(theirs(graph, weights, ours, forms), x)
