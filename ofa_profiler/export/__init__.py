@@ -49,6 +49,7 @@ __all__ = [
     "for_device",
     "get_exporter",
     "network_model",
+    "targets_of_kit",
 ]
 
 
@@ -76,18 +77,26 @@ def for_device(target: Target, device: Device) -> Target:
     return replace(target, encoding=encoding_for(device.machine, device.json).name)
 
 
+def targets_of_kit(target: Target) -> dict[str, Target]:
+    """Name of an encoding -> target, for a kit, whose board is unknown; empty if there is nothing to choose."""
+    is_open = target.precision == "int8" and not target.encoding
+    names = get_exporter(target).encodings if is_open else ()
+    return {name: replace(target, encoding=name) for name in names}
+
+
 def export_ops(
     ops: Iterable[Op],
     target: Target = DEFAULT_TARGET,
     *,
     release: str | None = None,
     with_variants: bool = False,
+    with_encodings: bool = False,
     cache_dir: Path | None = None,
     progress: Reporter | None = None,
 ) -> list[Model]:
     """Export one model per op, in order, or take it from the cache (`model_cache.py`).
 
-    `with_variants` exports each op in its other forms too.
+    `with_variants` exports each op in its other forms too, `with_encodings` in all encodings (`targets_of_kit`).
 
     The weights are for timing only (`made_up_weights.repeating_weights`). The same op gives the same bytes in every
     process. They can be loaded by `release` of the runtime. `progress` gets the phase `export`. Raises `UsageError` if
@@ -96,13 +105,16 @@ def export_ops(
     exporter = get_exporter(target, release)
     cache = _cache(cache_dir)
     ops = list(ops)
+    encodings = targets_of_kit(target) if with_encodings else {}
+
+    def export(op: Op, way: Forms) -> Model:
+        others = {name: _export_op(exporter, op, other, way, cache) for name, other in encodings.items()}
+        return replace(_export_op(exporter, op, target, way, cache), encodings=others)
+
     models = []
     for op in ops:
-        model = _export_op(exporter, op, target, PLAIN, cache)
-        if with_variants:
-            ways = combinations(target, op.graph)
-            model = replace(model, variants={way: _export_op(exporter, op, target, way, cache) for way in ways})
-        models.append(model)
+        ways = combinations(target, op.graph) if with_variants else []
+        models.append(replace(export(op, PLAIN), variants={way: export(op, way) for way in ways}))
         report(progress, "export", len(models), len(ops))
     return models
 

@@ -39,6 +39,8 @@ class Model:
     inputs: tuple[TensorSpec, ...]
     #: The same model in other forms.
     variants: Mapping[Forms, Model] = field(default_factory=dict, compare=False)
+    #: The same model in all encodings of int8.
+    encodings: Mapping[str, Model] = field(default_factory=dict, compare=False)
 
     @staticmethod
     def from_file(key: str, path: Path, inputs: Sequence[TensorSpec]) -> Model:

@@ -17,7 +17,7 @@ from ofa_profiler.base.releases import numbers_of
 from ofa_profiler.errors import UsageError
 from ofa_profiler.export import onnx_layers  # noqa: F401 (fills the table)
 from ofa_profiler.export.base import Exporter, nchw
-from ofa_profiler.export.forms import saturating_gate, wide_gate  # noqa: F401 (they register forms)
+from ofa_profiler.export.forms import hard_sigmoid_swish, wide_gate  # noqa: F401 (they register forms)
 from ofa_profiler.export.forms.base import activation_writers
 from ofa_profiler.export.onnx_graph import OnnxGraph
 from ofa_profiler.export.onnx_int8 import PER_CHANNEL_SINCE, QdqGraph, quantized

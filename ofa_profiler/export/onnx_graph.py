@@ -39,8 +39,6 @@ class OnnxGraph:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self.marks = Marks()
-        #: Outputs of HardSigmoid that int8 models compute by saturation (`forms/saturating_gate.py`).
-        self.saturating: set[str] = set()
 
     def add_node(self, op_type: str, inputs: list[str], name: str, **attributes: Any) -> str:
         """Add a node with one output."""
@@ -94,9 +92,13 @@ class OnnxGraph:
             ]
             return self.add_node("Clip", [tensor, *limits], name)
         if kind.onnx == "HardSwish" and self.opset < HARD_SWISH_SINCE:
-            gate = self.add_node("HardSigmoid", [tensor], name, alpha=1 / 6, beta=0.5)
-            return self.add_node("Mul", [tensor, gate], name)
+            return self.add_gated(name, tensor)
         return self.add_node(kind.onnx, [tensor], name, **kind.onnx_attributes)
+
+    def add_gated(self, name: str, tensor: str) -> str:
+        """Add a hard-swish as a product with a hard sigmoid."""
+        gate = self.add_node("HardSigmoid", [tensor], name, alpha=1 / 6, beta=0.5)
+        return self.add_node("Mul", [tensor, gate], name)
 
     def add_scalar(self, name: str, value: float) -> str:
         """Add a constant number."""

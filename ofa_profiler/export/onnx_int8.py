@@ -1,8 +1,13 @@
 """Quantizes an ONNX graph for onnxruntime: QuantizeLinear and DequantizeLinear around each operator (QDQ).
 
 The layers write a float32 graph (`onnx_layers.py`, `forms/`). Here every tensor is quantized and dequantized, and
-onnxruntime fuses an operator between both into its integer kernel, if it has one. Hard-swish and hard-sigmoid have
-none: they run in float32. ReLU and ReLU6 disappear, because the integers of their output saturate at the same limits.
+onnxruntime fuses an operator between both into its integer kernel, if it has one. HardSwish has none: it runs in
+float32. Three operators disappear, because integers saturate at the same limits:
+
+- ReLU and ReLU6: the integers of their output start at 0 and end at the largest value.
+- HardSigmoid: with a scale of 6/254 and a zero point of 128, the integers of x saturate at 3 and a step below -3. So
+  they are those of hard_sigmoid(x) with a scale of 1/254 and a zero point of 1. If nothing else reads x, such as in a
+  squeeze-excite, the operator before gives such integers at no cost. Otherwise x is quantized twice.
 
 The encoding says how integers are stored (`protocol/encodings.py`).
 """
@@ -41,12 +46,11 @@ _SPANS: dict[str, Callable[..., Span]] = {
     "AveragePool": lambda a: a,
     "Clip": lambda a: a.clipped(Span(0.0, 6.0)),
     "GlobalAveragePool": lambda a: a,
-    "HardSigmoid": lambda _: Span(0.0, 1.0),
     "HardSwish": lambda a: get_activation("h_swish").spans(a)[""],
     "Mul": quantize.product,
     "Relu": lambda a: a.clipped(Span(0.0, inf)),
 }
-#: Steps of a saturating gate between 0 and 1: an even number, so that 1/2 is exact.
+#: Steps of a hard sigmoid between 0 and 1: an even number, so that 1/2 is exact.
 _GATE_STEPS = 254
 _CLIPS = {"Clip": Span(0.0, 6.0), "Relu": Span(0.0, inf)}
 
@@ -67,9 +71,10 @@ def quantized(
     for name in inputs:
         file.add_pair(name, file.graph.marks.span(name, ranges) or Span(0, 0))
     for node in graph.nodes:
-        file.add_node(node)
+        file.add_node(node, is_float=node.op_type == "Gemm" and node.output[0] in outputs)
     for name in outputs:
-        file.add_output(name)
+        if name in file.read:
+            file.add_output(name)
     return QdqGraph(file.nodes, file.initializers)
 
 
@@ -90,13 +95,14 @@ class _Quantizer:
         alone = [node for node in graph.nodes if node.input[0] in inner and readers[node.input[0]] == 1]
         #: Tensor -> the node that clips it, which alone reads it. Its integers are those of the output of that node.
         self.clipped = {node.input[0]: node for node in alone if node.op_type in _CLIPS}
-        #: Tensors that only a saturating gate reads.
-        self.before_gates = {node.input[0] for node in alone if node.output[0] in graph.saturating}
+        #: Tensors that only a hard sigmoid reads.
+        self.before_gates = {node.input[0] for node in alone if node.op_type == "HardSigmoid"}
 
-    def add_node(self, node: onnx.NodeProto) -> None:
+    def add_node(self, node: onnx.NodeProto, *, is_float: bool = False) -> None:
+        """Add a node of the float32 graph. Its output stays float32, if it `is_float`: QGemm can give that."""
         if node.op_type in _CLIPS and node.input[0] in self.clipped:
             return
-        if node.output[0] in self.graph.saturating:
+        if node.op_type == "HardSigmoid":
             self._saturate(node.input[0], node.output[0])
             return
         if node.op_type not in _WEIGHTED | _SAME_SCALE | _SPANS.keys():
@@ -119,6 +125,8 @@ class _Quantizer:
         kept.input.extend(inputs)
         kept.output.append(output)
         self.nodes.append(kept)
+        if is_float:
+            return
         given = self.quantizations[source] if node.op_type in _SAME_SCALE else None
         given = self._gate_input if output in self.before_gates else given
         self.add_pair(output, self.graph.marks.span(output, self.ranges) or span, given)
@@ -146,10 +154,10 @@ class _Quantizer:
         """Quantize and dequantize a tensor."""
         quantization = quantization or quantize.for_activations(span, self.encoding.activations)
         self.spans[name], self.quantizations[name] = span, quantization
-        self.read[name] = f"{name}/dequantized"
         parameters = self._parameters(name, quantization)
-        self._add("QuantizeLinear", [name, *parameters], f"{name}/quantized")
-        self._add("DequantizeLinear", [f"{name}/quantized", *parameters], self.read[name])
+        integers = self._add("QuantizeLinear", [name, *parameters], f"{name}/quantized")
+        if name not in self.before_gates:  # onnxruntime would run a node that nothing reads
+            self.read[name] = self._add("DequantizeLinear", [integers, *parameters], f"{name}/dequantized")
 
     def add_output(self, name: str) -> None:
         """Give the dequantized tensor the name of the output."""

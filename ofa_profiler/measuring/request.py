@@ -42,6 +42,7 @@ def request(
     release: str | None = None,
     try_forms: bool = True,
     joint_forms: bool = False,
+    with_encodings: bool = False,
     cache_dir: Path | None = None,
     progress: Reporter | None = None,
 ) -> Request:
@@ -49,7 +50,7 @@ def request(
 
     `part`: only these ops.
     With `try_forms`, the device tries the forms of the ops first. Otherwise all are plain. With `joint_forms`, it
-    chooses all forms or none.
+    chooses all forms or none. `with_encodings` adds each model in all encodings of int8, for a kit.
     """
     ops = space.unique_ops() if part is None else part.ops
     models = export_ops(
@@ -57,6 +58,7 @@ def request(
         settings.target,
         release=release,
         with_variants=try_forms,
+        with_encodings=with_encodings,
         cache_dir=cache_dir,
         progress=progress,
     )

@@ -194,7 +194,7 @@ def table_metadata(replay: Replay) -> dict[str, Any]:
         "provider": runtime.provider,
         **({} if runtime.options is None else {"runtime_options": dict(runtime.options)}),
         "precision": settings.target.precision,
-        **({"encoding": settings.target.encoding} if settings.target.encoding else {}),
+        **_encoding(replay),
         "threads": settings.threads,
         "batch": settings.target.batch,
         "spaces": list(run.spaces),
@@ -216,6 +216,12 @@ def table_metadata(replay: Replay) -> dict[str, Any]:
             **_disturbances(replay),
         },
     }
+
+
+def _encoding(replay: Replay) -> dict[str, str]:
+    """The encoding of int8, which the agent chose if the models came in a kit."""
+    chosen = replay.devices[0].json.get("encoding") or replay.run.settings.target.encoding
+    return {"encoding": str(chosen)} if chosen else {}
 
 
 def _disturbances(replay: Replay) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 import numpy as np
+import onnx
 import pytest
 
 from ofa_profiler import get_space
@@ -19,6 +20,7 @@ from ofa_profiler.networks.graph import Graph
 from ofa_profiler.networks.made_up_weights import random_weights
 from ofa_profiler.networks.parameters import Weights
 from ofa_profiler.networks.ranges import Ranges
+from ofa_profiler.protocol.encodings import Encoding
 from ofa_profiler.protocol.forms import Forms
 from ofa_profiler.protocol.target import Target
 
@@ -68,3 +70,28 @@ def edge_quantized(model: bytes, spans: Mapping[str, tuple[float, float]]) -> by
     ranges = {name: {"min": array(low), "max": array(high)} for name, (low, high) in spans.items()}
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         return bytes(quantizer.Quantizer(model, recipe.static_wi8_ai8()).quantize(ranges).quantized_model)
+
+
+def onnx_quantized(model: bytes, spans: Mapping[str, tuple[float, float]], encoding: Encoding) -> bytes:
+    """A float32 ONNX model in QDQ by onnxruntime's own quantizer, with these ranges of its tensors, by name."""
+    from onnxruntime.quantization import CalibrationMethod, QuantType
+    from onnxruntime.quantization.calibrate import TensorsData
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    ranges = {name: (np.array(low, np.float32), np.array(high, np.float32)) for name, (low, high) in spans.items()}
+    loaded = onnx.load_from_string(model)
+    quantizer = QDQQuantizer(
+        loaded,
+        per_channel=True,
+        reduce_range=encoding.max_weight < 127,
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QUInt8 if encoding.activations == "uint8" else QuantType.QInt8,
+        tensors_range=TensorsData(CalibrationMethod.MinMax, ranges),
+        nodes_to_quantize=[],
+        nodes_to_exclude=[],
+        op_types_to_quantize=[*QDQRegistry, *QLinearOpsRegistry],
+        extra_options={},
+    )
+    quantizer.quantize_model()
+    return bytes(quantizer.model.model.SerializeToString())
