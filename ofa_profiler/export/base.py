@@ -15,7 +15,7 @@ from ofa_profiler.export.forms.base import writer_of
 from ofa_profiler.networks.graph import Graph
 from ofa_profiler.networks.layers import Layer, LayerTable
 from ofa_profiler.networks.parameters import Weights
-from ofa_profiler.networks.ranges import Ranges
+from ofa_profiler.networks.ranges import Ranges, made_up_ranges
 from ofa_profiler.networks.tensors import Shape, TensorSpec
 from ofa_profiler.protocol.forms import PLAIN, Forms
 from ofa_profiler.protocol.target import Target
@@ -101,6 +101,14 @@ class Exporter(ABC):
     def writer(table: LayerTable[Callable[..., str]], layer: Layer, target: Target, forms: Forms) -> Callable[..., str]:
         """The function that writes a layer: that of its chosen form, or else that of the exporter's table."""
         return writer_of(target.runtime, layer, forms) or table[type(layer)]
+
+    @staticmethod
+    def ranges_for(graph: Graph, ranges: Ranges | None) -> Ranges:
+        """The ranges for an int8 model: those given, or made up. Raises `UsageError` for inputs that are no numbers."""
+        for tensor in graph.inputs:
+            if tensor.dtype != "float32":
+                raise UsageError(f"int8 models take float32 inputs, but {tensor.name} is {tensor.dtype}; use fp32")
+        return made_up_ranges(graph) if ranges is None else ranges
 
     def check(self, target: Target) -> None:
         """Raise `UsageError` if this exporter does not support the precision or its encoding."""

@@ -25,7 +25,7 @@ from ofa_profiler.networks.graph import Graph
 from ofa_profiler.networks.graph import Node as GraphNode
 from ofa_profiler.networks.layers.tables import ONNX_LAYERS
 from ofa_profiler.networks.parameters import Weights
-from ofa_profiler.networks.ranges import Ranges, made_up_ranges
+from ofa_profiler.networks.ranges import Ranges
 from ofa_profiler.networks.tensors import TensorSpec
 from ofa_profiler.protocol.encodings import ENCODINGS, U8S7
 from ofa_profiler.protocol.forms import PLAIN, Forms
@@ -87,7 +87,7 @@ class OnnxExporter(Exporter):
         self.check(target)
         file: OnnxGraph | QdqGraph = self.written(graph, weights, target, outputs=outputs, forms=forms)
         if target.precision == "int8":
-            spans = made_up_ranges(graph) if ranges is None else ranges
+            spans = self.ranges_for(graph, ranges)
             names = [tensor.name for tensor in graph.inputs]
             encoding = ENCODINGS[target.encoding or U8S7.name]
             file = quantized(cast("OnnxGraph", file), spans, encoding, names, outputs)

@@ -44,14 +44,13 @@ _SAME_SCALE = {"Flatten", "MaxPool", "Resize"}
 _SPANS: dict[str, Callable[..., Span]] = {
     "Add": lambda a, b: Span(a.low + b.low, a.high + b.high),
     "AveragePool": lambda a: a,
-    "Clip": lambda a: a.clipped(Span(0.0, 6.0)),
     "GlobalAveragePool": lambda a: a,
     "HardSwish": lambda a: get_activation("h_swish").spans(a)[""],
     "Mul": quantize.product,
-    "Relu": lambda a: a.clipped(Span(0.0, inf)),
 }
 #: Steps of a hard sigmoid between 0 and 1: an even number, so that 1/2 is exact.
 _GATE_STEPS = 254
+_ALL = Span(-inf, inf)
 _CLIPS = {"Clip": Span(0.0, 6.0), "Relu": Span(0.0, inf)}
 
 
@@ -105,17 +104,18 @@ class _Quantizer:
         if node.op_type == "HardSigmoid":
             self._saturate(node.input[0], node.output[0])
             return
-        if node.op_type not in _WEIGHTED | _SAME_SCALE | _SPANS.keys():
+        if node.op_type not in _WEIGHTED | _SAME_SCALE | _CLIPS.keys() | _SPANS.keys():
             layer = self.graph.marks.layer(node.output[0])
             raise UsageError(f"{layer}: the ONNX exporter has no int8 version of {node.op_type}; use fp32")
         source, output = node.input[0], node.output[0]
         if node.op_type in _WEIGHTED:
             inputs, span = self._weighted(node)
-        elif node.op_type in _SAME_SCALE:
-            inputs, span = [self.read[source], *map(self._float_constant, node.input[1:])], self.spans[source]
+        elif node.op_type in _SAME_SCALE | _CLIPS.keys():
+            inputs = [self.read[source], *map(self._float_constant, node.input[1:])]
+            span = self.spans[source].clipped(_CLIPS.get(node.op_type, _ALL))
         else:
-            inputs = [self.read.get(name) or self._float_constant(name) for name in node.input]
-            span = _SPANS[node.op_type](*(self.spans[name] for name in node.input if name in self.spans))
+            inputs = [self._operand(name) for name in node.input]
+            span = _SPANS[node.op_type](*(self.spans[name] for name in node.input))
         clip = self.clipped.get(output)
         if clip is not None:
             output, span = clip.output[0], span.clipped(_CLIPS[clip.op_type])
@@ -179,6 +179,15 @@ class _Quantizer:
             inputs.append(self._constant(bias_names[0], bias, quantize.for_bias(scale, scales)))
         zeros = np.zeros(len(weight)) if bias is None else bias
         return inputs, quantize.bounds_of_products(weight, 0, zeros, self.spans[source])
+
+    def _operand(self, name: str) -> str:
+        """What a node reads. A constant is quantized like an activation."""
+        if name not in self.read:
+            values = numpy_helper.to_array(self.constants[name])
+            self.spans[name] = Span(float(values.min()), float(values.max()))
+            quantization = quantize.for_activations(self.spans[name], self.encoding.activations)
+            self.read[name] = self._constant(name, values, quantization)
+        return self.read[name]
 
     def _constant(self, name: str, values: Array, quantization: Quantization) -> str:
         """Add a constant as integers, and what dequantizes it."""

@@ -20,7 +20,7 @@ from ofa_profiler.networks.graph import Graph
 from ofa_profiler.networks.graph import Node as GraphNode
 from ofa_profiler.networks.layers.tables import TFLITE_LAYERS
 from ofa_profiler.networks.parameters import Weights
-from ofa_profiler.networks.ranges import Ranges, made_up_ranges
+from ofa_profiler.networks.ranges import Ranges
 from ofa_profiler.networks.tensors import TensorSpec
 from ofa_profiler.protocol.forms import PLAIN, Forms
 from ofa_profiler.protocol.target import Target
@@ -66,8 +66,7 @@ class TfliteExporter(Exporter):
         for old, new in zip(written, outputs, strict=True):
             file.rename(old, new)
         if target.precision == "int8":
-            spans = made_up_ranges(graph) if ranges is None else ranges
-            nodes, tensors = quantized(file, spans, names, outputs)
+            nodes, tensors = quantized(file, self.ranges_for(graph, ranges), names, outputs)
         else:
             nodes, tensors = file.nodes, file.tensors({tensor.name: tensor.dtype for tensor in given})
         return write_model(nodes, tensors, inputs=names, outputs=outputs, metadata=metadata)

@@ -15,11 +15,15 @@ from support.int8 import calibrated, fast_forms, images, network, onnx_quantized
 from ofa_profiler import get_space, space_names
 from ofa_profiler.errors import UsageError
 from ofa_profiler.export import export_ops, for_device, get_exporter
+from ofa_profiler.export.onnx import OnnxExporter
+from ofa_profiler.export.onnx_graph import OnnxGraph
+from ofa_profiler.export.onnx_int8 import quantized
 from ofa_profiler.networks.blocks import block_op
 from ofa_profiler.networks.graph import Graph
 from ofa_profiler.networks.layers import AvgPool, Conv, Gelu
 from ofa_profiler.networks.made_up_weights import random_weights
 from ofa_profiler.networks.ranges import Ranges
+from ofa_profiler.networks.tensors import Span, TensorSpec
 from ofa_profiler.protocol.encodings import ENCODINGS, S8S8, U8S7, U8S8, encoding_for
 from ofa_profiler.protocol.forms import PLAIN, Forms
 from ofa_profiler.protocol.records import Device
@@ -200,6 +204,27 @@ def test_encodings_have_models_of_their_own(tmp_path):
     assert len({model.path for model in models}) == 4
     assert models[0].sha256 == models[targets.index(Target(precision="int8", encoding="u8s7"))].sha256
     assert len({model.sha256 for model in models}) == 3
+
+
+def test_a_constant_operand_is_quantized():
+    """Such as the factors of a layer from another package."""
+    file = OnnxGraph({}, {}, 1, 17)
+    factors = file.add_constant("factors", np.array([[[[0.5]], [[-2.0]], [[1.0]]]]))
+    file.rename(file.add_node("Mul", ["input", factors], "scale"), "logits")
+    file.marks.add("input", "input")
+    graph = Graph((TensorSpec("input", "float32", (4, 4, 3)),), (), ("input",))
+    int8 = quantized(file, Ranges({"input": Span(-4, 4)}), U8S8, ["input"], ["logits"])
+    values = [onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, (1, 3, 4, 4))]
+    x = images(graph, 2, seed=0)
+    got = run(OnnxExporter().model(int8, graph, Target(), values).SerializeToString(), x)
+    assert snr_db(x * np.array([0.5, -2, 1]).reshape(3, 1, 1), got) > 35
+
+
+def test_inputs_that_are_no_numbers_are_refused():
+    graph = Graph((TensorSpec("tokens", "int64", (4,)),), (), ("tokens",))
+    for target in (INT8, Target("litert", "int8")):
+        with pytest.raises(UsageError, match="int8 models take float32 inputs, but tokens is int64; use fp32"):
+            get_exporter(target).build(graph, {}, target, outputs=["y"], metadata={})
 
 
 def test_what_does_not_exist_is_refused():

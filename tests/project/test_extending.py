@@ -188,6 +188,8 @@ other = get_exporter(target).build(graph, weights, target, outputs=["y"], metada
 (got,) = onnxruntime.InferenceSession(other).run(None, {"input": x})
 assert other != models["onnxruntime"]
 np.testing.assert_allclose(got, expected, rtol=1e-6)
+for target in (Target("onnxruntime", "int8"), Target("litert", "int8")):
+    get_exporter(target).build(graph, weights, target, outputs=["y"], metadata={})
 elastic = ELASTIC_LAYERS[Scale]([Scale("scale", 5)])
 assert elastic.state_dict()["weight"].shape == (5,)
 assert graph.params == 5
