@@ -10,6 +10,7 @@ from ofa_profiler.base.progress import Reporter
 from ofa_profiler.export import Model, export_ops
 from ofa_profiler.measuring.trials import trials_of
 from ofa_profiler.networks.op import Op
+from ofa_profiler.networks.ranges import MADE_UP
 from ofa_profiler.protocol.extension import LIKE
 from ofa_profiler.protocol.kit import run_record
 from ofa_profiler.protocol.records import Run
@@ -63,6 +64,8 @@ def request(
         progress=progress,
     )
     about: dict[str, Any] = {"spaces": [space.name], "resolutions": list(space.resolutions)}
+    if settings.target.precision == "int8":
+        about["ranges"] = MADE_UP
     if part is not None and len(part.ops) < len(part.base.ops):
         about[LIKE] = part.base.to_json()
     trials = trials_of(ops, settings.target, joint=joint_forms) if try_forms else ()

@@ -194,7 +194,7 @@ def table_metadata(replay: Replay) -> dict[str, Any]:
         "provider": runtime.provider,
         **({} if runtime.options is None else {"runtime_options": dict(runtime.options)}),
         "precision": settings.target.precision,
-        **_encoding(replay),
+        **_integers(replay),
         "threads": settings.threads,
         "batch": settings.target.batch,
         "spaces": list(run.spaces),
@@ -218,10 +218,11 @@ def table_metadata(replay: Replay) -> dict[str, Any]:
     }
 
 
-def _encoding(replay: Replay) -> dict[str, str]:
-    """The encoding of int8, which the agent chose if the models came in a kit."""
+def _integers(replay: Replay) -> dict[str, Any]:
+    """Of int8: where the ranges come from, and the encoding, which the agent chose if the models came in a kit."""
     chosen = replay.devices[0].json.get("encoding") or replay.run.settings.target.encoding
-    return {"encoding": str(chosen)} if chosen else {}
+    found = {"encoding": chosen, "ranges": replay.run.about.get("ranges")}
+    return {name: value for name, value in found.items() if value}
 
 
 def _disturbances(replay: Replay) -> dict[str, Any]:

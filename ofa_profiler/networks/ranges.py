@@ -16,6 +16,8 @@ from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.graph import Graph
 from ofa_profiler.networks.tensors import USUAL_SPAN, Span
 
+MADE_UP = "made up"
+
 
 @dataclass(frozen=True)
 class Ranges:
@@ -27,7 +29,7 @@ class Ranges:
     @property
     def source(self) -> str:
         """Where they come from, for metadata."""
-        return "made up" if self.made_up else "calibrated"
+        return MADE_UP if self.made_up else "calibrated"
 
     def to_json(self) -> dict[str, Any]:
         """A dict of plain JSON types. `from_json` turns it into equal ranges."""
