@@ -16,38 +16,35 @@ from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.graph import Graph
 from ofa_profiler.networks.tensors import USUAL_SPAN, Span
 
-MADE_UP = "made up"
+#: Where ranges come from: measured on the network with images; from a table of other networks with the same weights;
+#: guessed, which is enough for timing alone.
+CALIBRATED, TABLE, MADE_UP = "calibrated", "table", "made up"
+SOURCES = (CALIBRATED, TABLE, MADE_UP)
 
 
 @dataclass(frozen=True)
 class Ranges:
-    """Name of a tensor -> its span. `made_up`: not those of a network with trained weights on real images."""
+    """Name of a tensor -> its span. `source` is one of `SOURCES`, for metadata."""
 
     spans: Mapping[str, Span] = field(default_factory=dict)
-    made_up: bool = False
-
-    @property
-    def source(self) -> str:
-        """Where they come from, for metadata."""
-        return MADE_UP if self.made_up else "calibrated"
+    source: str = CALIBRATED
 
     def to_json(self) -> dict[str, Any]:
         """A dict of plain JSON types. `from_json` turns it into equal ranges."""
-        return {"made_up": self.made_up, "spans": {name: list(span) for name, span in sorted(self.spans.items())}}
+        return {"source": self.source, "spans": {name: list(span) for name, span in sorted(self.spans.items())}}
 
     @staticmethod
     def from_json(data: Any) -> Ranges:
         """Read the result of `to_json`. Raises `UsageError`."""
-        made_up, spans = (
-            (data.get(name) for name in ("made_up", "spans")) if isinstance(data, Mapping) else (None, None)
-        )
-        if not isinstance(made_up, bool) or not isinstance(spans, Mapping):
-            raise UsageError("ranges must be an object with 'made_up' (true or false) and 'spans' (name: [low, high])")
+        source, spans = (data.get(name) for name in ("source", "spans")) if isinstance(data, Mapping) else (None, None)
+        if source not in SOURCES or not isinstance(spans, Mapping):
+            known = ", ".join(SOURCES)
+            raise UsageError(f"ranges must be an object with 'source' ({known}) and 'spans' (name: [low, high])")
         for name, span in spans.items():
             if not isinstance(span, list) or len(span) != 2 or not all(type(value) in (int, float) for value in span):
                 raise UsageError(f"ranges: {name!r:.80} must be [low, high], two numbers")
             _check_span(str(name), Span(*span))
-        return Ranges({name: Span(float(low), float(high)) for name, (low, high) in spans.items()}, made_up)
+        return Ranges({name: Span(float(low), float(high)) for name, (low, high) in spans.items()}, source)
 
 
 def _check_span(name: str, span: Span) -> None:
@@ -64,7 +61,7 @@ def made_up_ranges(graph: Graph) -> Ranges:
     for node in graph.nodes:
         found = node.layer.usual_spans(*(spans[source] for source in node.inputs))
         spans.update({f"{node.name}.{name}" if name else node.name: span for name, span in found.items()})
-    return Ranges(spans, made_up=True)
+    return Ranges(spans, MADE_UP)
 
 
 def check_ranges(graph: Graph, ranges: Ranges) -> None:

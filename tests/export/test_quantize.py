@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 
 from ofa_profiler.errors import UsageError
 from ofa_profiler.export import quantize
-from ofa_profiler.networks.ranges import Ranges
+from ofa_profiler.networks.ranges import SOURCES, Ranges
 from ofa_profiler.networks.tensors import Span
 
 NUMBERS = st.floats(-1e6, 1e6, width=32)
@@ -64,21 +64,27 @@ def test_no_input_leaves_the_bounds_of_products(seed):
     assert sums.max() <= bounds.high + 1e-9
 
 
-@given(st.dictionaries(st.text(max_size=9), SPANS, max_size=4), st.booleans())
-def test_ranges_survive_json(spans, made_up):
-    ranges = Ranges(spans, made_up)
+@given(st.dictionaries(st.text(max_size=9), SPANS, max_size=4), st.sampled_from(SOURCES))
+def test_ranges_survive_json(spans, source):
+    ranges = Ranges(spans, source)
     assert Ranges.from_json(ranges.to_json()) == ranges
 
 
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        ([], "ranges must be an object with 'made_up'"),
-        ({"made_up": 1, "spans": {}}, "ranges must be an object with 'made_up'"),
-        ({"made_up": False, "spans": {"a": [1]}}, r"ranges: 'a' must be \[low, high\], two numbers"),
-        ({"made_up": False, "spans": {"a": [1, True]}}, r"ranges: 'a' must be \[low, high\], two numbers"),
-        ({"made_up": False, "spans": {"a": [2, 1]}}, r"ranges: a is \[2, 1\], not two finite numbers in ascending"),
-        ({"made_up": False, "spans": {"a": [0, float("nan")]}}, r"ranges: a is \[0, nan\], not two finite numbers"),
+        ([], "ranges must be an object with 'source'"),
+        ({"source": "else", "spans": {}}, "ranges must be an object with 'source'"),
+        ({"source": "calibrated", "spans": {"a": [1]}}, r"ranges: 'a' must be \[low, high\], two numbers"),
+        ({"source": "calibrated", "spans": {"a": [1, True]}}, r"ranges: 'a' must be \[low, high\], two numbers"),
+        (
+            {"source": "calibrated", "spans": {"a": [2, 1]}},
+            r"ranges: a is \[2, 1\], not two finite numbers",
+        ),
+        (
+            {"source": "calibrated", "spans": {"a": [0, float("nan")]}},
+            r"ranges: a is \[0, nan\], not two finite",
+        ),
     ],
 )
 def test_damaged_ranges_are_refused(data, words):
