@@ -22,7 +22,7 @@ from ofa_profiler.spaces import space_names
 from ofa_search.cli.request import DEFAULT_OUT, MACS, Request, read_request
 from ofa_search.results.deployments import deployments_of
 from ofa_search.results.found import Found, document
-from ofa_search.results.report import accuracy_words, interval_words, results_table, weight_words
+from ofa_search.results.report import accuracy_words, interval_words, precision_words, results_table, weight_words
 from ofa_search.searching.api import SearchResult, search_each, slowest_ms
 from ofa_search.searching.engines import DEFAULT_ENGINE, engine_names
 
@@ -83,7 +83,12 @@ def _parser() -> Parser:
         "--calibration",
         metavar="IMAGES",
         type=Path,
-        help="training images for the BatchNorm statistics (default: those in the supernet's file)",
+        help="training images for BatchNorm statistics and the ranges of int8 (default: what the supernet's file has)",
+    )
+    what.add_argument(
+        "--precision",
+        choices=("fp32", "int8"),
+        help="number format of the models: that of the tables, which is the default",
     )
     what.add_argument(
         "--engine", metavar="NAME", default=DEFAULT_ENGINE, help=f"{', '.join(engine_names())} (default: %(default)s)"
@@ -125,7 +130,7 @@ def _search(request: Request) -> int:
     if request.is_front:
         results = _listed_once(results)
     deployments = deployments_of(request.tables)
-    found = [Found(result, request.objective, request.source, deployments) for result in results]
+    found = [Found(result, request.objective, request.source, deployments, request.precision) for result in results]
     found = _written(request, found)  # before a device can fail
     _say_plain_models(request)
     if request.device is not None:
@@ -246,6 +251,8 @@ def _report(request: Request, found: Sequence[Found]) -> None:
         say(f"written to {request.out}")
         if request.export:
             say(weight_words(request.source, ships=request.supernet_ships))
+            if request.precision == "int8":
+                say(precision_words(request.source))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ class Found:
     source: WeightSource
     #: By runtime; models for other runtimes are plain.
     deployments: Mapping[str, Deployment] = field(default_factory=dict)
+    precision: str = "fp32"
     files: Mapping[str, Path] = field(default_factory=dict)
     measured_latency_ms: Mapping[str, float] | None = None
     #: The mean relative difference between the even and the odd rounds of the session in which it was measured.
@@ -39,6 +40,8 @@ class Found:
             "macs": result.macs,
             "params": result.params,
             **self.card().to_json(),
+            "precision": self.precision,
+            "ranges": self.source.ranges if self.precision == "int8" else None,
             "forms": {name: found.forms.to_json() for name, found in self.deployments.items() if found.forms},
             "files": {kind: str(path) for kind, path in self.files.items()},
             "latency_interval_ms": {name: ends and list(ends) for name, ends in result.latency_interval_ms.items()},

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ofa_profiler.base.units import format_count
+from ofa_profiler.networks.ranges import CALIBRATED, MADE_UP, TABLE
 from ofa_search.results.found import Found
 from ofa_search.results.weight_source import WeightSource
 from ofa_search.searching.objectives import Objective, PredictedAccuracy
@@ -85,6 +86,15 @@ def accuracy_words(objective: Objective, *, ships: bool) -> str:
     if predictor.offset:
         words += f"; {100 * predictor.offset:+.2f} points are added for test images"
     return words
+
+
+def precision_words(source: WeightSource) -> str:
+    """The origin of the ranges of int8 models."""
+    return {
+        CALIBRATED: "int8 with ranges measured on each network with images",
+        TABLE: f"int8 with ranges from the table in the supernet {source.supernet}",
+        MADE_UP: "int8 with made-up ranges: good for timing, not for predictions",
+    }[source.ranges]
 
 
 def weight_words(source: WeightSource, *, ships: bool) -> str:
