@@ -34,6 +34,7 @@ from ofa_profiler.protocol.records import Device
 from ofa_profiler.protocol.target import BYTES_PER_NUMBER, DEFAULT_TARGET, Target
 from ofa_profiler.runtimes import get_runtime
 from ofa_profiler.spaces import SearchSpace
+from ofa_profiler.spaces.known_ranges import ranges_in_networks
 
 __all__ = [
     "INPUT",
@@ -98,9 +99,10 @@ def export_ops(
 
     `with_variants` exports each op in its other forms too, `with_encodings` in all encodings (`targets_of_kit`).
 
-    The weights are for timing only (`made_up_weights.repeating_weights`). The same op gives the same bytes in every
-    process. They can be loaded by `release` of the runtime. `progress` gets the phase `export`. Raises `UsageError` if
-    a model cannot be written.
+    The weights are for timing only (`made_up_weights.repeating_weights`). An int8 model has the ranges that the op has
+    in trained networks, if they are known (`spaces/known_ranges.py`); otherwise they are made up. The same op gives the
+    same bytes in every process. They can be loaded by `release` of the runtime. `progress` gets the phase `export`.
+    Raises `UsageError` if a model cannot be written.
     """
     exporter = get_exporter(target, release)
     cache = _cache(cache_dir)
@@ -149,14 +151,27 @@ def _identity(exporter: Exporter, op: Op, target: Target, forms: Forms) -> str:
             **({"encoding": target.encoding} if target.encoding else {}),
             **({"dialect": exporter.dialect} if exporter.dialect else {}),
             **({"forms": forms.to_json()} if forms else {}),
+            **({"ranges": ranges.to_json()} if (ranges := _ranges_of(op, target)) is not None else {}),
         }
     )
 
 
+def _ranges_of(op: Op, target: Target) -> Ranges | None:
+    """The ranges for an int8 model of an op: those in trained networks, if they are known; None: they are made up."""
+    return ranges_in_networks(op) if target.precision == "int8" else None
+
+
 def _export_op(exporter: Exporter, op: Op, target: Target, forms: Forms, cache: ModelCache) -> Model:
     def build() -> bytes:
-        outputs, metadata = _output_names(op.graph), {"op": op.key}
-        return exporter.build(op.graph, repeating_weights(op), target, outputs=outputs, metadata=metadata, forms=forms)
+        return exporter.build(
+            op.graph,
+            repeating_weights(op),
+            target,
+            outputs=_output_names(op.graph),
+            metadata={"op": op.key},
+            forms=forms,
+            ranges=_ranges_of(op, target),
+        )
 
     path, sha256 = cache.get(_identity(exporter, op, target, forms), get_runtime(target.runtime).suffix, build)
     return Model(op.key, path, sha256, exporter.inputs(op.graph, target))

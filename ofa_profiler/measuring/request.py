@@ -10,12 +10,12 @@ from ofa_profiler.base.progress import Reporter
 from ofa_profiler.export import Model, export_ops
 from ofa_profiler.measuring.trials import trials_of
 from ofa_profiler.networks.op import Op
-from ofa_profiler.networks.ranges import MADE_UP
 from ofa_profiler.protocol.extension import LIKE
 from ofa_profiler.protocol.kit import run_record
 from ofa_profiler.protocol.records import Run
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.spaces import SearchSpace
+from ofa_profiler.spaces.known_ranges import source_of_ranges
 from ofa_profiler.tables.transfer import Base
 
 
@@ -65,7 +65,7 @@ def request(
     )
     about: dict[str, Any] = {"spaces": [space.name], "resolutions": list(space.resolutions)}
     if settings.target.precision == "int8":
-        about["ranges"] = MADE_UP
+        about["ranges"] = source_of_ranges(ops)
     if part is not None and len(part.ops) < len(part.base.ops):
         about[LIKE] = part.base.to_json()
     trials = trials_of(ops, settings.target, joint=joint_forms) if try_forms else ()
