@@ -246,7 +246,7 @@ def _report(request: Request, found: Sequence[Found]) -> None:
             say(line)
     total = document(found)
     say(f"{total['evaluations']} architectures scored in {total['search_seconds']:.2f} s ({total['engine']})")
-    say(accuracy_words(request.objective, ships=request.predictor_ships))
+    say(accuracy_words(request.objective, ships=request.predictor_ships, precision=request.precision))
     if request.out is not None:
         say(f"written to {request.out}")
         if request.export:

@@ -75,7 +75,7 @@ def _three_digits(value: float) -> str:
     return f"{value:.{max(0, 2 - math.floor(math.log10(value))) if value > 0 else 0}f}"
 
 
-def accuracy_words(objective: Objective, *, ships: bool) -> str:
+def accuracy_words(objective: Objective, *, ships: bool, precision: str = "fp32") -> str:
     """The origin of the accuracy; `ships` is true for a predictor of the package."""
     if not isinstance(objective, PredictedAccuracy):
         return f"{objective.name} were maximised instead of accuracy: no accuracy was predicted"
@@ -85,6 +85,8 @@ def accuracy_words(objective: Objective, *, ships: bool) -> str:
         words += f"; it learned accuracies on {predictor.accuracy_of}"
     if predictor.offset:
         words += f"; {100 * predictor.offset:+.2f} points are added for test images"
+    if precision != "fp32":
+        words += f"; it is that of the network in fp32, before {precision}"
     return words
 
 

@@ -78,7 +78,7 @@ def test_a_table_keeps_its_encoding(tmp_path: Path) -> None:
     with LocalDevice() as device:
         done = profile(device, SPACE, SETTINGS, tmp_path, name="t", try_forms=False)
         described = device.describe().json
-    assert done.table.metadata["ranges"] == "made up"
+    assert done.table.metadata["ranges"] == "table"
     assert done.table.metadata["encoding"] == encoding_for(described["machine"], described).name
     assert {name: done.table.metadata["device"][name] for name in ("vnni", "avx512", "dotprod", "i8mm")} == {
         name: described[name] for name in ("vnni", "avx512", "dotprod", "i8mm")
