@@ -51,22 +51,7 @@ exit codes: 0 done, 2 bad usage or bad input, 3 no architecture meets the budget
 
 def _parser() -> Parser:
     parser = Parser(PROG, _DESCRIPTION, _EXAMPLES)
-    limits = parser.add_argument_group("limits")
-    limits.add_argument(
-        "--lut", metavar="CSV", action="append", default=[], help="latency table, or a folder of published tables"
-    )
-    limits.add_argument(
-        "--budget", metavar="T", action="append", default=[], help="latency budget for that table, for example 20ms"
-    )
-    limits.add_argument("--pareto", metavar="LOW:HIGH:N", help="N evenly spaced budgets instead of the first --budget")
-    limits.add_argument("--max-macs", metavar="N", help="maximum number of multiply-accumulates, for example 300M")
-    limits.add_argument("--max-params", metavar="N", help="maximum number of parameters, for example 5M")
-    limits.add_argument(
-        "--confidence",
-        metavar="P",
-        type=float,
-        help="keep the budgets with this probability, for example 0.95, instead of in the mean",
-    )
+    _add_limits(parser)
     what = parser.add_argument_group("search")
     what.add_argument("--space", metavar="NAME", help=f"{', '.join(space_names())} (default: the space of the table)")
     what.add_argument(
@@ -114,6 +99,25 @@ def _parser() -> Parser:
     then.add_argument("--json", action="store_true", help="print one JSON document on stdout")
     add_device_options(parser)
     return parser
+
+
+def _add_limits(parser: Parser) -> None:
+    limits = parser.add_argument_group("limits")
+    limits.add_argument(
+        "--lut", metavar="CSV", action="append", default=[], help="latency table, or a folder of published tables"
+    )
+    limits.add_argument(
+        "--budget", metavar="T", action="append", default=[], help="latency budget for that table, for example 20ms"
+    )
+    limits.add_argument("--pareto", metavar="LOW:HIGH:N", help="N evenly spaced budgets instead of the first --budget")
+    limits.add_argument("--max-macs", metavar="N", help="maximum number of multiply-accumulates, for example 300M")
+    limits.add_argument("--max-params", metavar="N", help="maximum number of parameters, for example 5M")
+    limits.add_argument(
+        "--confidence",
+        metavar="P",
+        type=float,
+        help="keep the budgets with this probability, for example 0.95, instead of in the mean",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

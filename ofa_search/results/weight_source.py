@@ -85,11 +85,21 @@ def weight_source(
 
     checkpoint = read_checkpoint(supernet, space)
     calibrated = calibration is not None or checkpoint.calibration is not None
-    of, ranges_of = map(lru_cache(1), _weights_and_ranges(checkpoint, name, calibration))
+    of, ranges_of = _weights_and_ranges(checkpoint, name, calibration)
     ranges = CALIBRATED if calibration is not None or checkpoint.needs_images else MADE_UP
     if ranges == MADE_UP and checkpoint.ranges is not None:
         ranges = checkpoint.ranges.source
-    return WeightSource(checkpoint.space, TRAINED, of, name, labels, accuracy, calibrated, ranges_of, ranges)
+    return WeightSource(
+        checkpoint.space,
+        TRAINED,
+        lru_cache(1)(of),
+        name,
+        labels,
+        accuracy,
+        calibrated,
+        lru_cache(1)(ranges_of),
+        ranges,
+    )
 
 
 def _not_loaded(_architecture: Architecture) -> Weights:
