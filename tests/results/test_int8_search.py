@@ -119,6 +119,17 @@ def test_ranges_of_images_are_measured_on_the_network(
     np.testing.assert_allclose(stored["input/QUANTIZE"].span, (normalised.min(), normalised.max()), atol=0.3)
 
 
+def test_images_in_the_file_of_a_supernet_measure_ranges_too(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 3, 32, 32), dtype=np.uint8)
+    supernet = save_supernet(Supernet(SPACE), tmp_path / "mine", calibration=pixels)
+    board = save_table(tmp_path / "board.csv")
+    macs = ("--predictor", "macs", "--supernet", str(supernet), "--out", str(tmp_path))
+    result, err = searched(capfd, "--lut", board, "--budget", "5.9ms", *macs)
+    assert result["ranges"] == CALIBRATED
+    assert "no ranges" not in err
+
+
 def test_without_ranges_they_are_made_up_and_both_the_file_and_the_output_say_so(
     classify: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from support.int8 import fast_forms, snr_db
 from support.tflite_files import run
+from torch import distributed
 
 from ofa_profiler import get_space
 from ofa_profiler.errors import InputFileError, UsageError
@@ -108,6 +110,25 @@ def test_a_table_of_one_subnet_is_what_was_measured(shipped: Checkpoint, images:
     assert table.spans.keys() == own.spans.keys()
     for name, span in own.spans.items():
         np.testing.assert_allclose(table.spans[name], span, rtol=1e-6)
+
+
+def test_processes_share_the_subnets(shipped: Checkpoint, images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two processes, each measures every other subnet, and the sums of both are gathered."""
+    rng = np.random.default_rng(4)
+    plan = [SPACE.at(24).sample(rng) for _ in range(3)]
+    alone = measure_range_table(SPACE, shipped.weights, images, ALONE, plan)
+    gathered: list[Any] = []
+
+    def gather(parts: list[Any], mine: Any) -> None:
+        gathered.append(mine)
+        parts[:] = gathered[-2:]
+
+    monkeypatch.setattr(distributed, "all_gather_object", gather)
+    worlds = [World(rank, 2, torch.device("cpu")) for rank in (1, 0)]
+    _, both = (measure_range_table(SPACE, shipped.weights, images, world, plan) for world in worlds)
+    assert both.spans.keys() == alone.spans.keys()
+    for name, span in alone.spans.items():
+        np.testing.assert_allclose(both.spans[name], span, rtol=1e-6, atol=1e-9)
 
 
 def test_the_plan_is_always_the_same_and_has_the_largest_subnet() -> None:
