@@ -1,7 +1,7 @@
 """Measures the ranges of the tensors of subnets, for int8 (`ofa_profiler.networks.ranges`).
 
 A range hardly depends on the choices that a network makes elsewhere, because BatchNorm normalises the branches: for
-`cifar-mbv3` its width has a standard deviation of 5% over random subnets. Therefore one table, with the mean range of
+`cifar-mbv3` its width has a standard deviation of 4% over random subnets. Therefore one table, with the mean range of
 each tensor of the supernet, fits all subnets (`benchmarks/int8_accuracy.py` measures how well).
 """
 
