@@ -40,12 +40,12 @@ class Found:
             "macs": result.macs,
             "params": result.params,
             **self.card().to_json(),
-            "precision": self.precision,
-            "ranges": self.source.ranges if self.precision == "int8" else None,
             "forms": {name: found.forms.to_json() for name, found in self.deployments.items() if found.forms},
             "files": {kind: str(path) for kind, path in self.files.items()},
             "latency_interval_ms": {name: ends and list(ends) for name, ends in result.latency_interval_ms.items()},
             "measured_latency_ms": None if self.measured_latency_ms is None else dict(self.measured_latency_ms),
+            "precision": self.precision,
+            "ranges": self.source.ranges if self.precision == "int8" else None,
         }
 
     def card(self) -> ModelCard:
