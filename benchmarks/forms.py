@@ -78,7 +78,7 @@ class Bench:
 
     def fast_forms(self, layout: Layout) -> Forms:
         """All forms of the runtime that the network can have."""
-        found = candidates(self.target.runtime, as_graph(layout))
+        found = candidates(self.target, as_graph(layout))
         return Forms({group: names[0] for group, names in found.items()})
 
 

@@ -2,11 +2,11 @@
 
     python examples/classify.py out/search/cifar-mbv3-1ms.onnx photo.jpg another.png
     python examples/classify.py out/search/cifar-mbv3-1ms.onnx --folder images      (a folder per class: top-1)
-    python examples/classify.py out/search/cifar-mbv3-1ms.onnx --parquet test.parquet    (columns img and label)
+    python examples/classify.py out/search/cifar-mbv3-1ms.tflite --parquet test.parquet  (columns img and label)
 
-It needs numpy, pillow and onnxruntime (and pyarrow for a parquet file). It imports nothing of this project, so it is
-also an example for programs on a device. The metadata of the ONNX file has all the information about the network: the
-fields in `CARD`.
+It needs numpy, pillow, and onnxruntime for ONNX files, ai-edge-litert and tflite for TFLite files (and pyarrow for a
+parquet file). It imports nothing of this project, so it is also an example for programs on a device. The metadata of
+the model file has all the information about the network: the fields in `CARD`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-import onnxruntime
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # must be set before onnxruntime is imported
 
 SHOWN = 3
 #: Field of the metadata of a model file -> meaning. The fields in `TEXTS` are plain text, all others are JSON.
@@ -37,30 +36,35 @@ CARD = {
     "tool": "the command that wrote the file, and its version",
     "forms": "how layers are written in this file, by group of layers; {} for the plain way",
     "runtime_options": "settings of the runtime under which the latency table was measured, or null",
+    "precision": "`int8`; missing for float32",
+    "ranges": "int8: `calibrated`, or `made up` for ranges of tensors that are good for timing alone",
     # only for networks of a search:
     "predicted_accuracy": "top-1 in [0, 1], or null",
     "latency_ms": "predicted latency in milliseconds, by name of the latency table",
     "budget_ms": "latency budget in milliseconds, by name of the latency table",
 }
-TEXTS = ("space", "tool", "weights")
+TEXTS = ("space", "tool", "weights", "precision", "ranges")
+#: From an input (1, 3, R, R) to the logits (classes,).
+Run = Callable[[np.ndarray], np.ndarray]
 
 
 class Network:
     """An exported network. `labels` are the names of the classes, or their numbers if the file has no names.
 
-    Raises `ValueError` if onnxruntime cannot load the file, and `KeyError` if its metadata is incomplete.
+    Raises `ValueError` if the runtime cannot load the file, and `KeyError` if its metadata is incomplete.
     """
 
     def __init__(self, path: Path) -> None:
+        load = load_tflite if path.suffix == ".tflite" else load_onnx
         try:
-            self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime has its own exception classes
-            raise ValueError(f"onnxruntime cannot run {path}: {str(error).splitlines()[0]}") from error
-        stored = self.session.get_modelmeta().custom_metadata_map
+            self.logits, stored = load(path)
+        except ImportError:
+            raise
+        except Exception as error:  # the runtimes have their own exception classes
+            raise ValueError(f"cannot run {path}: {str(error).splitlines()[0]}") from error
         card = {name: text if name in TEXTS else json.loads(text) for name, text in stored.items() if name in CARD}
         self.preprocessing, self.weights, self.accuracy = card["preprocessing"], card["weights"], card["accuracy"]
-        (output,) = self.session.get_outputs()
-        self.labels: list[str] = card["labels"] or [str(i) for i in range(output.shape[1])]
+        self.labels: list[str] | None = card["labels"]
 
     def prepared(self, image: Image.Image) -> np.ndarray:
         """Crop an image to its centre square, resize, scale and normalise it: -> (1, 3, R, R), float32."""
@@ -78,9 +82,38 @@ class Network:
 
     def probabilities(self, image: Image.Image) -> np.ndarray:
         """The probability of each class, (classes,)."""
-        (logits,) = self.session.run(None, {self.session.get_inputs()[0].name: self.prepared(image)})
-        odds = np.exp(logits[0] - logits[0].max())
+        logits = self.logits(self.prepared(image))
+        odds = np.exp(logits - logits.max())
         return np.asarray(odds / odds.sum())
+
+
+def load_onnx(path: Path) -> tuple[Run, dict[str, str]]:
+    """What runs an ONNX file with onnxruntime, and the metadata of the file."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda x: session.run(None, {name: x})[0][0], session.get_modelmeta().custom_metadata_map
+
+
+def load_tflite(path: Path) -> tuple[Run, dict[str, str]]:
+    """What runs a TFLite file with LiteRT, and the metadata of the file."""
+    import tflite  # only the schema of the files
+    from ai_edge_litert.interpreter import Interpreter
+
+    data = path.read_bytes()
+    interpreter = Interpreter(model_content=data, num_threads=1)
+    interpreter.allocate_tensors()
+    (source,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+    def run(x: np.ndarray) -> np.ndarray:
+        interpreter.set_tensor(source["index"], x.transpose(0, 2, 3, 1))
+        interpreter.invoke()
+        return np.asarray(interpreter.get_tensor(output["index"])[0])
+
+    model = tflite.Model.GetRootAs(data)
+    entries = map(model.Metadata, range(model.MetadataLength()))
+    return run, {e.Name().decode(): model.Buffers(e.Buffer()).DataAsNumpy().tobytes().decode() for e in entries}
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -141,7 +174,7 @@ def top1(network: Network, images: Iterator[tuple[Image.Image, int]]) -> None:
 def main() -> int:
     """Parse the arguments and classify."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    parser.add_argument("network", type=Path, help="an exported ONNX file")
+    parser.add_argument("network", type=Path, help="an exported ONNX or TFLite file")
     parser.add_argument("images", type=Path, nargs="*", help="image files to classify")
     parser.add_argument("--folder", type=Path, help="labelled images, a folder per class: print top-1")
     parser.add_argument("--parquet", type=Path, help="labelled images, columns img and label: print top-1")
@@ -154,11 +187,12 @@ def main() -> int:
             with Image.open(path) as image:
                 found = network.probabilities(image)
             best = np.argsort(-found)[:SHOWN]
-            print(f"{path}: " + ", ".join(f"{network.labels[i]} {found[i]:.1%}" for i in best))
+            names = network.labels or list(map(str, range(len(found))))
+            print(f"{path}: " + ", ".join(f"{names[i]} {found[i]:.1%}" for i in best))
         if arguments.folder is not None:
-            top1(network, in_folder(arguments.folder, network.labels))
+            top1(network, in_folder(arguments.folder, network.labels or []))
         if arguments.parquet is not None:
-            top1(network, in_parquet(arguments.parquet, network.labels))
+            top1(network, in_parquet(arguments.parquet, network.labels or []))
     except KeyError as missing:
         print(
             f"{arguments.network}: its metadata lacks {missing}; give a model of ofa-search or ofa-train",

@@ -19,6 +19,28 @@ def cpuinfo(field):
     return None
 
 
+#: What a kernel for 8-bit integers can use -> its names in /proc/cpuinfo, on x86 and on ARM.
+INSTRUCTIONS = {
+    "vnni": ("avx512_vnni", "avx_vnni"),
+    "avx512": ("avx512f",),
+    "dotprod": ("asimddp",),
+    "i8mm": ("i8mm",),
+}
+
+
+def instructions():
+    """Return for each of `INSTRUCTIONS` whether all cores have it; None if unknown."""
+    cores = []
+    lines = (reading.text("/proc/cpuinfo") or "").splitlines()
+    for line in lines[:-1]:  # that of many cores is cut off, perhaps inside a line
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            cores.append(set(value.split()))
+    return {
+        name: all(core.intersection(names) for core in cores) if cores else None for name, names in INSTRUCTIONS.items()
+    }
+
+
 def device_tree(name):
     """Return a property of the device tree, or None."""
     return reading.text("/proc/device-tree/" + name) or reading.text("/sys/firmware/devicetree/base/" + name)
@@ -119,7 +141,7 @@ def describe():
     model, soc = model_and_soc()
     allowed = allowed_cores()
     mode, mode_note = power_mode()
-    return {
+    found = {
         "type": "device",
         "time": reading.now(),
         "model": reading.one_line(model) if model else None,
@@ -135,6 +157,8 @@ def describe():
         "max_mhz": {str(core): max_mhz(core) for core in allowed} if allowed else None,
         "uncontrolled": [note for note in (mode_note, heat.firmware()[1]) if note],
     }
+    found.update(instructions())
+    return found
 
 
 def uncontrolled(device):

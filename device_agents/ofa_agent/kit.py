@@ -42,6 +42,8 @@ class Kit:
             self.has_forms = "forms" in manifest
             self.trials = manifest.get("forms", {}).get("trials", [])
             self.chosen = {}  # group of layers -> form
+            self.has_encodings = any("encodings" in model for model in self.models.values())
+            self.encoding = None  # of int8, where the kit has several
             self.runtime = manifest["settings"]["runtime"]
             wheels = manifest.get("wheels")
             self.wheels = None if wheels is None else (wheels["for"], dict(wheels["files"]))
@@ -60,7 +62,8 @@ class Kit:
         wanted = {group: form for group, form in forms.items() if group in groups}
         for variant in variants:
             if variant["forms"] == wanted:
-                model = dict(model, file=variant["file"], sha256=variant["sha256"])
+                model = dict(model, **{name: value for name, value in variant.items() if name != "forms"})
+        model = dict(model, **model.get("encodings", {}).get(self.encoding, {}))
         return dict(model, path=os.path.join(self.folder, "models", os.path.basename(model["file"])))
 
 

@@ -5,6 +5,7 @@ import sys
 import time
 
 from .core_use import REPEATED_SHARE, is_disturbed
+from .encodings import encoding_for
 from .errors import Fatal
 from .facts import uncontrolled
 from .progress import Progress
@@ -75,6 +76,8 @@ class Supervisor:
             self.cores = None
         elif spare_core:
             self.machine.keep_off(device, self.cores)
+        if self.kit.has_encodings:
+            self.kit.encoding = device["encoding"] = encoding_for(device)
         device["runtime"] = ready["runtime"]
         device["cores_used"] = self.cores
         device["nice"] = self.nice

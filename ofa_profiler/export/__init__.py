@@ -27,10 +27,14 @@ from ofa_profiler.networks.graph import INPUT, Graph
 from ofa_profiler.networks.made_up_weights import repeating_weights
 from ofa_profiler.networks.op import Op
 from ofa_profiler.networks.parameters import Weights, check_weights
+from ofa_profiler.networks.ranges import Ranges, check_ranges, made_up_ranges
+from ofa_profiler.protocol.encodings import encoding_for
 from ofa_profiler.protocol.forms import PLAIN, Forms
+from ofa_profiler.protocol.records import Device
 from ofa_profiler.protocol.target import BYTES_PER_NUMBER, DEFAULT_TARGET, Target
 from ofa_profiler.runtimes import get_runtime
 from ofa_profiler.spaces import SearchSpace
+from ofa_profiler.spaces.known_ranges import ranges_in_networks
 
 __all__ = [
     "INPUT",
@@ -43,8 +47,10 @@ __all__ = [
     "expected_bytes",
     "export_network",
     "export_ops",
+    "for_device",
     "get_exporter",
     "network_model",
+    "targets_of_kit",
 ]
 
 
@@ -60,9 +66,23 @@ def get_exporter(target: Target, release: str | None = None) -> Exporter:
 
     Raises `UsageError` if its runtime, its precision or a release that old is not supported.
     """
-    exporter = _exporter(target.runtime)
+    exporter = _exporter(target.runtime).for_release(release)
     exporter.check(target)
-    return exporter.for_release(release)
+    return exporter
+
+
+def for_device(target: Target, device: Device) -> Target:
+    """The target with the encoding of int8 that suits the processor of a device, if its runtime has several."""
+    if target.encoding or target.precision != "int8" or not get_exporter(target).encodings:
+        return target
+    return replace(target, encoding=encoding_for(device.machine, device.json).name)
+
+
+def targets_of_kit(target: Target) -> dict[str, Target]:
+    """Name of an encoding -> target, for a kit, whose board is unknown; empty if there is nothing to choose."""
+    is_open = target.precision == "int8" and not target.encoding
+    names = get_exporter(target).encodings if is_open else ()
+    return {name: replace(target, encoding=name) for name in names}
 
 
 def export_ops(
@@ -71,27 +91,32 @@ def export_ops(
     *,
     release: str | None = None,
     with_variants: bool = False,
+    with_encodings: bool = False,
     cache_dir: Path | None = None,
     progress: Reporter | None = None,
 ) -> list[Model]:
     """Export one model per op, in order, or take it from the cache (`model_cache.py`).
 
-    `with_variants` exports each op in its other forms too.
+    `with_variants` exports each op in its other forms too, `with_encodings` in all encodings (`targets_of_kit`).
 
-    The weights are for timing only (`made_up_weights.repeating_weights`). The same op gives the same bytes in every
-    process. They can be loaded by `release` of the runtime. `progress` gets the phase `export`. Raises `UsageError` if
-    a model cannot be written.
+    The weights are for timing only (`made_up_weights.repeating_weights`). An int8 model has the ranges that the op has
+    in trained networks, if they are known (`spaces/known_ranges.py`); otherwise they are made up. The same op gives the
+    same bytes in every process. They can be loaded by `release` of the runtime. `progress` gets the phase `export`.
+    Raises `UsageError` if a model cannot be written.
     """
     exporter = get_exporter(target, release)
     cache = _cache(cache_dir)
     ops = list(ops)
+    encodings = targets_of_kit(target) if with_encodings else {}
+
+    def export(op: Op, way: Forms) -> Model:
+        others = {name: _export_op(exporter, op, other, way, cache) for name, other in encodings.items()}
+        return replace(_export_op(exporter, op, target, way, cache), encodings=others)
+
     models = []
     for op in ops:
-        model = _export_op(exporter, op, target, PLAIN, cache)
-        if with_variants:
-            ways = combinations(target.runtime, op.graph)
-            model = replace(model, variants={way: _export_op(exporter, op, target, way, cache) for way in ways})
-        models.append(model)
+        ways = combinations(target, op.graph) if with_variants else []
+        models.append(replace(export(op, PLAIN), variants={way: export(op, way) for way in ways}))
         report(progress, "export", len(models), len(ops))
     return models
 
@@ -106,7 +131,7 @@ def expected_bytes(ops: Iterable[Op], target: Target, *, with_variants: bool = F
     """About the size of the models of `ops`, without exporting them: nearly all of a file are parameters."""
 
     def copies(op: Op) -> int:
-        return 1 + len(combinations(target.runtime, op.graph)) if with_variants else 1
+        return 1 + len(combinations(target, op.graph)) if with_variants else 1
 
     return BYTES_PER_NUMBER[target.precision] * sum(op.params * copies(op) for op in ops)
 
@@ -123,16 +148,30 @@ def _identity(exporter: Exporter, op: Op, target: Target, forms: Forms) -> str:
             "precision": target.precision,
             "batch": target.batch,
             "op": op.to_json(),
+            **({"encoding": target.encoding} if target.encoding else {}),
             **({"dialect": exporter.dialect} if exporter.dialect else {}),
             **({"forms": forms.to_json()} if forms else {}),
+            **({"ranges": ranges.to_json()} if (ranges := _ranges_of(op, target)) is not None else {}),
         }
     )
 
 
+def _ranges_of(op: Op, target: Target) -> Ranges | None:
+    """The ranges for an int8 model of an op: those in trained networks, if they are known; None: they are made up."""
+    return ranges_in_networks(op) if target.precision == "int8" else None
+
+
 def _export_op(exporter: Exporter, op: Op, target: Target, forms: Forms, cache: ModelCache) -> Model:
     def build() -> bytes:
-        outputs, metadata = _output_names(op.graph), {"op": op.key}
-        return exporter.build(op.graph, repeating_weights(op), target, outputs=outputs, metadata=metadata, forms=forms)
+        return exporter.build(
+            op.graph,
+            repeating_weights(op),
+            target,
+            outputs=_output_names(op.graph),
+            metadata={"op": op.key},
+            forms=forms,
+            ranges=_ranges_of(op, target),
+        )
 
     path, sha256 = cache.get(_identity(exporter, op, target, forms), get_runtime(target.runtime).suffix, build)
     return Model(op.key, path, sha256, exporter.inputs(op.graph, target))
@@ -154,18 +193,24 @@ def export_network(
     metadata: Mapping[str, str],
     release: str | None = None,
     forms: Forms = PLAIN,
+    ranges: Ranges | None = None,
 ) -> Path:
     """Write the network of `architecture` with these weights to `path`, completely or not at all.
 
     The model stores `metadata` unchanged, sorted by name, for the users of the file: architecture, whether the weights
-    are trained, preprocessing, labels. `release` of the runtime can load it. Raises `UsageError` if the weights belong
-    to another network or the file cannot be written.
+    are trained, preprocessing, labels. An int8 model needs the `ranges` of its tensors (`calibration.calibrate`); None:
+    they are made up, for timing alone. The metadata then say so (`precision`, `ranges`). `release` of the runtime can
+    load it. Raises `UsageError` if weights or ranges belong to another network or the file cannot be written.
     """
     exporter = get_exporter(target, release)
     graph = as_graph(space.layout(architecture))
     check_weights(graph.parameter_shapes, weights)
     check_forms(target.runtime, forms)
-    data = exporter.build(graph, weights, target, outputs=[LOGITS_NAME], metadata=metadata, forms=forms)
+    if target.precision == "int8":
+        ranges = made_up_ranges(graph) if ranges is None else ranges
+        check_ranges(graph, ranges)
+        metadata = {**metadata, "precision": target.precision, "ranges": ranges.source}
+    data = exporter.build(graph, weights, target, outputs=[LOGITS_NAME], metadata=metadata, forms=forms, ranges=ranges)
     files.write_bytes(path, data)
     return Path(path)
 

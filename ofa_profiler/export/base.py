@@ -15,6 +15,7 @@ from ofa_profiler.export.forms.base import writer_of
 from ofa_profiler.networks.graph import Graph
 from ofa_profiler.networks.layers import Layer, LayerTable
 from ofa_profiler.networks.parameters import Weights
+from ofa_profiler.networks.ranges import Ranges, made_up_ranges
 from ofa_profiler.networks.tensors import Shape, TensorSpec
 from ofa_profiler.protocol.forms import PLAIN, Forms
 from ofa_profiler.protocol.target import Target
@@ -38,6 +39,8 @@ class Model:
     inputs: tuple[TensorSpec, ...]
     #: The same model in other forms.
     variants: Mapping[Forms, Model] = field(default_factory=dict, compare=False)
+    #: The same model in all encodings of int8.
+    encodings: Mapping[str, Model] = field(default_factory=dict, compare=False)
 
     @staticmethod
     def from_file(key: str, path: Path, inputs: Sequence[TensorSpec]) -> Model:
@@ -61,6 +64,8 @@ class Exporter(ABC):
     #: Name of the file format in messages.
     format: str
     precisions: tuple[str, ...]
+    #: Names of the encodings of int8 (`protocol/encodings.py`); empty if there is only one.
+    encodings: tuple[str, ...] = ()
     #: Increase it if the same op gives other bytes. Cached models are then exported again.
     version: int
     #: What distinguishes the models of `for_release` from those for a current release; empty if nothing does.
@@ -83,11 +88,13 @@ class Exporter(ABC):
         outputs: Sequence[str],
         metadata: Mapping[str, str],
         forms: Forms = PLAIN,
+        ranges: Ranges | None = None,
     ) -> bytes:
         """The bytes of a model. The same arguments give the same bytes.
 
-        `outputs` are the names of its outputs, in order. `weights` must match the graph (`check_weights`). Raises
-        `UsageError` if the format does not support the graph, the target or a form.
+        `outputs` are the names of its outputs, in order. `weights` must match the graph (`check_weights`). `ranges` are
+        for int8 and must match it, too (`check_ranges`); None: they are made up. Raises `UsageError` if the format does
+        not support the graph, the target or a form.
         """
 
     @staticmethod
@@ -95,12 +102,25 @@ class Exporter(ABC):
         """The function that writes a layer: that of its chosen form, or else that of the exporter's table."""
         return writer_of(target.runtime, layer, forms) or table[type(layer)]
 
+    @staticmethod
+    def ranges_for(graph: Graph, ranges: Ranges | None) -> Ranges:
+        """The ranges for an int8 model: those given, or made up. Raises `UsageError` for inputs that are no numbers."""
+        for tensor in graph.inputs:
+            if tensor.dtype != "float32":
+                raise UsageError(f"int8 models take float32 inputs, but {tensor.name} is {tensor.dtype}; use fp32")
+        return made_up_ranges(graph) if ranges is None else ranges
+
     def check(self, target: Target) -> None:
-        """Raise `UsageError` if this exporter does not support the precision."""
+        """Raise `UsageError` if this exporter does not support the precision or its encoding."""
         if target.precision not in self.precisions:
             known = ", ".join(self.precisions)
             raise UsageError(
                 f"precision {target.precision!r} is not supported with {target.runtime}; choose from {known}"
+            )
+        if target.encoding and (target.precision != "int8" or target.encoding not in self.encodings):
+            raise UsageError(
+                f"{target.precision} for {target.runtime} has no encoding {target.encoding!r:.20}"
+                f"; it has {', '.join(self.encodings) or 'none'}"
             )
 
     def inputs(self, graph: Graph, target: Target) -> tuple[TensorSpec, ...]:

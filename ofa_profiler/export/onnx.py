@@ -6,7 +6,8 @@ of its ops in sequence, so it has the same operators as its ops.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import onnx
@@ -16,12 +17,17 @@ from ofa_profiler.base.releases import numbers_of
 from ofa_profiler.errors import UsageError
 from ofa_profiler.export import onnx_layers  # noqa: F401 (fills the table)
 from ofa_profiler.export.base import Exporter, nchw
-from ofa_profiler.export.forms import wide_gate  # noqa: F401 (registers the form)
+from ofa_profiler.export.forms import hard_sigmoid_swish, wide_gate  # noqa: F401 (they register forms)
+from ofa_profiler.export.forms.base import activation_writers
 from ofa_profiler.export.onnx_graph import OnnxGraph
+from ofa_profiler.export.onnx_int8 import PER_CHANNEL_SINCE, QdqGraph, quantized
 from ofa_profiler.networks.graph import Graph
+from ofa_profiler.networks.graph import Node as GraphNode
 from ofa_profiler.networks.layers.tables import ONNX_LAYERS
 from ofa_profiler.networks.parameters import Weights
+from ofa_profiler.networks.ranges import Ranges
 from ofa_profiler.networks.tensors import TensorSpec
+from ofa_profiler.protocol.encodings import ENCODINGS, U8S7
 from ofa_profiler.protocol.forms import PLAIN, Forms
 from ofa_profiler.protocol.target import Target
 
@@ -41,7 +47,8 @@ class OnnxExporter(Exporter):
     """
 
     format = "ONNX"
-    precisions = ("fp32",)
+    precisions = ("fp32", "int8")
+    encodings = tuple(ENCODINGS)
     version = 1
 
     def __init__(self, opset: int = OPSET, ir_version: int = IR_VERSION) -> None:
@@ -61,6 +68,11 @@ class OnnxExporter(Exporter):
             f"onnxruntime {'.'.join(map(str, oldest))} or newer"
         )
 
+    def check(self, target: Target) -> None:
+        super().check(target)
+        if target.precision == "int8" and self.opset < PER_CHANNEL_SINCE:
+            raise UsageError("int8 needs onnxruntime 1.6 or newer, whose weights have a scale per channel; use fp32")
+
     def build(
         self,
         graph: Graph,
@@ -70,33 +82,68 @@ class OnnxExporter(Exporter):
         outputs: Sequence[str],
         metadata: Mapping[str, str],
         forms: Forms = PLAIN,
+        ranges: Ranges | None = None,
     ) -> bytes:
         self.check(target)
-        file = OnnxGraph(weights, dict(graph.shapes), target.batch, self.opset)
-        written = graph.run(
-            {tensor.name: tensor.name for tensor in graph.inputs},
-            lambda node, *tensors: self.writer(ONNX_LAYERS, node.layer, target, forms)(
-                file, node.layer, node.name, *tensors
-            ),
-        )
-        for old, new in zip(written, outputs, strict=True):
-            file.rename(old, new)
+        file: OnnxGraph | QdqGraph = self.written(graph, weights, target, outputs=outputs, forms=forms)
+        if target.precision == "int8":
+            spans = self.ranges_for(graph, ranges)
+            names = [tensor.name for tensor in graph.inputs]
+            encoding = ENCODINGS[target.encoding or U8S7.name]
+            file = quantized(cast("OnnxGraph", file), spans, encoding, names, outputs)
         shapes = [nchw(graph.shapes[name], target.batch) for name in graph.outputs]
-        model = helper.make_model(
-            helper.make_graph(
-                file.nodes,
-                "ofa",
-                [_value(tensor) for tensor in self.inputs(graph, target)],
-                [_value(TensorSpec(name, "float32", shape)) for name, shape in zip(outputs, shapes, strict=True)],
-                file.initializers,
-            ),
+        values = [_value(TensorSpec(name, "float32", shape)) for name, shape in zip(outputs, shapes, strict=True)]
+        model = self.model(file, graph, target, values)
+        helper.set_model_props(model, dict(sorted(metadata.items())))
+        onnx.checker.check_model(model)
+        return bytes(model.SerializeToString(deterministic=True))
+
+    def model(
+        self,
+        file: OnnxGraph | QdqGraph,
+        graph: Graph,
+        target: Target,
+        outputs: Sequence[onnx.ValueInfoProto],
+    ) -> onnx.ModelProto:
+        """A model with these nodes and outputs."""
+        inputs = [_value(tensor) for tensor in self.inputs(graph, target)]
+        return helper.make_model(
+            helper.make_graph(file.nodes, "ofa", inputs, outputs, file.initializers),
             opset_imports=[helper.make_opsetid("", self.opset)],
             ir_version=self.ir_version,
             producer_name="ofa-profiler",
         )
-        helper.set_model_props(model, dict(sorted(metadata.items())))
-        onnx.checker.check_model(model)
-        return bytes(model.SerializeToString(deterministic=True))
+
+    def written(
+        self,
+        graph: Graph,
+        weights: Weights,
+        target: Target,
+        *,
+        outputs: Sequence[str],
+        forms: Forms = PLAIN,
+        observe: Callable[..., None] | None = None,
+    ) -> OnnxGraph:
+        """The nodes and constants of the float32 graph, with the marks of its tensors.
+
+        `observe(file, node, *tensors)` can add more after each node of the network.
+        """
+        activations = activation_writers(target.runtime, forms)
+        file = OnnxGraph(weights, dict(graph.shapes), target.batch, self.opset, activations)
+
+        def write(node: GraphNode, *tensors: str) -> str:
+            tensor = self.writer(ONNX_LAYERS, node.layer, target, forms)(file, node.layer, node.name, *tensors)
+            file.marks.add(tensor, node.name)
+            if observe is not None:
+                observe(file, node, *tensors)
+            return tensor
+
+        names = {tensor.name: tensor.name for tensor in graph.inputs}
+        for name in names:
+            file.marks.add(name, name)
+        for old, new in zip(graph.run(names, write), outputs, strict=True):
+            file.rename(old, new)
+        return file
 
 
 def _value(tensor: TensorSpec) -> onnx.ValueInfoProto:

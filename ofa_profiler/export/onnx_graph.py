@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from ofa_profiler.networks.layers.activations import get_activation
+from ofa_profiler.export.marks import Marks
+from ofa_profiler.networks.layers.activations import LINEAR, get_activation
 from ofa_profiler.networks.parameters import Array, Weights
 from ofa_profiler.networks.tensors import Shape
 
@@ -21,13 +23,22 @@ class OnnxGraph:
     """A graph under construction. Every `add_*` takes names of tensors and returns the name of the result.
 
     `shapes` are the shapes of the nodes and inputs of the network, without the batch, channels last. `opset` says
-    which operators there are.
+    which operators there are. `activations` has those that are written by a form.
     """
 
-    def __init__(self, weights: Weights, shapes: dict[str, Shape], batch: int, opset: int) -> None:
+    def __init__(
+        self,
+        weights: Weights,
+        shapes: dict[str, Shape],
+        batch: int,
+        opset: int,
+        activations: Mapping[str, Callable[..., str]] | None = None,
+    ) -> None:
         self.weights, self.shapes, self.batch, self.opset = weights, shapes, batch, opset
+        self.activations = activations or {}
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
+        self.marks = Marks()
 
     def add_node(self, op_type: str, inputs: list[str], name: str, **attributes: Any) -> str:
         """Add a node with one output."""
@@ -70,6 +81,10 @@ class OnnxGraph:
         kind = get_activation(activation)
         if not kind.onnx:
             return tensor
+        if kind.clip is None:
+            self.marks.add(tensor, f"{name}.{LINEAR}", lambda span: span.clipped(kind.relevant))
+        if write := self.activations.get(activation):
+            return write(self, name, tensor)
         if kind.onnx == "Clip":  # its limits are tensors
             limits = [
                 self.add_constant(f"{name}.{limit}", np.array(limit, np.float32))
@@ -77,9 +92,13 @@ class OnnxGraph:
             ]
             return self.add_node("Clip", [tensor, *limits], name)
         if kind.onnx == "HardSwish" and self.opset < HARD_SWISH_SINCE:
-            gate = self.add_node("HardSigmoid", [tensor], name, alpha=1 / 6, beta=0.5)
-            return self.add_node("Mul", [tensor, gate], name)
+            return self.add_gated(name, tensor)
         return self.add_node(kind.onnx, [tensor], name, **kind.onnx_attributes)
+
+    def add_gated(self, name: str, tensor: str) -> str:
+        """Add a hard-swish as a product with a hard sigmoid."""
+        gate = self.add_node("HardSigmoid", [tensor], name, alpha=1 / 6, beta=0.5)
+        return self.add_node("Mul", [tensor, gate], name)
 
     def add_scalar(self, name: str, value: float) -> str:
         """Add a constant number."""
@@ -92,3 +111,4 @@ class OnnxGraph:
                 for i, name in enumerate(names):
                     if name == old:
                         names[i] = new
+        self.marks.rename(old, new)

@@ -22,7 +22,10 @@ from ofa_profiler.networks.layers import (
 )
 from ofa_profiler.networks.layers.tables import ONNX_LAYERS
 from ofa_profiler.networks.parameters import folded_conv
+from ofa_profiler.networks.tensors import Span
 
+#: Below and above these inputs, a hard sigmoid is 0 and 1.
+HARD_SIGMOID_RELEVANT = Span(-3.0, 3.0)
 #: The opset that introduced LayerNormalization.
 _LAYER_NORM_SINCE = 17
 
@@ -47,8 +50,12 @@ def add_gate(graph: OnnxGraph, name: str, tensor: str) -> str:
         return graph.add_conv(f"{name}.{part}", source, weight, bias)
 
     gate = graph.add_node("GlobalAveragePool", [tensor], name)
+    graph.marks.add(gate, f"{name}.mean")
     gate = graph.add_activation(f"{name}.reduce", "relu", conv("reduce", gate))
-    return graph.add_node("HardSigmoid", [conv("expand", gate)], f"{name}.expand", alpha=1 / 6, beta=0.5)
+    graph.marks.add(gate, f"{name}.reduce")
+    gate = conv("expand", gate)
+    graph.marks.add(gate, f"{name}.expand", lambda span: span.clipped(HARD_SIGMOID_RELEVANT))
+    return graph.add_node("HardSigmoid", [gate], f"{name}.expand", alpha=1 / 6, beta=0.5)
 
 
 @ONNX_LAYERS.register(MaxPool)

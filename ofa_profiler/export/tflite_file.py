@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ofa_profiler.errors import UsageError
+from ofa_profiler.export.quantize import Quantization
 from ofa_profiler.networks.parameters import Array
 from ofa_profiler.networks.tensors import Shape
 
@@ -22,6 +23,7 @@ _OPTIONS = {
     "BATCH_MATMUL": "BatchMatMulOptions",
     "CONV_2D": "Conv2DOptions",
     "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
+    "DEQUANTIZE": "DequantizeOptions",
     "FULLY_CONNECTED": "FullyConnectedOptions",
     "GATHER": "GatherOptions",
     "GELU": "GeluOptions",
@@ -31,6 +33,7 @@ _OPTIONS = {
     "MIRROR_PAD": "MirrorPadOptions",
     "MUL": "MulOptions",
     "PAD": "PadOptions",
+    "QUANTIZE": "QuantizeOptions",
     "RESHAPE": "ReshapeOptions",
     "SOFTMAX": "SoftmaxOptions",
     "SUB": "SubOptions",
@@ -42,6 +45,8 @@ _SCHEMA_VERSION, _FILE_IDENTIFIER = 3, b"TFL3"
 _ALIGNMENT = 16
 #: Operator codes from this value on are stored in a second field. The first field then has this value.
 _PLACEHOLDER = 127
+#: The signature that all tools look for.
+_SIGNATURE = "serving_default"
 _TYPES = {"float32": "FLOAT32", "int32": "INT32", "int8": "INT8", "uint8": "UINT8", "bool": "BOOL"}
 
 
@@ -55,53 +60,95 @@ class Node:
     options: Mapping[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor: shape with the batch, numpy's name of its element type, and its values if it is constant."""
+
+    shape: Shape
+    dtype: str
+    quantization: Quantization | None = None
+    values: Array | None = None
+
+    @staticmethod
+    def constant(values: Array, quantization: Quantization | None = None) -> Tensor:
+        """A tensor with these values."""
+        return Tensor(values.shape, values.dtype.name, quantization, values)
+
+
+#: Version of an operator with int8 activations, if it is not 1 (`tensorflow/compiler/mlir/lite/tools/versioning`).
+_INT8_VERSIONS = {
+    "ADD": 2,
+    "AVERAGE_POOL_2D": 2,
+    "CONV_2D": 3,
+    "DEPTHWISE_CONV_2D": 3,
+    "DEQUANTIZE": 2,
+    "FULLY_CONNECTED": 4,
+    "MAX_POOL_2D": 2,
+    "MEAN": 2,
+    "MIRROR_PAD": 2,
+    "MUL": 2,
+    "PAD": 2,
+    "SUB": 2,
+}
+
+
+def version_of(node: Node, tensors: Mapping[str, Tensor]) -> int:
+    """The oldest version of the operator that has what the node needs."""
+    if tensors[node.inputs[0]].dtype == "int8":
+        return _INT8_VERSIONS.get(node.operator, 1)
+    if node.operator == "DEPTHWISE_CONV_2D" and max(node.options.get(f"Dilation{axis}Factor", 1) for axis in "HW") > 1:
+        return 2
+    return 5 if node.operator == "FULLY_CONNECTED" and node.options.get("KeepNumDims") else 1
+
+
 def write_model(
     nodes: Sequence[Node],
-    shapes: Mapping[str, Shape],
-    constants: Mapping[str, Array],
+    tensors: Mapping[str, Tensor],
     *,
-    inputs: Mapping[str, str],
+    inputs: Sequence[str],
     outputs: Sequence[str],
     metadata: Mapping[str, str],
 ) -> bytes:
     """The bytes of a model with one graph. The same arguments give the same bytes.
 
-    `shapes` has all tensors except constants, with the batch. They are float32, except the `inputs`, whose dtypes are
-    given by name. Each entry of `metadata` becomes a UTF-8 buffer. Raises `UsageError` for a dtype that TFLite lacks.
+    The model has the signature `serving_default`, whose names are those of `inputs` and `outputs`. Each entry of
+    `metadata` becomes a UTF-8 buffer. Raises `UsageError` for a dtype that TFLite lacks.
     """
     import flatbuffers  # slow to import, like the schema
     import tflite
 
     texts = {name: np.frombuffer(text.encode(), np.uint8) for name, text in sorted(metadata.items())}
+    constants = {name: tensor.values for name, tensor in tensors.items() if tensor.values is not None}
     held = [*constants.values(), *texts.values()]
     file = _File(tflite, flatbuffers.Builder(sum(array.nbytes + 2 * _ALIGNMENT for array in held) + 4096))
     empty, *buffers = [file.table("Buffer"), *map(file.buffer, held)]
-    number = {name: i for i, name in enumerate([*shapes, *constants])}
-    tensors = [file.tensor(name, shape, _type(inputs.get(name, "float32")), 0) for name, shape in shapes.items()]
-    tensors += [
-        file.tensor(name, array.shape, _type(array.dtype.name), 1 + i)
-        for i, (name, array) in enumerate(constants.items())
-    ]
-    codes = sorted({node.operator for node in nodes})
+    buffer_of = {name: 1 + i for i, name in enumerate(constants)}
+    number = {name: i for i, name in enumerate(tensors)}
+    codes = sorted({(node.operator, version_of(node, tensors)) for node in nodes})
+    offsets = [file.tensor(name, tensor, buffer_of.get(name, 0)) for name, tensor in tensors.items()]
     graph = file.table(
         "SubGraph",
         Name=file.text("main"),
-        Tensors=file.offsets(tensors),
+        Tensors=file.offsets(offsets),
         Inputs=file.integers([number[name] for name in inputs]),
         Outputs=file.integers([number[name] for name in outputs]),
-        Operators=file.offsets([file.operator(node, codes.index(node.operator), number) for node in nodes]),
+        Operators=file.offsets(
+            [file.operator(node, codes.index((node.operator, version_of(node, tensors))), number) for node in nodes]
+        ),
     )
     entries = [
         file.table("Metadata", Name=file.text(name), Buffer=1 + len(constants) + i) for i, name in enumerate(texts)
     ]
+    signature = file.signature({name: number[name] for name in inputs}, {name: number[name] for name in outputs})
     model = file.table(
         "Model",
         Version=_SCHEMA_VERSION,
         Description=file.text("ofa-profiler"),
-        OperatorCodes=file.offsets([file.operator_code(code) for code in codes]),
+        OperatorCodes=file.offsets([file.operator_code(*code) for code in codes]),
         Subgraphs=file.offsets([graph]),
         Buffers=file.offsets([empty, *buffers]),
         Metadata=file.offsets(entries),
+        SignatureDefs=file.offsets([signature]),
     )
     file.builder.Finish(model, file_identifier=_FILE_IDENTIFIER)
     return bytes(file.builder.Output())
@@ -148,20 +195,43 @@ class _File:
         self.builder.Bytes[self.builder.head : self.builder.head + len(data)] = data
         return self.table("Buffer", Data=int(self.builder.EndVector()))
 
-    def tensor(self, name: str, shape: Shape, kind: str, buffer: int) -> int:
+    def tensor(self, name: str, tensor: Tensor, buffer: int) -> int:
+        fields = {
+            "Name": self.text(name),
+            "Shape": self.integers(tensor.shape),
+            "Type": getattr(self.schema.TensorType, _type(tensor.dtype)),
+            "Buffer": buffer,
+            "HasRank": True,
+        }
+        if tensor.quantization is not None:
+            fields["Quantization"] = self.quantization(tensor.quantization)
+        return self.table("Tensor", **fields)
+
+    def quantization(self, quantization: Quantization) -> int:
+        scales = quantization.scales.astype("<f4")
         return self.table(
-            "Tensor",
-            Name=self.text(name),
-            Shape=self.integers(shape),
-            Type=getattr(self.schema.TensorType, kind),
-            Buffer=buffer,
-            HasRank=True,
+            "QuantizationParameters",
+            Scale=int(self.builder.CreateNumpyVector(scales)),
+            ZeroPoint=int(self.builder.CreateNumpyVector(np.full(len(scales), quantization.zero_point, "<i8"))),
+            QuantizedDimension=quantization.axis or 0,
         )
 
-    def operator_code(self, name: str) -> int:
+    def signature(self, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> int:
+        """Write the names under which users of the model find its inputs and outputs, and the numbers of both."""
+
+        def named(numbers: Mapping[str, int]) -> int:
+            pairs = [self.table("TensorMap", Name=self.text(name), TensorIndex=i) for name, i in numbers.items()]
+            return self.offsets(pairs)
+
+        names = {"Inputs": named(inputs), "Outputs": named(outputs)}
+        return self.table("SignatureDef", **names, SignatureKey=self.text(_SIGNATURE), SubgraphIndex=0)
+
+    def operator_code(self, name: str, version: int) -> int:
         code = getattr(self.schema.BuiltinOperator, name)
         # Old runtimes read the first field. New runtimes use the larger of both.
-        return self.table("OperatorCode", DeprecatedBuiltinCode=min(code, _PLACEHOLDER), BuiltinCode=code, Version=1)
+        return self.table(
+            "OperatorCode", DeprecatedBuiltinCode=min(code, _PLACEHOLDER), BuiltinCode=code, Version=version
+        )
 
     def operator(self, node: Node, code: int, number: Mapping[str, int]) -> int:
         fields = {

@@ -1,35 +1,47 @@
-"""A builder for the nodes and constants of a TFLite graph.
+"""A builder for the nodes and constants of a float32 TFLite graph. `tflite_int8.py` quantizes it.
 
 Maps are (N, H, W, C). Weights are (out, k, k, in); those of depthwise convolutions are (1, k, k, channels).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from ofa_profiler.errors import UsageError
-from ofa_profiler.export.tflite_file import Node
-from ofa_profiler.networks.layers.activations import get_activation
+from ofa_profiler.export.marks import Marks
+from ofa_profiler.export.tflite_file import Node, Tensor
+from ofa_profiler.networks.layers.activations import LINEAR, get_activation
 from ofa_profiler.networks.parameters import Array, Weights
 from ofa_profiler.networks.tensors import Shape
 
 #: `ActivationFunctionType`, `Padding` and `MirrorPadMode` of the schema.
-_FUSED = {"NONE": 0, "RELU": 1, "RELU6": 3}
+FUSED = {"NONE": 0, "RELU": 1, "RELU6": 3}
 SAME, VALID = 0, 1
 REFLECT = 0
 
 
-class TfliteGraph:
-    """A graph under construction. Every `add_*` takes names of tensors and returns the name of the result."""
+#: `write(graph, name, tensor)`: adds an activation that cannot be fused.
+ActivationWriter = Callable[["TfliteGraph", str, str], str]
 
-    def __init__(self, weights: Weights, inputs: dict[str, Shape]) -> None:
-        self.weights = weights
+
+class TfliteGraph:
+    """A graph under construction. Every `add_*` takes names of tensors and returns the name of the result.
+
+    `activations` has the activations that are not written as TFLite's own operator.
+    """
+
+    def __init__(
+        self, weights: Weights, inputs: dict[str, Shape], activations: Mapping[str, ActivationWriter] | None = None
+    ) -> None:
+        self.weights, self.activations = weights, activations or {}
         self.nodes: list[Node] = []
         #: The shapes of all tensors except constants, with the batch.
         self.shapes: dict[str, Shape] = inputs
         self.constants: dict[str, Array] = {}
+        self.marks = Marks()
 
     def add_node(self, operator: str, inputs: list[str], name: str, shape: Shape, **options: int) -> str:
         """Add a node with one output of this shape."""
@@ -41,15 +53,19 @@ class TfliteGraph:
     def add_active(
         self, operator: str, inputs: list[str], name: str, shape: Shape, activation: str = "", /, **options: int
     ) -> str:
-        """Add a node with an activation. If it cannot be fused, the activation is a second node."""
+        """Add a node with an activation. If it cannot be fused, the activation is written after it."""
         kind = get_activation(activation)
         if kind.tflite_fused is not None:
             return self.add_node(
-                operator, inputs, name, shape, FusedActivationFunction=_FUSED[kind.tflite_fused], **options
+                operator, inputs, name, shape, FusedActivationFunction=FUSED[kind.tflite_fused], **options
             )
+        linear = self.add_active(operator, inputs, name, shape, **options)
+        self.marks.add(linear, f"{name}.{LINEAR}", lambda span: span.clipped(kind.relevant))
+        if write := self.activations.get(activation):
+            return write(self, name, linear)
         if kind.tflite is None:
             raise UsageError(f"{name}: the TFLite exporter does not support the activation {activation!r}")
-        return self.add_node(kind.tflite, [self.add_active(operator, inputs, name, shape, **options)], name, shape)
+        return self.add_node(kind.tflite, [linear], name, shape)
 
     def add_constant(self, name: str, value: Array) -> str:
         """Add a constant: int32 for integers, else float32."""
@@ -122,9 +138,15 @@ class TfliteGraph:
             FilterHeight=size,
         )
 
+    def tensors(self, dtypes: Mapping[str, str]) -> dict[str, Tensor]:
+        """All tensors of the float32 graph. `dtypes` are those of the inputs."""
+        tensors = {name: Tensor(shape, dtypes.get(name, "float32")) for name, shape in self.shapes.items()}
+        return {**tensors, **{name: Tensor.constant(value) for name, value in self.constants.items()}}
+
     def rename(self, old: str, new: str) -> None:
         """Rename a tensor in all nodes."""
         for i, node in enumerate(self.nodes):
             inputs = tuple(new if name == old else name for name in node.inputs)
             self.nodes[i] = replace(node, inputs=inputs, output=new if node.output == old else node.output)
         self.shapes[new] = self.shapes.pop(old)
+        self.marks.rename(old, new)

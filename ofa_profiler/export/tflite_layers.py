@@ -1,7 +1,7 @@
 """The TFLite nodes of each layer type, as a converter writes them.
 
 BatchNorm is folded into the convolutions. Activations are fused into the node before them if TFLite supports it.
-XNNPACK and other delegates support these operators. All have version 1.
+XNNPACK and other delegates support these operators.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ofa_profiler.networks.layers import (
 )
 from ofa_profiler.networks.layers.tables import TFLITE_LAYERS
 from ofa_profiler.networks.parameters import Array, folded_conv
-from ofa_profiler.networks.tensors import Shape
+from ofa_profiler.networks.tensors import Shape, Span
 
 
 @TFLITE_LAYERS.register(Conv)
@@ -43,10 +43,13 @@ def _squeeze_excite(graph: TfliteGraph, _layer: SqueezeExcite, name: str, tensor
         return graph.weights[f"{name}.{part}.{field}"]
 
     gate = graph.add_mean(name, tensor)
+    graph.marks.add(gate, f"{name}.mean")
     gate = graph.add_conv(f"{name}.reduce", gate, parameter("reduce", "weight"), parameter("reduce", "bias"), "relu")
+    graph.marks.add(gate, f"{name}.reduce")
     # TFLite has no hard sigmoid, which is relu6(x + 3) / 6. The bias of the convolution includes the 3.
     shifted = parameter("expand", "bias") + np.float32(3)
     gate = graph.add_conv(f"{name}.expand", gate, parameter("expand", "weight"), shifted, "relu6")
+    graph.marks.add(gate, f"{name}.expand", lambda span: Span(span.low + 3, span.high + 3).clipped(Span(0, 6)))
     sixth = graph.add_constant("one_sixth", np.array(1 / 6, np.float32))
     gate = graph.add_active("MUL", [gate, sixth], f"{name}.gate", graph.shapes[gate])
     return graph.add_active("MUL", [tensor, gate], name, graph.shapes[tensor])

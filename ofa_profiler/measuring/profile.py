@@ -8,12 +8,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ofa_profiler.base.progress import Reporter
 from ofa_profiler.devices.base import Device
 from ofa_profiler.errors import UsageError
+from ofa_profiler.export import for_device
 from ofa_profiler.measuring.expectation import expected_ms
 from ofa_profiler.measuring.naming import check_name, default_name
 from ofa_profiler.measuring.request import Part, request
@@ -75,12 +76,13 @@ def profile(
     """
     begin = time.perf_counter()
     release = device.prepare_runtime(settings.target.runtime)  # it may be too old for the usual models
+    described = device.describe()
+    settings = replace(settings, target=for_device(settings.target, described))
     export_begin = time.perf_counter()
     asked = request(
         space, settings, part=part, release=release, try_forms=try_forms, cache_dir=cache_dir, progress=progress
     )
     export_s = time.perf_counter() - export_begin
-    described = device.describe()
     name = check_name(name) if name is not None else default_name(described, [space.name], settings)
     path = out / f"{name}.jsonl"
     with Journal(path, asked.run, fresh=fresh) as journal:

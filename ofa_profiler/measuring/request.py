@@ -15,6 +15,7 @@ from ofa_profiler.protocol.kit import run_record
 from ofa_profiler.protocol.records import Run
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.spaces import SearchSpace
+from ofa_profiler.spaces.known_ranges import source_of_ranges
 from ofa_profiler.tables.transfer import Base
 
 
@@ -42,6 +43,7 @@ def request(
     release: str | None = None,
     try_forms: bool = True,
     joint_forms: bool = False,
+    with_encodings: bool = False,
     cache_dir: Path | None = None,
     progress: Reporter | None = None,
 ) -> Request:
@@ -49,7 +51,7 @@ def request(
 
     `part`: only these ops.
     With `try_forms`, the device tries the forms of the ops first. Otherwise all are plain. With `joint_forms`, it
-    chooses all forms or none.
+    chooses all forms or none. `with_encodings` adds each model in all encodings of int8, for a kit.
     """
     ops = space.unique_ops() if part is None else part.ops
     models = export_ops(
@@ -57,11 +59,14 @@ def request(
         settings.target,
         release=release,
         with_variants=try_forms,
+        with_encodings=with_encodings,
         cache_dir=cache_dir,
         progress=progress,
     )
     about: dict[str, Any] = {"spaces": [space.name], "resolutions": list(space.resolutions)}
+    if settings.target.precision == "int8":
+        about["ranges"] = source_of_ranges(ops)
     if part is not None and len(part.ops) < len(part.base.ops):
         about[LIKE] = part.base.to_json()
-    trials = trials_of(ops, settings.target.runtime, joint=joint_forms) if try_forms else ()
+    trials = trials_of(ops, settings.target, joint=joint_forms) if try_forms else ()
     return Request(tuple(models), run_record(models, settings, about, ops, trials))

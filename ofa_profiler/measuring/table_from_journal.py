@@ -41,6 +41,8 @@ _DEVICE_FIELDS = (
     "governor",
     "fixed_performance_mode",
 )
+#: Fields that the agents of earlier versions do not report.
+_NEWER_FIELDS = ("governor_found", "unit", "vnni", "avx512", "dotprod", "i8mm")
 #: Fields that are equal in a table and its journal's metadata only if the table was derived from this journal.
 _FROM_JOURNAL = ("device", "date", "sampling")
 _SAMPLING_FIELDS = ("seed", "min_rounds", "max_rounds", "target_half_width", "visit_s")
@@ -192,6 +194,7 @@ def table_metadata(replay: Replay) -> dict[str, Any]:
         "provider": runtime.provider,
         **({} if runtime.options is None else {"runtime_options": dict(runtime.options)}),
         "precision": settings.target.precision,
+        **_integers(replay),
         "threads": settings.threads,
         "batch": settings.target.batch,
         "spaces": list(run.spaces),
@@ -215,6 +218,13 @@ def table_metadata(replay: Replay) -> dict[str, Any]:
     }
 
 
+def _integers(replay: Replay) -> dict[str, Any]:
+    """Of int8: where the ranges come from, and the encoding, which the agent chose if the models came in a kit."""
+    chosen = replay.devices[0].json.get("encoding") or replay.run.settings.target.encoding
+    found = {"encoding": chosen, "ranges": replay.run.about.get("ranges")}
+    return {name: value for name, value in found.items() if value}
+
+
 def _disturbances(replay: Replay) -> dict[str, Any]:
     """What other programs did. Journals of earlier versions do not tell, and a table made of one stays as it is."""
     share = replay.others_share
@@ -234,7 +244,7 @@ def _forms(replay: Replay) -> dict[str, Any]:
 def _device(replay: Replay) -> dict[str, Any]:
     said = replay.devices[0].json
     # Journals of earlier versions lack these, and a table made of one then equals a table made of it now.
-    newer = {name: said[name] for name in ("governor_found", "unit") if name in said}
+    newer = {name: said[name] for name in _NEWER_FIELDS if name in said}
     notes = [note for device in replay.devices for note in device.uncontrolled]
     return {
         **{name: said.get(name) for name in _DEVICE_FIELDS},

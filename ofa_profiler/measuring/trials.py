@@ -7,16 +7,17 @@ from collections.abc import Iterable
 from ofa_profiler.export.forms.base import candidates
 from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol.forms import Forms, Trial
+from ofa_profiler.protocol.target import Target
 
 
-def trials_of(ops: Iterable[Op], runtime: str, *, joint: bool = False) -> tuple[Trial, ...]:
+def trials_of(ops: Iterable[Op], target: Target, *, joint: bool = False) -> tuple[Trial, ...]:
     """A trial per form of each group in `ops`: on the ops with the fewest, the median and the most MACs.
 
     `joint`: one trial of the first form of all groups together, so that the device chooses all or none.
     """
     members: dict[tuple[str, str], list[Op]] = {}
     for op in ops:
-        for group, names in candidates(runtime, op.graph).items():
+        for group, names in candidates(target, op.graph).items():
             for name in names:
                 members.setdefault((group, name), []).append(op)
     if joint and members:

@@ -1,4 +1,4 @@
-"""The description of a tensor: name, element type and shape."""
+"""The description of a tensor: name, element type and shape; the span of its values."""
 
 from __future__ import annotations
 
@@ -9,6 +9,25 @@ Shape = tuple[int, ...]
 
 #: Element types of tensors, by their names in numpy.
 DTYPES = ("float32", "float16", "float64", "int8", "uint8", "int16", "int32", "int64", "bool")
+
+
+class Span(NamedTuple):
+    """The smallest and the largest value of a tensor."""
+
+    low: float
+    high: float
+
+    def clipped(self, limits: Span) -> Span:
+        """The part within `limits`."""
+        return Span(*(min(max(value, limits.low), limits.high) for value in self))
+
+    def with_zero(self) -> Span:
+        """The smallest span that has both this one and 0."""
+        return Span(min(self.low, 0.0), max(self.high, 0.0))
+
+
+#: Normalised images, and what BatchNorm makes of a sum of many products: four standard deviations.
+USUAL_SPAN = Span(-4.0, 4.0)
 
 
 class TensorSpec(NamedTuple):

@@ -66,6 +66,8 @@ class ModelFile(Protocol):
     def inputs(self) -> tuple[TensorSpec, ...]: ...
     @property
     def variants(self) -> Mapping[Forms, ModelFile]: ...
+    @property
+    def encodings(self) -> Mapping[str, ModelFile]: ...  # of int8, for an agent that knows the processor
 
 
 def agent_source() -> Path:
@@ -189,7 +191,8 @@ def _stored(model: ModelFile, folder: Path) -> dict[str, Any]:
     packed = ".gz" if model.path.suffix == ".gz" else ""
     name = f"{model.sha256}{Path(model.path.name.removesuffix(packed)).suffix}{packed}"
     _place(model.path, folder / "models" / name)
-    return {"file": name, "sha256": model.sha256}
+    more = {"encodings": {name: _stored(m, folder) for name, m in model.encodings.items()}} if model.encodings else {}
+    return {"file": name, "sha256": model.sha256, **more}
 
 
 def _place(source: Path, target: Path) -> None:

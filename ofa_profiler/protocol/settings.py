@@ -9,8 +9,8 @@ from typing import Any
 from ofa_profiler.errors import UsageError
 from ofa_profiler.protocol.target import DEFAULT_TARGET, Target
 
-#: Fields that the first journals do not have.
-_NEWER = {"reference_every_s", "drift_tolerance"}
+#: Fields that the first journals do not have, and one that only int8 has.
+_NEWER = {"reference_every_s", "drift_tolerance", "encoding"}
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class Settings:
         values = asdict(self)
         values |= values.pop("target")
         order = ("runtime", "precision", "provider", "threads", "batch")
+        if not self.target.encoding:
+            values.pop("encoding")
         return {name: values.pop(name) for name in order} | values
 
     @staticmethod

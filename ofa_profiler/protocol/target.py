@@ -7,16 +7,20 @@ from dataclasses import dataclass
 from ofa_profiler.errors import UsageError
 
 #: Bytes of a number, by the name of its format.
-BYTES_PER_NUMBER = {"fp32": 4}
+BYTES_PER_NUMBER = {"fp32": 4, "int8": 1}
 
 
 @dataclass(frozen=True)
 class Target:
-    """The name of a runtime, the number format of the models, and images per inference."""
+    """The name of a runtime, the number format of the models, and images per inference.
+
+    `encoding` is the name of an encoding of int8 (`encodings.py`), for runtimes that have several; "" for others.
+    """
 
     runtime: str = "onnxruntime"
     precision: str = "fp32"
     batch: int = 1
+    encoding: str = ""
 
     def __post_init__(self) -> None:
         if self.batch < 1:

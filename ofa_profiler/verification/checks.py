@@ -87,10 +87,15 @@ def _without_form(op: Op) -> Op:
 
 def export_checks(checks: Checks, folder: Path, target: Target, forms: Forms, release: str | None) -> list[Model]:
     """The models of the checks in `folder`, compressed, in the forms of a table, for a release of the runtime."""
-    models = export_ops(checks.all, target, release=release, with_variants=bool(forms), cache_dir=folder)
-    chosen = [forms.of(candidates(target.runtime, op.graph)) for op in checks.all]
+    models = export_ops(
+        checks.all, target, release=release, with_variants=bool(forms), with_encodings=True, cache_dir=folder
+    )
+    chosen = [forms.of(candidates(target, op.graph)) for op in checks.all]
     wanted = [model.variants[form] if form else model for model, form in zip(models, chosen, strict=True)]
-    return [replace(model, variants={}).packed() for model in wanted]
+    return [
+        replace(model, variants={}, encodings={n: m.packed() for n, m in model.encodings.items()}).packed()
+        for model in wanted
+    ]
 
 
 def checked(table: LatencyTable, replay: Replay, source: Path) -> LatencyTable:

@@ -35,6 +35,8 @@ def settings_of(table: LatencyTable) -> Settings:
         what = "is a published table, which has no" if path.is_dir() else f"has no {path.stem}.json beside it with its"
         raise InputFileError(path, f"{what} measurement settings; verify a table made by ofa-profile")
     values = {name: table.metadata.get(name) for name in ("runtime", "precision", "provider", "threads", "batch")}
+    if encoding := table.metadata.get("encoding"):
+        values["encoding"] = encoding
     try:
         if 0 in values.values():
             raise UsageError("settings: threads and batch must be above zero")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ofa_profiler.base.progress import Reporter
 from ofa_profiler.errors import UsageError
-from ofa_profiler.export import Model
+from ofa_profiler.export import Model, targets_of_kit
 from ofa_profiler.export.forms.base import candidates
 from ofa_profiler.measuring.probes import probe_ops
 from ofa_profiler.measuring.request import Request, request
@@ -18,6 +18,7 @@ from ofa_profiler.networks.blocks import as_graph
 from ofa_profiler.protocol.forms import PLAIN, Forms
 from ofa_profiler.protocol.kit import NETWORKS_FOLDER, KitWheels, run_record, write_kit, write_models
 from ofa_profiler.protocol.settings import Settings
+from ofa_profiler.protocol.target import Target
 from ofa_profiler.spaces import SearchSpace
 from ofa_profiler.spaces.costs import AdditiveCost
 from ofa_profiler.verification.calibrate import DEFAULT_VALIDATED, draw_networks
@@ -63,6 +64,7 @@ def make_kit(
         release=release,
         try_forms=try_forms,
         joint_forms=fitted > 0,
+        with_encodings=True,
         cache_dir=cache_dir,
         progress=progress,
     )
@@ -98,11 +100,18 @@ def _networks(
     fast = Forms({group: form for trial in _trials(asked) for group, form in trial.chosen.items()})
 
     def export(architectures: list[Architecture], forms: Forms) -> list[Model]:
-        path = folder / forms.name
-        path.mkdir()
-        return export_networks(space, architectures, path, settings.target, forms, progress, release)
+        def in_encoding(target: Target) -> list[Model]:
+            path = folder / f"{forms.name}{target.encoding}"
+            path.mkdir()
+            return export_networks(space, architectures, path, target, forms, progress, release)
 
-    groups = {a: candidates(settings.target.runtime, as_graph(space.layout(a))) for a in draw.all if fast}
+        others = {name: in_encoding(target) for name, target in targets_of_kit(settings.target).items()}
+        return [
+            replace(model, encodings={name: models[i] for name, models in others.items()})
+            for i, model in enumerate(in_encoding(settings.target))
+        ]
+
+    groups = {a: candidates(settings.target, as_graph(space.layout(a))) for a in draw.all if fast}
     having = [architecture for architecture in draw.all if groups.get(architecture)]
     variants = dict(zip(having, export(having, fast), strict=True)) if having else {}
     checks = Checks(probe_ops())
@@ -130,5 +139,6 @@ def _trials(asked: Request) -> list[Forms]:
 
 
 def _size(part: Request) -> int:
-    files = {file.path for model in part.models for file in (model, *model.variants.values())}
+    forms = [file for model in part.models for file in (model, *model.variants.values())]
+    files = {file.path for form in forms for file in (form, *form.encodings.values())}
     return sum(path.stat().st_size for path in files)

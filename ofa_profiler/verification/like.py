@@ -47,7 +47,7 @@ def order_for(space: SearchSpace, settings: Settings, base: Base) -> Order:
     One op of each group of layers that has forms is among them, so that the device can try the forms.
     """
     get_exporter(settings.target)  # its forms
-    groups = {op.key: tuple(candidates(settings.target.runtime, op.graph)) for op in space.unique_ops()}
+    groups = {op.key: tuple(candidates(settings.target, op.graph)) for op in space.unique_ops()}
     return order_of_measuring(space, base.ms, groups)
 
 

@@ -14,12 +14,14 @@ from ofa_profiler.base.units import parse_count, parse_duration_ms
 from ofa_profiler.cli.options import device_options
 from ofa_profiler.cli.terminal import say
 from ofa_profiler.errors import UsageError
+from ofa_profiler.networks.ranges import MADE_UP
 from ofa_profiler.spaces import SearchSpace, get_space, space_names
 from ofa_profiler.tables.corrections.intervals import checked_level
 from ofa_profiler.tables.table import LatencyTable
 from ofa_search.artifacts.shipped import shipped_predictor, shipped_supernet, ships
 from ofa_search.cli.named_file import named_file
 from ofa_search.predictor import AccuracyPredictor
+from ofa_search.results.deployments import precision_of
 from ofa_search.results.weight_source import WeightSource, weight_source
 from ofa_search.searching.engines import Engine, get_engine
 from ofa_search.searching.objectives import Macs, Objective, PredictedAccuracy
@@ -43,6 +45,7 @@ class Request:
     #: Whether the budgets are those of --pareto.
     is_front: bool
     objective: Objective
+    precision: str
     engine: Engine
     seed: int
     max_macs: float | None
@@ -66,6 +69,7 @@ def read_request(arguments: argparse.Namespace) -> Request:
     engine = get_engine(arguments.engine)
     named_space = get_space(arguments.space) if arguments.space is not None else None
     tables = _tables(arguments.lut)
+    precision = precision_of(tables, arguments.precision)
     space = named_space or _common_space(tables)
     predictor, supernet = _predictor(arguments, space), _supernet(arguments, space)
     return Request(
@@ -74,13 +78,14 @@ def read_request(arguments: argparse.Namespace) -> Request:
         budgets_ms=budgets_ms,
         is_front=arguments.pareto is not None,
         objective=_objective(predictor, space),
+        precision=precision,
         engine=engine,
         seed=arguments.seed,
         max_macs=max_macs,
         max_params=max_params,
         confidence=_confidence(arguments.confidence, tables),
         device=_device(arguments, tables[0]),
-        source=_source(arguments, space, supernet),
+        source=_source(arguments, space, supernet, precision),
         predictor_ships=predictor is not None and ships(predictor),
         supernet_ships=supernet is not None and ships(supernet),
         out=arguments.out if arguments.out is not None or arguments.no_export else DEFAULT_OUT,
@@ -198,7 +203,7 @@ def _supernet(arguments: argparse.Namespace, space: SearchSpace) -> Path | None:
     return shipped_supernet(arguments.supernet) or named_file("supernet", arguments.supernet)
 
 
-def _source(arguments: argparse.Namespace, space: SearchSpace, supernet: Path | None) -> WeightSource:
+def _source(arguments: argparse.Namespace, space: SearchSpace, supernet: Path | None, precision: str) -> WeightSource:
     calibration: Path | None = arguments.calibration
     if calibration is not None and supernet is None:
         raise UsageError(
@@ -212,6 +217,11 @@ def _source(arguments: argparse.Namespace, space: SearchSpace, supernet: Path | 
         say(
             f"warning: {source.supernet} has no BatchNorm statistics for its subnets, so the models use those of "
             "the supernet and are less accurate: give --calibration IMAGES, some training images"
+        )
+    if needed and precision == "int8" and source.ranges == MADE_UP and source.supernet is not None:
+        say(
+            f"warning: {source.supernet} has no ranges for int8, so those of the models are made up and the models "
+            "are useless but for timing: give --calibration IMAGES, some training images"
         )
     return source
 

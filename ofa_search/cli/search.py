@@ -22,7 +22,7 @@ from ofa_profiler.spaces import space_names
 from ofa_search.cli.request import DEFAULT_OUT, MACS, Request, read_request
 from ofa_search.results.deployments import deployments_of
 from ofa_search.results.found import Found, document
-from ofa_search.results.report import accuracy_words, interval_words, results_table, weight_words
+from ofa_search.results.report import accuracy_words, interval_words, precision_words, results_table, weight_words
 from ofa_search.searching.api import SearchResult, search_each, slowest_ms
 from ofa_search.searching.engines import DEFAULT_ENGINE, engine_names
 
@@ -51,22 +51,7 @@ exit codes: 0 done, 2 bad usage or bad input, 3 no architecture meets the budget
 
 def _parser() -> Parser:
     parser = Parser(PROG, _DESCRIPTION, _EXAMPLES)
-    limits = parser.add_argument_group("limits")
-    limits.add_argument(
-        "--lut", metavar="CSV", action="append", default=[], help="latency table, or a folder of published tables"
-    )
-    limits.add_argument(
-        "--budget", metavar="T", action="append", default=[], help="latency budget for that table, for example 20ms"
-    )
-    limits.add_argument("--pareto", metavar="LOW:HIGH:N", help="N evenly spaced budgets instead of the first --budget")
-    limits.add_argument("--max-macs", metavar="N", help="maximum number of multiply-accumulates, for example 300M")
-    limits.add_argument("--max-params", metavar="N", help="maximum number of parameters, for example 5M")
-    limits.add_argument(
-        "--confidence",
-        metavar="P",
-        type=float,
-        help="keep the budgets with this probability, for example 0.95, instead of in the mean",
-    )
+    _add_limits(parser)
     what = parser.add_argument_group("search")
     what.add_argument("--space", metavar="NAME", help=f"{', '.join(space_names())} (default: the space of the table)")
     what.add_argument(
@@ -83,7 +68,12 @@ def _parser() -> Parser:
         "--calibration",
         metavar="IMAGES",
         type=Path,
-        help="training images for the BatchNorm statistics (default: those in the supernet's file)",
+        help="training images for BatchNorm statistics and the ranges of int8 (default: what the supernet's file has)",
+    )
+    what.add_argument(
+        "--precision",
+        choices=("fp32", "int8"),
+        help="number format of the models: that of the tables, which is the default",
     )
     what.add_argument(
         "--engine", metavar="NAME", default=DEFAULT_ENGINE, help=f"{', '.join(engine_names())} (default: %(default)s)"
@@ -111,6 +101,25 @@ def _parser() -> Parser:
     return parser
 
 
+def _add_limits(parser: Parser) -> None:
+    limits = parser.add_argument_group("limits")
+    limits.add_argument(
+        "--lut", metavar="CSV", action="append", default=[], help="latency table, or a folder of published tables"
+    )
+    limits.add_argument(
+        "--budget", metavar="T", action="append", default=[], help="latency budget for that table, for example 20ms"
+    )
+    limits.add_argument("--pareto", metavar="LOW:HIGH:N", help="N evenly spaced budgets instead of the first --budget")
+    limits.add_argument("--max-macs", metavar="N", help="maximum number of multiply-accumulates, for example 300M")
+    limits.add_argument("--max-params", metavar="N", help="maximum number of parameters, for example 5M")
+    limits.add_argument(
+        "--confidence",
+        metavar="P",
+        type=float,
+        help="keep the budgets with this probability, for example 0.95, instead of in the mean",
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and give its exit code (`docs/contracts.md` lists them)."""
     return run_command(PROG, lambda: _search(read_request(_parser().parse_args(argv))))
@@ -125,7 +134,7 @@ def _search(request: Request) -> int:
     if request.is_front:
         results = _listed_once(results)
     deployments = deployments_of(request.tables)
-    found = [Found(result, request.objective, request.source, deployments) for result in results]
+    found = [Found(result, request.objective, request.source, deployments, request.precision) for result in results]
     found = _written(request, found)  # before a device can fail
     _say_plain_models(request)
     if request.device is not None:
@@ -241,11 +250,13 @@ def _report(request: Request, found: Sequence[Found]) -> None:
             say(line)
     total = document(found)
     say(f"{total['evaluations']} architectures scored in {total['search_seconds']:.2f} s ({total['engine']})")
-    say(accuracy_words(request.objective, ships=request.predictor_ships))
+    say(accuracy_words(request.objective, ships=request.predictor_ships, precision=request.precision))
     if request.out is not None:
         say(f"written to {request.out}")
         if request.export:
             say(weight_words(request.source, ships=request.supernet_ships))
+            if request.precision == "int8":
+                say(precision_words(request.source))
 
 
 if __name__ == "__main__":

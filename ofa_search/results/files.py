@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ofa_profiler.base.files import replacing, write_text
-from ofa_profiler.export import export_network
+from ofa_profiler.export import export_network, get_exporter
 from ofa_profiler.protocol.target import Target
 from ofa_profiler.runtimes import runtimes
 from ofa_search.results.deployments import Deployment
@@ -36,7 +36,7 @@ def write_networks(out: Path, found: Sequence[Found], *, models: bool = True) ->
             for suffix, runtime in _formats().items() if models else ():
                 kind = suffix.removeprefix(".")
                 paths[kind] = out / f"{stem}{suffix}"
-                export(network, files.enter_context(replacing(paths[kind])), Target(runtime))
+                export(network, files.enter_context(replacing(paths[kind])), _target(network, runtime))
             written.append(replace(network, files=paths))
     return written
 
@@ -47,6 +47,14 @@ def _formats() -> dict[str, str]:
     for runtime in runtimes().values():
         formats.setdefault(runtime.suffix, runtime.name)
     return formats
+
+
+def _target(network: Found, runtime: str) -> Target:
+    """What the model for a runtime is exported for."""
+    target = Target(runtime, network.precision)
+    if network.precision != "int8" or not get_exporter(target).encodings:
+        return target
+    return replace(target, encoding=network.deployments.get(runtime, Deployment()).encoding)
 
 
 def export(network: Found, path: Path, target: Target, release: str | None = None) -> Path:
@@ -61,6 +69,7 @@ def export(network: Found, path: Path, target: Target, release: str | None = Non
         target,
         metadata=network.card().metadata(deployment),
         forms=deployment.forms,
+        ranges=source.ranges_of(architecture) if target.precision == "int8" else None,
         release=release,
     )
 

@@ -23,6 +23,7 @@ class Found:
     source: WeightSource
     #: By runtime; models for other runtimes are plain.
     deployments: Mapping[str, Deployment] = field(default_factory=dict)
+    precision: str = "fp32"
     files: Mapping[str, Path] = field(default_factory=dict)
     measured_latency_ms: Mapping[str, float] | None = None
     #: The mean relative difference between the even and the odd rounds of the session in which it was measured.
@@ -43,6 +44,8 @@ class Found:
             "files": {kind: str(path) for kind, path in self.files.items()},
             "latency_interval_ms": {name: ends and list(ends) for name, ends in result.latency_interval_ms.items()},
             "measured_latency_ms": None if self.measured_latency_ms is None else dict(self.measured_latency_ms),
+            "precision": self.precision,
+            "ranges": self.source.ranges if self.precision == "int8" else None,
         }
 
     def card(self) -> ModelCard:

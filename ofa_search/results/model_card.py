@@ -9,9 +9,11 @@
     tool                the command that wrote the file, and its version
     forms               JSON: how layers are written in this file, by group of layers; {} for all plain
     runtime_options     JSON: the settings of the runtime under which the latency table was measured, or null
-    predicted_accuracy  JSON: top-1 in [0, 1], or null       (the last three: networks of a search)
+    predicted_accuracy  JSON: top-1 in [0, 1], or null       (three fields of networks of a search)
     latency_ms          JSON: milliseconds by the name of the latency table
     budget_ms           JSON: the same, what the search was allowed
+    precision           `int8`                               (two fields of int8 files, which `export_network` adds)
+    ranges              where its ranges come from, one of `ofa_profiler.networks.ranges.SOURCES`
 
 `examples/classify.py` reads these fields without this package.
 """

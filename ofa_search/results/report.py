@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ofa_profiler.base.units import format_count
+from ofa_profiler.networks.ranges import CALIBRATED, MADE_UP, TABLE
 from ofa_search.results.found import Found
 from ofa_search.results.weight_source import WeightSource
 from ofa_search.searching.objectives import Objective, PredictedAccuracy
@@ -74,7 +75,7 @@ def _three_digits(value: float) -> str:
     return f"{value:.{max(0, 2 - math.floor(math.log10(value))) if value > 0 else 0}f}"
 
 
-def accuracy_words(objective: Objective, *, ships: bool) -> str:
+def accuracy_words(objective: Objective, *, ships: bool, precision: str = "fp32") -> str:
     """The origin of the accuracy; `ships` is true for a predictor of the package."""
     if not isinstance(objective, PredictedAccuracy):
         return f"{objective.name} were maximised instead of accuracy: no accuracy was predicted"
@@ -84,7 +85,18 @@ def accuracy_words(objective: Objective, *, ships: bool) -> str:
         words += f"; it learned accuracies on {predictor.accuracy_of}"
     if predictor.offset:
         words += f"; {100 * predictor.offset:+.2f} points are added for test images"
+    if precision != "fp32":
+        words += f"; it is that of the network in fp32, before {precision}"
     return words
+
+
+def precision_words(source: WeightSource) -> str:
+    """The origin of the ranges of int8 models."""
+    return {
+        CALIBRATED: "int8 with ranges measured on each network with images",
+        TABLE: f"int8 with ranges from the table in the supernet {source.supernet}",
+        MADE_UP: "int8 with made-up ranges: good for timing, not for predictions",
+    }[source.ranges]
 
 
 def weight_words(source: WeightSource, *, ships: bool) -> str:

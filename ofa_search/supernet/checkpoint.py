@@ -1,9 +1,9 @@
 """Supernets on disk, in numpy: files of this package, and files that the OFA authors' code saves.
 
 A file of this package is `NAME.safetensors`. It contains the tensors under the names of `Supernet.state_dict()`.
-It can contain images or a table that give a subnet its own BatchNorm statistics. A JSON text in its metadata describes
-the supernet. `NAME.json` beside it is a copy of that text for people and scripts. The copy is never read back, so the
-two cannot contradict each other.
+It can contain images or a table that give a subnet its own BatchNorm statistics, and a table of ranges for int8. A
+JSON text in its metadata describes the supernet. `NAME.json` beside it is a copy of that text for people and scripts.
+The copy is never read back, so the two cannot contradict each other.
 
 The authors' files are pickles of a dict with a `state_dict`; so are the checkpoints of other people's trainings, in
 which names can have a prefix and the classifier any number of classes. `torch_file` reads them without running
@@ -28,7 +28,8 @@ from ofa_profiler.base.version import __version__
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.networks.parameters import Array
-from ofa_profiler.networks.tensors import Shape
+from ofa_profiler.networks.ranges import TABLE, Ranges
+from ofa_profiler.networks.tensors import Shape, Span
 from ofa_profiler.spaces import SearchSpace, get_space, space_names
 from ofa_search.artifacts.folders import refuse_folder
 from ofa_search.artifacts.torch_file import read_state_dict, without_prefix
@@ -45,7 +46,7 @@ from ofa_search.supernet.description import (
 from ofa_search.supernet.ofa_names import published_names, simplified
 from ofa_search.supernet.subnet_weights import subnet_weights, supernet_shapes
 
-_CALIBRATION, _STATISTICS = "calibration", "statistics."
+_CALIBRATION, _STATISTICS, _RANGES = "calibration", "statistics.", "ranges."
 #: The types of safetensors that hold weights or images; bfloat16, which numpy lacks, is the upper half of a float32.
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "U8": "u1"}
 
@@ -62,12 +63,14 @@ class Checkpoint:
 
     `tensors` are float32, named as in `Supernet.state_dict()`. `description` is the JSON of a file of this
     package, and empty for other files. `calibration` is None if the file has no source of BatchNorm statistics.
+    `ranges` has those of all tensors of all subnets (`evaluation/ranges.py`), or is None.
     """
 
     space: SearchSpace
     tensors: Mapping[str, Array]
     description: Mapping[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
+    ranges: Ranges | None = None
 
     @property
     def needs_images(self) -> bool:
@@ -105,10 +108,10 @@ def _read_own(path: Path, space: SearchSpace | None) -> Checkpoint:
     description = read_description(path)
     check_space(path, description.space, space)
     arrays = _read_safetensors(path)
-    calibration = _pop_calibration(path, arrays)
+    calibration, ranges = _pop_calibration(path, arrays), _pop_ranges(path, arrays)
     shapes = supernet_shapes(description.space)
     tensors = _checked(path, description.space, shapes, {name: name for name in shapes}, arrays)
-    return Checkpoint(description.space, tensors, description.json, calibration)
+    return Checkpoint(description.space, tensors, description.json, calibration, ranges)
 
 
 def _read_published(path: Path, space: SearchSpace | None) -> Checkpoint:
@@ -158,6 +161,16 @@ def _pop_calibration(path: Path, arrays: dict[str, Array]) -> Calibration | None
         if entry.ndim != 2 or len(entry) != 2 or not np.isfinite(entry).all() or (entry[1] < 0).any():
             raise InputFileError(path, f"its statistics for {key!r} are not means and variances")
     return StatisticsTable({key: entry.astype(np.float32) for key, entry in entries.items()}) if entries else None
+
+
+def _pop_ranges(path: Path, arrays: dict[str, Array]) -> Ranges | None:
+    """Remove the table of ranges from the arrays of a file and return it. Raises `InputFileError`."""
+    named = [name for name in arrays if name.startswith(_RANGES)]
+    spans = {name.removeprefix(_RANGES): arrays.pop(name) for name in named}
+    for name, span in spans.items():
+        if span.shape != (2,) or not np.isfinite(span).all() or span[0] > span[1]:
+            raise InputFileError(path, f"its range of {name!r} is not a lower and an upper end")
+    return Ranges({name: Span(*map(float, span)) for name, span in spans.items()}, TABLE) if spans else None
 
 
 def _checked(
@@ -210,6 +223,8 @@ def write_checkpoint(checkpoint: Checkpoint, path: str | Path, *, dtype: DTypeLi
             arrays[_STATISTICS + key] = _stored(key, entry, dtype)
     elif checkpoint.calibration is not None:
         arrays[_CALIBRATION] = np.ascontiguousarray(checkpoint.calibration)
+    if checkpoint.ranges is not None:
+        arrays |= {_RANGES + name: np.array(span, np.float32) for name, span in checkpoint.ranges.spans.items()}
     about_file = {
         "format": FORMAT,
         "space": checkpoint.space.name,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.networks.parameters import Array
+from ofa_profiler.networks.ranges import Ranges
 from ofa_profiler.networks.torch_modules import StaticNetwork, load_weights, to_weights
 from ofa_profiler.spaces import SearchSpace, get_space
 from ofa_search.supernet.checkpoint import Calibration, Checkpoint, read_checkpoint, write_checkpoint
@@ -104,7 +105,8 @@ def save_supernet(
     dtype: DTypeLike = np.float32,
     metadata: Mapping[str, Any] | None = None,
     calibration: Calibration | None = None,
+    ranges: Ranges | None = None,
 ) -> Path:
     """Write the supernet to a file; see `write_checkpoint`."""
-    checkpoint = Checkpoint(supernet.space, to_weights(supernet), metadata or {}, calibration)
+    checkpoint = Checkpoint(supernet.space, to_weights(supernet), metadata or {}, calibration, ranges)
     return write_checkpoint(checkpoint, path, dtype=dtype)

@@ -17,10 +17,18 @@ from ofa_profiler.base.files import keep_old
 from ofa_profiler.base.locks import try_locked
 from ofa_profiler.base.progress import Reporter, report
 from ofa_profiler.errors import InputFileError, UsageError
+from ofa_profiler.networks.ranges import Ranges
 from ofa_profiler.spaces import SearchSpace
 from ofa_search.data.images import DataSplit, Images
 from ofa_search.evaluation.bn_statistics import measure_statistics, plan_subnets
-from ofa_search.evaluation.subnets import calibration_images, calibration_of, representatives, subnet_accuracy
+from ofa_search.evaluation.ranges import RANGE_IMAGES, about_range_table, measure_range_table, plan_range_subnets
+from ofa_search.evaluation.subnets import (
+    CalibratedSubnets,
+    calibration_images,
+    calibration_of,
+    representatives,
+    subnet_accuracy,
+)
 from ofa_search.evaluation.world import World
 from ofa_search.supernet.bn_statistics import StatisticsTable
 from ofa_search.supernet.checkpoint import Calibration
@@ -72,6 +80,7 @@ def train_supernet(
     description = run_training(trainer, data, out, fresh=fresh, progress=progress)
     supernet = trainer.supernet.eval()
     calibration, about = _carried(supernet, data.training, carry, world, progress)
+    ranges, about_ranges = _carried_ranges(supernet, data.training, calibration, world, progress)
     if not world.leads:
         return None
     metadata = {
@@ -79,9 +88,12 @@ def train_supernet(
         "preprocessing": asdict(space.preprocessing),
         "training": description,
         "calibration": about,
+        "ranges": about_ranges,
         "accuracy": measure_accuracies(supernet, data, calibration_of(calibration), world.device),
     }
-    return save_supernet(supernet, out / SUPERNET, dtype=np.float16, metadata=metadata, calibration=calibration)
+    return save_supernet(
+        supernet, out / SUPERNET, dtype=np.float16, metadata=metadata, calibration=calibration, ranges=ranges
+    )
 
 
 def _carried(
@@ -96,6 +108,19 @@ def _carried(
     plan = plan_subnets(supernet.space)
     table = measure_statistics(supernet, images.to(world.device), world, plan, progress)
     return table, {"by": TABLE, "subnets": len(plan), "images": len(images)}
+
+
+def _carried_ranges(
+    supernet: Supernet, training: Images, calibration: Calibration, world: World, progress: Reporter | None
+) -> tuple[Ranges | None, dict[str, Any] | None]:
+    """The ranges for int8, where no images travel that could measure them, and what they are. All take part."""
+    if not isinstance(calibration, StatisticsTable):
+        return None, None
+    weights_of = CalibratedSubnets(supernet, calibration).weights
+    plan = plan_range_subnets(supernet.space)
+    images = calibration_images(training, RANGE_IMAGES)
+    table = measure_range_table(supernet.space, weights_of, images, world, plan, progress)
+    return table, about_range_table(plan)
 
 
 def run_training(

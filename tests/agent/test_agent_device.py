@@ -72,6 +72,28 @@ def test_reads_a_board(monkeypatch):
     assert facts.state([2])["mhz"] == {"2": None}
 
 
+@pytest.mark.parametrize(
+    ("cpuinfo", "found"),
+    [
+        ("flags\t\t: fpu avx512f avx512_vnni\nbugs\t\t:", (True, True, False, False)),
+        ("flags\t\t: fpu avx2 avx_vnni\nbugs\t\t:", (True, False, False, False)),
+        ("flags\t\t: fpu avx2 avx512f\nbugs\t\t:", (False, True, False, False)),
+        ("Features\t: fp asimd asimddp i8mm\nCPU part\t: 0xd0b", (False, False, True, True)),
+        # cores of two kinds: what only some of them have does not count
+        ("Features\t: fp asimddp i8mm\n\nFeatures\t: fp asimddp\nCPU part\t: 0xd05", (False, False, True, False)),
+        # 64 KiB are read: the last line of many cores is cut off
+        ("flags\t\t: fpu avx512f avx512_vnni\nbugs\t\t:\nflags\t\t: fpu avx51", (True, True, False, False)),
+        ("processor\t: 0\nhart\t: 1", (None, None, None, None)),
+        (None, (None, None, None, None)),
+    ],
+)
+def test_reads_the_instructions_for_8_bit_integers(cpuinfo, found, monkeypatch):
+    monkeypatch.setattr(reading, "text", {"/proc/cpuinfo": cpuinfo}.get)
+    assert tuple(facts.instructions()[name] for name in ("vnni", "avx512", "dotprod", "i8mm")) == found
+    described = facts.describe()
+    assert {name: described[name] for name in facts.INSTRUCTIONS} == facts.instructions()
+
+
 def test_two_threads_of_one_core_come_last(monkeypatch):
     siblings = {
         f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list": f"{core % 2},{core % 2 + 2}"

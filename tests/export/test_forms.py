@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
@@ -20,9 +21,17 @@ from ofa_profiler import get_space
 from ofa_profiler.errors import UsageError
 from ofa_profiler.export import export_network, export_ops, get_exporter
 from ofa_profiler.export.forms import base, depthwise_split
-from ofa_profiler.export.forms.base import Form, all_forms, candidates, combinations, register_form
+from ofa_profiler.export.forms.base import (
+    ActivationForm,
+    AnyForm,
+    Form,
+    all_forms,
+    candidates,
+    combinations,
+    register_form,
+)
 from ofa_profiler.networks.graph import Graph
-from ofa_profiler.networks.layers import Conv, Layer, MaxPool, SqueezeExcite
+from ofa_profiler.networks.layers import AvgPool, Conv, Layer, MaxPool, SqueezeExcite
 from ofa_profiler.networks.made_up_weights import random_weights
 from ofa_profiler.networks.torch_modules import GraphModule, load_weights
 from ofa_profiler.protocol.forms import PLAIN, Forms
@@ -33,9 +42,10 @@ torch.set_num_threads(1)
 for name in ("onnxruntime", "litert"):
     get_exporter(Target(name))  # registers its forms
 
-FORMS = {f"{form.runtime}, {form.name}": form for form in all_forms()}
+FORMS = {f"{form.runtime}, {form.name}": form for form in all_forms() if isinstance(form, Form)}
+ACTIVATION_FORMS = {f"{form.runtime}, {form.name}": form for form in all_forms() if isinstance(form, ActivationForm)}
 #: The forms that add in another order. All others give exactly the numbers of the plain form.
-SUMS = {"litert, split"}
+SUMS = {"litert, split", "litert, convolution"}
 ACTIVATIONS = ("", "relu", "relu6", "h_swish")
 
 
@@ -80,6 +90,7 @@ def depthwise(draw: st.DrawFn, channels: int) -> Layer:
 #: Layer type -> a layer of this type with that many channels, to which the forms apply.
 LAYERS = {
     Conv: depthwise,
+    AvgPool: lambda _draw, _channels: AvgPool("layer"),
     MaxPool: lambda _draw, _channels: MaxPool("layer", nonnegative=True),
     SqueezeExcite: lambda draw, channels: SqueezeExcite("layer", channels, draw(st.integers(1, 12))),
 }
@@ -94,6 +105,8 @@ def cases(draw: st.DrawFn, layer_type: type[Layer]):
         [Conv("before", channels, channels, activation="relu")] if draw(st.booleans()) or layer_type is MaxPool else []
     )
     after = [Conv("after", channels, 3)] if draw(st.booleans()) else []
+    if layer_type is AvgPool:
+        size = tuple(n + n % 2 for n in size)  # odd maps have no other form
     if layer_type is MaxPool:
         size = tuple(max(2, n) for n in size)  # mirrored padding needs two pixels
     graph = Graph.chain([*before, layer, *after], (*size, channels))
@@ -117,7 +130,21 @@ def test_a_form_computes_what_the_plain_form_and_torch_compute(name):
     check()
 
 
-def compare(form: Form, graph: Graph, weights, x: np.ndarray) -> list[float]:
+@pytest.mark.parametrize("name", ACTIVATION_FORMS)
+def test_an_activation_in_another_form_is_the_same_function(name):
+    form = ACTIVATION_FORMS[name]
+
+    @settings(max_examples=30, deadline=None)
+    @given(cases(Conv))
+    def check(case):
+        graph, weights, x = case
+        nodes = [n._replace(layer=replace(n.layer, activation=form.activation)) for n in graph.nodes]
+        assert max(compare(form, replace(graph, nodes=tuple(nodes)), weights, x)) <= 1e-5
+
+    check()
+
+
+def compare(form: AnyForm, graph: Graph, weights, x: np.ndarray) -> list[float]:
     """The largest differences to the plain form and to torch, relative to the largest output."""
     target = Target(form.runtime, batch=len(x))
     (layer,) = (node.layer for node in graph.nodes if node.name == "layer")
@@ -169,7 +196,7 @@ def test_networks_are_the_same_function_in_all_forms(space, runtime, tmp_path):
     small = min(space.resolutions)
     architecture = space.at(small).sample(np.random.default_rng(3))
     graph = Graph.joined((slot, op.graph) for slot, op in space.layout(architecture))
-    fast = Forms({group: names[0] for group, names in candidates(runtime, graph).items()})
+    fast = Forms({group: names[0] for group, names in candidates(Target(runtime), graph).items()})
     weights = random_weights(graph, np.random.default_rng(0))
     outputs = []
     x = np.random.default_rng(1).standard_normal((1, 3, small, small)).astype(np.float32)
@@ -204,7 +231,7 @@ def test_ops_are_exported_in_all_their_forms(tmp_path):
     models = export_ops(ops, Target("litert"), with_variants=True, cache_dir=tmp_path)
     again = export_ops(ops, Target("litert"), with_variants=True, cache_dir=tmp_path)
     for op, model, same in zip(ops, models, again, strict=True):
-        assert list(model.variants) == combinations("litert", op.graph)
+        assert list(model.variants) == combinations(Target("litert"), op.graph)
         (variant,) = model.variants.values()
         assert "ADD" in operators(variant.path.read_bytes())
         assert operators(variant.path.read_bytes()).count("DEPTHWISE_CONV_2D") == 3
@@ -238,8 +265,8 @@ def test_the_wide_gate_exists_in_old_opsets(release, tmp_path):
 
 def test_max_pooling_of_negative_values_has_no_form():
     graph = Graph.chain([MaxPool("pool")], (8, 8, 4))
-    assert candidates("litert", graph) == {}
-    assert combinations("litert", graph) == []
+    assert candidates(Target("litert"), graph) == {}
+    assert combinations(Target("litert"), graph) == []
 
 
 def test_unknown_and_repeated_forms_are_refused(tmp_path, monkeypatch):

@@ -173,7 +173,7 @@ def test_a_trial_is_on_few_ops_of_each_group(tmp_path):
     ops = get_space("ofa-mbv3-w1.2").unique_ops()
     for runtime, groups in (("litert", set(SPLIT)), ("onnxruntime", {"squeeze-excite"})):
         export_ops(ops[:1], Target(runtime), cache_dir=tmp_path)
-        trials = trials_of(ops, runtime)
+        trials = trials_of(ops, Target(runtime))
         assert {group for trial in trials for group in trial.forms.chosen} == groups
         by_key = {op.key: op for op in ops}
         for trial in trials:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -34,6 +35,10 @@ RUNS = {
     "export": ("--space cifar-mbv3 --resolution 24", r"cold +[\d.]+ s"),
     "forms": ("cifar-mbv3 --networks 2 --rounds 2 --runs 2", r"litert +geometric mean [\d.]+x"),
     "forms_search": ("t.csv t.csv --predictor p.safetensors --images photos", r" ms +[\d.]+% +[\d.]+% .* ms "),
+    "int8_accuracy": (
+        "--test photos.parquet --out int8 --images 4 --subnets 0 --runtime litert",
+        r"mean, worst \| \| \| [+-][\d.]+, ",
+    ),
     "like": ("--pair t.csv t.csv --shares 0.1 0.5 --out like.json", r"t -> t \| 27 \(10%\) \| - \| 0.0%"),
     "measuring_share": ("--space cifar-mbv3 --resolution 24 --time-limit 1s", r"share of the wall time +[\d.]+%"),
     "repeat": ("--out r --resolution 24 --time-limit 1s --load", r"\d+ ops: median difference [\d.]+%"),
@@ -60,6 +65,20 @@ def test_none_shadows_the_standard_library() -> None:
     assert not set(BENCHMARKS) & (set(sys.stdlib_module_names) | FUTURE)
 
 
+def save_parquet(path: Path) -> None:
+    """Four labelled images."""
+    import pyarrow as pa
+    from PIL import Image
+    from pyarrow import parquet
+
+    files = []
+    for i in range(4):
+        file = io.BytesIO()
+        Image.new("RGB", (32, 32), (60 * i, 90, 40)).save(file, "png")
+        files.append({"bytes": file.getvalue()})
+    parquet.write_table(pa.table({"img": files, "label": list(range(4))}), path)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a table, a predictor and images."""
@@ -71,6 +90,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     LatencyTable("t", tuple(rows), {"spaces": [space.name]}).save(folder / "t.csv")
     samples = [space.sample(np.random.default_rng(seed)) for seed in range(30)]
     AccuracyPredictor.fit(space, samples, np.linspace(0.7, 0.8, 30), hidden=(8,)).save(folder / "p.safetensors")
+    save_parquet(folder / "photos.parquet")
     for part in ("train", "test"):
         for number, name in enumerate(("cat", "dog")):
             images = folder / "photos" / part / name

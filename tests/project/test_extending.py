@@ -181,13 +181,15 @@ lite.set_tensor(lite.get_input_details()[0]["index"], x.transpose(0, 2, 3, 1))
 lite.invoke()
 got = lite.get_tensor(lite.get_output_details()[0]["index"]).transpose(0, 3, 1, 2)
 np.testing.assert_allclose(got, expected, rtol=1e-6)
-forms = combinations("onnxruntime", graph)
-assert forms == [Forms({"scale": "depthwise"})]
 target = Target("onnxruntime")
+forms = combinations(target, graph)
+assert forms == [Forms({"scale": "depthwise"})]
 other = get_exporter(target).build(graph, weights, target, outputs=["y"], metadata={}, forms=forms[0])
 (got,) = onnxruntime.InferenceSession(other).run(None, {"input": x})
 assert other != models["onnxruntime"]
 np.testing.assert_allclose(got, expected, rtol=1e-6)
+for target in (Target("onnxruntime", "int8"), Target("litert", "int8")):
+    get_exporter(target).build(graph, weights, target, outputs=["y"], metadata={})
 elastic = ELASTIC_LAYERS[Scale]([Scale("scale", 5)])
 assert elastic.state_dict()["weight"].shape == (5,)
 assert graph.params == 5

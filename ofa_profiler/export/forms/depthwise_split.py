@@ -7,6 +7,9 @@ The 49 taps are divided into parts of 21, 20 and 8 taps (25-, 25- and 9-tap kern
 convolution with the same centre, so each keeps its "same" padding:
 
     rows 1, 3, 5 x all columns;  rows 0, 2, 4, 6 x columns 1 to 5;  rows 0, 2, 4, 6 x columns 0, 6
+
+In int8, each part and the sum of the first two have a range of their own (`part0`, `part1`, `part2`, `sum1`). It is
+calibrated, or else bounded by weights and input.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from __future__ import annotations
 import numpy as np
 
 from ofa_profiler.export.forms.base import Form, register_form
+from ofa_profiler.export.onnx_graph import OnnxGraph
 from ofa_profiler.export.tflite_graph import SAME, VALID, TfliteGraph
 from ofa_profiler.networks.layers import Conv
 from ofa_profiler.networks.layers.conv import strided
@@ -41,11 +45,13 @@ def _write(graph: TfliteGraph, layer: Conv, name: str, tensor: str) -> str:
     biases = [zeros if bias is None else bias, zeros, zeros]
     total = ""
     for i, (part, part_bias) in enumerate(zip(PARTS, biases, strict=True)):
-        last = i == len(PARTS) - 1
         product = _add_part(graph, f"{name}.part{i}", tensor, weight, part_bias, layer.stride, part)
-        activation = layer.activation if last else ""
+        graph.marks.add(product, f"{name}.part{i}")
+        if i == len(PARTS) - 1:
+            return graph.add_active("ADD", [total, product], name, graph.shapes[product], layer.activation)
         if total:
-            product = graph.add_active("ADD", [total, product], f"{name}.sum{i}", graph.shapes[product], activation)
+            product = graph.add_active("ADD", [total, product], f"{name}.sum{i}", graph.shapes[product])
+            graph.marks.add(product, f"{name}.sum{i}")
         total = product
     return total
 
@@ -77,4 +83,19 @@ def _add_part(
     )
 
 
-register_form(Form("split", "litert", Conv, _group, _write))
+def _observe(graph: OnnxGraph, layer: Conv, name: str, tensor: str) -> None:
+    """Add the parts as convolutions whose other taps are zero."""
+    weight, bias = folded_conv(layer, name, graph.weights)
+    total = ""
+    for i, (rows, columns) in enumerate(PARTS):
+        masked = np.zeros_like(weight)
+        masked[:, :, rows, columns] = weight[:, :, rows, columns]
+        part = f"{name}.part{i}"
+        product = graph.add_conv(part, tensor, masked, None if i else bias, layer.stride, layer.groups)
+        graph.marks.add(product, part)
+        if 0 < i < len(PARTS) - 1:
+            graph.marks.add(graph.add_node("Add", [total, product], f"{name}.sum{i}"), f"{name}.sum{i}")
+        total = product
+
+
+register_form(Form("split", "litert", Conv, _group, _write, ("fp32", "int8"), _observe))

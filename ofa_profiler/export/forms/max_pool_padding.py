@@ -19,4 +19,4 @@ def _write(graph: TfliteGraph, _layer: MaxPool, name: str, tensor: str) -> str:
     return graph.add_pool("MAX_POOL_2D", graph.add_pad("PAD", tensor, f"{name}.pads", 1, 1), name, 3, VALID)
 
 
-register_form(Form("zero_padding", "litert", MaxPool, _group, _write))
+register_form(Form("zero_padding", "litert", MaxPool, _group, _write, ("fp32", "int8")))

@@ -17,7 +17,7 @@ from math import prod
 from typing import Generic, TypeVar, cast
 
 from ofa_profiler.errors import UsageError
-from ofa_profiler.networks.tensors import Shape
+from ofa_profiler.networks.tensors import Shape, Span
 
 #: Suffixes of statistics. A network stores them, but they are not trainable parameters.
 _STATISTICS = ("running_mean", "running_var")
@@ -43,6 +43,13 @@ class Layer(ABC):
         As usual in papers, this excludes biases, norms, activations, pooling and the scaling of a squeeze-excite.
         """
         return 0
+
+    def usual_spans(self, *inputs: Span) -> dict[str, Span]:
+        """Name -> span of values, for the output ("") and the tensors inside that int8 needs to know.
+
+        These are guesses for timing. Calibration finds those of a network (`ranges.py`).
+        """
+        return {"": inputs[0]}
 
     def params(self) -> int:
         """The number of trainable parameters."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
+from ofa_profiler.networks.layers.activations import get_activation
 from ofa_profiler.networks.layers.base import Layer, check_size
-from ofa_profiler.networks.tensors import Shape
+from ofa_profiler.networks.tensors import USUAL_SPAN, Shape, Span
 
 BATCH_NORM_FIELDS = ("weight", "bias", "running_mean", "running_var")
 
@@ -53,6 +54,9 @@ class Conv(Layer):
         height, width, channels = inputs[0]
         check_size(self, "channels", channels, self.in_channels)
         return (strided(height, self.stride), strided(width, self.stride), self.out_channels)
+
+    def usual_spans(self, *inputs: Span) -> dict[str, Span]:  # noqa: ARG002
+        return get_activation(self.activation).spans(USUAL_SPAN)
 
     def macs(self, *inputs: Shape) -> int:
         height, width, _ = self.output_shape(*inputs)

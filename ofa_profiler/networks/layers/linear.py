@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import prod
 
 from ofa_profiler.networks.layers.base import Layer, check_size
-from ofa_profiler.networks.tensors import Shape
+from ofa_profiler.networks.tensors import USUAL_SPAN, Shape, Span
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,9 @@ class Linear(Layer):
     def output_shape(self, *inputs: Shape) -> Shape:
         check_size(self, "features", prod(inputs[0]), self.in_features)
         return (self.out_features,)
+
+    def usual_spans(self, *inputs: Span) -> dict[str, Span]:  # noqa: ARG002
+        return {"": USUAL_SPAN}
 
     def macs(self, *inputs: Shape) -> int:  # noqa: ARG002
         return self.in_features * self.out_features

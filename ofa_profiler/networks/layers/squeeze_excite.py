@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from ofa_profiler.networks.layers.base import SameShape, check_size
-from ofa_profiler.networks.tensors import Shape
+from ofa_profiler.networks.tensors import USUAL_SPAN, Shape, Span
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class SqueezeExcite(SameShape):
             "expand.weight": (channels, mid, 1, 1),
             "expand.bias": (channels,),
         }
+
+    def usual_spans(self, *inputs: Span) -> dict[str, Span]:
+        """The output; inside `mean`, `reduce` (after its ReLU) and `expand` (before the hard sigmoid)."""
+        gates = {"mean": inputs[0], "reduce": USUAL_SPAN.clipped(Span(0.0, inf)), "expand": USUAL_SPAN}
+        return {"": inputs[0].with_zero(), **gates}
 
     def macs(self, *inputs: Shape) -> int:  # noqa: ARG002
         return 2 * self.channels * self.mid_channels
