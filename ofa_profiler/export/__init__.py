@@ -205,7 +205,7 @@ def export_network(
     exporter = get_exporter(target, release)
     graph = as_graph(space.layout(architecture))
     check_weights(graph.parameter_shapes, weights)
-    check_forms(target.runtime, forms)
+    check_forms(target, forms)
     if target.precision == "int8":
         ranges = made_up_ranges(graph) if ranges is None else ranges
         check_ranges(graph, ranges)

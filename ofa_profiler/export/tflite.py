@@ -11,6 +11,7 @@ from ofa_profiler.export.forms import (  # noqa: F401 (they register forms)
     depthwise_split,
     hard_swish,
     max_pool_padding,
+    saturating_gate,
 )
 from ofa_profiler.export.forms.base import activation_writers
 from ofa_profiler.export.tflite_file import write_model

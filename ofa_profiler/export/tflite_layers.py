@@ -42,10 +42,7 @@ def _squeeze_excite(graph: TfliteGraph, _layer: SqueezeExcite, name: str, tensor
     def parameter(part: str, field: str) -> Array:
         return graph.weights[f"{name}.{part}.{field}"]
 
-    gate = graph.add_mean(name, tensor)
-    graph.marks.add(gate, f"{name}.mean")
-    gate = graph.add_conv(f"{name}.reduce", gate, parameter("reduce", "weight"), parameter("reduce", "bias"), "relu")
-    graph.marks.add(gate, f"{name}.reduce")
+    gate = add_reduced(graph, name, tensor)
     # TFLite has no hard sigmoid, which is relu6(x + 3) / 6. The bias of the convolution includes the 3.
     shifted = parameter("expand", "bias") + np.float32(3)
     gate = graph.add_conv(f"{name}.expand", gate, parameter("expand", "weight"), shifted, "relu6")
@@ -53,6 +50,16 @@ def _squeeze_excite(graph: TfliteGraph, _layer: SqueezeExcite, name: str, tensor
     sixth = graph.add_constant("one_sixth", np.array(1 / 6, np.float32))
     gate = graph.add_active("MUL", [gate, sixth], f"{name}.gate", graph.shapes[gate])
     return graph.add_active("MUL", [tensor, gate], name, graph.shapes[tensor])
+
+
+def add_reduced(graph: TfliteGraph, name: str, tensor: str) -> str:
+    """Add the first half of a squeeze-excite: relu(reduce(mean(x)))."""
+    mean = graph.add_mean(name, tensor)
+    graph.marks.add(mean, f"{name}.mean")
+    weight, bias = (graph.weights[f"{name}.reduce.{field}"] for field in ("weight", "bias"))
+    reduced = graph.add_conv(f"{name}.reduce", mean, weight, bias, "relu")
+    graph.marks.add(reduced, f"{name}.reduce")
+    return reduced
 
 
 @TFLITE_LAYERS.register(MaxPool)

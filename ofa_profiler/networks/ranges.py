@@ -48,7 +48,11 @@ class Ranges:
 
 
 def _check_span(name: str, span: Span) -> None:
-    if not (all(map(isfinite, span)) and span.low <= span.high):
+    try:
+        is_finite = all(map(isfinite, span))
+    except OverflowError:  # a whole number of more than 300 digits
+        is_finite = False
+    if not (is_finite and span.low <= span.high):
         raise UsageError(f"ranges: {name:.80} is {list(span)}, not two finite numbers in ascending order")
 
 

@@ -42,7 +42,13 @@ torch.set_num_threads(1)
 for name in ("onnxruntime", "litert"):
     get_exporter(Target(name))  # registers its forms
 
-FORMS = {f"{form.runtime}, {form.name}": form for form in all_forms() if isinstance(form, Form)}
+#: Forms whose integers must saturate, so they are no float32 models: `test_int8_tflite.py` tests them.
+INTEGER_FORMS = {"saturating_gate"}
+FORMS = {
+    f"{form.runtime}, {form.name}": form
+    for form in all_forms()
+    if isinstance(form, Form) and form.name not in INTEGER_FORMS
+}
 ACTIVATION_FORMS = {f"{form.runtime}, {form.name}": form for form in all_forms() if isinstance(form, ActivationForm)}
 #: The forms that add in another order. All others give exactly the numbers of the plain form.
 SUMS = {"litert, split", "litert, convolution"}
@@ -282,6 +288,16 @@ def test_unknown_and_repeated_forms_are_refused(tmp_path, monkeypatch):
             Target("litert"),
             metadata={},
             forms=Forms({"depthwise 7x7, stride 1": "of-tomorrow"}),
+        )
+    with pytest.raises(UsageError, match="the form 'saturating_gate' of 'squeeze-excite' is for int8, not for fp32"):
+        export_network(
+            space,
+            architecture,
+            weights,
+            tmp_path / "net.tflite",
+            Target("litert"),
+            metadata={},
+            forms=Forms({"squeeze-excite": "saturating_gate"}),
         )
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr(base, "_FORMS", list(base._FORMS))

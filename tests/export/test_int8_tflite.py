@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tflite
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support import tflite_files
 from support.int8 import calibrated, edge_quantized, fast_forms, images, network, snr_db
 from support.tflite_files import operators, run, tensors
@@ -16,7 +18,7 @@ from ofa_profiler.errors import UsageError
 from ofa_profiler.export import export_network, export_ops, get_exporter
 from ofa_profiler.networks.blocks import block_op
 from ofa_profiler.networks.graph import Graph
-from ofa_profiler.networks.layers import Conv, Gelu, MaxPool
+from ofa_profiler.networks.layers import Conv, Gelu, MaxPool, SqueezeExcite
 from ofa_profiler.networks.made_up_weights import random_weights
 from ofa_profiler.networks.ranges import Ranges, made_up_ranges
 from ofa_profiler.networks.tensors import Span
@@ -194,6 +196,24 @@ def test_a_split_without_ranges_of_its_parts_is_bounded():
     expected = run(build(graph, weights, target=FLOAT), x)
     exact, bounded = (snr_db(expected, run(build(graph, weights, r, forms), x)) for r in (ranges, known))
     assert exact > bounded + 1 > 15
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 20), st.integers(1, 12), st.integers(1, 9), st.integers(0, 2**32))
+def test_a_saturating_gate_is_a_hard_sigmoid(channels, mid, size, seed):
+    """Also where the gates are closed or open: their inputs are far outside of [-3, 3]."""
+    rng = np.random.default_rng(seed)
+    graph = Graph.chain([SqueezeExcite("se", channels, mid)], (size, size, channels))
+    weights = {name: 3 * array for name, array in random_weights(graph, rng).items()}
+    ranges, x = calibrated(graph, weights), images(graph, 2, seed=seed % 97).transpose(0, 2, 3, 1)
+    plain, gate = (
+        build(graph, weights, ranges, forms) for forms in (PLAIN, Forms({"squeeze-excite": "saturating_gate"}))
+    )
+    expected = run(build(graph, weights, target=FLOAT), x)
+    step = tensors(gate)["logits/int8"].scales[0]
+    assert np.abs(run(gate, x) - expected).max() <= np.abs(run(plain, x) - expected).max() + 2 * step
+    assert [node.name for node in operators(gate)].count("MUL") == 1
+    assert [node.name for node in operators(plain)].count("MUL") == 2
 
 
 def test_layers_without_an_int8_version_are_refused():

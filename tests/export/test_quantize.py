@@ -53,6 +53,13 @@ def test_weights_are_symmetric_and_biases_fit(weight, limit, input_scale, value)
         assert (np.abs(sums.quantized(bias).astype(np.int64)) <= 2**30 + 2**8).all()
 
 
+def test_ranges_that_no_float_can_hold_are_refused():
+    data = Ranges({"a": Span(0, 1)}).to_json()
+    data["spans"]["a"][1] = 10**400
+    with pytest.raises(UsageError, match=r"ranges: a is \[0, 10+\], not two finite numbers in ascending order"):
+        Ranges.from_json(data)
+
+
 @given(st.integers(0, 2**32 - 1))
 def test_no_input_leaves_the_bounds_of_products(seed):
     rng = np.random.default_rng(seed)

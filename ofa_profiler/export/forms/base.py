@@ -111,9 +111,15 @@ def activation_writers(runtime: str, forms: Forms) -> dict[str, Callable[..., st
     }
 
 
-def check_forms(runtime: str, forms: Forms) -> None:
-    """Raise `UsageError` for the name of a form that this version does not have."""
-    known = {form.name for form in _FORMS if form.runtime == runtime}
+def check_forms(target: Target, forms: Forms) -> None:
+    """Raise `UsageError` for a form that this version does not have, or not for these models."""
+    known = {form.name: form for form in _FORMS if form.runtime == target.runtime}
     for group, name in forms.chosen.items():
         if name not in known:
-            raise UsageError(f"unknown form {name!r:.60} of {group!r:.60} for {runtime}; update ofa-profiler")
+            raise UsageError(f"unknown form {name!r:.60} of {group!r:.60} for {target.runtime}; update ofa-profiler")
+        precisions = known[name].precisions
+        if target.precision not in precisions:
+            raise UsageError(
+                f"the form {name!r} of {group!r:.60} is for {', '.join(precisions)}, not for {target.precision}: "
+                "use the forms of a table of the same precision"
+            )
