@@ -15,7 +15,7 @@ from ofa_profiler.base.progress import Reporter
 from ofa_profiler.devices.base import Device
 from ofa_profiler.errors import UsageError
 from ofa_profiler.measuring.expectation import expected_ms
-from ofa_profiler.measuring.naming import check_name, default_name
+from ofa_profiler.measuring.naming import table_name
 from ofa_profiler.measuring.request import Part, request
 from ofa_profiler.measuring.session import measure_into
 from ofa_profiler.measuring.table_from_journal import check_usable, derive_table, table_rows
@@ -81,7 +81,7 @@ def profile(
     )
     export_s = time.perf_counter() - export_begin
     described = device.describe()
-    name = check_name(name) if name is not None else default_name(described, [space.name], settings)
+    name = table_name(name, described, [space.name], settings)
     path = out / f"{name}.jsonl"
     with Journal(path, asked.run, fresh=fresh) as journal:
         replay = journal.replay
