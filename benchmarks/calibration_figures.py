@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-from cells import Cell, Measured, Networks, add_cells, chosen_cells, halves, read_cell, session_times
+from cells import Cell, Measured, Networks, add_cells, halves, read_cells, session_times
 from numpy.typing import NDArray
 
 from ofa_profiler.networks.op import Op
@@ -169,7 +169,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     add_cells(parser)
     arguments = parser.parse_args()
-    read = {cell: read_cell(arguments.out, cell) for cell in chosen_cells(arguments)}
+    read = read_cells(arguments)
     cells = {cell: measured for cell, measured in read.items() if measured is not None}
     for print_some in (print_errors, print_found, print_coverage, print_families, print_curve):
         print_some(cells)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from calibration_figures import head, line
-from cells import Measured, add_cells, chosen_cells, halves, read_cell
+from cells import Measured, add_cells, halves, read_cells
 from numpy.typing import NDArray
 
 from ofa_profiler import Architecture, get_space
@@ -89,7 +89,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     add_cells(parser)
     arguments = parser.parse_args()
-    read = {cell: read_cell(arguments.out, cell) for cell in chosen_cells(arguments)}
+    read = read_cells(arguments)
     cells = {cell: measured for cell, measured in read.items() if measured is not None}
     print(head("model", *(f"{cell.name}, {count} networks" for cell, m in cells.items() for count in counts(m))))
     for name, model in MODELS.items():

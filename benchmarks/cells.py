@@ -16,7 +16,7 @@ from ofa_profiler import Architecture, LatencyTable
 from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol.replay import Replay
 from ofa_profiler.protocol.settings import Settings
-from ofa_profiler.protocol.steady import SteadyTime, steady_times
+from ofa_profiler.protocol.steady import SteadyTime, noise_of, steady_times
 from ofa_profiler.protocol.target import Target
 from ofa_profiler.spaces import SearchSpace, get_space
 from ofa_profiler.verification.calibrate import calibrated, networks_journal, read_networks
@@ -132,8 +132,7 @@ def networks_of(replay: Replay, listed: Sequence[Any]) -> Networks:
     times = session_times(replay)
     named = {network_name(architecture): architecture for architecture in map(Architecture.from_json, listed)}
     usable = {name: a for name, a in named.items() if name in times}
-    halves = np.array([[times[name].even_ms, times[name].odd_ms] for name in usable], dtype=float)
-    noise = float(np.abs(halves[:, 0] / halves[:, 1] - 1).mean()) if len(halves) else 0.0
+    noise = noise_of(times[name] for name in usable)
     return Networks(tuple(usable.values()), np.array([times[name].ms for name in usable]), noise)
 
 
@@ -159,6 +158,11 @@ def read_cell(out: Path, cell: Cell) -> Measured | None:
     middle = float(np.log(fresh.ms).mean())
     table = calibrated(LatencyTable.load(path), networks, journals[1]).table
     return Measured(table, ops, networks, fitted, fresh, found, float(np.exp(level + slope * middle)))
+
+
+def read_cells(arguments: argparse.Namespace) -> dict[Cell, Measured | None]:
+    """The cells of `add_cells`, with what was measured of them."""
+    return {cell: read_cell(arguments.out, cell) for cell in chosen_cells(arguments)}
 
 
 def halves(networks: Networks) -> tuple[Networks, Networks]:

@@ -36,6 +36,11 @@ def default_name(device: Device, spaces: Sequence[str], settings: Settings) -> s
     return "-".join(filter(None, map(slug, parts))) or "device"
 
 
+def table_name(name: str | None, device: Device, spaces: Sequence[str], settings: Settings) -> str:
+    """The name that the user gives, or else the default one. Raises `UsageError`."""
+    return check_name(name) if name is not None else default_name(device, spaces, settings)
+
+
 def distinct_names(devices: Mapping[str, Device], spaces: Sequence[str], settings: Settings) -> dict[str, str]:
     """The default names of the tables of several devices. Devices of one model get their addresses in the name, too.
 

@@ -16,7 +16,7 @@ from ofa_profiler.devices.base import Device
 from ofa_profiler.errors import UsageError
 from ofa_profiler.export import for_device
 from ofa_profiler.measuring.expectation import expected_ms
-from ofa_profiler.measuring.naming import check_name, default_name
+from ofa_profiler.measuring.naming import table_name
 from ofa_profiler.measuring.request import Part, request
 from ofa_profiler.measuring.session import measure_into
 from ofa_profiler.measuring.table_from_journal import check_usable, derive_table, table_rows
@@ -83,7 +83,7 @@ def profile(
         space, settings, part=part, release=release, try_forms=try_forms, cache_dir=cache_dir, progress=progress
     )
     export_s = time.perf_counter() - export_begin
-    name = check_name(name) if name is not None else default_name(described, [space.name], settings)
+    name = table_name(name, described, [space.name], settings)
     path = out / f"{name}.jsonl"
     with Journal(path, asked.run, fresh=fresh) as journal:
         replay = journal.replay

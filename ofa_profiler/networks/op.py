@@ -84,6 +84,11 @@ class Op:
         return sum(prod(tensor.shape) for tensor in (*self.inputs, *self.outputs))
 
     @property
+    def inside(self) -> int:
+        """Number of elements of the tensors between its layers, for one image."""
+        return sum(prod(shape) for shape in self.graph.shapes.values()) - self.boundary
+
+    @property
     def macs(self) -> int:
         """Multiply-accumulates for one image; see `Layer.macs`."""
         return self.graph.macs

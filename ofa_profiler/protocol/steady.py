@@ -8,6 +8,7 @@ the network sees: one factor for all networks of the session takes it there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -39,6 +40,12 @@ def steady_times(measurements: Iterable[Measurement]) -> dict[str, SteadyTime]:
         return SteadyTime(*(level * _lower_quartile(part) for part in parts))
 
     return {key: time_of(rounds) for key, rounds in low.items()}
+
+
+def noise_of(times: Iterable[SteadyTime]) -> float:
+    """The mean relative difference between the even and the odd rounds; NaN after one round."""
+    found = [abs(time.even_ms / time.odd_ms - 1) for time in times if time.even_ms and time.odd_ms]
+    return float(np.mean(found)) if found else math.nan
 
 
 def _lower_quartile(values: Iterable[float]) -> float:

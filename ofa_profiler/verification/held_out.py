@@ -18,6 +18,7 @@ from ofa_profiler.protocol.measurement import Measurement
 from ofa_profiler.protocol.steady import steady_times
 from ofa_profiler.tables.corrections.base import OpMs
 from ofa_profiler.tables.corrections.regression import network_features, ridge
+from ofa_profiler.verification.agreement import relative_errors
 from ofa_profiler.verification.networks import network_name
 
 
@@ -38,7 +39,7 @@ def errors_between_halves(
         weights, left_out = ridge(features[0], seen_ms)
         predictions = [seen_ms * (1 - left_out), features[1] @ weights if others else np.empty(0)]
         for kept, predicted_ms, times_ms in zip(errors, predictions, measured, strict=True):
-            kept.extend(map(float, np.abs(predicted_ms / times_ms[after] - 1)))
+            kept.extend(map(float, relative_errors(predicted_ms, times_ms[after])))
     return errors
 
 

@@ -20,7 +20,7 @@ from ofa_profiler.devices.base import Device
 from ofa_profiler.errors import UsageError
 from ofa_profiler.export import get_exporter
 from ofa_profiler.export.forms.base import candidates
-from ofa_profiler.measuring.naming import check_name, default_name
+from ofa_profiler.measuring.naming import table_name
 from ofa_profiler.measuring.profile import Profile
 from ofa_profiler.measuring.profile import profile as profile_ops
 from ofa_profiler.measuring.request import Part
@@ -104,7 +104,7 @@ def profile_like(
     begin = time.perf_counter()
     if networks == 0:
         raise UsageError("--like needs whole networks: only their error tells when enough ops are measured")
-    stem = check_name(name) if name is not None else default_name(device.describe(), [space.name], settings)
+    stem = table_name(name, device.describe(), [space.name], settings)
     journal = out / f"{stem}.jsonl"
     check_base(table, out / f"{stem}.csv")
     base = Base.of(table, space)

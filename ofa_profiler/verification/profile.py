@@ -11,7 +11,7 @@ from typing import Any
 from ofa_profiler.base.progress import Reporter
 from ofa_profiler.devices.base import Device
 from ofa_profiler.errors import UsageError
-from ofa_profiler.measuring.naming import check_name, default_name
+from ofa_profiler.measuring.naming import table_name
 from ofa_profiler.measuring.profile import Profile
 from ofa_profiler.measuring.profile import profile as profile_ops
 from ofa_profiler.protocol.extension import is_partial
@@ -88,7 +88,7 @@ def profile(
     begin = time.perf_counter()
     wanted = count_networks(networks)
     if wanted and fresh:
-        stem = check_name(name) if name is not None else default_name(device.describe(), [space.name], settings)
+        stem = table_name(name, device.describe(), [space.name], settings)
         fresh = not is_unfinished(out / f"{stem}.jsonl")
     done = profile_ops(
         device,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,7 +13,7 @@ from ofa_profiler.devices.base import Device
 from ofa_profiler.errors import DeviceError
 from ofa_profiler.export import network_model
 from ofa_profiler.measuring.session import measure
-from ofa_profiler.protocol.steady import steady_times
+from ofa_profiler.protocol.steady import noise_of, steady_times
 from ofa_profiler.runtimes import get_runtime
 from ofa_profiler.tables.table import LatencyTable
 from ofa_profiler.verification.conditions import settings_of
@@ -47,8 +47,8 @@ def measure_networks(
         if not measured[model.key].ok:
             raise DeviceError(f"network {model.key} failed on the device: {measured[model.key].error}")
     times = steady_times(measured.values())
-    halves = [(time.even_ms, time.odd_ms) for time in times.values()]
-    noise = statistics.mean(abs(even / odd - 1) if even and odd else 0.0 for even, odd in halves)
+    noise = noise_of(times.values())
+    noise = 0.0 if math.isnan(noise) else noise  # a single round
     return [
         replace(network, measured_latency_ms={table.name: times[model.key].ms}, noise=noise)
         for network, model in zip(found, models, strict=True)

@@ -40,8 +40,7 @@ _STRENGTHS = np.logspace(-9, 0, 28)
 
 def op_features(op: Op, milliseconds: float) -> tuple[float, ...]:
     """The `FEATURES` of an op that takes so many milliseconds alone."""
-    everything = sum(math.prod(shape) for shape in op.graph.shapes.values())
-    return milliseconds, 1.0, op.boundary / 1e6, (everything - op.boundary) / 1e6, op.params / 1e6
+    return milliseconds, 1.0, op.boundary / 1e6, op.inside / 1e6, op.params / 1e6
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -38,12 +37,11 @@ def _choices(ops: Sequence[Op]) -> Iterator[list[Scalar | None]]:
 
 
 def _sizes(op: Op, milliseconds: float) -> list[float]:
-    everything = sum(math.prod(shape) for shape in op.graph.shapes.values())
     middle = op.attributes.get("mid_channels")
     counts = (
         op.macs,
         op.boundary,
-        everything - op.boundary,
+        op.inside,
         op.params,
         op.input_shape[0],
         op.input_shape[-1],
