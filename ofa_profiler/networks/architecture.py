@@ -36,6 +36,9 @@ class Field(NamedTuple):
 
 #: Kind of choice -> the field of `Architecture`, `Stem` or `Stage` that stores it: one number.
 NETWORK_FIELDS = {"resolution": Field("resolution", integer=True)}
+_BITS = Field("bits", integer=True)
+#: What the name of a space of mixed precision ends in: the rest is the name of the space of its networks.
+MIXED = "-mixed"
 STEM_FIELDS = {
     "depth": Field("depth", integer=True),
     "width_mult": Field("width_mult"),
@@ -123,13 +126,15 @@ class Stem:
 class Architecture:
     """A network of the space named `space`.
 
-    `resolution` is the height and width of the input image in pixels; None if the space has no such choice.
+    `resolution` is the height and width of the input image in pixels; None if the space has no such choice. `bits` are
+    those of each active slot, in the order of execution, in spaces of mixed precision (`spaces/mixed.py`): 8 or 32.
     """
 
     space: str
     resolution: int | None
     stages: tuple[Stage, ...]
     stem: Stem | None = None
+    bits: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A dict of plain JSON types. `from_json` turns it into an equal architecture."""
@@ -137,7 +142,7 @@ class Architecture:
         if self.stem is not None:
             data["stem"] = self.stem.to_json()
         data["stages"] = [stage.to_json() for stage in self.stages]
-        return data
+        return {**data, "bits": list(self.bits)} if self.bits else data
 
     def to_ofa(self) -> dict[str, Any]:
         """The settings of the OFA authors' code, `{"ks", "e", "d", "r"}`, for ResNet50 `{"e", "d", "w", "r"}`.
@@ -178,9 +183,10 @@ class Architecture:
             space=name,
             stages=tuple([Stage.from_json(stage, f"stages[{i}]") for i, stage in enumerate(stages)]),
             stem=Stem.from_json(data["stem"]) if "stem" in data else None,
+            bits=tuple([int(_BITS.read(bits, "bits")) for bits in _list(data.get("bits", []), "bits")]),
             **{"resolution": None, **_numbers(data, NETWORK_FIELDS, "")},
         )
-        SPACE_CHECKS.get(name)(architecture)
+        SPACE_CHECKS.get(name.removesuffix(MIXED))(architecture)
         return architecture
 
     @staticmethod
@@ -209,8 +215,8 @@ class Architecture:
             raise InputFileError(path, str(error)) from error
 
 
-#: Name of a space -> function that raises `UsageError` for an architecture of another space. The spaces import this
-#: module, so it cannot import them. `spaces.register_space` adds their checks.
+#: Name of a space -> function that raises `UsageError` for an architecture of another space, or a wrong one. The spaces
+#: import this module, so it cannot import them. `spaces.register_space` adds their checks.
 SPACE_CHECKS: Registry[Callable[[Architecture], None]] = Registry("search space")
 
 

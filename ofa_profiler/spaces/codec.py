@@ -23,6 +23,7 @@ import numpy as np
 
 from ofa_profiler.networks.architecture import (
     BLOCK_FIELDS,
+    MIXED,
     NETWORK_FIELDS,
     STAGE_FIELDS,
     STEM_FIELDS,
@@ -42,7 +43,7 @@ _MAX_CACHED = 1 << 16
 _LENGTH_BITS = 32
 
 #: The fields that determine the genes of each part, in the order of the arguments of `_Part.encode`.
-_network_values = attrgetter("space", "stem", *(field.name for field in NETWORK_FIELDS.values()))
+_network_values = attrgetter("space", "stem", "bits", *(field.name for field in NETWORK_FIELDS.values()))
 _stem_values = attrgetter(*(field.name for field in STEM_FIELDS.values()))
 _stage_values = attrgetter(*(field.name for field in (*BLOCK_FIELDS.values(), *STAGE_FIELDS.values())))
 
@@ -86,8 +87,8 @@ class Codec:
 
     def _encode_head(self, values: tuple[Any, ...]) -> bytes:
         """Encode the parts before the stages: the network and the stem."""
-        space, stem, *numbers = values
-        if space != self._space or (stem is None) != (self._stem is None):
+        space, stem, bits, *numbers = values
+        if space != self._space or bits or (stem is None) != (self._stem is None):
             raise KeyError(values)
         return self._network.encode(numbers) + (self._stem.encode(_stem_values(stem)) if self._stem else b"")
 
@@ -116,6 +117,8 @@ class Codec:
         space, stages = self._space, architecture.stages
         if architecture.space != space:
             yield f"the architecture belongs to space {architecture.space}, not to {space}"
+        if architecture.bits:
+            yield f"the architecture has bits, which belong to networks of {space}{MIXED}"
         yield from self._network.problems(architecture, "")
         if (architecture.stem is None) != (self._stem is None):
             yield f"space {space} has no choice of stem" if architecture.stem else f"space {space} needs a 'stem'"

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 Genomes = NDArray[np.int8]
 
 #: Kinds of genes with a meaning for every space. The space defines the meaning of all others.
-RESOLUTION, DEPTH = "resolution", "depth"
+RESOLUTION, DEPTH, BITS = "resolution", "depth", "bits"
 
 
 @dataclass(frozen=True)
 class Gene:
-    """One choice of the network, its stem, a stage, or a block of a stage.
+    """One choice of the network, its stem, a stage, a block of a stage, or a slot.
 
     It has an effect only if the gene at position `switch` has at least the index `switch_from`, or if `switch` is None.
     """
@@ -28,15 +28,16 @@ class Gene:
     stem: bool = False
     stage: int | None = None
     block: int | None = None
+    slot: str | None = None
     switch: int | None = None
     switch_from: int = 0
 
     @property
     def name(self) -> str:
-        """Position and kind: `resolution`, `stem.depth`, `stage0.depth`, `stage0.block1.kernel_size`."""
+        """Position and kind: `resolution`, `stem.depth`, `stage0.depth`, `stage0.block1.kernel_size`, `stem.bits`."""
         stage = None if self.stage is None else f"stage{self.stage}"
         block = None if self.block is None else f"block{self.block}"
-        return ".".join(filter(None, ("stem" if self.stem else None, stage, block, self.kind)))
+        return ".".join(filter(None, ("stem" if self.stem else None, stage, block, self.slot, self.kind)))
 
 
 def stage_genes(
