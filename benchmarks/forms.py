@@ -20,7 +20,8 @@ from onnx import TensorProto, helper
 
 from device_agents.ofa_agent import cores, inputs, runtimes
 from ofa_profiler import get_space
-from ofa_profiler.export import get_exporter
+from ofa_profiler.devices import open_device
+from ofa_profiler.export import for_device, get_exporter
 from ofa_profiler.export.forms.base import candidates
 from ofa_profiler.networks.blocks import Layout, as_graph
 from ofa_profiler.networks.made_up_weights import repeating_weights
@@ -58,10 +59,12 @@ class Timed:
 
 
 class Bench:
-    """One runtime with a number of threads."""
+    """One runtime and precision with a number of threads."""
 
-    def __init__(self, runtime: str, threads: int) -> None:
-        self.target, self.clock = Target(runtime), time.thread_time_ns if threads == 1 else time.perf_counter_ns
+    def __init__(self, runtime: str, threads: int, precision: str = "fp32") -> None:
+        with open_device("local") as machine:
+            self.target = for_device(Target(runtime, precision), machine.describe())
+        self.clock = time.thread_time_ns if threads == 1 else time.perf_counter_ns
         self.exporter = get_exporter(self.target)
         # As in a measurement: without a spare core, threads of one model must not spin while another runs.
         spare_core = threads < len(cores.allowed_cores())
