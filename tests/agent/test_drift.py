@@ -102,7 +102,12 @@ def simulate(device: Device, settings: Settings, ops: dict[str, int], lines: lis
         "models": dict.fromkeys(ops, "0"),
     }
     kit = SimpleNamespace(
-        run=run, models=dict.fromkeys(ops), request=lambda key: {"key": key}, trials=[], has_forms=False
+        run=run,
+        models=dict.fromkeys(ops),
+        request=lambda key: {"key": key},
+        trials=[],
+        has_forms=False,
+        has_encodings=False,
     )
     before = [json.loads(line) for line in lines or [json.dumps(run).encode()]]
     results = SimpleNamespace(

@@ -15,7 +15,7 @@ class FakeKit(Kit):
     """A kit of models `a`, `b`, `c` with these trials, without a folder."""
 
     def __init__(self, asked, names=("split",)):
-        self.folder, self.chosen = "", {}
+        self.folder, self.chosen, self.encoding = "", {}, None
         variants = [{"forms": {"group": name}, "file": name, "sha256": name} for name in names]
         self.models = {key: {"key": key, "file": "plain", "variants": variants} for key in "abc"}
         self.trials = asked

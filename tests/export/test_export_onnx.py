@@ -276,10 +276,10 @@ def test_impossible_shortcut_is_refused():
 
 
 def test_unsupported_runtime_and_precision_are_refused_with_what_is_supported(tmp_path):
-    assert get_exporter(Target()).precisions == ("fp32",)
+    assert get_exporter(Target()).precisions == ("fp32", "int8")
     with pytest.raises(UsageError, match="unknown runtime 'tvm'; choose from onnxruntime, litert"):
         get_exporter(Target("tvm"))
-    with pytest.raises(UsageError, match="precision 'fp8' is not supported with onnxruntime; choose from fp32"):
+    with pytest.raises(UsageError, match="precision 'fp8' is not supported with onnxruntime; choose from fp32, int8"):
         export_ops(CIFAR.unique_ops(), Target(precision="fp8"), cache_dir=tmp_path)
     with pytest.raises(UsageError, match="batch 0 is not a positive number"):
         export_ops(CIFAR.unique_ops(), Target(batch=0), cache_dir=tmp_path)

@@ -9,7 +9,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from ofa_profiler.export import Model
-from ofa_profiler.export.tflite_file import _File
+from ofa_profiler.export.tflite_file import Tensor, _File
 from ofa_profiler.networks.op import Op
 from ofa_profiler.networks.tensors import TensorSpec
 
@@ -44,11 +44,11 @@ def embedding_tflite() -> bytes:
     buffers = [file.table("Buffer"), file.buffer(np.ones((WORDS, WIDTH), np.float32))]
     wide = (1, LENGTH, WIDTH)
     tensors = [
-        file.tensor("ids", (1, LENGTH), "INT32", 0),
-        file.tensor("offset", wide, "FLOAT32", 0),
-        file.tensor("table", (WORDS, WIDTH), "FLOAT32", 1),
-        file.tensor("rows", wide, "FLOAT32", 0),
-        file.tensor("output", wide, "FLOAT32", 0),
+        file.tensor("ids", Tensor((1, LENGTH), "int32"), 0),
+        file.tensor("offset", Tensor(wide, "float32"), 0),
+        file.tensor("table", Tensor((WORDS, WIDTH), "float32"), 1),
+        file.tensor("rows", Tensor(wide, "float32"), 0),
+        file.tensor("output", Tensor(wide, "float32"), 0),
     ]
 
     def operator(code: int, kind: str, inputs: list[int], output: int) -> int:
@@ -71,7 +71,7 @@ def embedding_tflite() -> bytes:
     model = file.table(
         "Model",
         Version=3,
-        OperatorCodes=file.offsets([file.operator_code("GATHER"), file.operator_code("ADD")]),
+        OperatorCodes=file.offsets([file.operator_code("GATHER", 1), file.operator_code("ADD", 1)]),
         Subgraphs=file.offsets([graph]),
         Buffers=file.offsets(buffers),
     )
