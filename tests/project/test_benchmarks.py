@@ -101,7 +101,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-SLOW = {"budgets", "calibration_figures", "calibration_models", "schedules", "transport"}
+QUICK = {"forms_search", "like", "search", "tables"}
 #: Benchmarks that read what another one wrote.
 AFTER = dict.fromkeys(("budgets", "calibration_figures", "calibration_models"), "calibration")
 
@@ -118,7 +118,7 @@ def run(name: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in BENCHMARKS])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in BENCHMARKS])
 def test_it_runs(name: str, folder: Path) -> None:
     if name == "transport" and shutil.which("sshd", path="/usr/sbin:/usr/bin") is None:
         pytest.skip("needs an OpenSSH server: apt-get install openssh-server")

@@ -114,7 +114,9 @@ def published(folder: Path, shared_dir: Path) -> bool:
     return True
 
 
-@pytest.mark.parametrize("page", ["README.md", "latency_tables/README.md", "device_agents/README.md"])
+@pytest.mark.parametrize(
+    "page", [pytest.param("README.md", marks=pytest.mark.slow), "latency_tables/README.md", "device_agents/README.md"]
+)
 def test_the_commands_run(page: str, scratch: Path, request: pytest.FixtureRequest) -> None:
     ran = []
     for line in shell_lines(page):
@@ -131,7 +133,9 @@ def test_the_commands_run(page: str, scratch: Path, request: pytest.FixtureReque
     assert ran
 
 
-@pytest.mark.parametrize("page", ["docs/tables.md", "docs/search.md", "docs/contracts.md"])
+@pytest.mark.parametrize(
+    "page", ["docs/tables.md", "docs/search.md", pytest.param("docs/contracts.md", marks=pytest.mark.slow)]
+)
 def test_the_python_runs(page: str, scratch: Path) -> None:
     """Each block alone; a device is replaced by one that measures nothing."""
     prepare(scratch)

@@ -30,6 +30,7 @@ def few_validated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kits, "DEFAULT_VALIDATED", 4)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_validated")
 def test_the_results_of_a_kit_calibrate_the_table(tmp_path: Path) -> None:
     kit, said = tmp_path / "kit", []
