@@ -9,6 +9,7 @@ by the `preprocessing` of the space. The output of an op is `output`; that of a 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -18,6 +19,7 @@ from pathlib import Path
 from ofa_profiler.base import files
 from ofa_profiler.base.cache_dir import default_cache_dir, identity
 from ofa_profiler.base.progress import Reporter, report
+from ofa_profiler.errors import UsageError
 from ofa_profiler.export.base import LOGITS_NAME, OP_OUTPUT_NAME, Exporter, Model
 from ofa_profiler.export.forms.base import check_forms, combinations
 from ofa_profiler.export.model_cache import ModelCache
@@ -29,12 +31,13 @@ from ofa_profiler.networks.op import Op
 from ofa_profiler.networks.parameters import Weights, check_weights
 from ofa_profiler.networks.ranges import Ranges, check_ranges, made_up_ranges
 from ofa_profiler.protocol.encodings import encoding_for
-from ofa_profiler.protocol.forms import PLAIN, Forms
+from ofa_profiler.protocol.forms import PLAIN, AnyForms, Forms
 from ofa_profiler.protocol.records import Device
-from ofa_profiler.protocol.target import BYTES_PER_NUMBER, DEFAULT_TARGET, Target
+from ofa_profiler.protocol.target import BYTES_PER_NUMBER, DEFAULT_TARGET, MIXED, Target
 from ofa_profiler.runtimes import get_runtime
 from ofa_profiler.spaces import SearchSpace
 from ofa_profiler.spaces.known_ranges import ranges_in_networks
+from ofa_profiler.spaces.mixed import MixedSpace
 
 __all__ = [
     "INPUT",
@@ -73,7 +76,7 @@ def get_exporter(target: Target, release: str | None = None) -> Exporter:
 
 def for_device(target: Target, device: Device) -> Target:
     """The target with the encoding of int8 that suits the processor of a device, if its runtime has several."""
-    if target.encoding or target.precision != "int8" or not get_exporter(target).encodings:
+    if target.encoding or not target.has_integers or not get_exporter(target).encodings:
         return target
     return replace(target, encoding=encoding_for(device.machine, device.json).name)
 
@@ -104,6 +107,8 @@ def export_ops(
     same bytes in every process. They can be loaded by `release` of the runtime. `progress` gets the phase `export`.
     Raises `UsageError` if a model cannot be written.
     """
+    if target.precision == MIXED:
+        raise UsageError(f"an op has one precision: measure {MIXED} networks by --precision fp32,int8")
     exporter = get_exporter(target, release)
     cache = _cache(cache_dir)
     ops = list(ops)
@@ -192,27 +197,49 @@ def export_network(
     *,
     metadata: Mapping[str, str],
     release: str | None = None,
-    forms: Forms = PLAIN,
+    forms: AnyForms = PLAIN,
     ranges: Ranges | None = None,
 ) -> Path:
     """Write the network of `architecture` with these weights to `path`, completely or not at all.
 
     The model stores `metadata` unchanged, sorted by name, for the users of the file: architecture, whether the weights
     are trained, preprocessing, labels. An int8 model needs the `ranges` of its tensors (`calibration.calibrate`); None:
-    they are made up, for timing alone. The metadata then say so (`precision`, `ranges`). `release` of the runtime can
-    load it. Raises `UsageError` if weights or ranges belong to another network or the file cannot be written.
+    they are made up, for timing alone. The metadata then say so (`precision`, `ranges`). A network of a `MixedSpace`
+    needs a target of the precision `mixed`; `forms` are then `MixedForms`, and the metadata say the precision of each
+    slot (`precisions`). `release` of the runtime can load it. Raises `UsageError` if weights or ranges belong to
+    another network or the file cannot be written.
     """
     exporter = get_exporter(target, release)
     graph = as_graph(space.layout(architecture))
     check_weights(graph.parameter_shapes, weights)
-    check_forms(target, forms)
-    if target.precision == "int8":
+    precisions = _slot_precisions(space, architecture, target)
+    for precision in set((precisions or {"": target.precision}).values()):
+        check_forms(replace(target, precision=precision), forms.at(precision))
+    if target.has_integers:
         ranges = made_up_ranges(graph) if ranges is None else ranges
         check_ranges(graph, ranges)
         metadata = {**metadata, "precision": target.precision, "ranges": ranges.source}
-    data = exporter.build(graph, weights, target, outputs=[LOGITS_NAME], metadata=metadata, forms=forms, ranges=ranges)
+    if precisions is not None:
+        metadata = {**metadata, "precisions": json.dumps(precisions)}
+    data = exporter.build(
+        graph,
+        weights,
+        target,
+        outputs=[LOGITS_NAME],
+        metadata=metadata,
+        forms=forms,
+        ranges=ranges,
+        precisions=precisions,
+    )
     files.write_bytes(path, data)
     return Path(path)
+
+
+def _slot_precisions(space: SearchSpace, architecture: Architecture, target: Target) -> dict[str, str] | None:
+    """The precision of each slot of a network of mixed precision; None for other networks."""
+    if isinstance(space, MixedSpace) != (target.precision == MIXED):
+        raise UsageError(f"a network of {space.name} cannot be written in {target.precision}")
+    return space.precisions(architecture) if isinstance(space, MixedSpace) else None
 
 
 def network_model(

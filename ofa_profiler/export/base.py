@@ -17,8 +17,8 @@ from ofa_profiler.networks.layers import Layer, LayerTable
 from ofa_profiler.networks.parameters import Weights
 from ofa_profiler.networks.ranges import Ranges, made_up_ranges
 from ofa_profiler.networks.tensors import Shape, TensorSpec
-from ofa_profiler.protocol.forms import PLAIN, Forms
-from ofa_profiler.protocol.target import Target
+from ofa_profiler.protocol.forms import PLAIN, AnyForms, Forms
+from ofa_profiler.protocol.target import MIXED, Target
 
 #: Names of the output of an op and of a network.
 OP_OUTPUT_NAME = "output"
@@ -87,14 +87,16 @@ class Exporter(ABC):
         *,
         outputs: Sequence[str],
         metadata: Mapping[str, str],
-        forms: Forms = PLAIN,
+        forms: AnyForms = PLAIN,
         ranges: Ranges | None = None,
+        precisions: Mapping[str, str] | None = None,
     ) -> bytes:
         """The bytes of a model. The same arguments give the same bytes.
 
         `outputs` are the names of its outputs, in order. `weights` must match the graph (`check_weights`). `ranges` are
-        for int8 and must match it, too (`check_ranges`); None: they are made up. Raises `UsageError` if the format does
-        not support the graph, the target or a form.
+        for int8 and must match it, too (`check_ranges`); None: they are made up. `precisions` are those of the slots of
+        a network of mixed precision, whose nodes are `SLOT.LAYER`. Raises `UsageError` if the format does not support
+        the graph, the target or a form.
         """
 
     @staticmethod
@@ -112,12 +114,12 @@ class Exporter(ABC):
 
     def check(self, target: Target) -> None:
         """Raise `UsageError` if this exporter does not support the precision or its encoding."""
-        if target.precision not in self.precisions:
+        if target.precision not in self.precisions and not (target.precision == MIXED and "int8" in self.precisions):
             known = ", ".join(self.precisions)
             raise UsageError(
                 f"precision {target.precision!r} is not supported with {target.runtime}; choose from {known}"
             )
-        if target.encoding and (target.precision != "int8" or target.encoding not in self.encodings):
+        if target.encoding and not (target.has_integers and target.encoding in self.encodings):
             raise UsageError(
                 f"{target.precision} for {target.runtime} has no encoding {target.encoding!r:.20}"
                 f"; it has {', '.join(self.encodings) or 'none'}"

@@ -7,7 +7,6 @@ of its ops in sequence, so it has the same operators as its ops.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
 
 import numpy as np
 import onnx
@@ -20,7 +19,8 @@ from ofa_profiler.export.base import Exporter, nchw
 from ofa_profiler.export.forms import hard_sigmoid_swish, wide_gate  # noqa: F401 (they register forms)
 from ofa_profiler.export.forms.base import activation_writers
 from ofa_profiler.export.onnx_graph import OnnxGraph
-from ofa_profiler.export.onnx_int8 import PER_CHANNEL_SINCE, QdqGraph, quantized
+from ofa_profiler.export.onnx_int8 import PER_CHANNEL_SINCE, QdqGraph, joined, quantized
+from ofa_profiler.export.runs import runs_of, slot_precision
 from ofa_profiler.networks.graph import Graph
 from ofa_profiler.networks.graph import Node as GraphNode
 from ofa_profiler.networks.layers.tables import ONNX_LAYERS
@@ -28,7 +28,7 @@ from ofa_profiler.networks.parameters import Weights
 from ofa_profiler.networks.ranges import Ranges
 from ofa_profiler.networks.tensors import TensorSpec
 from ofa_profiler.protocol.encodings import ENCODINGS, U8S7
-from ofa_profiler.protocol.forms import PLAIN, Forms
+from ofa_profiler.protocol.forms import PLAIN, AnyForms
 from ofa_profiler.protocol.target import Target
 
 #: The oldest opset and file version with all operators that are used (LayerNormalization needs opset 17). So old
@@ -70,7 +70,7 @@ class OnnxExporter(Exporter):
 
     def check(self, target: Target) -> None:
         super().check(target)
-        if target.precision == "int8" and self.opset < PER_CHANNEL_SINCE:
+        if target.has_integers and self.opset < PER_CHANNEL_SINCE:
             raise UsageError("int8 needs onnxruntime 1.6 or newer, whose weights have a scale per channel; use fp32")
 
     def build(
@@ -81,16 +81,24 @@ class OnnxExporter(Exporter):
         *,
         outputs: Sequence[str],
         metadata: Mapping[str, str],
-        forms: Forms = PLAIN,
+        forms: AnyForms = PLAIN,
         ranges: Ranges | None = None,
+        precisions: Mapping[str, str] | None = None,
     ) -> bytes:
         self.check(target)
-        file: OnnxGraph | QdqGraph = self.written(graph, weights, target, outputs=outputs, forms=forms)
-        if target.precision == "int8":
+        float32 = self.written(graph, weights, target, outputs=outputs, forms=forms, precisions=precisions)
+        file: OnnxGraph | QdqGraph = float32
+        if target.has_integers:
             spans = self.ranges_for(graph, ranges)
             names = [tensor.name for tensor in graph.inputs]
             encoding = ENCODINGS[target.encoding or U8S7.name]
-            file = quantized(cast("OnnxGraph", file), spans, encoding, names, outputs)
+            parts = list(zip(float32.precisions, float32.nodes, strict=True))
+            file = joined(
+                quantized(float32.part(run.nodes), spans, encoding, run.inputs, run.outputs)
+                if run.precision == "int8"
+                else float32.part(run.nodes)
+                for run in runs_of(parts, names, outputs, lambda node: (node.input, node.output))
+            )
         shapes = [nchw(graph.shapes[name], target.batch) for name in graph.outputs]
         values = [_value(TensorSpec(name, "float32", shape)) for name, shape in zip(outputs, shapes, strict=True)]
         model = self.model(file, graph, target, values)
@@ -121,19 +129,23 @@ class OnnxExporter(Exporter):
         target: Target,
         *,
         outputs: Sequence[str],
-        forms: Forms = PLAIN,
+        forms: AnyForms = PLAIN,
+        precisions: Mapping[str, str] | None = None,
         observe: Callable[..., None] | None = None,
     ) -> OnnxGraph:
         """The nodes and constants of the float32 graph, with the marks of its tensors.
 
         `observe(file, node, *tensors)` can add more after each node of the network.
         """
-        activations = activation_writers(target.runtime, forms)
-        file = OnnxGraph(weights, dict(graph.shapes), target.batch, self.opset, activations)
+        file = OnnxGraph(weights, dict(graph.shapes), target.batch, self.opset)
 
         def write(node: GraphNode, *tensors: str) -> str:
-            tensor = self.writer(ONNX_LAYERS, node.layer, target, forms)(file, node.layer, node.name, *tensors)
+            precision = slot_precision(precisions, node.name, target.precision)
+            chosen = forms.at(precision)
+            file.activations = activation_writers(target.runtime, chosen)
+            tensor = self.writer(ONNX_LAYERS, node.layer, target, chosen)(file, node.layer, node.name, *tensors)
             file.marks.add(tensor, node.name)
+            file.precisions.extend([precision] * (len(file.nodes) - len(file.precisions)))
             if observe is not None:
                 observe(file, node, *tensors)
             return tensor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ class OnnxGraph:
     """A graph under construction. Every `add_*` takes names of tensors and returns the name of the result.
 
     `shapes` are the shapes of the nodes and inputs of the network, without the batch, channels last. `opset` says
-    which operators there are. `activations` has those that are written by a form.
+    which operators there are. `activations` has those that are written by a form, and can change from layer to layer.
     """
 
     def __init__(
@@ -32,11 +33,12 @@ class OnnxGraph:
         shapes: dict[str, Shape],
         batch: int,
         opset: int,
-        activations: Mapping[str, Callable[..., str]] | None = None,
     ) -> None:
         self.weights, self.shapes, self.batch, self.opset = weights, shapes, batch, opset
-        self.activations = activations or {}
+        self.activations: Mapping[str, Callable[..., str]] = {}
         self.nodes: list[onnx.NodeProto] = []
+        #: The precision of each node, for networks with int8 parts.
+        self.precisions: list[str] = []
         self.initializers: list[onnx.TensorProto] = []
         self.marks = Marks()
 
@@ -103,6 +105,13 @@ class OnnxGraph:
     def add_scalar(self, name: str, value: float) -> str:
         """Add a constant number."""
         return self.add_constant(name, np.array(value, np.float32))
+
+    def part(self, nodes: list[onnx.NodeProto]) -> OnnxGraph:
+        """The graph of some of its nodes."""
+        part = copy(self)
+        read = {name for node in nodes for name in node.input}
+        part.nodes, part.initializers = nodes, [tensor for tensor in self.initializers if tensor.name in read]
+        return part
 
     def rename(self, old: str, new: str) -> None:
         """Rename a tensor in all nodes."""

@@ -15,7 +15,7 @@ The encoding says how integers are stored (`protocol/encodings.py`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -75,6 +75,16 @@ def quantized(
         if name in file.read:
             file.add_output(name)
     return QdqGraph(file.nodes, file.initializers)
+
+
+def joined(parts: Iterable[OnnxGraph | QdqGraph]) -> QdqGraph:
+    """The nodes and constants of parts in sequence."""
+    nodes: list[onnx.NodeProto] = []
+    initializers: dict[str, onnx.TensorProto] = {}
+    for part in parts:
+        nodes += part.nodes
+        initializers |= {tensor.name: tensor for tensor in part.initializers}
+    return QdqGraph(nodes, list(initializers.values()))
 
 
 class _Quantizer:

@@ -14,16 +14,17 @@ from ofa_profiler.export.forms import (  # noqa: F401 (they register forms)
     saturating_gate,
 )
 from ofa_profiler.export.forms.base import activation_writers
+from ofa_profiler.export.runs import runs_of, slot_precision
 from ofa_profiler.export.tflite_file import write_model
 from ofa_profiler.export.tflite_graph import TfliteGraph
-from ofa_profiler.export.tflite_int8 import quantized
+from ofa_profiler.export.tflite_int8 import joined, quantized
 from ofa_profiler.networks.graph import Graph
 from ofa_profiler.networks.graph import Node as GraphNode
 from ofa_profiler.networks.layers.tables import TFLITE_LAYERS
 from ofa_profiler.networks.parameters import Weights
 from ofa_profiler.networks.ranges import Ranges
 from ofa_profiler.networks.tensors import TensorSpec
-from ofa_profiler.protocol.forms import PLAIN, Forms
+from ofa_profiler.protocol.forms import PLAIN, AnyForms
 from ofa_profiler.protocol.target import Target
 
 #: The kernels of TFLite take indices of 32 bits.
@@ -45,19 +46,23 @@ class TfliteExporter(Exporter):
         *,
         outputs: Sequence[str],
         metadata: Mapping[str, str],
-        forms: Forms = PLAIN,
+        forms: AnyForms = PLAIN,
         ranges: Ranges | None = None,
+        precisions: Mapping[str, str] | None = None,
     ) -> bytes:
         self.check(target)
         given = self.inputs(graph, target)
         _ = graph.shapes  # raises `UsageError` if shapes do not match
-        file = TfliteGraph(
-            weights, {tensor.name: tensor.shape for tensor in given}, activation_writers(target.runtime, forms)
-        )
+        file = TfliteGraph(weights, {tensor.name: tensor.shape for tensor in given})
+        written_in: list[str] = []
 
         def write(node: GraphNode, *tensors: str) -> str:
-            tensor = self.writer(TFLITE_LAYERS, node.layer, target, forms)(file, node.layer, node.name, *tensors)
+            precision = slot_precision(precisions, node.name, target.precision)
+            chosen = forms.at(precision)
+            file.activations = activation_writers(target.runtime, chosen)
+            tensor = self.writer(TFLITE_LAYERS, node.layer, target, chosen)(file, node.layer, node.name, *tensors)
             file.marks.add(tensor, node.name)
+            written_in.extend([precision] * (len(file.nodes) - len(written_in)))
             return tensor
 
         names = [tensor.name for tensor in given]
@@ -66,8 +71,14 @@ class TfliteExporter(Exporter):
         written = graph.run(dict(zip(names, names, strict=True)), write)
         for old, new in zip(written, outputs, strict=True):
             file.rename(old, new)
-        if target.precision == "int8":
-            nodes, tensors = quantized(file, self.ranges_for(graph, ranges), names, outputs)
+        if target.has_integers:
+            spans, parts = self.ranges_for(graph, ranges), zip(written_in, file.nodes, strict=True)
+            nodes, tensors = joined(
+                quantized(file.part(run.nodes), spans, run.inputs, run.outputs)
+                if run.precision == "int8"
+                else (run.nodes, file.part(run.nodes).tensors({}))
+                for run in runs_of(list(parts), names, outputs, lambda node: (node.inputs, [node.output]))
+            )
         else:
             nodes, tensors = file.nodes, file.tensors({tensor.name: tensor.dtype for tensor in given})
         return write_model(nodes, tensors, inputs=names, outputs=outputs, metadata=metadata)

@@ -6,6 +6,7 @@ Maps are (N, H, W, C). Weights are (out, k, k, in); those of depthwise convoluti
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -30,13 +31,12 @@ ActivationWriter = Callable[["TfliteGraph", str, str], str]
 class TfliteGraph:
     """A graph under construction. Every `add_*` takes names of tensors and returns the name of the result.
 
-    `activations` has the activations that are not written as TFLite's own operator.
+    `activations` has the activations that are not written as TFLite's own operator. It can change from layer to layer.
     """
 
-    def __init__(
-        self, weights: Weights, inputs: dict[str, Shape], activations: Mapping[str, ActivationWriter] | None = None
-    ) -> None:
-        self.weights, self.activations = weights, activations or {}
+    def __init__(self, weights: Weights, inputs: dict[str, Shape]) -> None:
+        self.weights = weights
+        self.activations: Mapping[str, ActivationWriter] = {}
         self.nodes: list[Node] = []
         #: The shapes of all tensors except constants, with the batch.
         self.shapes: dict[str, Shape] = inputs
@@ -137,6 +137,15 @@ class TfliteGraph:
             FilterWidth=size,
             FilterHeight=size,
         )
+
+    def part(self, nodes: list[Node]) -> TfliteGraph:
+        """The graph of some of its nodes."""
+        part = copy(self)
+        names = {name for node in nodes for name in (*node.inputs, node.output)}
+        part.nodes = nodes
+        part.shapes = {name: shape for name, shape in self.shapes.items() if name in names}
+        part.constants = {name: value for name, value in self.constants.items() if name in names}
+        return part
 
     def tensors(self, dtypes: Mapping[str, str]) -> dict[str, Tensor]:
         """All tensors of the float32 graph. `dtypes` are those of the inputs."""

@@ -8,7 +8,7 @@ operator: exactly for a constant operand, as bounds for products of weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ofa_profiler.errors import UsageError
@@ -93,6 +93,27 @@ def quantized(
         file.add_node(node)
     file.add_ends(inputs, outputs)
     return file.nodes, {**file.tensors, **file.constants}
+
+
+def joined(parts: Iterable[tuple[list[Node], dict[str, Tensor]]]) -> tuple[list[Node], dict[str, Tensor]]:
+    """The nodes and tensors of parts in sequence. A constant that two parts have in different types becomes two."""
+    nodes: list[Node] = []
+    tensors: dict[str, Tensor] = {}
+    for part_nodes, part_tensors in parts:
+        other = {
+            name for name, tensor in part_tensors.items() if name in tensors and tensors[name].dtype != tensor.dtype
+        }
+
+        def named(name: str, tensor: Tensor, other: set[str] = other) -> str:
+            return f"{name}/{tensor.dtype}" if name in other else name
+
+        names = {name: named(name, tensor) for name, tensor in part_tensors.items()}
+        nodes += [
+            replace(node, inputs=tuple(names[name] for name in node.inputs), output=names[node.output])
+            for node in part_nodes
+        ]
+        tensors |= {names[name]: tensor for name, tensor in part_tensors.items()}
+    return nodes, tensors
 
 
 class _Int8Graph:

@@ -58,9 +58,36 @@ class Forms:
         forms = metadata.get("forms")
         return Forms.from_json(forms.get("chosen") if isinstance(forms, Mapping) else forms)
 
+    def at(self, precision: str) -> Forms:  # noqa: ARG002
+        """The forms of layers of this precision: all have the same."""
+        return self
+
 
 #: Everything in the plain form.
 PLAIN = Forms()
+
+
+@dataclass(frozen=True)
+class MixedForms:
+    """The forms of a network of mixed precision: those of the tables of both precisions."""
+
+    fp32: Forms = PLAIN
+    int8: Forms = PLAIN
+
+    def __bool__(self) -> bool:
+        return bool(self.fp32 or self.int8)
+
+    def at(self, precision: str) -> Forms:
+        """The forms of layers of this precision."""
+        return self.int8 if precision == "int8" else self.fp32
+
+    def to_json(self) -> dict[str, dict[str, str]]:
+        """A dict of plain JSON types."""
+        return {"fp32": self.fp32.to_json(), "int8": self.int8.to_json()}
+
+
+#: The forms of any network.
+AnyForms = Forms | MixedForms
 
 
 @dataclass(frozen=True)

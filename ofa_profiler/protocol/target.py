@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from ofa_profiler.errors import UsageError
 
+#: The precision of networks whose slots have their own (`spaces/mixed.py`).
+MIXED = "mixed"
 #: Bytes of a number, by the name of its format.
 BYTES_PER_NUMBER = {"fp32": 4, "int8": 1}
 
@@ -14,7 +16,8 @@ BYTES_PER_NUMBER = {"fp32": 4, "int8": 1}
 class Target:
     """The name of a runtime, the number format of the models, and images per inference.
 
-    `encoding` is the name of an encoding of int8 (`encodings.py`), for runtimes that have several; "" for others.
+    `precision` is that of all ops, or `mixed` for networks whose slots have their own. `encoding` is the name of an
+    encoding of int8 (`encodings.py`), for runtimes that have several; "" for others.
     """
 
     runtime: str = "onnxruntime"
@@ -25,6 +28,11 @@ class Target:
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise UsageError(f"batch {self.batch} is not a positive number")
+
+    @property
+    def has_integers(self) -> bool:
+        """Whether models have int8 parts."""
+        return self.precision in ("int8", MIXED)
 
 
 #: What is measured where nothing else was asked for.
