@@ -19,8 +19,9 @@ from ofa_profiler.export.base import Exporter, nchw
 from ofa_profiler.export.forms import hard_sigmoid_swish, wide_gate  # noqa: F401 (they register forms)
 from ofa_profiler.export.forms.base import activation_writers
 from ofa_profiler.export.onnx_graph import OnnxGraph
-from ofa_profiler.export.onnx_int8 import PER_CHANNEL_SINCE, QdqGraph, joined, quantized
+from ofa_profiler.export.onnx_int8 import PER_CHANNEL_SINCE, QdqGraph, boundary, joined, quantized
 from ofa_profiler.export.runs import runs_of, slot_precision
+from ofa_profiler.networks.boundary import is_boundary
 from ofa_profiler.networks.graph import Graph
 from ofa_profiler.networks.graph import Node as GraphNode
 from ofa_profiler.networks.layers.tables import ONNX_LAYERS
@@ -86,12 +87,17 @@ class OnnxExporter(Exporter):
         precisions: Mapping[str, str] | None = None,
     ) -> bytes:
         self.check(target)
+        encoding = ENCODINGS[target.encoding or U8S7.name]
+        if is_boundary(graph) and target.precision == "int8":
+            is_quantize = graph.inputs[0].dtype == "float32"
+            part = boundary(is_quantize, graph.inputs[0].name, outputs[0], encoding)
+            dtype = encoding.activations if is_quantize else "float32"
+            return self._bytes(part, graph, target, outputs, metadata, dtype)
         float32 = self.written(graph, weights, target, outputs=outputs, forms=forms, precisions=precisions)
         file: OnnxGraph | QdqGraph = float32
         if target.has_integers:
             spans = self.ranges_for(graph, ranges)
             names = [tensor.name for tensor in graph.inputs]
-            encoding = ENCODINGS[target.encoding or U8S7.name]
             parts = list(zip(float32.precisions, float32.nodes, strict=True))
             file = joined(
                 quantized(float32.part(run.nodes), spans, encoding, run.inputs, run.outputs)
@@ -99,12 +105,31 @@ class OnnxExporter(Exporter):
                 else float32.part(run.nodes)
                 for run in runs_of(parts, names, outputs, lambda node: (node.input, node.output))
             )
+        return self._bytes(file, graph, target, outputs, metadata)
+
+    def _bytes(
+        self,
+        file: OnnxGraph | QdqGraph,
+        graph: Graph,
+        target: Target,
+        outputs: Sequence[str],
+        metadata: Mapping[str, str],
+        dtype: str = "float32",
+    ) -> bytes:
+        """The bytes of a model whose outputs are of this `dtype`."""
         shapes = [nchw(graph.shapes[name], target.batch) for name in graph.outputs]
-        values = [_value(TensorSpec(name, "float32", shape)) for name, shape in zip(outputs, shapes, strict=True)]
+        values = [_value(TensorSpec(name, dtype, shape)) for name, shape in zip(outputs, shapes, strict=True)]
         model = self.model(file, graph, target, values)
         helper.set_model_props(model, dict(sorted(metadata.items())))
         onnx.checker.check_model(model)
         return bytes(model.SerializeToString(deterministic=True))
+
+    def inputs(self, graph: Graph, target: Target) -> tuple[TensorSpec, ...]:
+        given = super().inputs(graph, target)
+        if target.precision != "int8":
+            return given
+        dtype = ENCODINGS[target.encoding or U8S7.name].activations
+        return tuple(tensor._replace(dtype=dtype) if tensor.dtype == "int8" else tensor for tensor in given)
 
     def model(
         self,

@@ -31,7 +31,7 @@ from ofa_profiler.export.quantize import Quantization
 from ofa_profiler.networks.layers.activations import get_activation
 from ofa_profiler.networks.parameters import Array
 from ofa_profiler.networks.ranges import Ranges
-from ofa_profiler.networks.tensors import Span
+from ofa_profiler.networks.tensors import USUAL_SPAN, Span
 from ofa_profiler.protocol.encodings import Encoding
 
 #: The opset since which weights can have a scale per channel.
@@ -75,6 +75,18 @@ def quantized(
         if name in file.read:
             file.add_output(name)
     return QdqGraph(file.nodes, file.initializers)
+
+
+def boundary(is_quantize: bool, given: str, output: str, encoding: Encoding) -> QdqGraph:
+    """The node and the constants of an operator that changes the precision."""
+    quantization = quantize.for_activations(USUAL_SPAN, encoding.activations)
+    values = {
+        "scale": np.array(quantization.scale, np.float32),
+        "zero_point": np.array(quantization.zero_point, quantization.dtype),
+    }
+    operator = "QuantizeLinear" if is_quantize else "DequantizeLinear"
+    node = helper.make_node(operator, [given, *values], [output], output)
+    return QdqGraph([node], [numpy_helper.from_array(value, name) for name, value in values.items()])
 
 
 def joined(parts: Iterable[OnnxGraph | QdqGraph]) -> QdqGraph:

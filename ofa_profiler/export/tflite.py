@@ -17,7 +17,8 @@ from ofa_profiler.export.forms.base import activation_writers
 from ofa_profiler.export.runs import runs_of, slot_precision
 from ofa_profiler.export.tflite_file import write_model
 from ofa_profiler.export.tflite_graph import TfliteGraph
-from ofa_profiler.export.tflite_int8 import joined, quantized
+from ofa_profiler.export.tflite_int8 import boundary, joined, quantized
+from ofa_profiler.networks.boundary import is_boundary
 from ofa_profiler.networks.graph import Graph
 from ofa_profiler.networks.graph import Node as GraphNode
 from ofa_profiler.networks.layers.tables import TFLITE_LAYERS
@@ -52,6 +53,9 @@ class TfliteExporter(Exporter):
     ) -> bytes:
         self.check(target)
         given = self.inputs(graph, target)
+        if is_boundary(graph) and target.precision == "int8":
+            nodes, tensors = boundary(graph.nodes[0].name.upper(), given[0], outputs[0])
+            return write_model(nodes, tensors, inputs=[given[0].name], outputs=outputs, metadata=metadata)
         _ = graph.shapes  # raises `UsageError` if shapes do not match
         file = TfliteGraph(weights, {tensor.name: tensor.shape for tensor in given})
         written_in: list[str] = []

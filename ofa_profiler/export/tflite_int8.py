@@ -19,7 +19,7 @@ from ofa_profiler.export.tflite_graph import FUSED, TfliteGraph
 from ofa_profiler.networks.layers.activations import get_activation
 from ofa_profiler.networks.parameters import Array
 from ofa_profiler.networks.ranges import Ranges
-from ofa_profiler.networks.tensors import Span
+from ofa_profiler.networks.tensors import USUAL_SPAN, Span, TensorSpec
 
 _ENTER, _LEAVE = "QUANTIZE", "DEQUANTIZE"
 
@@ -93,6 +93,13 @@ def quantized(
         file.add_node(node)
     file.add_ends(inputs, outputs)
     return file.nodes, {**file.tensors, **file.constants}
+
+
+def boundary(operator: str, given: TensorSpec, output: str) -> tuple[list[Node], dict[str, Tensor]]:
+    """The node and the tensors of an operator that changes the precision: QUANTIZE or DEQUANTIZE."""
+    ends = Tensor(given.shape, "float32"), Tensor(given.shape, "int8", quantize.for_activations(USUAL_SPAN))
+    before, after = ends if operator == _ENTER else reversed(ends)
+    return [Node(operator, (given.name,), output)], {given.name: before, output: after}
 
 
 def joined(parts: Iterable[tuple[list[Node], dict[str, Tensor]]]) -> tuple[list[Node], dict[str, Tensor]]:

@@ -166,7 +166,7 @@ def write_models(folder: Path, models: Iterable[ModelFile], run: Run, more: Mapp
     entries = []
     for model in models:
         entry = {"key": model.key, **_stored(model, folder)}
-        entry["inputs"] = [tensor.to_json() for tensor in model.inputs]
+        entry["inputs"] = _described(model)
         if run.candidates is not None and model.variants:
             entry["variants"] = [
                 {"forms": forms.to_json(), **_stored(file, folder)} for forms, file in model.variants.items()
@@ -191,8 +191,16 @@ def _stored(model: ModelFile, folder: Path) -> dict[str, Any]:
     packed = ".gz" if model.path.suffix == ".gz" else ""
     name = f"{model.sha256}{Path(model.path.name.removesuffix(packed)).suffix}{packed}"
     _place(model.path, folder / "models" / name)
-    more = {"encodings": {name: _stored(m, folder) for name, m in model.encodings.items()}} if model.encodings else {}
-    return {"file": name, "sha256": model.sha256, **more}
+    stored: dict[str, Any] = {"file": name, "sha256": model.sha256}
+    if model.encodings:
+        stored["encodings"] = {
+            name: {**_stored(other, folder), "inputs": _described(other)} for name, other in model.encodings.items()
+        }
+    return stored
+
+
+def _described(model: ModelFile) -> list[dict[str, Any]]:
+    return [tensor.to_json() for tensor in model.inputs]
 
 
 def _place(source: Path, target: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ofa_profiler.networks.architecture import MIXED, Architecture
+from ofa_profiler.networks.boundary import DEQUANTIZE, QUANTIZE, boundary_op
 from ofa_profiler.networks.op import Op
 from ofa_profiler.networks.tensors import Shape
 from ofa_profiler.spaces.base import Preprocessing, SearchSpace, Slot
@@ -146,6 +147,11 @@ class MixedSpace(SearchSpace):
             yield other
             if self.activities[other].switch is None:
                 return
+
+    @property
+    def boundary_ops(self) -> tuple[Op, ...]:
+        """The ops that change the precision of any tensor between slots, at `resolutions`."""
+        return tuple(boundary_op(kind, shape) for kind in (QUANTIZE, DEQUANTIZE) for shape in self.boundary_shapes)
 
     @cached_property
     def boundary_shapes(self) -> tuple[Shape, ...]:
