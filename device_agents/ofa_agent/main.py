@@ -53,6 +53,7 @@ def parse_arguments(argv):
     parser.add_argument("--cores", type=core_list, metavar="N[,N...]", help="use these cores, not the fastest ones")
     parser.add_argument("--fixed-performance", action="store_true", help="Android's fixed performance mode is on")
     parser.add_argument("--seen", type=int, default=0, metavar="N", help="do not repeat the first N lines of results")
+    parser.add_argument("--pause-after", type=int, metavar="N", help="pause after N more rounds; run it again to go on")
     parser.add_argument("--lock", metavar="FILE", help="lock file (default: DIR/lock)")
     parser.add_argument("--no-fork", action="store_true", help="start workers as new processes")
     parser.add_argument(
@@ -120,8 +121,10 @@ def measure_kit(arguments, stream):
     results = Results(os.path.join(arguments.kit, "results.jsonl"), kit.run, arguments.seen, stream)
     here = arguments.worker_command is None
     machine = LocalMachine(lock.path + ".governors") if here else WorkerMachine(visitor)
-    first = Supervisor(kit, host, results, visitor, machine, arguments.cores, arguments.fixed_performance)
-    first.run()
+    how = (arguments.cores, arguments.fixed_performance, None, arguments.pause_after)
+    first = Supervisor(kit, host, results, visitor, machine, *how)
+    if not first.run():
+        return
     folder = os.path.join(arguments.kit, NETWORKS)
     if os.path.exists(os.path.join(folder, "manifest.json")):
         networks = Kit(folder)

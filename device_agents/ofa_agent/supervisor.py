@@ -31,11 +31,14 @@ class Supervisor:
     their spread. Otherwise only the models that are measured at that time would look slow.
     """
 
-    def __init__(self, kit, host, results, visitor, machine, cores=None, fixed_performance=False, forms=None):
+    def __init__(
+        self, kit, host, results, visitor, machine, cores=None, fixed_performance=False, forms=None, pause_after=None
+    ):
         self.kit, self.host, self.results, self.visitor, self.machine = kit, host, results, visitor, machine
         self.wanted_cores = cores
         self.decided_forms = forms  # the record of an earlier kit
         self.fixed_performance = fixed_performance
+        self.pause_after = pause_after  # number of rounds
         self.settings = kit.run["settings"]
         self.progress = {key: Progress(self.settings) for key in kit.models}
         self.used_s = self.disturbed_s = 0.0
@@ -45,11 +48,13 @@ class Supervisor:
         self.returned = bool(results.measured)  # the speed of the machine may have changed
         limit_s = self.settings["time_limit_s"]
         self.patience_s = SETTLE_S if limit_s is None else min(SETTLE_S, SETTLE_SHARE * limit_s)
+        if pause_after:  # there are several runs like this one
+            self.patience_s *= min(1.0, pause_after / max(1, self.settings["max_rounds"]))
         self.next_heat_check = 0.0
         self.measured_hot = None
 
     def run(self):
-        """Measure everything that is missing in the results."""
+        """Measure everything that is missing in the results. Return False after a pause, when something still is."""
         self.nice = self.machine.raise_priority()
         device = None
         try:
@@ -58,8 +63,11 @@ class Supervisor:
             with self.machine.steady_clocks(self.cores) as found:
                 self._meet_device(device, found)
                 self._choose_forms()
-                self._measure()
+                if not self._measure():
+                    self.results.tell({"type": "paused"})
+                    return False
                 self._end(device)
+                return True
         finally:
             self.visitor.close()
             if device is not None:
@@ -129,21 +137,29 @@ class Supervisor:
         self.kit.chosen = record["chosen"] if record else {}
 
     def _measure(self):
-        limit_s = self.settings["time_limit_s"]
+        """Return whether everything is measured. After `pause_after` rounds, it is not."""
+        limit_s, stop_at = self.settings["time_limit_s"], None
         while True:
             wanting = [key for key, progress in self.progress.items() if progress.wants_visit]
             if not wanting:
                 if self._has_drifted(at_end=True):
                     continue
-                return
+                return True
             rounds = min(len(self.progress[key].medians) for key in wanting)
+            if self.pause_after:
+                stop_at = rounds + self.pause_after if stop_at is None else stop_at
+                if rounds >= stop_at:
+                    # The machine may change during the pause, so the visits before it get their reference now.
+                    if self._has_drifted(at_end=True):
+                        continue
+                    return False
             batch = [key for key in wanting if len(self.progress[key].medians) == rounds]
             random.Random("%d:%d" % (self.settings["seed"], rounds)).shuffle(batch)
             for key in batch:
                 # The limit does not apply to the first round, because a table needs every model.
                 if rounds and limit_s is not None and self.used_s >= limit_s:
                     self._has_drifted(at_end=True, may_repeat=False)
-                    return
+                    return True
                 self._cool_down()
                 if self._has_drifted():
                     break

@@ -200,26 +200,26 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         return _import(arguments)
     if arguments.remove_from_device:
         return _remove(arguments)
-    from ofa_profiler.export import get_exporter
+    from ofa_profiler.measuring.cells import cells_of, read_list
 
     space = _space(arguments)
-    target = Target(arguments.runtime, arguments.precision, arguments.batch)
-    get_exporter(target)
+    precisions = read_list(arguments.precision, "--precision")
     settings = Settings(
-        target,
+        Target(arguments.runtime, batch=arguments.batch),
         provider=arguments.provider,
         threads=arguments.threads,
         time_limit_s=parse_duration_ms(arguments.time_limit, "--time-limit") / 1e3,
     )
+    cells = cells_of(settings, precisions)
     if arguments.plan:
         from ofa_profiler.cli.plan import show_plan
 
-        return show_plan(arguments, space, settings)
+        return show_plan(arguments, space, cells[0].settings)
     if arguments.kit is not None:
-        return _kit(arguments, space, settings)
+        return _kit(arguments, space, cells[0].settings)
     from ofa_profiler.cli.profile_devices import profile_devices
 
-    return profile_devices(PROG, arguments, space, settings)
+    return profile_devices(PROG, arguments, space, cells)
 
 
 def _space(arguments: argparse.Namespace) -> SearchSpace:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,31 +19,21 @@ if TYPE_CHECKING:
     from ofa_profiler.verification.result import Subnet
 
 
-def report_outcomes(command: str, outcomes: Mapping[str, Profile | OfaError], *, as_json: bool) -> int:
-    """Report on every device, by its name -> the exit code. The error of the only device is raised."""
-    errors = [outcome for outcome in outcomes.values() if isinstance(outcome, OfaError)]
-    if len(outcomes) == 1 and errors:
-        raise errors[0]
-    documents: dict[str, Any] = {}
-    for spec, outcome in outcomes.items():
-        if isinstance(outcome, OfaError):
-            say(f"{command}: {' '.join(str(outcome).split())}")
-            documents[spec] = {"error": str(outcome), "exit_code": outcome.exit_code}
-            continue
-        facts = {
-            "seconds": round(outcome.seconds, 3),
-            "export_seconds": round(outcome.export_s, 3),
-            "measuring_seconds": round(outcome.measuring_s, 3),
-            "measuring_share": round(outcome.measuring_s / outcome.seconds, 4),
-            "was_complete": outcome.was_complete,
-        }
-        if outcome.uncalibrated:
-            say(f"warning: table {outcome.table.name} is not calibrated: {outcome.uncalibrated}")
-        documents[spec] = report_table(outcome.table, outcome.replay, facts)
-    if as_json:
-        (only, *others) = documents.values()
-        print(json.dumps({"devices": documents} if others else only, indent=2))
-    return errors[0].exit_code if errors else 0
+def report_outcome(command: str, outcome: Profile | OfaError) -> dict[str, Any]:
+    """Report on a table, or why there is none, on stderr -> the same as a JSON document."""
+    if isinstance(outcome, OfaError):
+        say(f"{command}: {' '.join(str(outcome).split())}")
+        return {"error": str(outcome), "exit_code": outcome.exit_code}
+    facts = {
+        "seconds": round(outcome.seconds, 3),
+        "export_seconds": round(outcome.export_s, 3),
+        "measuring_seconds": round(outcome.measuring_s, 3),
+        "measuring_share": round(outcome.measuring_s / outcome.seconds, 4),
+        "was_complete": outcome.was_complete,
+    }
+    if outcome.uncalibrated:
+        say(f"warning: table {outcome.table.name} is not calibrated: {outcome.uncalibrated}")
+    return report_table(outcome.table, outcome.replay, facts)
 
 
 def report_table(table: LatencyTable, replay: Replay, facts: dict[str, Any]) -> dict[str, Any]:

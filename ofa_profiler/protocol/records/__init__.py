@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from ofa_profiler.protocol.records.device import Device, RuntimeInfo, State
 from ofa_profiler.protocol.records.forms import FormsRecord, TrialResult
 from ofa_profiler.protocol.records.measured import CoreUse, Disturbed, End, ModelRun, Reference, Visit
-from ofa_profiler.protocol.records.messages import Alive, Fatal, RuntimeLoaded, Unknown, Waiting
+from ofa_profiler.protocol.records.messages import Alive, Fatal, Paused, RuntimeLoaded, Unknown, Waiting
 from ofa_profiler.protocol.records.run import FORMAT, FORMAT_WITH_FORMS, Run
 from ofa_profiler.protocol.records.values import JsonObject, Kept
 
@@ -29,6 +29,7 @@ __all__ = [
     "JsonObject",
     "Kept",
     "ModelRun",
+    "Paused",
     "Record",
     "Reference",
     "Run",
@@ -43,7 +44,19 @@ __all__ = [
 ]
 
 Record = (
-    Run | Device | FormsRecord | Visit | Disturbed | Reference | End | Waiting | Alive | Fatal | RuntimeLoaded | Unknown
+    Run
+    | Device
+    | FormsRecord
+    | Visit
+    | Disturbed
+    | Reference
+    | End
+    | Waiting
+    | Alive
+    | Paused
+    | Fatal
+    | RuntimeLoaded
+    | Unknown
 )
 
 _READ: Mapping[str, Callable[[JsonObject], Record]] = {
@@ -56,6 +69,7 @@ _READ: Mapping[str, Callable[[JsonObject], Record]] = {
     "end": End.from_json,
     "waiting": Waiting.from_json,
     "alive": lambda _: Alive(),
+    "paused": lambda _: Paused(),
     "fatal": Fatal.from_json,
     "runtime": RuntimeLoaded.from_json,
 }

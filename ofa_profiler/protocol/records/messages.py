@@ -25,6 +25,11 @@ class Alive:
 
 
 @dataclass(frozen=True)
+class Paused:
+    """The agent has made as many rounds as it was asked for, and more are left."""
+
+
+@dataclass(frozen=True)
 class Fatal:
     """The agent cannot measure. `usage`: another request could work; `transient`: a restart may help.
 

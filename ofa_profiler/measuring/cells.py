@@ -1,0 +1,54 @@
+"""Cells: several settings that one command measures on a device, each with its own table and journal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from ofa_profiler.errors import UsageError
+from ofa_profiler.export import get_exporter
+from ofa_profiler.protocol.settings import Settings
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One table of several. `label` tells it from the others in messages, `name` in the names of files."""
+
+    settings: Settings
+    label: str
+
+    @property
+    def name(self) -> str:
+        """Runtime, precision and threads: `onnxruntime-int8-t1`."""
+        return f"{self.settings.target.runtime}-{self.settings.target.precision}-t{self.settings.threads}"
+
+    def table_name(self, name: str) -> str:
+        """The name of its table, if the user calls all tables together `name`."""
+        return f"{name}-{self.name}"
+
+
+def read_list(text: str, option: str) -> tuple[str, ...]:
+    """The values of an option like `fp32,int8`. Raises `UsageError` if one is empty or given twice."""
+    values = tuple(part.strip() for part in text.split(","))
+    if not all(values):
+        raise UsageError(f"{option} {text!r:.60} has an empty value: give one, or several like fp32,int8")
+    twice = [value for value, count in Counter(values).items() if count > 1]
+    if twice:
+        raise UsageError(f"{option} {text!r:.60} has {twice[0]} twice: give each value once")
+    return values
+
+
+def cells_of(settings: Settings, precisions: Sequence[str]) -> tuple[Cell, ...]:
+    """A cell per precision, in this order. Raises `UsageError` if one is not supported."""
+    targets = [replace(settings.target, precision=precision) for precision in precisions]
+    for target in targets:
+        get_exporter(target)
+    return tuple(Cell(replace(settings, target=target), target.precision) for target in targets)
+
+
+def common_settings(cells: Iterable[Cell]) -> Settings:
+    """Settings for the part of the names that all tables share: the default where the name of a cell tells the rest."""
+    default, settings = Settings(), next(iter(cells)).settings
+    target = replace(settings.target, runtime=default.target.runtime, precision=default.target.precision, encoding="")
+    return replace(settings, target=target, threads=default.threads)
