@@ -6,7 +6,7 @@
     ├── InfeasibleError          3  no architecture meets the budget; carries the attainable range
     ├── DeviceError              4  the device, its transport or the agent failed
     │   └── TransientDeviceError 4  the same, but another attempt may succeed (a cut cable, a reboot)
-    └── OverBudgetError          5  no network keeps the budget when measured
+    └── OverBudgetError          5  no network keeps the budget when measured or written
 
 The class of an error alone decides whether `base/retry.py` tries again: every transient error is a `TransientError`.
 A message is one line: what is wrong, where, and what to do.
@@ -78,6 +78,6 @@ class UploadInterrupted(TransientDeviceError):
 
 
 class OverBudgetError(OfaError):
-    """Networks were measured, and none keeps the budget."""
+    """Networks were measured or written, and none keeps the budget."""
 
     exit_code = 5

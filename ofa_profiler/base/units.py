@@ -1,4 +1,4 @@
-"""Durations and counts with units: `20ms`, `1.5s`, `300M`, `5.3M`.
+"""Durations, counts and sizes with units: `20ms`, `1.5s`, `300M`, `5.3M`, `2MB`.
 
 A number without a unit is refused, because `20` could mean milliseconds or seconds.
 """
@@ -12,6 +12,7 @@ from ofa_profiler.errors import UsageError
 
 _DURATIONS_MS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 60e3, "h": 3600e3}
 _COUNTS = {"K": 1e3, "M": 1e6, "G": 1e9}
+_BYTES = {"B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9}
 _NUMBER = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([A-Za-z]*)", re.ASCII)
 
 
@@ -40,6 +41,11 @@ def parse_count(text: str, what: str = "count") -> float:
     return _parse(text, _COUNTS, what, "300M")
 
 
+def parse_bytes(text: str, what: str = "size") -> float:
+    """`'2MB'` -> `2e6` bytes. Raises `UsageError`; `what` names the option in the message."""
+    return _parse(text, _BYTES, what, "2MB")
+
+
 def format_duration_ms(value_ms: float) -> str:
     """Format milliseconds with three significant digits and a suitable unit: `0.8` -> `'800 us'`."""
     if value_ms >= 60e3:
@@ -57,6 +63,14 @@ def format_count(value: float) -> str:
         if value >= size:
             return f"{_three_digits(value / size)}{unit}"
     return _three_digits(value)
+
+
+def format_bytes(value: float) -> str:
+    """Format a size with three significant digits and a suitable unit: `2e6` -> `'2 MB'`."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+        if value >= size:
+            return f"{_three_digits(value / size)} {unit}"
+    return f"{_three_digits(value)} B"
 
 
 def _three_digits(value: float) -> str:

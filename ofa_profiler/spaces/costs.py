@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ofa_profiler.errors import InfeasibleError
 from ofa_profiler.networks.op import Op
-from ofa_profiler.spaces.base import SearchSpace
+from ofa_profiler.spaces.base import SearchSpace, Slot
 from ofa_profiler.spaces.genes import Genomes
 
 #: Maximum number of entries of a merged array. Merging needs fewer lookups per genome, and all arrays together should
@@ -111,6 +111,14 @@ class AdditiveCost(Cost):
 
         The resolution is None if the space has no choice of resolution.
         """
+        return AdditiveCost.from_slots(space, lambda _, resolution, op: value(resolution, op))
+
+    @staticmethod
+    def from_slots(space: SearchSpace, value: Callable[[Slot, int | None, Op], float]) -> AdditiveCost:
+        """Like `from_ops_by_resolution`, but `value(slot, resolution, op)` also depends on the slot of the op.
+
+        Its parts are in the order of the slots.
+        """
         parts = []
         resolution = space.resolution_gene
         for slot in space.slots:
@@ -123,7 +131,8 @@ class AdditiveCost(Cost):
                 chosen = [c[i] for c, i in zip(choices, index, strict=True)]
                 op = slot.build(*chosen[len(extra) :])
                 if op is not None:
-                    values[index] = value(None if resolution is None else int(chosen[genes.index(resolution)]), op)
+                    at = None if resolution is None else int(chosen[genes.index(resolution)])
+                    values[index] = value(slot, at, op)
             if np.isnan(values).any() or np.isneginf(values).any():
                 raise ValueError(f"slot {slot.name}: the value of an op is NaN or minus infinity")
             parts.append(Part(genes, values))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ofa_profiler.base.units import parse_count, parse_duration_ms
+from ofa_profiler.base.units import parse_bytes, parse_count, parse_duration_ms
 from ofa_profiler.cli.options import device_options
 from ofa_profiler.cli.terminal import say
 from ofa_profiler.errors import UsageError
@@ -25,6 +25,7 @@ from ofa_search.results.deployments import precision_of
 from ofa_search.results.weight_source import WeightSource, weight_source
 from ofa_search.searching.engines import Engine, get_engine
 from ofa_search.searching.objectives import Macs, Objective, PredictedAccuracy
+from ofa_search.searching.problem import SizeLimit
 
 if TYPE_CHECKING:
     from ofa_profiler.devices import Device
@@ -50,6 +51,9 @@ class Request:
     seed: int
     max_macs: float | None
     max_params: float | None
+    max_bytes: float | None
+    #: The limit that follows from `max_bytes`.
+    max_size: SizeLimit | None
     confidence: float | None
     source: WeightSource
     predictor_ships: bool
@@ -66,6 +70,7 @@ def read_request(arguments: argparse.Namespace) -> Request:
     budgets_ms = _budgets_ms(arguments)
     max_macs = parse_count(arguments.max_macs, "--max-macs") if arguments.max_macs is not None else None
     max_params = parse_count(arguments.max_params, "--max-params") if arguments.max_params is not None else None
+    max_bytes = parse_bytes(arguments.max_size, "--max-size") if arguments.max_size is not None else None
     engine = get_engine(arguments.engine)
     named_space = get_space(arguments.space) if arguments.space is not None else None
     tables = _tables(arguments.lut)
@@ -83,6 +88,8 @@ def read_request(arguments: argparse.Namespace) -> Request:
         seed=arguments.seed,
         max_macs=max_macs,
         max_params=max_params,
+        max_bytes=max_bytes,
+        max_size=None,
         confidence=_confidence(arguments.confidence, tables),
         device=_device(arguments, tables[0]),
         source=_source(arguments, space, supernet, precision),

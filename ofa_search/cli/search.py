@@ -9,7 +9,7 @@ if __name__ == "__main__":  # before the other imports, which take a while
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,11 +20,19 @@ from ofa_profiler.errors import OverBudgetError
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.spaces import space_names
 from ofa_search.cli.request import DEFAULT_OUT, MACS, Request, read_request
-from ofa_search.results.deployments import deployments_of
+from ofa_search.results.deployments import Deployment, deployments_of
 from ofa_search.results.found import Found, document
-from ofa_search.results.report import accuracy_words, interval_words, precision_words, results_table, weight_words
+from ofa_search.results.report import (
+    accuracy_words,
+    files_table,
+    interval_words,
+    precision_words,
+    results_table,
+    weight_words,
+)
 from ofa_search.searching.api import SearchResult, search_each, slowest_ms
 from ofa_search.searching.engines import DEFAULT_ENGINE, engine_names
+from ofa_search.searching.problem import SizeLimit
 
 if TYPE_CHECKING:
     from ofa_profiler.devices import Device
@@ -45,7 +53,7 @@ examples:
   ofa-search --lut this.csv --budget 20ms --verify local
 
 exit codes: 0 done, 2 bad usage or bad input, 3 no architecture meets the budget, 4 the device failed,
-5 no network keeps the budget when measured, 130 or 143 interrupted
+5 no network keeps the budget when measured or written, 130 or 143 interrupted
 """
 
 
@@ -113,6 +121,11 @@ def _add_limits(parser: Parser) -> None:
     limits.add_argument("--max-macs", metavar="N", help="maximum number of multiply-accumulates, for example 300M")
     limits.add_argument("--max-params", metavar="N", help="maximum number of parameters, for example 5M")
     limits.add_argument(
+        "--max-size",
+        metavar="SIZE",
+        help="maximum size of the model file for the runtime of the first table, for example 2MB (2,000,000 bytes)",
+    )
+    limits.add_argument(
         "--confidence",
         metavar="P",
         type=float,
@@ -129,11 +142,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _search(request: Request) -> int:
+    deployments = deployments_of(request.tables)
+    request = replace(request, max_size=_size_limit(request, deployments))
     results = _results(request, request.budgets_ms)
     _say_loose_budgets(request)
     if request.is_front:
         results = _listed_once(results)
-    deployments = deployments_of(request.tables)
     found = [Found(result, request.objective, request.source, deployments, request.precision) for result in results]
     found = _written(request, found)  # before a device can fail
     _say_plain_models(request)
@@ -143,6 +157,16 @@ def _search(request: Request) -> int:
     if request.device is not None:
         _check_budgets(found)
     return 0
+
+
+def _size_limit(request: Request, deployments: Mapping[str, Deployment]) -> SizeLimit | None:
+    if request.max_bytes is None:
+        return None
+    from ofa_search.results.size_limit import size_limit  # with all exporters
+
+    return size_limit(
+        request.max_bytes, request.tables, request.objective, request.source, deployments, request.precision
+    )
 
 
 def _results(request: Request, budgets_ms: Sequence[Sequence[float]]) -> tuple[SearchResult, ...]:
@@ -155,6 +179,7 @@ def _results(request: Request, budgets_ms: Sequence[Sequence[float]]) -> tuple[S
         seed=request.seed,
         max_macs=request.max_macs,
         max_params=request.max_params,
+        max_size=request.max_size,
         n_classes=request.source.space.n_classes,
         confidence=request.confidence,
     )
@@ -165,8 +190,11 @@ def _written(request: Request, found: list[Found]) -> list[Found]:
     if request.out is None:
         return found
     from ofa_search.results.files import write_networks, write_summary  # with all exporters
+    from ofa_search.results.memory import with_memory
 
-    found = write_networks(request.out, found, models=request.export)
+    found = write_networks(request.out, found, models=request.export, max_size=request.max_size)
+    if request.export:
+        found = with_memory(found)
     write_summary(request.out, found)
     return found
 
@@ -244,7 +272,10 @@ def _report(request: Request, found: Sequence[Found]) -> None:
     from rich.console import Console
 
     # A file has no width.
-    Console(width=None if sys.stdout.isatty() else 120).print(results_table(found))
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(results_table(found))
+    if request.out is not None and request.export:
+        console.print(files_table(found))
     for network in found:
         for line in interval_words(network):
             say(line)

@@ -9,20 +9,25 @@ from dataclasses import replace
 from pathlib import Path
 
 from ofa_profiler.base.files import replacing, write_text
+from ofa_profiler.base.units import format_bytes
+from ofa_profiler.errors import OverBudgetError
 from ofa_profiler.export import export_network, get_exporter
 from ofa_profiler.protocol.target import Target
 from ofa_profiler.runtimes import runtimes
 from ofa_search.results.deployments import Deployment
-from ofa_search.results.found import Found, document
+from ofa_search.results.found import ARCHITECTURE, Found, document
+from ofa_search.searching.problem import SizeLimit
 
 SUMMARY = "search.json"
 
 
-def write_networks(out: Path, found: Sequence[Found], *, models: bool = True) -> list[Found]:
+def write_networks(
+    out: Path, found: Sequence[Found], *, models: bool = True, max_size: SizeLimit | None = None
+) -> list[Found]:
     """Write every architecture and, with `models`, a model for each runtime into `out`, named by budget.
 
     All of them or none. Those that have files already keep them. Returns `found` with the paths. Raises `UsageError`
-    when they cannot be written.
+    when they cannot be written, `OverBudgetError` if a file is larger than `max_size`.
     """
     written = []
     with ExitStack() as files:  # each file gets its name only when all are written
@@ -30,15 +35,25 @@ def write_networks(out: Path, found: Sequence[Found], *, models: bool = True) ->
             if network.files:
                 written.append(network)
                 continue
-            paths = {"architecture": out / f"{stem}.json"}
+            paths = {ARCHITECTURE: out / f"{stem}.json"}
             text = json.dumps(network.result.architecture.to_json(), indent=2) + "\n"
-            files.enter_context(replacing(paths["architecture"])).write_text(text, encoding="utf-8")
+            files.enter_context(replacing(paths[ARCHITECTURE])).write_text(text, encoding="utf-8")
             for suffix, runtime in _formats().items() if models else ():
                 kind = suffix.removeprefix(".")
                 paths[kind] = out / f"{stem}{suffix}"
-                export(network, files.enter_context(replacing(paths[kind])), _target(network, runtime))
+                path = export(network, files.enter_context(replacing(paths[kind])), target_of(network, runtime))
+                if max_size is not None and kind == max_size.kind:
+                    _check_size(paths[kind], path.stat().st_size, max_size.limit)
             written.append(replace(network, files=paths))
     return written
+
+
+def _check_size(path: Path, size: int, limit: float) -> None:
+    if size > limit:
+        raise OverBudgetError(
+            f"{path.name} has {size} bytes, {size - limit:.0f} above --max-size, although fewer were predicted; "
+            f"nothing was written: lower --max-size by {format_bytes(size - limit)}"
+        )
 
 
 def _formats() -> dict[str, str]:
@@ -49,7 +64,7 @@ def _formats() -> dict[str, str]:
     return formats
 
 
-def _target(network: Found, runtime: str) -> Target:
+def target_of(network: Found, runtime: str) -> Target:
     """What the model for a runtime is exported for."""
     target = Target(runtime, network.precision)
     if network.precision != "int8" or not get_exporter(target).encodings:

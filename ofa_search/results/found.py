@@ -13,6 +13,9 @@ from ofa_search.results.weight_source import WeightSource
 from ofa_search.searching.api import SearchResult
 from ofa_search.searching.objectives import Objective
 
+#: The kind of the file that describes the architecture. All other files are models.
+ARCHITECTURE = "architecture"
+
 
 @dataclass(frozen=True)
 class Found:
@@ -25,6 +28,8 @@ class Found:
     deployments: Mapping[str, Deployment] = field(default_factory=dict)
     precision: str = "fp32"
     files: Mapping[str, Path] = field(default_factory=dict)
+    #: The memory in bytes that a model file takes when it runs, by its kind, such as `tflite` (`memory.py`), if known.
+    memory_bytes: Mapping[str, int] = field(default_factory=dict)
     measured_latency_ms: Mapping[str, float] | None = None
     #: The mean relative difference between the even and the odd rounds of the session in which it was measured.
     noise: float = 0.0
@@ -46,7 +51,14 @@ class Found:
             "measured_latency_ms": None if self.measured_latency_ms is None else dict(self.measured_latency_ms),
             "precision": self.precision,
             "ranges": self.source.ranges if self.precision == "int8" else None,
+            "size_bytes": dict(self.size_bytes),
+            "peak_memory_bytes": {kind: self.memory_bytes.get(kind) for kind in self.size_bytes},
         }
+
+    @property
+    def size_bytes(self) -> dict[str, int]:
+        """The bytes of each model file, by its kind."""
+        return {kind: path.stat().st_size for kind, path in self.files.items() if kind != ARCHITECTURE}
 
     def card(self) -> ModelCard:
         """What its model files say."""

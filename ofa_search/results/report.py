@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from ofa_profiler.base.units import format_count
+from ofa_profiler.base.units import format_bytes, format_count
 from ofa_profiler.networks.ranges import CALIBRATED, MADE_UP, TABLE
 from ofa_search.results.found import Found
 from ofa_search.results.weight_source import WeightSource
@@ -37,6 +37,24 @@ def results_table(found: Sequence[Found]) -> Table:
         table.add_column(_COLUMNS[i], justify="right", overflow="fold")
     for row in rows:
         table.add_row(*(row[i] for i in shown))
+    return table
+
+
+def files_table(found: Sequence[Found]) -> Table:
+    """A row per model file: its size, and the memory that it takes when it runs, if that is known."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("file", overflow="fold")
+    table.add_column("size", justify="right")
+    table.add_column("peak memory", justify="right")
+    for network in found:
+        for kind, size in network.size_bytes.items():
+            memory = network.memory_bytes.get(kind)
+            table.add_row(
+                network.files[kind].name, format_bytes(size), _NOTHING if memory is None else format_bytes(memory)
+            )
     return table
 
 

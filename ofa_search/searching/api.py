@@ -23,7 +23,7 @@ from ofa_search.searching.engines import DEFAULT_ENGINE, Engine, get_engine
 from ofa_search.searching.feasibility import find_anchor
 from ofa_search.searching.latency import Latency
 from ofa_search.searching.objectives import Objective, PredictedAccuracy
-from ofa_search.searching.problem import Constraint, Problem
+from ofa_search.searching.problem import Constraint, Problem, SizeLimit
 
 #: A table and the milliseconds that a network may take by it.
 Limit = tuple[LatencyTable, float]
@@ -87,6 +87,7 @@ def search(
     seed: int = 0,
     max_macs: float | None = None,
     max_params: float | None = None,
+    max_size: SizeLimit | None = None,
     confidence: float | None = None,
 ) -> SearchResult:
     """The architecture of `space` with the highest objective that keeps every limit.
@@ -111,6 +112,7 @@ def search(
         seed=seed,
         max_macs=max_macs,
         max_params=max_params,
+        max_size=max_size,
         confidence=confidence,
     )[0]
 
@@ -125,6 +127,7 @@ def search_each(
     seed: int = 0,
     max_macs: float | None = None,
     max_params: float | None = None,
+    max_size: SizeLimit | None = None,
     n_classes: int | None = None,
     confidence: float | None = None,
 ) -> tuple[SearchResult, ...]:
@@ -141,6 +144,8 @@ def search_each(
     latencies = [Latency.of(table, space, confidence) for table in tables]
     counted = space.with_classes(n_classes or space.n_classes)
     counts = _counts(counted, max_macs, max_params)
+    if max_size is not None:
+        counts = (*counts, max_size.constraint(space))
     results: list[SearchResult] = []
     found = np.empty((0, len(space.genes)), dtype=np.int8)
     for row in budgets_ms:

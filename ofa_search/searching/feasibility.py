@@ -136,14 +136,17 @@ def _together(space: SearchSpace, constraints: Sequence[Constraint], tried: Sequ
 
 
 def _limit(constraint: Constraint) -> str:
-    where = f" on {constraint.name}" if constraint.unit == "ms" else ""
+    where = {"ms": f" on {constraint.name}", "bytes": f" as a .{constraint.name} file"}.get(constraint.unit, "")
     return f"{spell(constraint, constraint.budget)}{where}"
 
 
+#: Unit of a constraint -> suffix, its size in that unit, and steps of what is spelled.
+_SPELLINGS = {"ms": ("ms", 1.0, 1e3), "bytes": ("KB", 1e3, 1e3)}
+
+
 def spell(constraint: Constraint, value: float, *, up: bool = False) -> str:
-    """Return a value in the form that `--budget` and similar options accept: `25ms`, `213.4M`."""
-    unit, size = ("ms", 1.0) if constraint.unit == "ms" else ("M", 1e6)
-    digits = 1e3 if constraint.unit == "ms" else 1e2
+    """Return a value in the form that `--budget` and similar options accept: `25ms`, `213.4M`, `1980.2KB`."""
+    unit, size, digits = _SPELLINGS.get(constraint.unit, ("M", 1e6, 1e2))
     rounded = (ceil if up else floor)(round(value / size * digits, 6)) / digits
-    what = "" if constraint.unit == "ms" else f" {constraint.unit}"
+    what = "" if constraint.unit in _SPELLINGS else f" {constraint.unit}"
     return f"{rounded:.10g}{unit}{what}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ofa_profiler.spaces import Genomes, SearchSpace
-from ofa_profiler.spaces.costs import Cost
+from ofa_profiler.spaces.costs import AdditiveCost, Cost
 from ofa_search.searching.objectives import Objective
 
 Genome = NDArray[np.int8]
@@ -17,7 +17,10 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Constraint:
-    """`cost` may be at most `budget`. `unit` is `ms` with the table's `name`, else what is counted."""
+    """`cost` may be at most `budget`.
+
+    `unit` is `ms` with the `name` of the table, `bytes` with that of a kind of file, else what is counted.
+    """
 
     name: str
     unit: str
@@ -28,6 +31,23 @@ class Constraint:
         """Genomes (N, G) -> (N,)."""
         met: Mask = self.cost.evaluate(genomes) <= self.budget
         return met
+
+
+@dataclass(frozen=True, eq=False)
+class SizeLimit:
+    """A model file of the `kind`, such as `tflite`, may have at most `limit` bytes.
+
+    `cost` gives the bytes of the networks of a space (`ofa_profiler.export.file_size`); they do not depend on its
+    resolutions.
+    """
+
+    kind: str
+    cost: AdditiveCost
+    limit: float
+
+    def constraint(self, space: SearchSpace) -> Constraint:
+        """What a network of `space` must keep, which may have other resolutions than the one of `cost`."""
+        return Constraint(self.kind, "bytes", replace(self.cost, space=space), self.limit)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Durations and counts: whatever is typed is read exactly or refused in one line."""
+"""Durations, counts and sizes: whatever is typed is read exactly or refused in one line."""
 
 from __future__ import annotations
 
@@ -8,13 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ofa_profiler.base.units import format_count, format_duration_ms, parse_count, parse_duration_ms
+from ofa_profiler.base.units import (
+    format_bytes,
+    format_count,
+    format_duration_ms,
+    parse_bytes,
+    parse_count,
+    parse_duration_ms,
+)
 from ofa_profiler.errors import UsageError
 
 DURATIONS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 60e3, "h": 3600e3}
 COUNTS = {"K": 1e3, "M": 1e6, "G": 1e9}
+BYTES = {"B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9}
 
-PARSERS = pytest.mark.parametrize(("parse", "units"), [(parse_duration_ms, DURATIONS), (parse_count, COUNTS)])
+PARSERS = pytest.mark.parametrize(
+    ("parse", "units"), [(parse_duration_ms, DURATIONS), (parse_count, COUNTS), (parse_bytes, BYTES)]
+)
 
 
 @PARSERS
@@ -74,3 +84,10 @@ def test_formatted_count_reads_back_to_three_digits(value):
     text = format_count(value)
     assert "e" not in text
     assert parse_count(text) == pytest.approx(value, rel=0.005)
+
+
+@given(value=st.floats(min_value=1, max_value=1e14))
+def test_formatted_size_reads_back_to_three_digits(value):
+    number, unit = format_bytes(value).split(" ")
+    assert "e" not in number
+    assert parse_bytes(number + unit) == pytest.approx(value, rel=0.005)
