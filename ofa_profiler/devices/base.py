@@ -109,8 +109,8 @@ class Device(ABC):
         """Run the agent on a kit and yield its records as they come, without the first `seen` lines.
 
         The last record is an `End`, unless the agent pauses with some of its work undone: after the round with that
-        many `visits`. The next call goes on, as after an interruption. Raises `UsageError` for what this device cannot do, and
-        `TransientDeviceError` if the agent ends before that record.
+        many `visits`. The next call goes on, as after an interruption. Raises `UsageError` for what this device cannot
+        do, and `TransientDeviceError` if the agent ends before that record.
         """
         arguments = ["--seen", str(seen), *([] if visits is None else ["--pause-after", str(visits)])]
         with closing(self.start(kit, arguments)) as agent:

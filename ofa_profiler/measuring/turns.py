@@ -128,10 +128,8 @@ class TakingTurns(Device):
     def measure_kit(self, kit: Path, seen: int, visits: int | None = None) -> Generator[records.Record, None, None]:
         """Yield the records of one turn, and then wait. The last one is an `End` if nothing is left."""
         manifest = json.loads((kit / "manifest.json").read_text(encoding="utf-8"))
-        stage, least = (
-            int("networks" in manifest["about"]),
-            len(manifest["models"]) * manifest["settings"]["min_rounds"],
-        )
+        stage = int("networks" in manifest["about"])
+        least = len(manifest["models"]) * manifest["settings"]["min_rounds"]
         begin_s = time.perf_counter()
         visits = self._turns.begin(self._cell, stage, least, self._check)
         self.waited_s += time.perf_counter() - begin_s
