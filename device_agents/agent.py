@@ -20,7 +20,7 @@ terminal. After an interruption, the agent resumes at the end of that file.
     {"type": "end", ...}        everything is measured, or the time limit is reached
 
 Six more records are written to stdout only: {"type": "waiting"} (for another agent, or for the chip to cool down),
-{"type": "alive"} (the answer to a keep-alive of the host), {"type": "paused"} (after the rounds of --pause-after),
+{"type": "alive"} (the answer to a keep-alive of the host), {"type": "paused"} (after the visits of --pause-after),
 {"type": "device"} for --describe, {"type": "runtime"} for --check, and {"type": "fatal"} (nothing can be measured; the
 exit code is 1).
 """

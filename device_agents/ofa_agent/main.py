@@ -53,7 +53,7 @@ def parse_arguments(argv):
     parser.add_argument("--cores", type=core_list, metavar="N[,N...]", help="use these cores, not the fastest ones")
     parser.add_argument("--fixed-performance", action="store_true", help="Android's fixed performance mode is on")
     parser.add_argument("--seen", type=int, default=0, metavar="N", help="do not repeat the first N lines of results")
-    parser.add_argument("--pause-after", type=int, metavar="N", help="pause after N more rounds; run it again to go on")
+    parser.add_argument("--pause-after", type=int, metavar="N", help="pause after the round of the Nth visit")
     parser.add_argument("--lock", metavar="FILE", help="lock file (default: DIR/lock)")
     parser.add_argument("--no-fork", action="store_true", help="start workers as new processes")
     parser.add_argument(

@@ -38,7 +38,8 @@ class Supervisor:
         self.wanted_cores = cores
         self.decided_forms = forms  # the record of an earlier kit
         self.fixed_performance = fixed_performance
-        self.pause_after = pause_after  # number of rounds
+        self.pause_after = pause_after  # number of visits
+        self.visits = 0
         self.settings = kit.run["settings"]
         self.progress = {key: Progress(self.settings) for key in kit.models}
         self.used_s = self.disturbed_s = 0.0
@@ -49,7 +50,7 @@ class Supervisor:
         limit_s = self.settings["time_limit_s"]
         self.patience_s = SETTLE_S if limit_s is None else min(SETTLE_S, SETTLE_SHARE * limit_s)
         if pause_after:  # there are several runs like this one
-            self.patience_s *= min(1.0, pause_after / max(1, self.settings["max_rounds"]))
+            self.patience_s *= min(1.0, pause_after / max(1, len(kit.models) * self.settings["max_rounds"]))
         self.next_heat_check = 0.0
         self.measured_hot = None
 
@@ -137,8 +138,8 @@ class Supervisor:
         self.kit.chosen = record["chosen"] if record else {}
 
     def _measure(self):
-        """Return whether everything is measured. After `pause_after` rounds, it is not."""
-        limit_s, stop_at = self.settings["time_limit_s"], None
+        """Return whether everything is measured. After the round of `pause_after` visits, it may not be."""
+        limit_s = self.settings["time_limit_s"]
         while True:
             wanting = [key for key, progress in self.progress.items() if progress.wants_visit]
             if not wanting:
@@ -146,13 +147,11 @@ class Supervisor:
                     continue
                 return True
             rounds = min(len(self.progress[key].medians) for key in wanting)
-            if self.pause_after:
-                stop_at = rounds + self.pause_after if stop_at is None else stop_at
-                if rounds >= stop_at:
-                    # The machine may change during the pause, so the visits before it get their reference now.
-                    if self._has_drifted(at_end=True):
-                        continue
-                    return False
+            if self.pause_after and self.visits >= self.pause_after:
+                # The machine may change during the pause, so the visits before it get their reference now.
+                if self._has_drifted(at_end=True):
+                    continue
+                return False
             batch = [key for key in wanting if len(self.progress[key].medians) == rounds]
             random.Random("%d:%d" % (self.settings["seed"], rounds)).shuffle(batch)
             for key in batch:
@@ -180,6 +179,7 @@ class Supervisor:
 
     def _visit(self, key, rounds):
         record = self._ask(key, {"type": "visit", "key": key, "round": rounds, "status": "ok"})
+        self.visits += 1
         if record["status"] == "ok" and is_disturbed(record, self.settings["threads"]):
             if self._may_repeat(record):
                 # It does not count, so the model is visited again after the other models of this round.

@@ -105,7 +105,6 @@ def _profile_one(
         check()
         show(state)
 
-    one = profile if like is None else partial(profile_like, table=like)
     how: dict[str, Any] = {
         "fresh": arguments.fresh,
         "try_forms": arguments.forms == FAST,
@@ -114,5 +113,6 @@ def _profile_one(
         "name": name,
     }
     if len(cells) > 1:
-        return profile_cells(device, space, cells, arguments.out, profile_one=one, check=check, **how)
+        return profile_cells(device, space, cells, arguments.out, like=like, check=check, **how)
+    one = profile if like is None else partial(profile_like, table=like)
     return one(device, space, cells[0].settings, arguments.out, **how)

@@ -105,14 +105,14 @@ class Device(ABC):
                 raise TransientDeviceError(f"device {self.spec}: {_early_end(agent)}")
             return record
 
-    def measure_kit(self, kit: Path, seen: int, rounds: int | None = None) -> Generator[Record, None, None]:
+    def measure_kit(self, kit: Path, seen: int, visits: int | None = None) -> Generator[Record, None, None]:
         """Run the agent on a kit and yield its records as they come, without the first `seen` lines.
 
-        The last record is an `End`, unless the agent pauses after that many `rounds`, with some of its work undone. The
-        next call goes on, as after an interruption. Raises `UsageError` for what this device cannot do, and
-        `TransientDeviceError` if the agent ends before that record.
+        The last record is an `End`, unless the agent pauses with some of its work undone: after the round with that
+        many `visits`. The next call goes on, as after an interruption. Raises `UsageError` for what this device cannot
+        do, and `TransientDeviceError` if the agent ends before that record.
         """
-        arguments = ["--seen", str(seen), *([] if rounds is None else ["--pause-after", str(rounds)])]
+        arguments = ["--seen", str(seen), *([] if visits is None else ["--pause-after", str(visits)])]
         with closing(self.start(kit, arguments)) as agent:
             ended = has_visits = False
             while (record := _next_record(agent)) is not None:
@@ -121,7 +121,7 @@ class Device(ABC):
                 if isinstance(record, records.Alive):
                     continue
                 if isinstance(record, records.Paused):
-                    ended = rounds is not None and has_visits  # else it would go on like this for ever
+                    ended = visits is not None and has_visits  # else it would go on like this for ever
                     continue
                 ended = isinstance(record, records.End)
                 has_visits = has_visits or isinstance(record, records.ModelRun)

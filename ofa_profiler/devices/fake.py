@@ -51,11 +51,11 @@ class FakeDevice(Device):
 
     def start(self, kit: Path | None, arguments: Sequence[str]) -> Agent:
         given = dict(zip(arguments[::2], arguments[1::2], strict=False))
-        rounds = int(given["--pause-after"]) if "--pause-after" in given else None
-        return _Recording(self._measured(kit, rounds) if kit is not None else iter([self._device(_NEVER)]))
+        visits = int(given["--pause-after"]) if "--pause-after" in given else None
+        return _Recording(self._measured(kit, visits) if kit is not None else iter([self._device(_NEVER)]))
 
-    def _measured(self, kit: Path, rounds: int | None) -> Iterator[dict[str, Any]]:
-        """Yield the records that the results in the kit lack, of so many rounds."""
+    def _measured(self, kit: Path, visits: int | None) -> Iterator[dict[str, Any]]:
+        """Yield the records that the results in the kit lack, up to the end of the round with so many visits."""
         replay, _ = read_journal(kit / RESULTS_FILE)
         settings, checks = replay.run.settings, replay.run.about.get("checks", {})
         probes = {op["key"] for op in checks.get("probes", ())}
@@ -73,10 +73,10 @@ class FakeDevice(Device):
             replay.add(FormsRecord.from_json(forms))
             yield forms
         while due := [key for key in replay.visits if self._is_due(key, replay, settings)]:
-            if rounds == 0:
+            if visits is not None and visits <= 0:
                 yield {"type": "paused"}
                 return
-            rounds = None if rounds is None else rounds - 1
+            visits = None if visits is None else visits - len(due)
             for key in due:
                 latency_ms = self.probe_ms if key in probes else self.latency_ms(key)
                 visit = self._visit(key, len(replay.visits[key]), settings, latency_ms)

@@ -8,7 +8,10 @@ from dataclasses import dataclass, replace
 
 from ofa_profiler.errors import UsageError
 from ofa_profiler.export import get_exporter
+from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol.settings import Settings
+from ofa_profiler.spaces import SearchSpace
+from ofa_profiler.spaces.mixed import MixedSpace
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,8 @@ class Cell:
 
     settings: Settings
     label: str
+    #: Whether its table has rows for changes of precision, which networks of this cell and an fp32 cell need.
+    has_boundaries: bool = False
 
     @property
     def name(self) -> str:
@@ -26,6 +31,20 @@ class Cell:
     def table_name(self, name: str) -> str:
         """The name of its table, if the user calls all tables together `name`."""
         return f"{name}-{self.name}"
+
+    def more_ops(self, space: SearchSpace) -> tuple[Op, ...]:
+        """The ops that are measured in addition to those of `space`: its changes of precision, if any."""
+        return boundary_ops(space) if self.has_boundaries else ()
+
+
+def boundary_ops(space: SearchSpace) -> tuple[Op, ...]:
+    """The changes of precision in networks of `space` at its resolutions; none if it has no mixed networks."""
+    mixed = MixedSpace.of(space)
+    try:
+        _ = mixed.activities
+    except ValueError:  # whether a slot is active depends on several genes
+        return ()
+    return mixed.boundary_ops
 
 
 def read_list(text: str, option: str) -> tuple[str, ...]:
@@ -40,11 +59,21 @@ def read_list(text: str, option: str) -> tuple[str, ...]:
 
 
 def cells_of(settings: Settings, precisions: Sequence[str]) -> tuple[Cell, ...]:
-    """A cell per precision, in this order. Raises `UsageError` if one is not supported."""
+    """A cell per precision, in this order. Raises `UsageError` if one is not supported.
+
+    With fp32 among them, the cell in int8 has the rows of changes of precision.
+    """
     targets = [replace(settings.target, precision=precision) for precision in precisions]
     for target in targets:
         get_exporter(target)
-    return tuple(Cell(replace(settings, target=target), target.precision) for target in targets)
+    return tuple(
+        Cell(
+            replace(settings, target=target),
+            target.precision,
+            has_boundaries=target.precision == "int8" and "fp32" in precisions,
+        )
+        for target in targets
+    )
 
 
 def common_settings(cells: Iterable[Cell]) -> Settings:

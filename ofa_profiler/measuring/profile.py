@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from ofa_profiler.measuring.naming import table_name
 from ofa_profiler.measuring.request import Part, request
 from ofa_profiler.measuring.session import measure_into
 from ofa_profiler.measuring.table_from_journal import check_usable, derive_table, table_rows
+from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol import records
 from ofa_profiler.protocol.identity import HARDWARE, DeviceIdentity, difference
 from ofa_profiler.protocol.journal import Journal
@@ -58,6 +60,7 @@ def profile(
     out: Path,
     *,
     part: Part | None = None,
+    more_ops: Sequence[Op] = (),
     name: str | None = None,
     fresh: bool = False,
     try_forms: bool = True,
@@ -69,7 +72,7 @@ def profile(
     An interrupted call with the same arguments is resumed; a finished table is left as it is. With `fresh` it is
     replaced when the new one is complete, and its journal becomes `NAME.jsonl.old`. An op that fails becomes a row
     with the status `failed`. `part`: only these ops are measured, and the others inferred. A later call with more
-    ops, or without `part`, measures the rest. `try_forms`: see `request`.
+    ops, or without `part`, measures the rest. `more_ops`, `try_forms`: see `request`.
 
     Raises `DeviceError` when the device or every op fails, `UsageError` for what is impossible or would mix two
     measurements.
@@ -80,7 +83,14 @@ def profile(
     settings = replace(settings, target=for_device(settings.target, described))
     export_begin = time.perf_counter()
     asked = request(
-        space, settings, part=part, release=release, try_forms=try_forms, cache_dir=cache_dir, progress=progress
+        space,
+        settings,
+        part=part,
+        more_ops=more_ops,
+        release=release,
+        try_forms=try_forms,
+        cache_dir=cache_dir,
+        progress=progress,
     )
     export_s = time.perf_counter() - export_begin
     name = table_name(name, described, [space.name], settings)
@@ -88,8 +98,9 @@ def profile(
     with Journal(path, asked.run, fresh=fresh) as journal:
         replay = journal.replay
         _check_same_device(replay, described, path)
+        expected = expected_ms((*space.unique_ops(), *more_ops), settings)
         was_complete, measured_before_s = replay.is_finished(settings.time_limit_s), replay.measuring_s
-        measure_into(journal, device, asked.models, settings, progress, expected_ms(space.unique_ops(), settings))
+        measure_into(journal, device, asked.models, settings, progress, expected)
         check_usable(table_rows(replay, path))
         journal.replace_old(keep=True)
         table = derive_table(replay, path)

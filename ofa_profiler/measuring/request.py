@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ def request(
     settings: Settings,
     *,
     part: Part | None = None,
+    more_ops: Sequence[Op] = (),
     release: str | None = None,
     try_forms: bool = True,
     joint_forms: bool = False,
@@ -49,11 +51,11 @@ def request(
 ) -> Request:
     """Export the ops of `space` at its resolutions, for a release of the runtime, as far as the cache lacks them.
 
-    `part`: only these ops.
+    `part`: only these ops. `more_ops`: these, too.
     With `try_forms`, the device tries the forms of the ops first. Otherwise all are plain. With `joint_forms`, it
     chooses all forms or none. `with_encodings` adds each model in all encodings of int8, for a kit.
     """
-    ops = space.unique_ops() if part is None else part.ops
+    ops = (*(space.unique_ops() if part is None else part.ops), *more_ops)
     models = export_ops(
         ops,
         settings.target,

@@ -1,11 +1,12 @@
-"""Turns: the cells of a device are measured alternately, a round or two at a time.
+"""Turns: the cells of a device are measured alternately, about two rounds at a time.
 
     fp32   --      ----      ----
     int8     ------    ------    ----      (time goes to the right)
 
 The speed of a device changes with heat and with other programs. Turns in the order A B B A A B B ... give each cell
 the same share of every slow change, so their times can be compared. A turn is a session of the agent that pauses; the
-next one resumes its journal, as after an interruption. So neither agent nor journal know of cells.
+next one resumes its journal, as after an interruption. So neither agent nor journal know of cells. A pause costs about
+a second: late rounds with few models are joined until they have as many visits as a whole one.
 
 Each cell is a thread, but only the one whose turn it is does anything at all: exporting models or fitting corrections
 beside it would disturb the measurement of this machine.
@@ -24,7 +25,7 @@ from ofa_profiler.base.parallel import Check
 from ofa_profiler.devices.base import Agent, Device
 from ofa_profiler.protocol import records
 
-#: The minimum number of rounds takes this many turns.
+#: The smallest number of visits takes this many single turns.
 _TURNS = 3
 _POLL_S = 0.2
 
@@ -54,10 +55,10 @@ class Turns:
                 if self._now == cell and self._stages:
                     self._pass_on()
 
-    def begin(self, cell: str, stage: int, rounds: int, check: Check) -> int | None:
-        """Begin a turn of `cell` as soon as this stage is due. Return its number of rounds; None: no need to pause.
+    def begin(self, cell: str, stage: int, visits: int, check: Check) -> int | None:
+        """Begin a turn of `cell` as soon as this stage is due. Return its number of visits; None: no need to pause.
 
-        `rounds` is the minimum of the whole measurement.
+        `visits` is the smallest number of the whole measurement.
         """
         with self._changed:
             self._stages[cell] = stage
@@ -71,7 +72,7 @@ class Turns:
             # In A B C C B A A, two turns of one cell are one turn of double length, which saves a pause.
             is_double = cell in (due[0], due[-1]) and not self._is_first
             self._is_first = False
-            return None if due == [cell] else max(1, rounds // _TURNS) * (2 if is_double else 1)
+            return None if due == [cell] else max(1, visits // _TURNS) * (2 if is_double else 1)
 
     def end(self, cell: str, check: Check) -> None:
         """End the turn of `cell`, and wait until the others have had theirs."""
@@ -124,15 +125,16 @@ class TakingTurns(Device):
     def describe(self) -> records.Device:
         return self._device.describe()
 
-    def measure_kit(self, kit: Path, seen: int, rounds: int | None = None) -> Generator[records.Record, None, None]:
+    def measure_kit(self, kit: Path, seen: int, visits: int | None = None) -> Generator[records.Record, None, None]:
         """Yield the records of one turn, and then wait. The last one is an `End` if nothing is left."""
         manifest = json.loads((kit / "manifest.json").read_text(encoding="utf-8"))
-        stage, least = int("networks" in manifest["about"]), int(manifest["settings"]["min_rounds"])
+        stage = int("networks" in manifest["about"])
+        least = len(manifest["models"]) * manifest["settings"]["min_rounds"]
         begin_s = time.perf_counter()
-        rounds = self._turns.begin(self._cell, stage, least, self._check)
+        visits = self._turns.begin(self._cell, stage, least, self._check)
         self.waited_s += time.perf_counter() - begin_s
         has_ended = False
-        with closing(self._device.measure_kit(kit, seen, rounds)) as found:
+        with closing(self._device.measure_kit(kit, seen, visits)) as found:
             for record in found:
                 has_ended = isinstance(record, records.End)
                 yield record

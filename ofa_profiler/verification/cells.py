@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,8 @@ from ofa_profiler.measuring.profile import Profile
 from ofa_profiler.measuring.turns import TakingTurns, Turns
 from ofa_profiler.spaces import SearchSpace
 from ofa_profiler.tables.matrix import MatrixRow, compute_matrix, save_matrix
+from ofa_profiler.tables.table import LatencyTable
+from ofa_profiler.verification.like import profile_like
 from ofa_profiler.verification.profile import profile
 
 
@@ -48,16 +50,16 @@ def profile_cells(
     out: Path,
     *,
     name: str | None = None,
-    profile_one: Callable[..., Profile] = profile,
+    like: LatencyTable | None = None,
     progress: Reporter | None = None,
     check: Check = lambda: None,
-    **how: Any,
+    **given: Any,
 ) -> Comparison:
     """Measure all `cells` alternately and write `out/NAME-CELL.{csv,json,jsonl}` of each, and `out/NAME-matrix.csv`.
 
-    `profile_one` makes the table of a cell, with the arguments `how`; a call with the same arguments resumes all. A
-    cell that fails does not stop the others. `check` is called regularly; it raises `KeyboardInterrupt` to stop all.
-    Raises `UsageError` if the matrix cannot be written.
+    `given` are further arguments of `profile`, or of `profile_like` with a table `like`. A call with the same arguments
+    resumes all cells. One that fails does not stop the others. `check` is called regularly; it raises
+    `KeyboardInterrupt` to stop all. Raises `UsageError` if the matrix cannot be written.
     """
     name = table_name(name, device.describe(), [space.name], common_settings(cells))
     turns = Turns([cell.label for cell in cells])
@@ -74,10 +76,14 @@ def profile_cells(
             check_both()
             show(state)
 
+        how = {**given, "name": cell.table_name(name), "progress": report}
         try:
             with turns.member(cell.label, check_both):
                 own = TakingTurns(device, turns, cell.label, check_both)
-                made = profile_one(own, space, cell.settings, out, name=cell.table_name(name), progress=report, **how)
+                if like is None:
+                    made = profile(own, space, cell.settings, out, more_ops=cell.more_ops(space), **how)
+                else:
+                    made = profile_like(own, space, cell.settings, out, table=like, **how)
                 return replace(made, seconds=made.seconds - own.waited_s)
         finally:
             joint.end(cell.label)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from ofa_profiler.errors import UsageError
 from ofa_profiler.measuring.naming import table_name
 from ofa_profiler.measuring.profile import Profile
 from ofa_profiler.measuring.profile import profile as profile_ops
+from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol.extension import is_partial
 from ofa_profiler.protocol.journal import NEW
 from ofa_profiler.protocol.settings import Settings
@@ -74,6 +75,7 @@ def profile(
     out: Path,
     *,
     networks: int | None = None,
+    more_ops: Sequence[Op] = (),
     name: str | None = None,
     fresh: bool = False,
     try_forms: bool = True,
@@ -95,6 +97,7 @@ def profile(
         space,
         ops_settings(settings, wanted),
         out,
+        more_ops=more_ops,
         name=name,
         fresh=fresh,
         try_forms=try_forms,

@@ -54,8 +54,8 @@ class BenchmarkDevice(Device):
         words = [*arguments, "--worker-command", json.dumps(task.command())]
         return start_agent(kit, words, self._options.cores, lock_for=self.spec, patience_s=_PATIENCE_S)
 
-    def measure_kit(self, kit: Path, seen: int, rounds: int | None = None) -> Generator[Record, None, None]:
-        with self._link_errors.classified(), contextlib.closing(super().measure_kit(kit, seen, rounds)) as records:
+    def measure_kit(self, kit: Path, seen: int, visits: int | None = None) -> Generator[Record, None, None]:
+        with self._link_errors.classified(), contextlib.closing(super().measure_kit(kit, seen, visits)) as records:
             for record in records:
                 if isinstance(record, Visit):
                     self._link_errors.forget()

@@ -154,8 +154,8 @@ class RemoteDevice(Device):
             raise self._error(record)
         return record.version
 
-    def measure_kit(self, kit: Path, seen: int, rounds: int | None = None) -> Generator[Record, None, None]:
-        with self._link_errors.classified(), contextlib.closing(super().measure_kit(kit, seen, rounds)) as records:
+    def measure_kit(self, kit: Path, seen: int, visits: int | None = None) -> Generator[Record, None, None]:
+        with self._link_errors.classified(), contextlib.closing(super().measure_kit(kit, seen, visits)) as records:
             for record in records:
                 if isinstance(record, Visit):
                     self._link_errors.forget()

@@ -26,7 +26,7 @@ class Alive:
 
 @dataclass(frozen=True)
 class Paused:
-    """The agent has made as many rounds as it was asked for, and more are left."""
+    """The agent has made as many visits as it was asked for, and more are left."""
 
 
 @dataclass(frozen=True)
