@@ -24,6 +24,8 @@ from ofa_profiler.spaces.genes import BITS, Gene, Genomes
 
 #: Bits of a slot -> the precision of its op.
 PRECISIONS = {8: "int8", 32: "fp32"}
+#: The share of drawn networks that have one precision.
+_PURE = 1 / 8
 
 
 class Activity(NamedTuple):
@@ -121,14 +123,16 @@ class MixedSpace(SearchSpace):
         """Draw `count` canonical genomes (count, G): the plain genes uniformly, the bits in runs.
 
         From slot to slot, the bits change with a probability that is drawn once per genome. So networks with a few
-        long runs, which are the fast ones, are as frequent as those that change all the time.
+        long runs, which are the fast ones, are as frequent as those that change all the time. One in eight has one
+        precision.
         """
         drawn = self.plain.sample_genomes(rng, count)
         return self.canonical(np.hstack([drawn, self.draw_bits(rng, count)]))
 
     def draw_bits(self, rng: np.random.Generator, count: int) -> Genomes:
         """Bits for `sample_genomes`, not canonical (count, slots)."""
-        changes = rng.random((count, len(self.slots))) < rng.random((count, 1))
+        often = rng.random((count, 1)) * (rng.random((count, 1)) > _PURE)
+        changes = rng.random((count, len(self.slots))) < often
         changes[:, 0] = rng.random(count) < 0.5
         return (np.cumsum(changes, axis=1) % 2).astype(np.int8)
 

@@ -11,6 +11,7 @@ from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.spaces import Genomes, SearchSpace
 from ofa_profiler.spaces.costs import Cost
+from ofa_profiler.spaces.mixed import MixedSpace
 
 _POOL = 8192
 #: Maximum tilt towards small or large choices. At 6, the largest choice is exp(6) times as likely as the smallest.
@@ -62,6 +63,7 @@ def leaning_genomes(space: SearchSpace, count: int, rng: np.random.Generator) ->
     """Draw canonical genomes (count, G) of small to large architectures.
 
     Choice i of n has the weight exp(tilt * i / (n - 1)), with one random tilt per genome. The resolution is uniform.
+    Bits come in runs (`MixedSpace.draw_bits`).
     """
     tilt = rng.uniform(-_MAX_TILT, _MAX_TILT, size=(count, 1))
     columns = []
@@ -71,4 +73,7 @@ def leaning_genomes(space: SearchSpace, count: int, rng: np.random.Generator) ->
             continue
         weights = np.cumsum(np.exp(tilt * np.linspace(0, 1, n)), axis=1)
         columns.append((rng.random((count, 1)) * weights[:, -1:] >= weights).sum(axis=1, keepdims=True))
-    return space.canonical(np.hstack(columns).astype(np.int8))
+    drawn = np.hstack(columns).astype(np.int8)
+    if isinstance(space, MixedSpace):
+        drawn[:, len(space.plain.genes) :] = space.draw_bits(rng, count)
+    return space.canonical(drawn)

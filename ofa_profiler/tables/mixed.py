@@ -176,6 +176,10 @@ class MixedTable:
         return replace(self, correction=correction)
 
 
+#: What predicts networks: of one precision, or of mixed precision.
+AnyTable = LatencyTable | MixedTable
+
+
 def _plain(space: SearchSpace) -> SearchSpace:
     return space.plain if isinstance(space, MixedSpace) else space
 

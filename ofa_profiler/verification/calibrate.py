@@ -25,13 +25,14 @@ from ofa_profiler.protocol.steady import steady_times
 from ofa_profiler.spaces import SearchSpace, get_space
 from ofa_profiler.spaces.costs import Cost
 from ofa_profiler.spaces.sampling import draw_spread
-from ofa_profiler.tables.corrections import Regression, Sum, fit_regression
+from ofa_profiler.tables.corrections import OpMs, Regression, Sum, fit_regression
+from ofa_profiler.tables.corrections.regression import network_features
 from ofa_profiler.tables.csv_file import metadata_text, read_metadata, save_files
 from ofa_profiler.tables.table import LatencyTable
 from ofa_profiler.verification.checks import Checks, checked, draw_checks
 from ofa_profiler.verification.conditions import covered_space, settings_of
 from ofa_profiler.verification.doubts import other_conditions, other_device
-from ofa_profiler.verification.held_out import errors_between_halves
+from ofa_profiler.verification.held_out import Group, errors_between_halves
 from ofa_profiler.verification.networks import is_stale, measure_networks, measured_subnet, network_name
 from ofa_profiler.verification.result import Verification
 
@@ -215,7 +216,7 @@ def calibrated(table: LatencyTable, replay: Replay, source: Path) -> Calibration
 
     names = [network_name(architecture) for architecture in seen]
     correction = fit_regression(seen, [times[name].ms for name in names], op_ms, names)
-    errors, errors_of_others = errors_between_halves(seen, others, found, op_ms)
+    errors, errors_of_others = errors_between_halves(_group(seen, op_ms), _group(others, op_ms), found)
     correction = replace(correction, held_out_errors=tuple(errors), errors_each=2)
     fitted = replace(table, metadata={**table.metadata, "correction": correction.to_json()})
     if not _is_positive(fitted, seen):
@@ -234,6 +235,10 @@ def calibrated(table: LatencyTable, replay: Replay, source: Path) -> Calibration
         kept = replace(kept, held_out_errors=(*errors, *errors_of_others))
     metadata: Mapping[str, Any] = {**fitted.metadata, "correction": kept.to_json(), "validation": validation}
     return Calibration(replace(table, metadata=metadata), verification, replay)
+
+
+def _group(architectures: Sequence[Architecture], op_ms: OpMs) -> Group:
+    return Group([network_name(a) for a in architectures], network_features(architectures, op_ms))
 
 
 def _check_session(table: LatencyTable, replay: Replay, source: Path) -> None:

@@ -9,35 +9,43 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.protocol.measurement import Measurement
 from ofa_profiler.protocol.steady import steady_times
-from ofa_profiler.tables.corrections.base import OpMs
-from ofa_profiler.tables.corrections.regression import network_features, ridge
+from ofa_profiler.tables.corrections.regression import ridge
 from ofa_profiler.verification.agreement import relative_errors
-from ofa_profiler.verification.networks import network_name
+
+
+class Group(NamedTuple):
+    """Networks by name, and their features (N, F)."""
+
+    names: Sequence[str]
+    features: NDArray[np.float64]
 
 
 def errors_between_halves(
-    fitted: Sequence[Architecture], others: Sequence[Architecture], found: Mapping[str, Measurement], op_ms: OpMs
+    fitted: Group,
+    others: Group,
+    found: Mapping[str, Measurement],
+    *,
+    plain: NDArray[np.float64] | None = None,
 ) -> tuple[list[float], list[float]]:
     """The errors abs(measured - predicted) / measured of `fitted` and `others`, two of each network.
 
-    `found` are the measurements of a session by `network_name`, with at least one round of each network. A single round
-    is both halves.
+    `found` are the measurements of a session by name, with at least one round of each network. A single round is both
+    halves. `plain` is that of `ridge`.
     """
     halves = _halves(found)
-    measured = [[_ms_of(networks, half) for half in halves] for networks in (fitted, others)]
-    features = [network_features(networks, op_ms) if networks else np.empty((0, 0)) for networks in (fitted, others)]
+    measured = [[np.array([half[name] for name in group.names]) for half in halves] for group in (fitted, others)]
     errors: tuple[list[float], list[float]] = ([], [])
     for before, after in ((0, 1), (1, 0)):
         seen_ms = measured[0][before]
-        weights, left_out = ridge(features[0], seen_ms)
-        predictions = [seen_ms * (1 - left_out), features[1] @ weights if others else np.empty(0)]
+        weights, left_out = ridge(fitted.features, seen_ms, plain)
+        predictions = [seen_ms * (1 - left_out), others.features @ weights if others.names else np.empty(0)]
         for kept, predicted_ms, times_ms in zip(errors, predictions, measured, strict=True):
             kept.extend(map(float, relative_errors(predicted_ms, times_ms[after])))
     return errors
@@ -56,7 +64,3 @@ def _halves(found: Mapping[str, Measurement]) -> list[dict[str, float]]:
 def _half(rounds: tuple[tuple[float, ...], ...], *, later: bool) -> tuple[tuple[float, ...], ...]:
     middle = max(1, len(rounds) // 2)
     return rounds[min(middle, len(rounds) - 1) :] if later else rounds[:middle]
-
-
-def _ms_of(networks: Sequence[Architecture], times_ms: Mapping[str, float]) -> NDArray[np.float64]:
-    return np.array([times_ms[network_name(architecture)] for architecture in networks])

@@ -18,7 +18,7 @@ from ofa_profiler.measuring.expectation import expected_ms as expected_op_ms
 from ofa_profiler.measuring.session import measure_into
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.networks.made_up_weights import repeating_weights
-from ofa_profiler.protocol.forms import Forms
+from ofa_profiler.protocol.forms import AnyForms
 from ofa_profiler.protocol.identity import request_difference
 from ofa_profiler.protocol.journal import Journal, read_journal
 from ofa_profiler.protocol.kit import run_record
@@ -31,7 +31,7 @@ from ofa_profiler.protocol.target import Target
 from ofa_profiler.runtimes import get_runtime
 from ofa_profiler.spaces import SearchSpace
 from ofa_profiler.tables.corrections.intervals import DEFAULT_LEVEL
-from ofa_profiler.tables.table import LatencyTable
+from ofa_profiler.tables.mixed import AnyTable
 from ofa_profiler.verification.checks import CHECKS, Checks, export_checks
 from ofa_profiler.verification.result import Subnet
 
@@ -47,7 +47,7 @@ def export_networks(
     architectures: Sequence[Architecture],
     folder: Path,
     target: Target,
-    forms: Forms,
+    forms: AnyForms,
     progress: Reporter | None,
     release: str | None = None,
     *,
@@ -83,7 +83,7 @@ def export_networks(
 
 
 def measure_networks(
-    table: LatencyTable,
+    table: AnyTable,
     device: Device,
     space: SearchSpace,
     architectures: Sequence[Architecture],
@@ -122,7 +122,10 @@ def measure_networks(
         if checks is not None and checks.all:
             origin[CHECKS] = checks.to_json()
             ops = stack.enter_context(tempfile.TemporaryDirectory(prefix="ofa-checks-"))
-            all_models = [*models, *export_checks(checks, Path(ops), settings.target, table.forms, release)]
+            all_models = [
+                *models,
+                *export_checks(checks, Path(ops), settings.target, table.forms.at(settings.target.precision), release),
+            ]
             expected_ms |= expected_op_ms(checks.all, settings)
         run = run_record(all_models, settings, origin)
         opened = stack.enter_context(Journal(journal, run, fresh=replaces(run)))
@@ -150,7 +153,7 @@ def is_stale(journal: Path | None, run: Run) -> bool:
 
 
 def measured_subnet(
-    table: LatencyTable,
+    table: AnyTable,
     architecture: Architecture,
     predicted_ms: float,
     found: Measurement | None,

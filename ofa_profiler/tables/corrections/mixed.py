@@ -174,7 +174,7 @@ def _coefficients(correction: Correction) -> dict[str, float]:
 
 def mixed_features(architectures: Iterable[Architecture], op_ms: MsOf) -> NDArray[np.float64]:
     """Architectures of mixed spaces -> the sums of their `COLUMNS` (N, C)."""
-    return np.array([_features(architecture, op_ms) for architecture in architectures])
+    return np.array([_features(architecture, op_ms) for architecture in architectures]).reshape(-1, len(COLUMNS))
 
 
 def _features(architecture: Architecture, op_ms: MsOf) -> list[float]:

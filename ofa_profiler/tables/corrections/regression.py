@@ -109,7 +109,7 @@ def network_features(architectures: Iterable[Architecture], op_ms: OpMs) -> NDAr
         ops = get_space(architecture.space).ops(architecture)
         features = [op_features(op, op_ms(architecture.resolution, op)) for op in ops]
         rows.append([*np.sum(features, axis=0), 1.0])
-    return np.array(rows)
+    return np.array(rows).reshape(-1, len(FEATURES) + 1)
 
 
 def fit_regression(
