@@ -28,6 +28,7 @@ from ofa_profiler.spaces import SearchSpace, get_space, space_names
 
 if TYPE_CHECKING:
     from ofa_profiler.devices.remote.wheels import Wheels
+    from ofa_profiler.measuring.cells import Cell
 
 PROG = "ofa-profile"
 
@@ -214,9 +215,9 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     if arguments.plan:
         from ofa_profiler.cli.plan import show_plan
 
-        return show_plan(arguments, space, cells[0].settings)
+        return show_plan(arguments, space, cells)
     if arguments.kit is not None:
-        return _kit(arguments, space, cells[0].settings)
+        return _kits(arguments, space, cells)
     from ofa_profiler.cli.profile_devices import profile_devices
 
     return profile_devices(PROG, arguments, space, cells)
@@ -245,7 +246,22 @@ def _remove(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _kit(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) -> int:
+def _kits(arguments: argparse.Namespace, space: SearchSpace, cells: Sequence[Cell]) -> int:
+    """A kit, or a kit per cell in folders of their own."""
+    from ofa_profiler.verification.kit import check_new
+
+    if len(cells) == 1:
+        documents = [_kit(arguments, space, cells[0].settings, arguments.kit)]
+    else:
+        check_new(arguments.kit)
+        documents = [_kit(arguments, space, cell.settings, arguments.kit / cell.name) for cell in cells]
+        say("the board measures one kit after the other, so only tables made with --device are measured in turns")
+    if arguments.json:
+        print(json.dumps(documents[0] if len(cells) == 1 else {"kits": documents}, indent=2))
+    return 0
+
+
+def _kit(arguments: argparse.Namespace, space: SearchSpace, settings: Settings, folder: Path) -> dict[str, object]:
     from ofa_profiler.devices.remote.board import Board
     from ofa_profiler.protocol.kit import KitWheels
     from ofa_profiler.verification.kit import make_kit
@@ -257,7 +273,7 @@ def _kit(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) 
         count = make_kit(
             space,
             settings,
-            arguments.kit,
+            folder,
             networks=arguments.calibrate,
             wheels=wheels,
             release=release,
@@ -265,11 +281,8 @@ def _kit(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) 
             progress=reporter,
             tell=say,
         )
-    if arguments.json:
-        counts = {"models": count.ops, "networks": count.networks}
-        print(json.dumps({"kit": str(arguments.kit), **counts, "space": space.name}, indent=2))
-    say(f"{arguments.kit}: complete. Copy the folder to the board and run there: python3 agent.py --kit .")
-    return 0
+    say(f"{folder}: complete. Copy the folder to the board and run there: python3 agent.py --kit .")
+    return {"kit": str(folder), "models": count.ops, "networks": count.networks, "space": space.name}
 
 
 def _wheels(arguments: argparse.Namespace) -> Wheels:
