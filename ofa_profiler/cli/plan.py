@@ -47,9 +47,7 @@ def show_plan(arguments: argparse.Namespace, space: SearchSpace, cells: Sequence
             print(f"{label}:")
         _print(planned, networks, base)
     if len(cells) > 1:
-        expected_s = sum(
-            planned.seconds + (networks.seconds if networks else 0.0) for planned, networks in plans.values()
-        )
+        expected_s = sum(part.seconds for both in plans.values() for part in both if part is not None)
         print(f"together: about {format_duration_ms(expected_s * 1e3)}")
     at = ", ".join(map(str, space.resolutions))
     count = len(plans[cells[0].label][0].ops)

@@ -251,17 +251,17 @@ def _kits(arguments: argparse.Namespace, space: SearchSpace, cells: Sequence[Cel
     from ofa_profiler.verification.kit import check_new
 
     if len(cells) == 1:
-        documents = [_kit(arguments, space, cells[0].settings, arguments.kit)]
+        documents = [_kit(arguments, space, cells[0], arguments.kit)]
     else:
         check_new(arguments.kit)
-        documents = [_kit(arguments, space, cell.settings, arguments.kit / cell.name) for cell in cells]
+        documents = [_kit(arguments, space, cell, arguments.kit / cell.name) for cell in cells]
         say("the board measures one kit after the other, so only tables made with --device are measured in turns")
     if arguments.json:
         print(json.dumps(documents[0] if len(cells) == 1 else {"kits": documents}, indent=2))
     return 0
 
 
-def _kit(arguments: argparse.Namespace, space: SearchSpace, settings: Settings, folder: Path) -> dict[str, object]:
+def _kit(arguments: argparse.Namespace, space: SearchSpace, cell: Cell, folder: Path) -> dict[str, object]:
     from ofa_profiler.devices.remote.board import Board
     from ofa_profiler.protocol.kit import KitWheels
     from ofa_profiler.verification.kit import make_kit
@@ -272,9 +272,10 @@ def _kit(arguments: argparse.Namespace, space: SearchSpace, settings: Settings, 
     with progress_bar() as reporter:
         count = make_kit(
             space,
-            settings,
+            cell.settings,
             folder,
             networks=arguments.calibrate,
+            more_ops=cell.more_ops(space),
             wheels=wheels,
             release=release,
             try_forms=arguments.forms == FAST,

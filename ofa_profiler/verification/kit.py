@@ -15,6 +15,7 @@ from ofa_profiler.measuring.probes import probe_ops
 from ofa_profiler.measuring.request import Request, request
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.networks.blocks import as_graph
+from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol.encodings import encodings_of
 from ofa_profiler.protocol.forms import PLAIN, Forms
 from ofa_profiler.protocol.kit import NETWORKS_FOLDER, KitWheels, run_record, write_kit, write_models
@@ -43,6 +44,7 @@ def make_kit(
     folder: Path,
     *,
     networks: int | None = None,
+    more_ops: Sequence[Op] = (),
     wheels: KitWheels | None = None,
     release: str | None = None,
     try_forms: bool = True,
@@ -54,7 +56,7 @@ def make_kit(
 
     The table will be fitted to `networks` networks (None: the usual number, 0: not at all). With networks, the device
     chooses all forms or none, because each network travels in two forms only. `release` is that of the runtime on the
-    board, if it is known. `tell` gets the size before the kit is written.
+    board, if it is known. `more_ops` are measured, too. `tell` gets the size before the kit is written.
     """
     check_new(folder)
     fitted = count_networks(networks)
@@ -64,6 +66,7 @@ def make_kit(
     asked = request(
         space,
         ops_settings(settings, fitted),
+        more_ops=more_ops,
         release=release,
         try_forms=try_forms,
         joint_forms=fitted > 0,

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from support.agents import wait_for
 
-from ofa_profiler import LatencyTable, profile_matrix
+from ofa_profiler import LatencyTable, profile, profile_matrix
 from ofa_profiler.base.registry import Registry
 from ofa_profiler.cli.profile import main
 from ofa_profiler.devices import DeviceKind, FakeDevice
@@ -209,3 +209,43 @@ def test_they_alternate_and_resume_in_the_middle_of_a_turn(number, tmp_path):
     assert all(one != other for one, other in itertools.pairwise(order[2:])), order
     assert order[2] == "fp32"
     assert set(json.loads(done.stdout)["cells"]) == {"fp32", "int8"}
+
+
+# --- plans and kits ------------------------------------------------------------------------------------------
+
+
+def test_the_plan_of_a_list_is_that_of_its_tables(tmp_path, capsys):
+    more = ["--device", "local", "--name", "m", "--no-calibration", "--plan"]
+    assert main(words(tmp_path, *more, "--json")) == 0
+    said = json.loads(capsys.readouterr().out)
+    fp32, int8 = said["cells"]["fp32"], said["cells"]["int8"]
+    assert {key.partition("-")[0] for key in set(int8["ops"]) - set(fp32["ops"])} == {"quantize", "dequantize"}
+    assert (fp32["inferred"], int8["inferred"]) == (0, 0)
+    assert said["seconds"]["expected"] == pytest.approx(fp32["seconds"]["expected"] + int8["seconds"]["expected"])
+    assert main(words(tmp_path, *more)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.endswith(":")] == ["fp32:", "int8:"]
+    assert lines[-1].startswith("together: about ")
+
+
+def test_the_plan_of_int8_knows_the_encoding_of_this_machine(tmp_path, capsys):
+    out = tmp_path / "out"
+    profile("local", out=out, precision="int8", resolutions=[24], name="m", calibrate=0, time_limit_s=1.0)
+    given = ["--resolution", "24", "--out", str(out), "--time-limit", "1s", "--no-calibration", "--plan", "--json"]
+    for device in ("local", "ssh:board"):
+        assert main(["--device", device, "--precision", "int8", "--name", "m", *given]) == 0
+        said = json.loads(capsys.readouterr().out)
+        assert (said["complete"], said["models_to_export"]) == (True, 0), device
+
+
+def test_a_list_makes_a_kit_per_table(tmp_path, capsys):
+    kit = tmp_path / "kit"
+    given = ["--precision", "fp32,int8", "--resolution", "24", "--kit", str(kit), "--no-calibration", "--json"]
+    assert main(given) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [Path(document["kit"]).name for document in said["kits"]] == list(CELLS)
+    manifests = [json.loads((kit / cell / "manifest.json").read_text()) for cell in CELLS]
+    assert [manifest["settings"]["precision"] for manifest in manifests] == ["fp32", "int8"]
+    assert "quantize" in {op["kind"] for op in manifests[1]["ops"]}
+    assert main(given) == 2
+    assert "is not an empty folder" in capsys.readouterr().err
