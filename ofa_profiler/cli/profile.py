@@ -47,6 +47,7 @@ examples:
   ofa-profile --device ssh:pi@raspberrypi.local --out latency_tables
   ofa-profile --device ssh:pi@pi5.local --out latency_tables --like latency_tables/pi4.csv    for a tenth of the time
   ofa-profile --device adb:192.168.1.20:5555 --out latency_tables      a phone; --device adb: lists the phones
+  ofa-profile --device local --out latency_tables --precision fp32,int8    two tables and their comparison
   ofa-profile --kit board-kit --space cifar-mbv3        for a board without a connection
   ofa-profile --import results.jsonl --out latency_tables    make a table of the results from that board
 
@@ -106,7 +107,12 @@ def _add_settings(parser: Parser) -> None:
     how.add_argument(
         "--runtime", metavar="NAME", default="onnxruntime", help=f"{', '.join(runtimes())} (default: %(default)s)"
     )
-    how.add_argument("--precision", metavar="P", default="fp32", help="precision of the models (default: %(default)s)")
+    how.add_argument(
+        "--precision",
+        metavar="P[,P...]",
+        default="fp32",
+        help="precision of the models, fp32 or int8; fp32,int8 measures both in turns (default: %(default)s)",
+    )
     how.add_argument(
         "--provider",
         metavar="EP",
