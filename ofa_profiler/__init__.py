@@ -6,7 +6,7 @@ TYPE_CHECKING = False  # as in `typing`, whose import takes longer than everythi
 if TYPE_CHECKING:
     from typing import Any
 
-    from ofa_profiler.api import profile, verify
+    from ofa_profiler.api import profile, profile_matrix, verify
     from ofa_profiler.base.version import __version__
     from ofa_profiler.networks.architecture import Architecture, Stage
     from ofa_profiler.spaces import get_space, space_names
@@ -20,6 +20,7 @@ _HOMES = {
     "__version__": "ofa_profiler.base.version",
     "get_space": "ofa_profiler.spaces",
     "profile": "ofa_profiler.api",
+    "profile_matrix": "ofa_profiler.api",
     "space_names": "ofa_profiler.spaces",
     "verify": "ofa_profiler.api",
 }
@@ -31,6 +32,7 @@ __all__ = [
     "__version__",
     "get_space",
     "profile",
+    "profile_matrix",
     "space_names",
     "verify",
 ]

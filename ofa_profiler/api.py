@@ -1,4 +1,4 @@
-"""The commands as functions: `profile` a device and `verify` a table.
+"""The commands as functions: `profile` a device in one or several precisions and `verify` a table.
 
 from ofa_profiler import profile, verify
 result = profile(device="local", space="cifar-mbv3", out="latency_tables/")
@@ -19,6 +19,7 @@ from ofa_profiler.base.progress import Reporter
 from ofa_profiler.base.releases import release_of
 from ofa_profiler.devices import Device, DeviceOptions, open_device
 from ofa_profiler.errors import UsageError
+from ofa_profiler.measuring.cells import cells_of, read_list
 from ofa_profiler.measuring.profile import Profile
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.protocol.forms import FAST, FORMS_CHOICES
@@ -26,6 +27,7 @@ from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.protocol.target import Target
 from ofa_profiler.spaces import SearchSpace, get_space
 from ofa_profiler.tables.table import LatencyTable
+from ofa_profiler.verification.cells import Comparison, profile_cells
 from ofa_profiler.verification.like import profile_like
 from ofa_profiler.verification.profile import profile as profile_device
 from ofa_profiler.verification.result import DEFAULT_SUBNETS, DEFAULT_TIME_LIMIT_S, Verification
@@ -66,24 +68,62 @@ def profile(
     or if `out` contains another measurement with this name.
     """
     load_plugins()
-    if forms not in FORMS_CHOICES:
-        raise UsageError(f"forms {forms!r:.40}; choose from {', '.join(FORMS_CHOICES)}")
-    chosen = get_space(space) if isinstance(space, str) else space
-    if resolutions is not None:
-        chosen = chosen.with_resolutions(resolutions)
+    _check_forms(forms)
+    chosen = _at(space, resolutions)
     settings = Settings(
         Target(runtime, precision, batch), provider=provider, threads=threads, time_limit_s=time_limit_s
     )
-    if runtime_version is not None:
-        if isinstance(device, Device):
-            raise UsageError("runtime_version is for a device that is given by its name: this one has its options")
-        options = replace(options or DeviceOptions(), runtime_version=runtime_version)
-    with _opened(device, options) as opened:
+    with _opened(device, options, runtime_version) as opened:
         how = profile_device if like is None else partial(profile_like, table=_loaded(like))
         return how(
             opened,
             chosen,
             settings,
+            Path(out),
+            name=name,
+            fresh=fresh,
+            try_forms=forms == FAST,
+            networks=calibrate,
+            progress=progress,
+        )
+
+
+def profile_matrix(
+    device: str | Device = "local",
+    space: str | SearchSpace = "cifar-mbv3",
+    out: _Path = "latency_tables",
+    *,
+    precisions: Sequence[str] = ("fp32", "int8"),
+    resolutions: Sequence[int] | None = None,
+    runtime: str = "onnxruntime",
+    batch: int = 1,
+    provider: str | None = None,
+    threads: int = 1,
+    time_limit_s: float | None = 720.0,
+    forms: str = "fast",
+    calibrate: int | None = None,
+    name: str | None = None,
+    fresh: bool = False,
+    runtime_version: str | None = None,
+    options: DeviceOptions | None = None,
+    progress: Reporter | None = None,
+) -> Comparison:
+    """`profile` in several precisions, measured in turns, like `ofa-profile --precision fp32,int8`.
+
+    `result.profiles["int8"].table` is one of the tables and `result.matrix` their comparison, which is also in
+    `NAME-matrix.csv`. `time_limit_s` is for each table. A precision that fails is an error in `result.outcomes`. Raises
+    `DeviceError` if the device cannot be reached, and `UsageError` for invalid arguments.
+    """
+    load_plugins()
+    _check_forms(forms)
+    listed = read_list(",".join(precisions), "precisions")
+    settings = Settings(Target(runtime, batch=batch), provider=provider, threads=threads, time_limit_s=time_limit_s)
+    cells = cells_of(settings, listed)
+    with _opened(device, options, runtime_version) as opened:
+        return profile_cells(
+            opened,
+            _at(space, resolutions),
+            cells,
             Path(out),
             name=name,
             fresh=fresh,
@@ -135,5 +175,19 @@ def _loaded(table: LatencyTable | _Path) -> LatencyTable:
     return table if isinstance(table, LatencyTable) else LatencyTable.load(table)
 
 
-def _opened(device: str | Device, options: DeviceOptions | None) -> Device:
+def _check_forms(forms: str) -> None:
+    if forms not in FORMS_CHOICES:
+        raise UsageError(f"forms {forms!r:.40}; choose from {', '.join(FORMS_CHOICES)}")
+
+
+def _at(space: str | SearchSpace, resolutions: Sequence[int] | None) -> SearchSpace:
+    chosen = get_space(space) if isinstance(space, str) else space
+    return chosen if resolutions is None else chosen.with_resolutions(resolutions)
+
+
+def _opened(device: str | Device, options: DeviceOptions | None, release: str | None = None) -> Device:
+    if release is not None:
+        if isinstance(device, Device):
+            raise UsageError("runtime_version is for a device that is given by its name: this one has its options")
+        options = replace(options or DeviceOptions(), runtime_version=release)
     return open_device(device, options or DeviceOptions()) if isinstance(device, str) else device

@@ -4,44 +4,60 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ofa_profiler.base.units import format_count, format_duration_ms
 from ofa_profiler.cli.options import device_options
 from ofa_profiler.cli.terminal import say
 from ofa_profiler.errors import UsageError
 from ofa_profiler.protocol.forms import FAST
-from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.spaces import SearchSpace
 
 if TYPE_CHECKING:
+    from ofa_profiler.measuring.cells import Cell
     from ofa_profiler.measuring.plan import Plan
     from ofa_profiler.networks.op import Op
+    from ofa_profiler.protocol.records import Device
     from ofa_profiler.tables.transfer import Base
     from ofa_profiler.verification.plan import CalibrationPlan
 
 _LOCAL = "local"
 
 
-def show_plan(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) -> int:
+def show_plan(arguments: argparse.Namespace, space: SearchSpace, cells: Sequence[Cell]) -> int:
     """Print the plan, and return the exit code. Of all devices, only this machine is asked what it is."""
     from ofa_profiler.tables.table import LatencyTable
     from ofa_profiler.tables.transfer import Base
-    from ofa_profiler.verification.like import FEW_NETWORKS, TARGET_MAPE
-    from ofa_profiler.verification.plan import plan_calibration
-    from ofa_profiler.verification.profile import USUAL, ops_settings
 
     if arguments.device and len(arguments.device) > 1:
         raise UsageError("--plan takes one --device: the same ops are measured on each")
     base = None if arguments.like is None else Base.of(LatencyTable.load(arguments.like), space)
-    planned = _plan_ops(arguments, space, ops_settings(settings, arguments.calibrate), base)
-    usual = USUAL if base is None else FEW_NETWORKS
-    wanted = arguments.calibrate if base is None else arguments.calibrate or usual.fitted
-    networks = plan_calibration(planned, space, settings, wanted, usual)
+    described = _described(arguments, cells)
+    plans = {cell.label: _plan_cell(arguments, space, cell, cells, described, base) for cell in cells}
     if arguments.json:
-        print(json.dumps(_document(planned, networks, space), indent=2))
+        documents = {label: _document(*both, space, base) for label, both in plans.items()}
+        whole = {"cells": documents, "seconds": _together(documents)}
+        print(json.dumps(whole if len(cells) > 1 else documents[cells[0].label], indent=2))
         return 0
+    for label, (planned, networks) in plans.items():
+        if len(cells) > 1:
+            print(f"{label}:")
+        _print(planned, networks, base)
+    if len(cells) > 1:
+        expected_s = sum(part.seconds for both in plans.values() for part in both if part is not None)
+        print(f"together: about {format_duration_ms(expected_s * 1e3)}")
+    at = ", ".join(map(str, space.resolutions))
+    count = len(plans[cells[0].label][0].ops)
+    say(f"{count} ops of {space.name} at {at}; nothing was measured; --json lists all ops")
+    return 0
+
+
+def _print(planned: Plan, networks: CalibrationPlan | None, base: Base | None) -> None:
+    from ofa_profiler.verification.like import TARGET_MAPE
+
     for line in _summary(planned, networks):
         print(line)
     if base is not None:
@@ -49,41 +65,74 @@ def show_plan(arguments: argparse.Namespace, space: SearchSpace, settings: Setti
             f"from {base.described['table']}, the other {len(base.ops) - len(planned.ops)} of {len(base.ops)} ops are "
             f"inferred; if whole networks are then off by more than {TARGET_MAPE:.0%}, more ops are measured"
         )
-    at = ", ".join(map(str, space.resolutions))
-    say(f"{len(planned.ops)} ops of {space.name} at {at}; nothing was measured; --json lists all ops")
-    return 0
 
 
-def _plan_ops(arguments: argparse.Namespace, space: SearchSpace, settings: Settings, base: Base | None) -> Plan:
+def _described(arguments: argparse.Namespace, cells: Sequence[Cell]) -> Device | None:
+    """What this machine is, if that matters: for the default name of a table, and for the encoding of int8."""
     from ofa_profiler.devices import open_device
+    from ofa_profiler.export import targets_of_kit
+
+    has_default_name = not arguments.name and arguments.out is not None and arguments.out.is_dir()
+    if arguments.device != [_LOCAL]:
+        return None
+    if not has_default_name and not any(targets_of_kit(cell.settings.target) for cell in cells):
+        return None
+    with open_device(_LOCAL, device_options(arguments, cells[0].settings)) as device:
+        return device.describe()
+
+
+def _plan_cell(
+    arguments: argparse.Namespace,
+    space: SearchSpace,
+    cell: Cell,
+    cells: Sequence[Cell],
+    described: Device | None,
+    base: Base | None,
+) -> tuple[Plan, CalibrationPlan | None]:
+    from ofa_profiler.export import for_device
+    from ofa_profiler.measuring.cells import common_settings
     from ofa_profiler.measuring.naming import default_name
     from ofa_profiler.measuring.plan import plan
-    from ofa_profiler.verification.like import order_for, part_of
+    from ofa_profiler.verification.like import FEW_NETWORKS, order_for, part_of
+    from ofa_profiler.verification.plan import plan_calibration
+    from ofa_profiler.verification.profile import USUAL, ops_settings
 
-    devices = arguments.device or []
+    settings = cell.settings
     (name,) = arguments.name or [None]
-    is_local = devices == [_LOCAL]
-    described = None
-    if is_local and name is None and arguments.out is not None and arguments.out.is_dir():
-        with open_device(_LOCAL, device_options(arguments, settings)) as device:
-            described = device.describe()
-    ops = None
+    if name is None and described is not None:
+        name = default_name(described, [space.name], common_settings(cells) if len(cells) > 1 else settings)
+    if name is not None and len(cells) > 1:
+        name = cell.table_name(name)
+    if described is not None:
+        settings = replace(settings, target=for_device(settings.target, described))
+    usual = USUAL if base is None else FEW_NETWORKS
+    wanted = arguments.calibrate if base is None else arguments.calibrate or usual.fitted
+    of_ops = ops_settings(settings, arguments.calibrate)
+    ops = (*space.unique_ops(), *cell.more_ops(space))
     if base is not None:
-        stem = name or (default_name(described, [space.name], settings) if described else "")
-        journal = None if arguments.fresh or arguments.out is None else arguments.out / f"{stem}.jsonl"
-        ops = part_of(order_for(space, settings, base), base, journal).ops
-    of_space = partial(plan, space, settings, ops=ops, out=arguments.out, try_forms=arguments.forms == FAST)
-    planned = of_space(name=name, device=described, is_slow=bool(devices) and not is_local)
-    return of_space() if arguments.fresh and planned.is_complete else planned
+        journal = None if arguments.fresh or arguments.out is None else arguments.out / f"{name or ''}.jsonl"
+        ops = part_of(order_for(space, of_ops, base), base, journal).ops
+    is_kit = arguments.kit is not None
+    how: dict[str, Any] = {"ops": ops, "out": arguments.out, "try_forms": arguments.forms == FAST}
+    of_space = partial(plan, space, of_ops, with_encodings=is_kit, **how)
+    planned = of_space(name=name, is_slow=bool(arguments.device) and arguments.device != [_LOCAL])
+    if arguments.fresh and planned.is_complete:
+        planned = of_space()
+    return planned, plan_calibration(planned, space, settings, wanted, usual, with_encodings=is_kit)
 
 
-def _document(planned: Plan, networks: CalibrationPlan | None, space: SearchSpace) -> dict[str, object]:
+def _together(documents: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    names = ("expected", "min", "max")
+    return {name: round(sum(document["seconds"][name] for document in documents.values()), 1) for name in names}
+
+
+def _document(planned: Plan, networks: CalibrationPlan | None, space: SearchSpace, base: Base | None) -> dict[str, Any]:
     networks_s = 0.0 if networks is None else networks.seconds
     return {
         "space": space.name,
         "resolutions": list(space.resolutions),
         "ops": [op.key for op in planned.ops],
-        "inferred": len(space.unique_ops()) - len(planned.ops),
+        "inferred": 0 if base is None else len(base.ops) - len(planned.ops),
         "models_to_export": planned.models_to_export,
         "models_mb": round(planned.n_bytes / 1e6, 1),
         "networks": None if networks is None else _networks(networks),

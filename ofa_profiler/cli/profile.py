@@ -28,6 +28,7 @@ from ofa_profiler.spaces import SearchSpace, get_space, space_names
 
 if TYPE_CHECKING:
     from ofa_profiler.devices.remote.wheels import Wheels
+    from ofa_profiler.measuring.cells import Cell
 
 PROG = "ofa-profile"
 
@@ -46,6 +47,7 @@ examples:
   ofa-profile --device ssh:pi@raspberrypi.local --out latency_tables
   ofa-profile --device ssh:pi@pi5.local --out latency_tables --like latency_tables/pi4.csv    for a tenth of the time
   ofa-profile --device adb:192.168.1.20:5555 --out latency_tables      a phone; --device adb: lists the phones
+  ofa-profile --device local --out latency_tables --precision fp32,int8    two tables and their comparison
   ofa-profile --kit board-kit --space cifar-mbv3        for a board without a connection
   ofa-profile --import results.jsonl --out latency_tables    make a table of the results from that board
 
@@ -105,7 +107,12 @@ def _add_settings(parser: Parser) -> None:
     how.add_argument(
         "--runtime", metavar="NAME", default="onnxruntime", help=f"{', '.join(runtimes())} (default: %(default)s)"
     )
-    how.add_argument("--precision", metavar="P", default="fp32", help="precision of the models (default: %(default)s)")
+    how.add_argument(
+        "--precision",
+        metavar="P[,P...]",
+        default="fp32",
+        help="precision of the models, fp32 or int8; fp32,int8 measures both in turns (default: %(default)s)",
+    )
     how.add_argument(
         "--provider",
         metavar="EP",
@@ -214,9 +221,9 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     if arguments.plan:
         from ofa_profiler.cli.plan import show_plan
 
-        return show_plan(arguments, space, cells[0].settings)
+        return show_plan(arguments, space, cells)
     if arguments.kit is not None:
-        return _kit(arguments, space, cells[0].settings)
+        return _kits(arguments, space, cells)
     from ofa_profiler.cli.profile_devices import profile_devices
 
     return profile_devices(PROG, arguments, space, cells)
@@ -245,7 +252,22 @@ def _remove(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _kit(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) -> int:
+def _kits(arguments: argparse.Namespace, space: SearchSpace, cells: Sequence[Cell]) -> int:
+    """A kit, or a kit per cell in folders of their own."""
+    from ofa_profiler.verification.kit import check_new
+
+    if len(cells) == 1:
+        documents = [_kit(arguments, space, cells[0], arguments.kit)]
+    else:
+        check_new(arguments.kit)
+        documents = [_kit(arguments, space, cell, arguments.kit / cell.name) for cell in cells]
+        say("the board measures one kit after the other, so only tables made with --device are measured in turns")
+    if arguments.json:
+        print(json.dumps(documents[0] if len(cells) == 1 else {"kits": documents}, indent=2))
+    return 0
+
+
+def _kit(arguments: argparse.Namespace, space: SearchSpace, cell: Cell, folder: Path) -> dict[str, object]:
     from ofa_profiler.devices.remote.board import Board
     from ofa_profiler.protocol.kit import KitWheels
     from ofa_profiler.verification.kit import make_kit
@@ -256,20 +278,18 @@ def _kit(arguments: argparse.Namespace, space: SearchSpace, settings: Settings) 
     with progress_bar() as reporter:
         count = make_kit(
             space,
-            settings,
-            arguments.kit,
+            cell.settings,
+            folder,
             networks=arguments.calibrate,
+            more_ops=cell.more_ops(space),
             wheels=wheels,
             release=release,
             try_forms=arguments.forms == FAST,
             progress=reporter,
             tell=say,
         )
-    if arguments.json:
-        counts = {"models": count.ops, "networks": count.networks}
-        print(json.dumps({"kit": str(arguments.kit), **counts, "space": space.name}, indent=2))
-    say(f"{arguments.kit}: complete. Copy the folder to the board and run there: python3 agent.py --kit .")
-    return 0
+    say(f"{folder}: complete. Copy the folder to the board and run there: python3 agent.py --kit .")
+    return {"kit": str(folder), "models": count.ops, "networks": count.networks, "space": space.name}
 
 
 def _wheels(arguments: argparse.Namespace) -> Wheels:

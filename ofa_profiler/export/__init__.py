@@ -127,18 +127,25 @@ def export_ops(
 
 
 def count_exported(ops: Iterable[Op], target: Target, *, cache_dir: Path | None = None) -> int:
-    """The number of these models that are in the cache."""
+    """The number of these models that are in the cache: in any encoding, if that of the device is unknown."""
     exporter, suffix, cache = get_exporter(target), get_runtime(target.runtime).suffix, _cache(cache_dir)
-    return sum(cache.has(_identity(exporter, op, target, PLAIN), suffix) for op in ops)
+    possible = list(targets_of_kit(target).values()) or [target]
+    return sum(any(cache.has(_identity(exporter, op, each, PLAIN), suffix) for each in possible) for op in ops)
 
 
-def expected_bytes(ops: Iterable[Op], target: Target, *, with_variants: bool = False) -> int:
-    """About the size of the models of `ops`, without exporting them: nearly all of a file are parameters."""
+def expected_bytes(
+    ops: Iterable[Op], target: Target, *, with_variants: bool = False, with_encodings: bool = False
+) -> int:
+    """About the size of the models of `ops`, without exporting them: nearly all of a file are parameters.
+
+    `with_encodings`: in all encodings, as in a kit.
+    """
+    encodings = len(targets_of_kit(target)) or 1 if with_encodings else 1
 
     def copies(op: Op) -> int:
         return 1 + len(combinations(target, op.graph)) if with_variants else 1
 
-    return BYTES_PER_NUMBER[target.precision] * sum(op.params * copies(op) for op in ops)
+    return encodings * BYTES_PER_NUMBER[target.precision] * sum(op.params * copies(op) for op in ops)
 
 
 def _cache(folder: Path | None) -> ModelCache:

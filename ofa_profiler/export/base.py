@@ -114,6 +114,11 @@ class Exporter(ABC):
 
     def check(self, target: Target) -> None:
         """Raise `UsageError` if this exporter does not support the precision or its encoding."""
+        if target.precision == "fp16":
+            raise UsageError(
+                f"precision 'fp16' (XNNPACK on ARM with asimdhp, CUDA) is not built; choose from "
+                f"{', '.join(self.precisions)}"
+            )
         if target.precision not in self.precisions and not (target.precision == MIXED and "int8" in self.precisions):
             known = ", ".join(self.precisions)
             raise UsageError(

@@ -10,6 +10,7 @@ from ofa_profiler.errors import UsageError
 from ofa_profiler.export import get_exporter
 from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol.settings import Settings
+from ofa_profiler.protocol.target import MIXED
 from ofa_profiler.spaces import SearchSpace
 from ofa_profiler.spaces.mixed import MixedSpace
 
@@ -54,7 +55,7 @@ def read_list(text: str, option: str) -> tuple[str, ...]:
         raise UsageError(f"{option} {text!r:.60} has an empty value: give one, or several like fp32,int8")
     twice = [value for value, count in Counter(values).items() if count > 1]
     if twice:
-        raise UsageError(f"{option} {text!r:.60} has {twice[0]} twice: give each value once")
+        raise UsageError(f"{option} {text!r:.60} has {twice[0]!r:.20} twice: give each value once")
     return values
 
 
@@ -64,6 +65,8 @@ def cells_of(settings: Settings, precisions: Sequence[str]) -> tuple[Cell, ...]:
     With fp32 among them, the cell in int8 has the rows of changes of precision.
     """
     targets = [replace(settings.target, precision=precision) for precision in precisions]
+    if MIXED in precisions:
+        raise UsageError(f"'{MIXED}' is no precision of ops: --precision fp32,int8 also measures mixed networks")
     for target in targets:
         get_exporter(target)
     return tuple(

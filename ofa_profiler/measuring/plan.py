@@ -65,13 +65,14 @@ def plan(
     device: Device | None = None,
     is_slow: bool = False,
     try_forms: bool = True,
+    with_encodings: bool = False,
     cache_dir: Path | None = None,
 ) -> Plan:
     """What `profile` would do, without doing it. `ops`: only these are measured.
 
     The estimate follows from a journal in the folder `out`: that of the table `name` (default: the name that `profile`
     gives the table of `device`), else any journal of the same ops and settings. Without one, it follows from the MACs
-    of the ops; `is_slow` is for boards and phones.
+    of the ops; `is_slow` is for boards and phones. `with_encodings`: the size is that of a kit.
     """
     ops = space.unique_ops() if ops is None else ops
     latency_ms = expected_ms(ops, settings)
@@ -87,7 +88,7 @@ def plan(
     from_macs = Plan(
         ops,
         len(ops) - count_exported(ops, settings.target, cache_dir=cache_dir),
-        expected_bytes(ops, settings.target, with_variants=try_forms),
+        expected_bytes(ops, settings.target, with_variants=try_forms, with_encodings=with_encodings),
         seconds_of(settings.min_rounds + EXTRA_ROUNDS + NOISE_ROUNDS),
         seconds_of(settings.min_rounds),
         seconds_of(most_rounds),
@@ -138,9 +139,16 @@ def _journals(out: Path | None, keys: Mapping[str, float], settings: Settings) -
                 run = read_record(parse_line(file.readline(MAX_LINE)))
             if not isinstance(run, Run) or run.models.keys() != keys.keys():
                 continue
-            if replace(run.settings, time_limit_s=settings.time_limit_s) == settings:
+            if _is_like(replace(run.settings, time_limit_s=settings.time_limit_s), settings):
                 replay, _ = read_journal(path)
                 if replay.n_visits:
                     yield path, replay
         except (OSError, ValueError, InputFileError):  # not a journal, or damaged: `profile` reports its own
             continue
+
+
+def _is_like(measured: Settings, wanted: Settings) -> bool:
+    """Whether the settings are equal. An encoding that is not known before a device is asked may be any."""
+    if not wanted.target.encoding:
+        measured = replace(measured, target=replace(measured.target, encoding=""))
+    return measured == wanted

@@ -29,6 +29,15 @@ ENCODINGS = {encoding.name: encoding for encoding in (U8S8, U8S7, S8S8)}
 _ARM = ("aarch64", "arm")
 
 
+def encodings_of(machine: str | None) -> tuple[Encoding, ...]:
+    """The encodings that `encoding_for` can choose for an architecture; None: for any."""
+    if machine is None:
+        return tuple(ENCODINGS.values())
+    if machine.lower().startswith(_ARM):
+        return (S8S8,)
+    return (U8S8, U8S7)
+
+
 def encoding_for(machine: str | None, facts: Mapping[str, Any]) -> Encoding:
     """The encoding for a processor, by the name of its architecture and what the agent reports of it (`vnni`).
 

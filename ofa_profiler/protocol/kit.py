@@ -129,6 +129,11 @@ class KitWheels:
     tag: str
     paths: Sequence[Path]
 
+    @property
+    def machine(self) -> str:
+        """The architecture, like `aarch64`."""
+        return self.tag.rpartition("-cp")[0]
+
 
 def write_kit(
     folder: Path,

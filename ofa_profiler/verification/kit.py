@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from ofa_profiler.measuring.probes import probe_ops
 from ofa_profiler.measuring.request import Request, request
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.networks.blocks import as_graph
+from ofa_profiler.networks.op import Op
+from ofa_profiler.protocol.encodings import encodings_of
 from ofa_profiler.protocol.forms import PLAIN, Forms
 from ofa_profiler.protocol.kit import NETWORKS_FOLDER, KitWheels, run_record, write_kit, write_models
 from ofa_profiler.protocol.settings import Settings
@@ -42,6 +44,7 @@ def make_kit(
     folder: Path,
     *,
     networks: int | None = None,
+    more_ops: Sequence[Op] = (),
     wheels: KitWheels | None = None,
     release: str | None = None,
     try_forms: bool = True,
@@ -53,14 +56,17 @@ def make_kit(
 
     The table will be fitted to `networks` networks (None: the usual number, 0: not at all). With networks, the device
     chooses all forms or none, because each network travels in two forms only. `release` is that of the runtime on the
-    board, if it is known. `tell` gets the size before the kit is written.
+    board, if it is known. `more_ops` are measured, too. `tell` gets the size before the kit is written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} exists and is not an empty folder; give a new folder for the kit")
+    check_new(folder)
     fitted = count_networks(networks)
+    wanted = _encodings(settings.target, wheels)
+    if len(wanted) == 1:
+        settings = replace(settings, target=replace(settings.target, encoding=wanted[0]))
     asked = request(
         space,
         ops_settings(settings, fitted),
+        more_ops=more_ops,
         release=release,
         try_forms=try_forms,
         joint_forms=fitted > 0,
@@ -72,6 +78,8 @@ def make_kit(
         more = None
         if fitted:
             more = _networks(asked, space, settings, fitted, Path(exported), release, progress)
+        asked = replace(asked, models=_within(asked.models, wanted))
+        more = more and replace(more, models=_within(more.models, wanted))
         kit = [asked, *([more] if more else [])]
         count = KitContents(len(asked.models), len(more.models) - len(probe_ops()) if more else 0)
         megabytes = sum(map(_size, kit)) / 1e6
@@ -80,6 +88,12 @@ def make_kit(
             write_models(folder / NETWORKS_FOLDER, more.models, more.run)
         write_kit(folder, asked.models, asked.run, wheels=wheels)
     return count
+
+
+def check_new(folder: Path) -> None:
+    """Raise `UsageError` unless `folder` is new or empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} exists and is not an empty folder; give a new folder for the kit")
 
 
 def _networks(
@@ -132,6 +146,22 @@ def _networks(
     sampling = replace(network_settings(settings), time_limit_s=limit_s)
     run = run_record(models, sampling, about, forms_are_decided=bool(fast))
     return Request(tuple(models), run)
+
+
+def _encodings(target: Target, wheels: KitWheels | None) -> list[str]:
+    """The encodings of int8 that the board may need. The wheels of a kit tell its architecture."""
+    possible = {encoding.name for encoding in encodings_of(wheels.machine if wheels is not None else None)}
+    return [name for name in targets_of_kit(target) if name in possible]
+
+
+def _within(models: Sequence[Model], encodings: Sequence[str]) -> tuple[Model, ...]:
+    """The models without other encodings than these."""
+
+    def within(model: Model) -> Model:
+        variants = {forms: within(variant) for forms, variant in model.variants.items()}
+        return replace(model, variants=variants, encodings={n: m for n, m in model.encodings.items() if n in encodings})
+
+    return tuple(map(within, models))
 
 
 def _trials(asked: Request) -> list[Forms]:

@@ -44,9 +44,11 @@ def plan_calibration(
     settings: Settings,
     networks: int | None = None,
     usual: NetworkCounts = USUAL,
+    *,
+    with_encodings: bool = False,
 ) -> CalibrationPlan | None:
     """What `profile` would measure after the ops that are `planned`. `settings` and `networks` are those of `profile`,
-    `usual` tells how many validate and how often each is visited.
+    `usual` tells how many validate and how often each is visited, `with_encodings` that they are for a kit.
 
     Networks like those that will be drawn are drawn by their expected latency, so their size and their time are known
     before the ops are measured. None: no networks are wanted.
@@ -72,6 +74,8 @@ def plan_calibration(
     if limit_s is not None:
         first_round_s = seconds / rounds
         seconds = max(min(seconds, limit_s), first_round_s)
+    if with_encodings:
+        n_bytes = sum(expected_bytes(ops, settings.target, with_encodings=True) for ops in drawn_ops)
     whole = CalibrationPlan(fitted, usual.validated, n_bytes, seconds)
     if known is None:
         return whole

@@ -18,10 +18,11 @@ from device_agents.ofa_agent.kit import Kit
 from ofa_profiler import LatencyTable, get_space
 from ofa_profiler.devices import LocalDevice
 from ofa_profiler.errors import InputFileError, UsageError
-from ofa_profiler.export import export_ops
+from ofa_profiler.export import expected_bytes, export_ops
 from ofa_profiler.measuring.offline import import_results
 from ofa_profiler.measuring.profile import profile
-from ofa_profiler.protocol.encodings import ENCODINGS, encoding_for
+from ofa_profiler.protocol.encodings import ENCODINGS, encoding_for, encodings_of
+from ofa_profiler.protocol.kit import KitWheels
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.protocol.target import Target
 from ofa_profiler.verification.conditions import settings_of
@@ -37,6 +38,7 @@ def test_host_and_agent_have_one_rule():
     for machine, vnni in itertools.product(machines, (True, False, None)):
         facts = {"machine": machine, "vnni": vnni}
         assert agent.encoding_for(facts) == encoding_for(machine, facts).name
+        assert encoding_for(machine, facts) in encodings_of(machine)
     assert agent.encoding_for({}) == encoding_for(None, {}).name
 
 
@@ -66,6 +68,33 @@ def test_a_kit_has_each_encoding_and_the_agent_chooses(tmp_path: Path) -> None:
     device = replay.devices[0].json
     assert device["encoding"] == table.metadata["encoding"] == agent.encoding_for(device)
     assert settings_of(table).target == Target(precision="int8", encoding=device["encoding"])
+
+
+@pytest.mark.parametrize(("machine", "names"), [("aarch64", ["s8s8"]), ("x86_64", ["u8s8", "u8s7"])])
+def test_wheels_tell_the_architecture_and_with_it_the_encodings(machine, names, tmp_path: Path) -> None:
+    wheel = tmp_path / "runtime.whl"
+    wheel.write_bytes(b"a wheel")
+    folder = tmp_path / "kit"
+    make_kit(SPACE, SETTINGS, folder, networks=0, wheels=KitWheels(f"{machine}-cp311", [wheel]))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    entry = next(entry for entry in manifest["models"] if "conv" in entry["key"])
+    if len(names) > 1:
+        assert list(entry["encodings"]) == names
+        assert all(list(variant["encodings"]) == names for variant in entry.get("variants", ()))
+    else:
+        assert "encodings" not in entry
+        assert manifest["settings"]["encoding"] == names[0]
+        assert integers(folder / "models" / entry["file"]) == names[0]
+
+
+def test_the_plan_of_a_kit_has_the_size_of_all_encodings(tmp_path: Path) -> None:
+    plain = export_ops(SPACE.unique_ops(), INT8, cache_dir=tmp_path)
+    each = export_ops(SPACE.unique_ops(), INT8, with_encodings=True, cache_dir=tmp_path)
+    size = sum(model.path.stat().st_size for model in plain)
+    assert {model.sha256 for model in plain} <= {m.sha256 for model in each for m in model.encodings.values()}
+    ratio = expected_bytes(SPACE.unique_ops(), INT8, with_encodings=True) / expected_bytes(SPACE.unique_ops(), INT8)
+    whole = sum(m.path.stat().st_size for model in each for m in model.encodings.values())
+    assert whole / size == pytest.approx(ratio, rel=0.02)
 
 
 def test_models_of_one_encoding_need_no_choice(tmp_path: Path) -> None:
