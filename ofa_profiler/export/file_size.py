@@ -89,7 +89,7 @@ def _fitted(
         for part in count.parts
     ]
     left = missing - features @ [constant, *each]
-    margin = float(left.max() + left.std())
+    margin = float(left.max() + 2 * left.std())
     return AdditiveCost(cost.space, (*cost.parts, *parts), cost.constant + constant + margin)
 
 

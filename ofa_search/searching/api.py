@@ -24,6 +24,7 @@ from ofa_search.searching.feasibility import find_anchor
 from ofa_search.searching.latency import Latency
 from ofa_search.searching.objectives import Objective, PredictedAccuracy
 from ofa_search.searching.problem import Constraint, Problem, SizeLimit
+from ofa_search.searching.pure import best_of_each
 
 #: A table and the milliseconds that a network may take by it.
 Limit = tuple[LatencyTable, float]
@@ -183,7 +184,8 @@ def _run(
     problem = Problem(space, objective, constraints, find_anchor(space, constraints, rng))
     # Matrices this small gain nothing from more threads, and lose much when other programs hold the cores.
     with threadpool_limits(1, "blas"):
-        best = engine.search(problem, rng, found[problem.feasible(found)])
+        pure, before = best_of_each(problem, engine, rng)
+        best = engine.search(problem, rng, np.vstack([found[problem.feasible(found)], pure]))
     seconds = time.perf_counter() - began
     genome = best.genome[np.newaxis]
     architecture = space.decode(genome)[0]
@@ -198,7 +200,7 @@ def _run(
         params=counted.params(architecture),
         engine=engine.name,
         seed=seed,
-        evaluations=best.evaluations,
+        evaluations=before + best.evaluations,
         search_seconds=seconds,
         score=best.score,
     )
