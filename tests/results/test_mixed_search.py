@@ -20,6 +20,7 @@ from ofa_profiler.tables.mixed import MixedTable
 from ofa_profiler.tables.row import Row
 from ofa_search import AccuracyPredictor
 from ofa_search.cli.search import main
+from ofa_search.cli.train import main as train
 
 SPACE = get_space("cifar-mbv3")
 MIXED = MixedSpace.of(SPACE)
@@ -251,6 +252,14 @@ def test_a_predictor_of_fp32_is_named_as_such(pair: list[str], capfd: pytest.Cap
     path = plain.save(Path(pair[1]).parent / "plain.safetensors")
     assert main([*pair, "--budget", "3ms", "--predictor", str(path), "--no-export"]) == 0
     assert "gives networks of all precisions the accuracy of fp32" in capfd.readouterr().err
+
+
+def test_a_mixed_network_is_not_fine_tuned(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "found.json"
+    path.write_text(json.dumps(MIXED.smallest.to_json()))
+    options = ["--architecture", str(path), "--supernet", "cifar-mbv3", "--data", str(tmp_path), "--out", str(tmp_path)]
+    assert train(["subnet", *options]) == 2
+    assert "is of mixed precision, but training is in float32" in capfd.readouterr().err
 
 
 @pytest.mark.slow
