@@ -9,6 +9,7 @@ from typing import Any
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.spaces import SearchSpace, get_space
+from ofa_profiler.tables.mixed import MixedTable
 from ofa_profiler.tables.table import LatencyTable
 
 #: The sampling of networks; all other settings are those of the table. Many short rounds, because the lower quartile of
@@ -28,7 +29,7 @@ def network_settings(settings: Settings) -> Settings:
     return replace(settings, **_SAMPLING)
 
 
-def settings_of(table: LatencyTable) -> Settings:
+def settings_of(table: LatencyTable | MixedTable) -> Settings:
     """Return the settings of the ops of `table`, for networks. Raises `InputFileError` if the table has none."""
     path = table.path or Path(table.name)
     if path.is_dir() or not table.metadata:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from ofa_profiler.protocol.identity import EXECUTION, HARDWARE, DeviceIdentity, difference
 from ofa_profiler.protocol.records import Device, State
 from ofa_profiler.tables.doubts import Doubt
+from ofa_profiler.tables.mixed import MixedTable
 from ofa_profiler.tables.table import LatencyTable
 from ofa_profiler.verification.result import Verification
 
@@ -23,7 +24,7 @@ _CLOCK = ("governor", "fixed_performance_mode")
 # --- a table and a device ---------------------------------------------------------------------------------
 
 
-def other_device(table: LatencyTable, device: Device) -> str:
+def other_device(table: LatencyTable | MixedTable, device: Device) -> str:
     """Return a warning if `device` differs from the device of `table`; empty if no difference is known."""
     found = difference(DeviceIdentity.from_table(table.metadata), DeviceIdentity.from_device(device), HARDWARE)
     return f"table {table.name} was measured on another device ({found})" if found else ""

@@ -14,16 +14,21 @@ from ofa_profiler.base.units import parse_bytes, parse_count, parse_duration_ms
 from ofa_profiler.cli.options import device_options
 from ofa_profiler.cli.terminal import say
 from ofa_profiler.errors import UsageError
+from ofa_profiler.networks.architecture import MIXED as MIXED_SUFFIX
 from ofa_profiler.networks.ranges import MADE_UP
-from ofa_profiler.spaces import SearchSpace, get_space, space_names
+from ofa_profiler.protocol.target import MIXED
+from ofa_profiler.spaces import SearchSpace, get_space
+from ofa_profiler.spaces.genes import BITS
+from ofa_profiler.spaces.mixed import MixedSpace
 from ofa_profiler.tables.corrections.intervals import checked_level
-from ofa_profiler.tables.table import LatencyTable
 from ofa_search.artifacts.shipped import shipped_predictor, shipped_supernet, ships
 from ofa_search.cli.named_file import named_file
+from ofa_search.cli.tables import plain_space, read_tables, table_count
 from ofa_search.predictor import AccuracyPredictor
 from ofa_search.results.deployments import precision_of
-from ofa_search.results.weight_source import WeightSource, weight_source
+from ofa_search.results.weight_source import WeightSource, in_mixed_precision, weight_source
 from ofa_search.searching.engines import Engine, get_engine
+from ofa_search.searching.latency import Table
 from ofa_search.searching.objectives import Macs, Objective, PredictedAccuracy
 from ofa_search.searching.problem import SizeLimit
 
@@ -41,7 +46,7 @@ class Request:
     """The arguments of `ofa-search`, checked before the search."""
 
     space: SearchSpace
-    tables: list[LatencyTable]
+    tables: list[Table]
     budgets_ms: list[list[float]]
     #: Whether the budgets are those of --pareto.
     is_front: bool
@@ -72,17 +77,21 @@ def read_request(arguments: argparse.Namespace) -> Request:
     max_params = parse_count(arguments.max_params, "--max-params") if arguments.max_params is not None else None
     max_bytes = parse_bytes(arguments.max_size, "--max-size") if arguments.max_size is not None else None
     engine = get_engine(arguments.engine)
-    named_space = get_space(arguments.space) if arguments.space is not None else None
-    tables = _tables(arguments.lut)
+    if arguments.space is not None:
+        get_space(arguments.space)  # raises for an unknown name
+    tables = read_tables(arguments.lut, arguments.precision)
     precision = precision_of(tables, arguments.precision)
-    space = named_space or _common_space(tables)
-    predictor, supernet = _predictor(arguments, space), _supernet(arguments, space)
+    plain = plain_space(arguments.space, tables, precision)
+    predictor, supernet = _predictor(arguments, plain, precision), _supernet(arguments, plain)
+    space = MixedSpace.of(plain) if precision == MIXED else plain
+    objective = _objective(predictor, space, precision)
+    source = _source(arguments, plain, supernet, precision)
     return Request(
         space=space,
         tables=tables,
         budgets_ms=budgets_ms,
         is_front=arguments.pareto is not None,
-        objective=_objective(predictor, space),
+        objective=objective,
         precision=precision,
         engine=engine,
         seed=arguments.seed,
@@ -92,7 +101,7 @@ def read_request(arguments: argparse.Namespace) -> Request:
         max_size=None,
         confidence=_confidence(arguments.confidence, tables),
         device=_device(arguments, tables[0]),
-        source=_source(arguments, space, supernet, precision),
+        source=in_mixed_precision(source) if precision == MIXED else source,
         predictor_ships=predictor is not None and ships(predictor),
         supernet_ships=supernet is not None and ships(supernet),
         out=arguments.out if arguments.out is not None or arguments.no_export else DEFAULT_OUT,
@@ -101,7 +110,7 @@ def read_request(arguments: argparse.Namespace) -> Request:
     )
 
 
-def _confidence(level: float | None, tables: Sequence[LatencyTable]) -> float | None:
+def _confidence(level: float | None, tables: Sequence[Table]) -> float | None:
     if level is not None:
         for table in tables:
             table.interval_factors(checked_level(level, "--confidence"))  # raises if the table has no such interval
@@ -110,13 +119,15 @@ def _confidence(level: float | None, tables: Sequence[LatencyTable]) -> float | 
 
 def _budgets_ms(arguments: argparse.Namespace) -> list[list[float]]:
     """A row per search, with a budget for each table."""
-    tables, budgets = len(arguments.lut), [parse_duration_ms(text, "--budget") for text in arguments.budget]
+    budgets = [parse_duration_ms(text, "--budget") for text in arguments.budget]
+    tables = table_count(arguments.lut, arguments.precision)
+    what = "--lut" if arguments.precision != MIXED else "pairs of --lut"
     if not tables:
         raise UsageError("no latency table: give --lut CSV and --budget T, for example 20ms")
     if arguments.pareto is None:
         if tables != len(budgets):
             raise UsageError(
-                f"{tables} --lut but {len(budgets)} --budget: give one --budget per table, "
+                f"{tables} {what} but {len(budgets)} --budget: give one --budget per table or pair, "
                 "for example --lut phone.csv --budget 20ms"
             )
         return [budgets]
@@ -125,7 +136,8 @@ def _budgets_ms(arguments: argparse.Namespace) -> list[list[float]]:
         budgets = budgets[1:]
     if tables != len(budgets) + 1:
         raise UsageError(
-            f"{tables} --lut but {len(budgets)} --budget with --pareto: give one --budget per table except the first"
+            f"{tables} {what} but {len(budgets)} --budget with --pareto: "
+            "give one --budget per table or pair except the first"
         )
     return [[first, *budgets] for first in _pareto_ms(arguments.pareto)]
 
@@ -143,34 +155,13 @@ def _pareto_ms(text: str) -> list[float]:
     return [float(budget) for budget in np.linspace(low, high, count)]
 
 
-def _tables(paths: Sequence[str]) -> list[LatencyTable]:
-    tables = [LatencyTable.load(path) for path in paths]
-    names = [table.name for table in tables]
-    for table, path in zip(tables, paths, strict=True):
-        if names.count(table.name) > 1:
-            raise UsageError(f"--lut {path}: two tables have the name {table.name}; rename one of the files")
-        for warning in table.warnings:
-            say(f"warning: {warning}")
-    return tables
-
-
-def _common_space(tables: Sequence[LatencyTable]) -> SearchSpace:
-    """The one space that all tables cover. Raises `UsageError` if there is none, or more than one."""
-    common = [name for name in space_names() if all(name in table.spaces for table in tables)]
-    if len(common) == 1:
-        return get_space(common[0])
-    names = ", ".join(table.name for table in tables)
-    if common:
-        raise UsageError(f"{names}: the tables cover the spaces {', '.join(common)}; choose one with --space")
-    each = "; ".join(f"{table.name} covers {', '.join(table.spaces) or 'no known space'}" for table in tables)
-    raise UsageError(f"the tables have no search space in common: {each}")
-
-
-def _predictor(arguments: argparse.Namespace, space: SearchSpace) -> Path | None:
+def _predictor(arguments: argparse.Namespace, space: SearchSpace, precision: str) -> Path | None:
     """The file of the predictor; None to maximise MACs."""
     if arguments.predictor == MACS:
         return None
     shipped = shipped_predictor(arguments.predictor or space.name)
+    if arguments.predictor is None and precision == MIXED:
+        shipped = shipped_predictor(f"{space.name}{MIXED_SUFFIX}") or shipped
     if arguments.predictor is not None:
         return shipped or named_file("predictor", arguments.predictor)
     if shipped is not None and arguments.supernet in (None, space.name):
@@ -190,15 +181,20 @@ def _predictor(arguments: argparse.Namespace, space: SearchSpace) -> Path | None
     )
 
 
-def _objective(predictor: Path | None, space: SearchSpace) -> Objective:
+def _objective(predictor: Path | None, space: SearchSpace, precision: str) -> Objective:
     if predictor is None:
         return Macs()
     loaded = AccuracyPredictor.load(predictor)
     loaded.resolutions_of(space)  # raises if it is for another kind of network
-    if loaded.space != space.name:
+    if loaded.space.removesuffix(MIXED_SUFFIX) != space.name.removesuffix(MIXED_SUFFIX):
         say(
             f"warning: the predictor {loaded.name} was trained on {loaded.space}; it can rank networks of "
             f"{space.name}, but their accuracies will differ"
+        )
+    if precision == MIXED and BITS not in loaded.features.kinds:
+        say(
+            f"warning: the predictor {loaded.name} gives networks of all precisions the accuracy of fp32, so int8 "
+            "costs nothing here; ofa-train predictor --precision mixed makes one that knows what it costs"
         )
     return PredictedAccuracy(loaded)
 
@@ -225,7 +221,7 @@ def _source(arguments: argparse.Namespace, space: SearchSpace, supernet: Path | 
             f"warning: {source.supernet} has no BatchNorm statistics for its subnets, so the models use those of "
             "the supernet and are less accurate: give --calibration IMAGES, some training images"
         )
-    if needed and precision == "int8" and source.ranges == MADE_UP and source.supernet is not None:
+    if needed and precision != "fp32" and source.ranges == MADE_UP and source.supernet is not None:
         say(
             f"warning: {source.supernet} has no ranges for int8, so those of the models are made up and the models "
             "are useless but for timing: give --calibration IMAGES, some training images"
@@ -233,7 +229,7 @@ def _source(arguments: argparse.Namespace, space: SearchSpace, supernet: Path | 
     return source
 
 
-def _device(arguments: argparse.Namespace, table: LatencyTable) -> Device | None:
+def _device(arguments: argparse.Namespace, table: Table) -> Device | None:
     if arguments.verify is None:
         return None
     from ofa_profiler.devices import open_device

@@ -26,6 +26,7 @@ from ofa_search.results.report import (
     accuracy_words,
     files_table,
     interval_words,
+    mixed_words,
     precision_words,
     results_table,
     weight_words,
@@ -51,6 +52,7 @@ examples:
   ofa-search --lut phone.csv --budget 20ms --lut board.csv --budget 35ms --max-params 5M
   ofa-search --lut pi.csv --pareto 15ms:40ms:6       6 budgets, one network each
   ofa-search --lut this.csv --budget 20ms --verify local
+  ofa-search --lut pi-fp32.csv --lut pi-int8.csv --precision mixed --budget 20ms
 
 exit codes: 0 done, 2 bad usage or bad input, 3 no architecture meets the budget, 4 the device failed,
 5 no network keeps the budget when measured or written, 130 or 143 interrupted
@@ -80,8 +82,9 @@ def _parser() -> Parser:
     )
     what.add_argument(
         "--precision",
-        choices=("fp32", "int8"),
-        help="number format of the models: that of the tables, which is the default",
+        choices=("fp32", "int8", "mixed"),
+        help="number format of the models (default: that of the tables); mixed chooses one for each block and needs "
+        "two --lut per device, one of fp32 and one of int8, in any order, and one --budget",
     )
     what.add_argument(
         "--engine", metavar="NAME", default=DEFAULT_ENGINE, help=f"{', '.join(engine_names())} (default: %(default)s)"
@@ -279,6 +282,8 @@ def _report(request: Request, found: Sequence[Found]) -> None:
     for network in found:
         for line in interval_words(network):
             say(line)
+        if network.precisions is not None:
+            say(mixed_words(network))
     total = document(found)
     say(f"{total['evaluations']} architectures scored in {total['search_seconds']:.2f} s ({total['engine']})")
     say(accuracy_words(request.objective, ships=request.predictor_ships, precision=request.precision))
@@ -286,7 +291,7 @@ def _report(request: Request, found: Sequence[Found]) -> None:
         say(f"written to {request.out}")
         if request.export:
             say(weight_words(request.source, ships=request.supernet_ships))
-            if request.precision == "int8":
+            if request.precision != "fp32":
                 say(precision_words(request.source))
 
 

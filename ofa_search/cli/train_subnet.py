@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ofa_profiler.base.files import write_text
 from ofa_profiler.cli.terminal import say
 from ofa_profiler.errors import UsageError
-from ofa_profiler.networks.architecture import Architecture
+from ofa_profiler.networks.architecture import MIXED, Architecture
 from ofa_profiler.protocol.target import Target
 from ofa_profiler.runtimes import runtimes
 from ofa_profiler.spaces import SearchSpace, get_space, space_names
@@ -82,6 +82,11 @@ def run(arguments: Namespace) -> int:
     if arguments.distill and arguments.from_scratch:
         raise UsageError("--distill needs --supernet")
     architecture = Architecture.load(arguments.architecture, _space_of(arguments.supernet))
+    if architecture.bits:
+        raise UsageError(
+            f"--architecture {arguments.architecture} is of mixed precision, but training is in float32: "
+            f"take 'bits' out of the file, and '{MIXED}' out of its 'space'"
+        )
     deployments = read_deployments(arguments.architecture)
     supernet = _supernet_file(arguments.supernet) if arguments.supernet is not None else None
     common.prepare_process(arguments)

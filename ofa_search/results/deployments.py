@@ -10,9 +10,11 @@ from typing import Any
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.networks.architecture_file import find_file, read_entries
 from ofa_profiler.protocol.encodings import encoding_for
-from ofa_profiler.protocol.forms import PLAIN, Forms
+from ofa_profiler.protocol.forms import PLAIN, AnyForms, Forms, MixedForms
+from ofa_profiler.protocol.target import MIXED
 from ofa_profiler.runtimes import runtimes
-from ofa_profiler.tables.table import LatencyTable
+from ofa_profiler.tables.mixed import MixedTable
+from ofa_search.searching.latency import Table
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,12 @@ class Deployment:
     `encoding` is that of int8, for runtimes that have several; "" for the one that is exact on every processor.
     """
 
-    forms: Forms = PLAIN
+    forms: AnyForms = PLAIN
     runtime_options: Mapping[str, Any] | None = None
     encoding: str = ""
 
 
-def deployments_of(tables: Sequence[LatencyTable]) -> dict[str, Deployment]:
+def deployments_of(tables: Sequence[Table]) -> dict[str, Deployment]:
     """Runtime -> the deployment of its table; with several tables, what they agree on.
 
     A runtime without a table has the encoding that suits the device of the first one.
@@ -37,9 +39,8 @@ def deployments_of(tables: Sequence[LatencyTable]) -> dict[str, Deployment]:
         runtime, options = str(table.metadata.get("runtime")), table.metadata.get("runtime_options")
         encoding = str(table.metadata.get("encoding") or "")
         known = found.get(runtime, Deployment(table.forms, options, encoding))
-        common = dict(known.forms.chosen.items() & table.forms.chosen.items())
         found[runtime] = Deployment(
-            Forms(common),
+            _common(known.forms, table.forms),
             options if options == known.runtime_options else None,
             encoding if encoding == known.encoding else "",
         )
@@ -48,20 +49,37 @@ def deployments_of(tables: Sequence[LatencyTable]) -> dict[str, Deployment]:
     return {name: found.get(name, other) for name in {**found, **runtimes()}}
 
 
-def precision_of(tables: Sequence[LatencyTable], wanted: str | None) -> str:
-    """The precision of all tables. Published ones do not say it; they are of float32.
+def _common(first: AnyForms, second: AnyForms) -> AnyForms:
+    """The forms that both have."""
+    if isinstance(first, MixedForms) or isinstance(second, MixedForms):
+        pairs = {name: (first.at(name).chosen, second.at(name).chosen) for name in ("fp32", "int8")}
+        return MixedForms(**{name: Forms(dict(a.items() & b.items())) for name, (a, b) in pairs.items()})
+    return Forms(dict(first.chosen.items() & second.chosen.items()))
+
+
+def precision_of(tables: Sequence[Table], wanted: str | None) -> str:
+    """The precision of all tables, `mixed` for pairs. Published ones do not say it; they are of float32.
 
     Raises `UsageError` if they differ, or if it is not `wanted` (None: any).
     """
-    found = {table.name: table.metadata.get("precision") or table.rows[0].precision or "fp32" for table in tables}
+    found = {table.name: _precision(table) for table in tables}
     first = next(iter(found.values()))
     if other := [name for name, precision in found.items() if precision != first]:
-        raise UsageError(f"the tables have different precisions: {other[0]} is {found[other[0]]}, the first is {first}")
+        raise UsageError(
+            f"the tables have different precisions: {other[0]} is {found[other[0]]}, the first is {first}; "
+            f"--precision {MIXED} searches networks of both"
+        )
     if wanted not in (None, first):
         name = tables[0].name
         hint = f"give a table of ofa-profile --precision {wanted}"
         raise UsageError(f"--precision {wanted}: table {name} is {first}; {hint}")
     return first
+
+
+def _precision(table: Table) -> str:
+    if isinstance(table, MixedTable):
+        return MIXED
+    return table.metadata.get("precision") or table.rows[0].precision or "fp32"
 
 
 def read_deployments(path: Path) -> dict[str, Deployment]:

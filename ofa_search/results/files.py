@@ -67,7 +67,7 @@ def _formats() -> dict[str, str]:
 def target_of(network: Found, runtime: str) -> Target:
     """What the model for a runtime is exported for."""
     target = Target(runtime, network.precision)
-    if network.precision != "int8" or not get_exporter(target).encodings:
+    if not target.has_integers or not get_exporter(target).encodings:
         return target
     return replace(target, encoding=network.deployments.get(runtime, Deployment()).encoding)
 
@@ -84,7 +84,7 @@ def export(network: Found, path: Path, target: Target, release: str | None = Non
         target,
         metadata=network.card().metadata(deployment),
         forms=deployment.forms,
-        ranges=source.ranges_of(architecture) if target.precision == "int8" else None,
+        ranges=source.ranges_of(architecture) if target.has_integers else None,
         release=release,
     )
 

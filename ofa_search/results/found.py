@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ofa_profiler.spaces.mixed import MixedSpace
 from ofa_search.results.deployments import Deployment
 from ofa_search.results.model_card import ModelCard, SearchFacts
 from ofa_search.results.weight_source import WeightSource
@@ -50,10 +51,17 @@ class Found:
             "latency_interval_ms": {name: ends and list(ends) for name, ends in result.latency_interval_ms.items()},
             "measured_latency_ms": None if self.measured_latency_ms is None else dict(self.measured_latency_ms),
             "precision": self.precision,
-            "ranges": self.source.ranges if self.precision == "int8" else None,
+            "ranges": self.source.ranges if self.precision != "fp32" else None,
             "size_bytes": dict(self.size_bytes),
             "peak_memory_bytes": {kind: self.memory_bytes.get(kind) for kind in self.size_bytes},
+            "precisions": self.precisions,
         }
+
+    @property
+    def precisions(self) -> dict[str, str] | None:
+        """The precision of each slot, in mixed precision."""
+        space = self.source.space
+        return space.precisions(self.result.architecture) if isinstance(space, MixedSpace) else None
 
     @property
     def size_bytes(self) -> dict[str, int]:

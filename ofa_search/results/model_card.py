@@ -12,8 +12,9 @@
     predicted_accuracy  JSON: top-1 in [0, 1], or null       (three fields of networks of a search)
     latency_ms          JSON: milliseconds by the name of the latency table
     budget_ms           JSON: the same, what the search was allowed
-    precision           `int8`                               (two fields of int8 files, which `export_network` adds)
+    precision           `int8` or `mixed`                   (three fields of such files, which `export_network` adds)
     ranges              where its ranges come from, one of `ofa_profiler.networks.ranges.SOURCES`
+    precisions          JSON: block -> `fp32` or `int8`     (`mixed` only)
 
 `examples/classify.py` reads these fields without this package.
 """

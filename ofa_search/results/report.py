@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from ofa_profiler.base.units import format_bytes, format_count
 from ofa_profiler.networks.ranges import CALIBRATED, MADE_UP, TABLE
+from ofa_profiler.spaces.genes import BITS
 from ofa_search.results.found import Found
 from ofa_search.results.weight_source import WeightSource
 from ofa_search.searching.objectives import Objective, PredictedAccuracy
@@ -103,9 +105,17 @@ def accuracy_words(objective: Objective, *, ships: bool, precision: str = "fp32"
         words += f"; it learned accuracies on {predictor.accuracy_of}"
     if predictor.offset:
         words += f"; {100 * predictor.offset:+.2f} points are added for test images"
-    if precision != "fp32":
+    if precision != "fp32" and BITS not in predictor.features.kinds:
         words += f"; it is that of the network in fp32, before {precision}"
     return words
+
+
+def mixed_words(network: Found) -> str:
+    """How a network of mixed precision is divided."""
+    precisions = list((network.precisions or {}).values())
+    integers, changes = precisions.count("int8"), sum(a != b for a, b in pairwise(precisions))
+    where = f"{next(iter(network.result.budget_ms.values())):g} ms"
+    return f"{where}: {integers} of {len(precisions)} blocks in int8, {changes} changes of precision"
 
 
 def precision_words(source: WeightSource) -> str:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
 from ofa_profiler.errors import UsageError
 from ofa_profiler.export.file_size import file_bytes
 from ofa_profiler.networks.ranges import CALIBRATED
 from ofa_profiler.runtimes import get_runtime
-from ofa_profiler.tables.table import LatencyTable
 from ofa_search.results.deployments import Deployment
 from ofa_search.results.files import target_of
 from ofa_search.results.found import Found
 from ofa_search.results.weight_source import WeightSource
 from ofa_search.searching.api import SearchResult
+from ofa_search.searching.latency import Table
 from ofa_search.searching.objectives import Objective
 from ofa_search.searching.problem import SizeLimit
 
@@ -23,7 +24,7 @@ _LONGEST = -0.0012345678901234567
 
 def size_limit(
     max_bytes: float,
-    tables: Sequence[LatencyTable],
+    tables: Sequence[Table],
     objective: Objective,
     source: WeightSource,
     deployments: Mapping[str, Deployment],
@@ -44,12 +45,13 @@ def size_limit(
     metadata = longest.card().metadata(deployment)
     if precision != "fp32":
         metadata |= {"precision": precision, "ranges": CALIBRATED}
+        metadata |= {"precisions": json.dumps(longest.precisions)} if longest.precisions else {}
     cost = file_bytes(source.space, target_of(longest, runtime), deployment.forms, metadata)
     return SizeLimit(get_runtime(runtime).suffix.removeprefix("."), cost, max_bytes)
 
 
 def _longest(
-    tables: Sequence[LatencyTable],
+    tables: Sequence[Table],
     objective: Objective,
     source: WeightSource,
     deployments: Mapping[str, Deployment],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from ofa_profiler.networks.made_up_weights import random_weights
 from ofa_profiler.networks.parameters import Weights
 from ofa_profiler.networks.ranges import CALIBRATED, MADE_UP, Ranges
 from ofa_profiler.spaces import SearchSpace
+from ofa_profiler.spaces.mixed import MixedSpace
 from ofa_search.data.words import UNLABELLED
 from ofa_search.results.model_card import TRAINED, UNTRAINED
 from ofa_search.supernet.description import SUFFIX, check_space, read_description, weights_path
@@ -100,6 +101,19 @@ def weight_source(
         lru_cache(1)(ranges_of),
         ranges,
     )
+
+
+def in_mixed_precision(source: WeightSource) -> WeightSource:
+    """The same weights and ranges for the networks of the space in mixed precision."""
+    space = MixedSpace.of(source.space)
+
+    def of(architecture: Architecture) -> Weights:
+        return source.of(space.plain_architecture(architecture))
+
+    def ranges_of(architecture: Architecture) -> Ranges | None:
+        return source.ranges_of(space.plain_architecture(architecture))
+
+    return replace(source, space=space, of=of, ranges_of=ranges_of)
 
 
 def _not_loaded(_architecture: Architecture) -> Weights:

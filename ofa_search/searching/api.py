@@ -17,16 +17,16 @@ from ofa_profiler.spaces import Genomes, SearchSpace, get_space
 from ofa_profiler.spaces.costs import AdditiveCost
 from ofa_profiler.tables.corrections.intervals import DEFAULT_LEVEL
 from ofa_profiler.tables.summary import Facts, facts_html, facts_text
-from ofa_profiler.tables.table import LatencyTable
 from ofa_search.predictor import AccuracyPredictor
 from ofa_search.searching.engines import DEFAULT_ENGINE, Engine, get_engine
 from ofa_search.searching.feasibility import find_anchor
-from ofa_search.searching.latency import Latency
+from ofa_search.searching.latency import Latency, Table
 from ofa_search.searching.objectives import Objective, PredictedAccuracy
 from ofa_search.searching.problem import Constraint, Problem, SizeLimit
+from ofa_search.searching.pure import best_of_each
 
 #: A table and the milliseconds that a network may take by it.
-Limit = tuple[LatencyTable, float]
+Limit = tuple[Table, float]
 
 
 @dataclass(frozen=True, repr=False)
@@ -119,7 +119,7 @@ def search(
 
 def search_each(
     space: SearchSpace | str,
-    tables: Sequence[LatencyTable],
+    tables: Sequence[Table],
     budgets_ms: Sequence[Sequence[float]],
     objective: Objective | AccuracyPredictor,
     *,
@@ -156,9 +156,7 @@ def search_each(
     return tuple(results)
 
 
-def slowest_ms(
-    space: SearchSpace, table: LatencyTable, objective: Objective, confidence: float | None = None
-) -> float | None:
+def slowest_ms(space: SearchSpace, table: Table, objective: Objective, confidence: float | None = None) -> float | None:
     """The milliseconds of the slowest network that `search` considers; None if the table cannot give it exactly.
 
     With a `confidence`, the upper end of its interval.
@@ -183,7 +181,8 @@ def _run(
     problem = Problem(space, objective, constraints, find_anchor(space, constraints, rng))
     # Matrices this small gain nothing from more threads, and lose much when other programs hold the cores.
     with threadpool_limits(1, "blas"):
-        best = engine.search(problem, rng, found[problem.feasible(found)])
+        pure, before = best_of_each(problem, engine, rng)
+        best = engine.search(problem, rng, np.vstack([found[problem.feasible(found)], pure]))
     seconds = time.perf_counter() - began
     genome = best.genome[np.newaxis]
     architecture = space.decode(genome)[0]
@@ -198,14 +197,14 @@ def _run(
         params=counted.params(architecture),
         engine=engine.name,
         seed=seed,
-        evaluations=best.evaluations,
+        evaluations=before + best.evaluations,
         search_seconds=seconds,
         score=best.score,
     )
     return genome, result
 
 
-def _at_common_resolutions(space: SearchSpace, tables: Sequence[LatencyTable], objective: Objective) -> SearchSpace:
+def _at_common_resolutions(space: SearchSpace, tables: Sequence[Table], objective: Objective) -> SearchSpace:
     """The space at all resolutions that every table and the objective know. Raises `UsageError` when there is none."""
     known = set(objective.resolutions(space))
     if space.resolution_gene is None:

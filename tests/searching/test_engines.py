@@ -26,7 +26,8 @@ from ofa_search.searching.engines import (
     registry,
 )
 from ofa_search.searching.engines.base import Evaluator, pull_to_anchor
-from ofa_search.searching.engines.evolutionary import Evolutionary, neighbours
+from ofa_search.searching.engines.evolutionary import Evolutionary
+from ofa_search.searching.engines.moves import neighbours
 from ofa_search.searching.engines.random import Random
 from ofa_search.searching.feasibility import find_anchor
 from ofa_search.searching.objectives import Objective

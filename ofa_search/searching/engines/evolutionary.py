@@ -2,7 +2,7 @@
 
 Each generation keeps the best genomes ever seen as parents; half of the children are mutated copies,
 half are crossed from two parents. A last step tries every change of one or two genes of the winner,
-which evolution leaves to chance.
+which evolution leaves to chance, and in mixed precision of the bits of every run of slots.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ofa_profiler.spaces import Genomes, SearchSpace
 from ofa_search.searching.engines.base import Engine, Evaluator, pull_to_anchor
-from ofa_search.searching.problem import Genome
+from ofa_search.searching.engines.moves import crossed, mutated, neighbours, runs
 
 Scores = NDArray[np.float64]
 
@@ -56,11 +56,10 @@ class Evolutionary(Engine):
         count = 3 * self.population
         first, second = parents[rng.integers(len(parents), size=(2, count))]
         n_mutants = round(count * self.mutation_share)
-        mutants, crossed = first[:n_mutants], first[n_mutants:]
-        mutated = rng.random(mutants.shape, dtype=np.float32) < self.mutation_rate
-        drawn = rng.integers(0, space.n_choices, size=mutants.shape, dtype=np.int8)
-        from_second = rng.integers(0, 2, size=crossed.shape, dtype=np.bool_)
-        children = np.vstack([np.where(mutated, drawn, mutants), np.where(from_second, second[n_mutants:], crossed)])
+        mutants, firsts = first[:n_mutants], first[n_mutants:]
+        children = np.vstack(
+            [mutated(space, mutants, self.mutation_rate, rng), crossed(space, firsts, second[n_mutants:], rng)]
+        )
         # Shuffled, so that neither kind crowds out the other when there are enough children.
         return children[rng.permutation(count)]
 
@@ -72,19 +71,6 @@ class Evolutionary(Engine):
             best = evaluator.best_score
             singles = neighbours(space, evaluator.best)
             pairs = np.vstack([singles, *(neighbours(space, genome) for genome in singles)])
-            evaluator.score(evaluator.fresh(pairs))
+            evaluator.score(evaluator.fresh(np.vstack([pairs, runs(space, evaluator.best)])))
             if evaluator.best_score <= best:
                 break
-
-
-def neighbours(space: SearchSpace, genome: Genome) -> Genomes:
-    """All genomes that differ from a canonical one in one gene that has an effect."""
-    changes = [
-        (gene, choice) for gene, n in enumerate(space.n_choices) for choice in range(n) if choice != genome[gene]
-    ]
-    genes, choices = np.array(changes).T
-    changed = np.repeat(genome[np.newaxis], len(changes), axis=0)
-    changed[np.arange(len(changes)), genes] = choices
-    changed = space.canonical(changed)
-    different: Genomes = changed[(changed != genome).any(axis=1)]
-    return different

@@ -1,0 +1,91 @@
+"""The latency tables of `--lut`: one per device, or in mixed precision one pair per device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ofa_profiler.cli.terminal import say
+from ofa_profiler.errors import UsageError
+from ofa_profiler.protocol.identity import DeviceIdentity
+from ofa_profiler.protocol.target import MIXED
+from ofa_profiler.spaces import SearchSpace, get_space, space_names
+from ofa_profiler.spaces.mixed import MixedSpace
+from ofa_profiler.tables.mixed import MixedTable
+from ofa_profiler.tables.table import LatencyTable
+from ofa_search.searching.latency import Table
+
+#: The settings that both tables of a pair have.
+_SETTINGS = ("runtime", "provider", "threads", "batch")
+
+
+def table_count(paths: Sequence[str], precision: str | None) -> int:
+    """How many budgets the tables of `--lut` need. Raises `UsageError` for a table without its partner."""
+    if precision != MIXED:
+        return len(paths)
+    if len(paths) % 2:
+        raise UsageError(
+            f"--precision {MIXED} needs two tables per device, one of fp32 and one of int8, but there are "
+            f"{len(paths)} --lut; ofa-profile --precision fp32,int8 makes both"
+        )
+    return len(paths) // 2
+
+
+def read_tables(paths: Sequence[str], precision: str | None) -> list[Table]:
+    """The tables in these files; for mixed precision, their pairs. Raises `UsageError` and `InputFileError`."""
+    tables = [LatencyTable.load(path) for path in paths]
+    names = [table.name for table in tables]
+    for table, path in zip(tables, paths, strict=True):
+        if names.count(table.name) > 1:
+            raise UsageError(f"--lut {path}: two tables have the name {table.name}; rename one of the files")
+        for warning in table.warnings:
+            say(f"warning: {warning}")
+    return list(_pairs(tables)) if precision == MIXED else list(tables)
+
+
+def _pairs(tables: Sequence[LatencyTable]) -> list[MixedTable]:
+    """The tables of both precisions of each device, in the order of the first table of each."""
+    if len(tables) == 2:
+        return [MixedTable.of(tables)]  # raises an error that says what does not fit
+    left, pairs = list(tables), []
+    while left:
+        table = left.pop(0)
+        partners = [other for other in left if _place(other) == _place(table)]
+        if len(partners) != 1:
+            problem = "no other table is" if not partners else f"{', '.join(other.name for other in partners)} are"
+            raise UsageError(
+                f"--precision {MIXED}: table {table.name} needs one partner of the same device and settings, but "
+                f"{problem}"
+            )
+        left.remove(partners[0])
+        pairs.append(MixedTable.of([table, partners[0]]))
+    return pairs
+
+
+def _place(table: LatencyTable) -> tuple[object, ...]:
+    """What the tables of a pair share: the device and the settings."""
+    identity = DeviceIdentity.from_table(table.metadata)
+    return (identity, *(table.metadata.get(name) for name in _SETTINGS))
+
+
+def plain_space(name: str | None, tables: Sequence[Table], precision: str) -> SearchSpace:
+    """The space of this name, or the one that all tables cover, in one precision. Raises `UsageError`."""
+    if name is None:
+        return _common_space(tables)
+    space = get_space(name)
+    if not isinstance(space, MixedSpace):
+        return space
+    if precision != MIXED:
+        raise UsageError(f"--space {name}: its networks need --precision {MIXED} and a table of each precision")
+    return space.plain
+
+
+def _common_space(tables: Sequence[Table]) -> SearchSpace:
+    """The one space that all tables cover. Raises `UsageError` if there is none, or more than one."""
+    common = [name for name in space_names() if all(name in table.spaces for table in tables)]
+    if len(common) == 1:
+        return get_space(common[0])
+    names = ", ".join(table.name for table in tables)
+    if common:
+        raise UsageError(f"{names}: the tables cover the spaces {', '.join(common)}; choose one with --space")
+    each = "; ".join(f"{table.name} covers {', '.join(table.spaces) or 'no known space'}" for table in tables)
+    raise UsageError(f"the tables have no search space in common: {each}")

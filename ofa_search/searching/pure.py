@@ -1,0 +1,83 @@
+"""The best networks of one precision in a space of mixed precision. A mixed search starts from them.
+
+So its result is never worse than theirs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa_profiler.errors import InfeasibleError
+from ofa_profiler.spaces import Genomes, SearchSpace
+from ofa_profiler.spaces.costs import AdditiveCost, Part
+from ofa_profiler.spaces.mixed import PRECISIONS, MixedSpace
+from ofa_search.searching.engines import Engine
+from ofa_search.searching.feasibility import find_anchor
+from ofa_search.searching.objectives import Objective
+from ofa_search.searching.problem import Constraint, Problem
+
+
+def best_of_each(problem: Problem, engine: Engine, rng: np.random.Generator) -> tuple[Genomes, int]:
+    """The best genomes of one precision (N, G), and how many were scored to find them.
+
+    A precision that cannot meet the constraints has none. A space of one precision has none at all.
+    """
+    space = problem.space
+    found, evaluations = [np.empty((0, len(space.genes)), dtype=np.int8)], 0
+    for number in range(len(PRECISIONS)) if isinstance(space, MixedSpace) else ():
+        assert isinstance(space, MixedSpace)
+        pure = _Pure(space, number)
+        constraints = tuple(pure.constraint(each) for each in problem.constraints)
+        try:
+            anchor = find_anchor(space.plain, constraints, rng)
+        except InfeasibleError:
+            continue
+        plain = Problem(space.plain, _PureObjective(pure, problem.objective), constraints, anchor)
+        best = engine.search(plain, rng)
+        found.append(pure.mixed(best.genome[np.newaxis]))
+        evaluations += best.evaluations
+    return np.vstack(found), evaluations
+
+
+@dataclass(frozen=True, eq=False)
+class _Pure:
+    """The networks of `space` whose slots all have the bits with the index `number`."""
+
+    space: MixedSpace
+    number: int
+
+    def mixed(self, genomes: Genomes) -> Genomes:
+        """Plain genomes (N, P) -> genomes (N, G)."""
+        bits = np.full((len(genomes), len(self.space.slots)), self.number, dtype=np.int8)
+        return self.space.canonical(np.hstack([genomes, bits]))
+
+    def constraint(self, constraint: Constraint) -> Constraint:
+        """The constraint as one of plain genomes."""
+        cost = constraint.cost
+        assert isinstance(cost, AdditiveCost), "all costs of mixed networks are sums"
+        parts = tuple(map(self._plain_part, cost.parts))
+        plain = AdditiveCost(self.space.plain, parts, cost.constant)
+        return Constraint(constraint.name, constraint.unit, plain, constraint.budget)
+
+    def _plain_part(self, part: Part) -> Part:
+        """A part without the genes of the bits."""
+        is_kept = [gene < len(self.space.plain.genes) for gene in part.genes]
+        index = tuple(slice(None) if kept else self.number for kept in is_kept)
+        genes = tuple(gene for gene, kept in zip(part.genes, is_kept, strict=True) if kept)
+        return Part(genes, np.asarray(part.values[index]))
+
+
+class _PureObjective(Objective):
+    """The objective for these networks, as one of plain genomes."""
+
+    def __init__(self, pure: _Pure, objective: Objective) -> None:
+        self.name, self.pure, self.objective = objective.name, pure, objective
+
+    def scores(self, space: SearchSpace, genomes: Genomes) -> NDArray[np.float64]:  # noqa: ARG002
+        return self.objective.scores(self.pure.space, self.pure.mixed(genomes))
+
+    def accuracy(self, score: float) -> float | None:
+        return self.objective.accuracy(score)
