@@ -18,7 +18,8 @@ from ofa_search.predictor import AccuracyPredictor
 from ofa_search.supernet.description import weights_path
 
 if TYPE_CHECKING:
-    from ofa_search.evaluation.fit_predictor import Fitted, Measured
+    from ofa_search.evaluation.fit_predictor import Fitted
+    from ofa_search.evaluation.measured import Measured
     from ofa_search.evaluation.world import World
     from ofa_search.supernet.supernet import TrainedSupernet
 
@@ -145,7 +146,7 @@ def _start(arguments: Namespace) -> AccuracyPredictor | None:
 
 
 def _data(arguments: Namespace, trained: TrainedSupernet, world: World, reporter: Reporter | None) -> Measured:
-    from ofa_search.evaluation.fit_predictor import measured_on, number_held_out
+    from ofa_search.evaluation.measured import measured_on, number_held_out
 
     held_out = number_held_out(arguments.supernet, trained)
     wanted = Namespace(**vars(arguments), held_out=held_out)

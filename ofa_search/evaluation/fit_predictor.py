@@ -5,32 +5,26 @@ That of networks in mixed precision is transferred from the predictor of fp32 (`
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ofa_profiler.base.progress import Reporter, report
-from ofa_profiler.errors import InputFileError, UsageError
+from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.architecture import Architecture
-from ofa_profiler.networks.ranges import Ranges
 from ofa_profiler.spaces import SearchSpace
 from ofa_profiler.spaces.mixed import MixedSpace
-from ofa_search.data.images import DataSplit, Images
+from ofa_search.data.images import Images
+from ofa_search.evaluation.measured import Measured, accuracy_of, digest, digest_of
 from ofa_search.evaluation.mixed_subnets import MixedEvaluator
 from ofa_search.evaluation.samples import Sample, SampleFolder, draw_architectures, is_drawn_evenly
-from ofa_search.evaluation.subnets import Evaluator, calibration_images, calibration_of
+from ofa_search.evaluation.subnets import Evaluator
 from ofa_search.evaluation.world import World
 from ofa_search.predictor import AccuracyPredictor, Metrics, metrics
 from ofa_search.predictor.fit import MIN_SAMPLES
-from ofa_search.supernet.bn_statistics import StatisticsTable
 from ofa_search.supernet.supernet import Supernet, TrainedSupernet
 
 PREDICTOR, SAMPLES, TEST = "predictor.safetensors", "samples", "test"
@@ -57,21 +51,6 @@ class PredictorOptions:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """The images for measuring subnets. `name` is the file or folder of the images.
-
-    `held_out` are training images that the supernet was not trained with. `test` images are only
-    used for the offset. `calibration` and `ranges` are the tables of the supernet, or training images.
-    """
-
-    name: str
-    held_out: Images
-    calibration: Images | StatisticsTable
-    ranges: Images | Ranges
-    test: Images | None = None
-
-
-@dataclass(frozen=True)
 class Offset:
     """The mean difference of accuracy between `images` test images and the held-out ones, over `subnets`, and its
     standard deviation. Fractions.
@@ -95,47 +74,6 @@ class Fitted:
     offset: Offset | None
     samples: int
     before: Metrics | None = None
-
-
-def number_held_out(path: Path, trained: TrainedSupernet) -> int:
-    """The number of training images that the supernet in file `path` was not trained with."""
-    number = _training(trained).get("held_out")
-    if type(number) is not int or number < 1:
-        raise InputFileError(path, "lacks the number of training images that were held out (training.held_out)")
-    return number
-
-
-def measured_on(path: Path, trained: TrainedSupernet, data: DataSplit, name: str, count: int | None = None) -> Measured:
-    """Return images of `data`, split as in the training of the supernet in file `path`; `count` held-out ones or all.
-
-    Raises `InputFileError` for a supernet that was trained with other images.
-    """
-    learned = _training(trained).get("images")
-    labels, classes = trained.description.get("labels"), data.training.classes
-    if learned is not None and learned != len(data.training):
-        others = f"{name} has {len(data.training)} beside the held-out ones"
-        raise InputFileError(path, f"was trained with {learned} images, but {others}")
-    if len(classes) != trained.supernet.space.n_classes or (labels is not None and labels != list(classes)):
-        raise InputFileError(path, f"has other classes than {name} ({', '.join(classes):.60})")
-    if count is not None and count > len(data.held_out):
-        raise UsageError(f"--images {count}: only {len(data.held_out)} images were held out of the training")
-    return Measured(
-        name=name,
-        held_out=data.held_out if count is None else data.held_out.take(slice(count)),
-        calibration=_calibration(trained, data.training),
-        ranges=trained.ranges or calibration_images(data.training),
-        test=data.test,
-    )
-
-
-def _training(trained: TrainedSupernet) -> Mapping[str, Any]:
-    training = trained.description.get("training")
-    return training if isinstance(training, Mapping) else {}
-
-
-def _calibration(trained: TrainedSupernet, training: Images) -> Images | StatisticsTable:
-    """Return the source of BatchNorm statistics: the one in the supernet file, or else training images."""
-    return calibration_images(training) if trained.calibration is None else calibration_of(trained.calibration)
 
 
 def train_predictor(
@@ -176,7 +114,7 @@ def train_predictor(
             evaluator = MixedEvaluator(supernet, data.calibration, data.ranges, images)
         else:
             evaluator = Evaluator(supernet, data.calibration, images)
-        folder = SampleFolder(out, stem, {**about, "images": _digest_of(images)})
+        folder = SampleFolder(out, stem, {**about, "images": digest_of(images)})
         return folder.collect(wanted, len(images), evaluator.accuracy, world, progress)
 
     samples = measure(SAMPLES, data.held_out, dict(enumerate(drawn)))
@@ -184,7 +122,7 @@ def train_predictor(
     if not world.leads:
         return None
     report(progress, "fit", 0, 2)
-    fitted = _fit(space, samples, options, start, _accuracy_of(data, space), progress)
+    fitted = _fit(space, samples, options, start, accuracy_of(data, space), progress)
     return _save(out / PREDICTOR, fitted, _offset(samples, tested), start, {
         "samples": {"fitted": len(samples), "images": len(data.held_out), "seed": options.seed},
         "supernet": {"file": path.name, "weights_sha256": about["supernet"]},
@@ -196,11 +134,11 @@ def _about(supernet: Supernet, space: SearchSpace, data: Measured, options: Pred
     about = {
         "format": 1,
         "space": space.name,
-        "supernet": _digest(supernet.state_dict().values()),
-        "calibration": _digest_of(data.calibration),
+        "supernet": digest(supernet.state_dict().values()),
+        "calibration": digest_of(data.calibration),
         "seed": options.seed,
     }
-    return {**about, "ranges": _digest_of(data.ranges)} if isinstance(space, MixedSpace) else about
+    return {**about, "ranges": digest_of(data.ranges)} if isinstance(space, MixedSpace) else about
 
 
 def _save(
@@ -233,33 +171,6 @@ def _check_counts(options: PredictorOptions) -> None:
             f"{options.judged_by} of {options.samples} samples are held out: at least 2 must be held out, "
             f"and at least {MIN_SAMPLES} must remain"
         )
-
-
-def _digest_of(images: Images | StatisticsTable | Ranges) -> str:
-    """Return a hash of pixels and labels, or of a table."""
-    if isinstance(images, Ranges):
-        return hashlib.sha256(json.dumps(images.to_json()).encode()).hexdigest()
-    if isinstance(images, StatisticsTable):
-        return _digest(torch.from_numpy(entry) for entry in images.entries.values())
-    return _digest(chain([images.labels], (pixels for pixels, _ in images.batches(1024))))
-
-
-def _digest(tensors: Iterable[Tensor]) -> str:
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _accuracy_of(data: Measured, space: SearchSpace) -> str:
-    def source(of: Images | StatisticsTable | Ranges) -> str:
-        return f"{len(of):,} others" if isinstance(of, Images) else "the supernet's table"
-
-    ranges = f", ranges of int8 from {source(data.ranges)}" if isinstance(space, MixedSpace) else ""
-    return (
-        f"{len(data.held_out):,} images held out from the training images {data.name}, "
-        f"BatchNorm statistics from {source(data.calibration)}{ranges}"
-    )
 
 
 # --- fitting -----------------------------------------------------------------------------------------

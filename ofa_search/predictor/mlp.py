@@ -20,7 +20,7 @@ from ofa_search.predictor.features import Features
 from ofa_search.predictor.fit import fit_layers
 from ofa_search.predictor.layers import PredictorData
 from ofa_search.predictor.predictor_file import load_predictor, save_predictor
-from ofa_search.predictor.transfer import add_bits, fine_tuned, with_bits
+from ofa_search.predictor.transfer import add_bits, bits_of, fine_tuned, with_bits
 
 #: The rows of a matrix product, padded up. With a few fixed shapes BLAS sums in a fixed order, whatever
 #: the number of its threads, so a genome has one accuracy and a search one outcome.
@@ -75,7 +75,7 @@ class AccuracyPredictor(PredictorData):
         """
         if not isinstance(space, MixedSpace):
             raise UsageError(f"{space.name} is no space of mixed precision")
-        if BITS in self.features.kinds:
+        if self.knows_bits:
             raise UsageError(f"the predictor {self.name} is for mixed precision already")
         self.resolutions_of(space.plain)
         layers = add_bits(self.layers, self.features, space)
@@ -90,10 +90,17 @@ class AccuracyPredictor(PredictorData):
         result has other errors than this predictor: its `metrics` are None. Raises `UsageError`.
         """
         self.resolutions_of(space)
+        if not self.knows_bits:
+            raise UsageError(f"the predictor {self.name} is for {self.space}, which has one precision")
         ones = self.features.ones(space, space.encode(architectures))
         inputs = _one_hot(ones, self.features.count(space))
-        layers = fine_tuned(self.layers, inputs, accuracies, seed=seed)
+        layers = fine_tuned(self.layers, inputs, accuracies, bits_of(self.features, space), seed=seed)
         return replace(self, layers=layers, metrics=None)
+
+    @property
+    def knows_bits(self) -> bool:
+        """Whether it is for networks in mixed precision."""
+        return BITS in self.features.kinds
 
     @property
     def resolutions(self) -> tuple[int, ...]:

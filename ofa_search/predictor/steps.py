@@ -24,17 +24,22 @@ class Adam:
         self._means, self._squares = ([np.zeros_like(array) for array in self._flat] for _ in range(2))
         self._step = 0
 
-    def step(self, gradients: Sequence[Matrix], rate: float) -> None:
-        """Make a step of size `rate`. `gradients` are in the order of the parameters; they are overwritten."""
+    def step(self, gradients: Sequence[Matrix], rate: float, shares: Sequence[Matrix] | None = None) -> None:
+        """Make a step of size `rate`. `gradients` are in the order of the parameters; they are overwritten.
+
+        Each parameter array makes its share of the step, if there are `shares`, which fit its shape.
+        """
         self._step += 1
         # The correction of Adam's first means.
         rate *= math.sqrt(1 - _DECAYS[1] ** self._step) / (1 - _DECAYS[0] ** self._step)
-        for array, gradient, mean, square in zip(self._flat, gradients, self._means, self._squares, strict=True):
+        for number, (array, gradient) in enumerate(zip(self._flat, gradients, strict=True)):
+            mean, square = self._means[number], self._squares[number]
             if array.ndim == 2 and self._decay:
                 gradient += np.float32(self._decay) * array
             mean += np.float32(1 - _DECAYS[0]) * (gradient - mean)
             square += np.float32(1 - _DECAYS[1]) * (gradient * gradient - square)
-            array -= np.float32(rate) * mean / (np.sqrt(square) + np.float32(1e-8))
+            change = np.float32(rate) * mean / (np.sqrt(square) + np.float32(1e-8))
+            array -= change if shares is None else shares[number] * change
 
 
 def batches(rng: np.random.Generator, count: int, batch: int) -> Iterator[NDArray[np.intp]]:

@@ -42,6 +42,10 @@ RUNS = {
     "like": ("--pair t.csv t.csv --shares 0.1 0.5 --out like.json", r"t -> t \| 27 \(10%\) \| - \| 0.0%"),
     "measuring_share": ("--space cifar-mbv3 --resolution 24 --time-limit 1s", r"share of the wall time +[\d.]+%"),
     "precisions": ("cifar-mbv3 --networks 2 --rounds 2 --runs 2", r"`cifar-mbv3` \| litert \| [\d.]+x"),
+    "predictor_transfer": (
+        "--samples mixed --same mixed --counts 10 --held-out 6 --splits 1",
+        r"\| 10 \| transferred \| -?[\d.]+ ± ",
+    ),
     "repeat": ("--out r --resolution 24 --time-limit 1s --load", r"\d+ ops: median difference [\d.]+%"),
     "schedules": (
         "--data photos --test-data photos --out out --images 27 --batch 8 --cost 0.001 --only smallest",
