@@ -6,7 +6,7 @@ fine-tuned on a few hundred networks.
 
 The predictor of fp32 is good already, the samples are few, and the accuracies on some thousand images are noisy. So
 weights that are taken over move less than W, and cross-validation chooses the number of steps. If it does not find an
-improvement of more than one standard error, the predictor stays as it is: nothing is learned, and nothing is lost.
+improvement of more than two standard errors, the predictor stays as it is: nothing is learned, and nothing is lost.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ _OLD_SHARE = 0.1
 #: Cross-validation looks at the errors after so many steps.
 _STEPS, _EVERY = 200, 10
 _FOLDS = 5
+#: An improvement is believed if it is larger than so many of its standard errors.
+_SURE = 2.0
 
 _Parameters = list[tuple[Matrix, Matrix]]
 
@@ -92,7 +94,7 @@ class _Tuning:
 
     def number_of_steps(self, rng: np.random.Generator) -> int | None:
         """The number with the smallest squared error on samples that were left out; None if no number is better
-        than the start by more than one standard error."""
+        than the start for sure."""
         untouched = (_outputs([(each.weight, each.bias) for each in self.start], self.inputs) - self.targets) ** 2
         gains = np.zeros((_STEPS // _EVERY + 1, len(self.inputs)))
         for fold in np.array_split(rng.permutation(len(self.inputs)), _FOLDS):
@@ -102,7 +104,7 @@ class _Tuning:
                 gains[step // _EVERY, fold] = untouched[fold] - errors
         best = int(gains.mean(axis=1).argmax())
         noise = gains[best].std() / np.sqrt(len(self.inputs))
-        return best * _EVERY if gains[best].mean() > noise else None
+        return best * _EVERY if gains[best].mean() > _SURE * noise else None
 
     def path(self, chosen: NDArray[np.intp], rng: np.random.Generator) -> Iterator[tuple[int, _Parameters]]:
         """Fine-tune on the chosen samples: the number of steps, and the parameters after them.
