@@ -32,11 +32,13 @@ OFA_TRAIN := OMP_NUM_THREADS=1 $(RUN)/python -m torch.distributed.run --standalo
   -m ofa_search.train_cli
 ON_CIFAR := --data $(CIFAR) --test-data $(CIFAR) --device cpu --threads 1
 
-train-cifar: $(EVERYTHING) ## train the included supernet and predictor for cifar-mbv3 on two CPU cores; writes out/cifar/
+train-cifar: $(EVERYTHING) ## train the included supernet and predictors for cifar-mbv3 on two CPU cores; writes out/cifar/
 	$(OFA_TRAIN) supernet $(ON_CIFAR) --out out/cifar/supernet --carry table \
 	  --schedule cifar-cpu --optimizer sgd --learning-rate 0.08 --weight-decay 5e-4
 	$(OFA_TRAIN) predictor $(ON_CIFAR) --out out/cifar/predictor --samples 700 \
 	  --supernet out/cifar/supernet/supernet.safetensors
+	$(OFA_TRAIN) predictor --data $(CIFAR) --device cpu --threads 1 --out out/cifar/mixed --precision mixed --samples 350 \
+	  --supernet out/cifar/supernet/supernet.safetensors --from out/cifar/predictor/predictor.safetensors
 
 test: $(EVERYTHING) ## run the tests in two processes
 	$(RUN)/python -m pytest -n 2 --dist loadfile $(ARGS)

@@ -29,7 +29,7 @@ from ofa_profiler import Architecture, get_space
 from ofa_profiler.networks.made_up_weights import random_weights
 from ofa_profiler.networks.torch_modules import ConvModule, StaticNetwork, load_weights
 from ofa_profiler.spaces import SearchSpace
-from ofa_search.evaluation.subnets import ONNX_BATCH, onnx_classes, representatives, torch_classes
+from ofa_search.evaluation.subnets import CPU_BATCH, onnx_classes, representatives, torch_classes
 from ofa_search.supernet.recalibration import recalibrate
 from ofa_search.training.memory import keep_freed_memory
 
@@ -60,7 +60,7 @@ def measure(space: SearchSpace, architecture: Architecture, images: int) -> tupl
     resolution = architecture.resolution
     inputs = torch.randn(images, 3, resolution, resolution, generator=torch.Generator().manual_seed(0))
     inputs = inputs.contiguous(memory_format=torch.channels_last)
-    large, small = torch.split(inputs, BATCH), torch.split(inputs, ONNX_BATCH)
+    large, small = torch.split(inputs, BATCH), torch.split(inputs, CPU_BATCH)
     ways: dict[str, Callable[[], Tensor | None]] = {
         "torch": lambda: torch_classes(network, large),
         "folded": lambda: torch_classes(lean, large),

@@ -11,10 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from ofa_profiler.base.progress import Progress, Reporter
 from ofa_profiler.cli.options import positive_integer, whole_number
+from ofa_profiler.errors import UsageError
+from ofa_search.artifacts.shipped import shipped_supernet
 from ofa_search.cli import train_options as common
+from ofa_search.predictor import AccuracyPredictor
+from ofa_search.supernet.description import weights_path
 
 if TYPE_CHECKING:
-    from ofa_search.evaluation.fit_predictor import Fitted, Measured
+    from ofa_search.evaluation.fit_predictor import Fitted
+    from ofa_search.evaluation.measured import Measured
     from ofa_search.evaluation.world import World
     from ofa_search.supernet.supernet import TrainedSupernet
 
@@ -22,6 +27,8 @@ HELP = "fit an accuracy predictor to subnets of a supernet"
 DESCRIPTION = """\
 Draw architectures, measure their accuracy on held-out training images, and fit a predictor to them.
 DIR gets predictor.safetensors, predictor.json with its errors, and the accuracies in samples-*.csv.
+With --precision mixed, every block of a network is computed in 8-bit integers or in 32-bit floats, and the
+predictor of fp32 is fine-tuned on fewer samples.
 After an interruption, even by kill -9, run the same command again: it resumes. A larger --samples
 adds to the existing samples.
 """
@@ -30,17 +37,23 @@ examples:
   ofa-train predictor --supernet out/supernet/supernet.safetensors --data cifar10/ --out out/predictor
   ofa-train predictor --supernet out/supernet/supernet.safetensors --data cifar10/ --test-data cifar10/ \\
       --samples 500 --images 2000 --out out/predictor
+  ofa-train predictor --supernet cifar-mbv3 --data cifar10/ --precision mixed --samples 300 --out out/mixed
   torchrun --nproc-per-node 2 -m ofa_search.train_cli predictor --threads 1 \\
       --supernet out/supernet/supernet.safetensors --data cifar10/ --out out/predictor
 """
-_SAMPLES = 1000
+#: The default number of samples, by precision.
+_SAMPLES = {"fp32": 1000, "mixed": 300}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
     files = parser.add_argument_group("images and files")
     files.add_argument(
-        "--supernet", metavar="FILE", type=Path, required=True, help="supernet file written by ofa-train supernet"
+        "--supernet",
+        metavar="NAME|FILE",
+        type=Path,
+        required=True,
+        help="supernet file written by ofa-train supernet, or name of an included one",
     )
     files.add_argument("--data", metavar="PATH", type=Path, required=True, help="the training images of the supernet")
     files.add_argument(
@@ -54,13 +67,22 @@ def add_arguments(parser: ArgumentParser) -> None:
     files.add_argument(
         "--cache", metavar="DIR", type=Path, help="folder for decoded images (default: images/ in the user's cache)"
     )
+    files.add_argument(
+        "--from",
+        metavar="FILE",
+        dest="start",
+        type=Path,
+        help="predictor of the supernet in fp32, for --precision mixed (default: the one beside the supernet)",
+    )
     samples = parser.add_argument_group("samples")
+    samples.add_argument(
+        "--precision", choices=tuple(_SAMPLES), default="fp32", help="of the networks (default: %(default)s)"
+    )
     samples.add_argument(
         "--samples",
         metavar="N",
         type=positive_integer,
-        default=_SAMPLES,
-        help="number of architectures (default: %(default)s)",
+        help=f"number of architectures (default: {_SAMPLES['fp32']}; with --precision mixed {_SAMPLES['mixed']})",
     )
     samples.add_argument(
         "--held-out-samples",
@@ -91,18 +113,40 @@ def run(arguments: Namespace) -> int:
     from ofa_search.supernet.supernet import load_trained
 
     common.prepare_process(arguments)
-    options = PredictorOptions(arguments.samples, arguments.held_out_samples, arguments.seed, arguments.fresh)
+    arguments.supernet = shipped_supernet(str(arguments.supernet)) or arguments.supernet
+    start = _start(arguments)
+    samples = arguments.samples or _SAMPLES[arguments.precision]
+    options = PredictorOptions(samples, arguments.held_out_samples, arguments.seed, arguments.fresh)
     trained = load_trained(arguments.supernet)
     with join_world(arguments.device) as world, common.progress(world) as reporter:
         data = _data(arguments, trained, world, reporter)
-        fitted = train_predictor(arguments.supernet, trained, data, options, arguments.out, world, _timed(reporter))
+        fitted = train_predictor(
+            arguments.supernet, trained, data, options, arguments.out, world, _timed(reporter), start=start
+        )
     if fitted is not None:
         _report(arguments, fitted)
     return 0
 
 
+def _start(arguments: Namespace) -> AccuracyPredictor | None:
+    """The predictor to transfer; None for fp32. Raises `UsageError` and `InputFileError`."""
+    if arguments.precision == "fp32":
+        if arguments.start is not None:
+            raise UsageError("--from is for --precision mixed")
+        return None
+    supernet = weights_path(arguments.supernet)
+    beside = [supernet.with_name(f"{supernet.stem}-predictor.safetensors"), supernet.with_name("predictor.safetensors")]
+    start = arguments.start or next((path for path in beside if path.is_file()), None)
+    if start is None:
+        raise UsageError(
+            "--precision mixed starts from the predictor of fp32, and there is no "
+            f"{' or '.join(path.name for path in beside)} beside the supernet: give --from FILE"
+        )
+    return AccuracyPredictor.load(start)
+
+
 def _data(arguments: Namespace, trained: TrainedSupernet, world: World, reporter: Reporter | None) -> Measured:
-    from ofa_search.evaluation.fit_predictor import measured_on, number_held_out
+    from ofa_search.evaluation.measured import measured_on, number_held_out
 
     held_out = number_held_out(arguments.supernet, trained)
     wanted = Namespace(**vars(arguments), held_out=held_out)
@@ -140,10 +184,11 @@ def _report(arguments: Namespace, fitted: Fitted) -> None:
         "accuracy_of": predictor.accuracy_of,
         "metrics": quality.to_json(),
         "metrics_of_evenly_drawn": fitted.even.to_json() if fitted.even else None,
+        "metrics_before_transfer": fitted.before.to_json() if fitted.before else None,
         "offset": predictor.offset if fitted.offset else None,
     }
     lines = [f"top-1 of {predictor.accuracy_of}"]
-    for what, one in (("", quality), (" drawn evenly", fitted.even)):
+    for what, one in (("", quality), (" drawn evenly", fitted.even), (" before the transfer", fitted.before)):
         if one is not None:
             lines.append(
                 f"on {one.samples} held-out architectures{what}: RMSE {one.rmse:.2f} points, "

@@ -1,30 +1,31 @@
-"""Trains the accuracy predictor of a supernet: draw architectures, measure them, fit, and measure the errors."""
+"""Trains the accuracy predictor of a supernet: draw architectures, measure them, fit, and measure the errors.
+
+That of networks in mixed precision is transferred from the predictor of fp32 (`predictor/transfer.py`).
+"""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ofa_profiler.base.progress import Reporter, report
-from ofa_profiler.errors import InputFileError, UsageError
+from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.spaces import SearchSpace
-from ofa_search.data.images import DataSplit, Images
+from ofa_profiler.spaces.mixed import MixedSpace
+from ofa_search.data.images import Images
+from ofa_search.evaluation.measured import Measured, accuracy_of, digest, digest_of
+from ofa_search.evaluation.mixed_subnets import MixedEvaluator
 from ofa_search.evaluation.samples import Sample, SampleFolder, draw_architectures, is_drawn_evenly
-from ofa_search.evaluation.subnets import Evaluator, calibration_images, calibration_of
+from ofa_search.evaluation.subnets import Evaluator
 from ofa_search.evaluation.world import World
 from ofa_search.predictor import AccuracyPredictor, Metrics, metrics
 from ofa_search.predictor.fit import MIN_SAMPLES
-from ofa_search.supernet.bn_statistics import StatisticsTable
-from ofa_search.supernet.supernet import TrainedSupernet
+from ofa_search.supernet.supernet import Supernet, TrainedSupernet
 
 PREDICTOR, SAMPLES, TEST = "predictor.safetensors", "samples", "test"
 #: The default fraction of the samples that is held out to measure the errors of the predictor.
@@ -50,20 +51,6 @@ class PredictorOptions:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """The images for measuring subnets. `name` is the file or folder of the images.
-
-    `held_out` are training images that the supernet was not trained with. `test` images are only
-    used for the offset.
-    """
-
-    name: str
-    held_out: Images
-    calibration: Images | StatisticsTable
-    test: Images | None = None
-
-
-@dataclass(frozen=True)
 class Offset:
     """The mean difference of accuracy between `images` test images and the held-out ones, over `subnets`, and its
     standard deviation. Fractions.
@@ -78,53 +65,15 @@ class Offset:
 @dataclass(frozen=True)
 class Fitted:
     """The result: `predictor.metrics` are the errors on held-out samples of all kinds, `even` those on the samples
-    whose choices were drawn evenly, if there are any."""
+    whose choices were drawn evenly, if there are any. `before` are the errors of the predictor it was transferred from.
+    """
 
     path: Path
     predictor: AccuracyPredictor
     even: Metrics | None
     offset: Offset | None
     samples: int
-
-
-def number_held_out(path: Path, trained: TrainedSupernet) -> int:
-    """The number of training images that the supernet in file `path` was not trained with."""
-    number = _training(trained).get("held_out")
-    if type(number) is not int or number < 1:
-        raise InputFileError(path, "lacks the number of training images that were held out (training.held_out)")
-    return number
-
-
-def measured_on(path: Path, trained: TrainedSupernet, data: DataSplit, name: str, count: int | None = None) -> Measured:
-    """Return images of `data`, split as in the training of the supernet in file `path`; `count` held-out ones or all.
-
-    Raises `InputFileError` for a supernet that was trained with other images.
-    """
-    learned = _training(trained).get("images")
-    labels, classes = trained.description.get("labels"), data.training.classes
-    if learned is not None and learned != len(data.training):
-        others = f"{name} has {len(data.training)} beside the held-out ones"
-        raise InputFileError(path, f"was trained with {learned} images, but {others}")
-    if len(classes) != trained.supernet.space.n_classes or (labels is not None and labels != list(classes)):
-        raise InputFileError(path, f"has other classes than {name} ({', '.join(classes):.60})")
-    if count is not None and count > len(data.held_out):
-        raise UsageError(f"--images {count}: only {len(data.held_out)} images were held out of the training")
-    return Measured(
-        name=name,
-        held_out=data.held_out if count is None else data.held_out.take(slice(count)),
-        calibration=_calibration(trained, data.training),
-        test=data.test,
-    )
-
-
-def _training(trained: TrainedSupernet) -> Mapping[str, Any]:
-    training = trained.description.get("training")
-    return training if isinstance(training, Mapping) else {}
-
-
-def _calibration(trained: TrainedSupernet, training: Images) -> Images | StatisticsTable:
-    """Return the source of BatchNorm statistics: the one in the supernet file, or else training images."""
-    return calibration_images(training) if trained.calibration is None else calibration_of(trained.calibration)
+    before: Metrics | None = None
 
 
 def train_predictor(
@@ -135,23 +84,24 @@ def train_predictor(
     out: Path,
     world: World,
     progress: Reporter | None = None,
+    *,
+    start: AccuracyPredictor | None = None,
 ) -> Fitted | None:
     """Measure subnets of the supernet in file `path`, and fit the predictor. Samples in folder `out` are resumed.
+
+    With `start`, the predictor of its subnets in fp32, they are measured in mixed precision, and the predictor is
+    transferred from it.
 
     The leading process writes the predictor to `out` and returns it. Other processes return None.
     Raises `InputFileError` if `out` has samples of another request.
     """
-    space = trained.supernet.space
-    _check_counts(options)
-    drawn = draw_architectures(space, options.samples, options.seed)
     supernet = trained.supernet
-    about = {
-        "format": 1,
-        "space": space.name,
-        "supernet": _digest(supernet.state_dict().values()),
-        "calibration": _digest_of(data.calibration),
-        "seed": options.seed,
-    }
+    space = supernet.space if start is None else MixedSpace.of(supernet.space)
+    _check_counts(options)
+    if start is not None:
+        start = start.widened(space)  # raises if it is for other networks
+    drawn = draw_architectures(space, options.samples, options.seed)
+    about = _about(supernet, space, data, options)
     if options.fresh and world.leads:
         for stem in (SAMPLES, TEST):
             SampleFolder(out, stem, about).forget()
@@ -159,8 +109,12 @@ def train_predictor(
     supernet.to(world.device)
 
     def measure(stem: str, images: Images, wanted: Mapping[int, Architecture]) -> list[Sample]:
-        evaluator = Evaluator(supernet, data.calibration, images)
-        folder = SampleFolder(out, stem, {**about, "images": _digest_of(images)})
+        evaluator: Evaluator | MixedEvaluator
+        if isinstance(space, MixedSpace):
+            evaluator = MixedEvaluator(supernet, data.calibration, data.ranges, images)
+        else:
+            evaluator = Evaluator(supernet, data.calibration, images)
+        folder = SampleFolder(out, stem, {**about, "images": digest_of(images)})
         return folder.collect(wanted, len(images), evaluator.accuracy, world, progress)
 
     samples = measure(SAMPLES, data.held_out, dict(enumerate(drawn)))
@@ -168,17 +122,47 @@ def train_predictor(
     if not world.leads:
         return None
     report(progress, "fit", 0, 2)
-    offset = _offset(samples, tested)
-    predictor, even = _fit(space, samples, options, _accuracy_of(data), progress)
-    predictor = replace(predictor, offset=offset.mean if offset else 0.0)
-    metadata = {
+    fitted = _fit(space, samples, options, start, accuracy_of(data, space), progress)
+    return _save(out / PREDICTOR, fitted, _offset(samples, tested), start, {
         "samples": {"fitted": len(samples), "images": len(data.held_out), "seed": options.seed},
-        "metrics_of_evenly_drawn": even.to_json() if even else None,
         "supernet": {"file": path.name, "weights_sha256": about["supernet"]},
-        "offset_of": _offset_json(offset),
+    })  # fmt: skip
+
+
+def _about(supernet: Supernet, space: SearchSpace, data: Measured, options: PredictorOptions) -> dict[str, Any]:
+    """What determines the samples, but for the images."""
+    about = {
+        "format": 1,
+        "space": space.name,
+        "supernet": digest(supernet.state_dict().values()),
+        "calibration": digest_of(data.calibration),
+        "seed": options.seed,
     }
-    saved = predictor.save(out / PREDICTOR, metadata=metadata)
-    return Fitted(saved, predictor, even, offset, len(samples))
+    return {**about, "ranges": digest_of(data.ranges)} if isinstance(space, MixedSpace) else about
+
+
+def _save(
+    path: Path,
+    fitted: _FitOfSamples,
+    offset: Offset | None,
+    start: AccuracyPredictor | None,
+    metadata: Mapping[str, Any],
+) -> Fitted:
+    # Without test images, the offset is that of the same supernet in fp32.
+    mean = offset.mean if offset is not None else start.offset if start is not None else 0.0
+    predictor = replace(fitted.predictor, offset=mean)
+    even, before = fitted.even, fitted.before
+    transfer = None if start is None else {"from": start.name, "metrics_before": before and before.to_json()}
+    saved = predictor.save(
+        path,
+        metadata={
+            **metadata,
+            "metrics_of_evenly_drawn": even.to_json() if even else None,
+            "offset_of": _offset_json(offset),
+            **({"transfer": transfer} if transfer is not None else {}),
+        },
+    )
+    return Fitted(saved, predictor, even, offset, metadata["samples"]["fitted"], before)
 
 
 def _check_counts(options: PredictorOptions) -> None:
@@ -189,49 +173,35 @@ def _check_counts(options: PredictorOptions) -> None:
         )
 
 
-def _digest_of(images: Images | StatisticsTable) -> str:
-    """Return a hash of pixels and labels, or of a table."""
-    if isinstance(images, StatisticsTable):
-        return _digest(torch.from_numpy(entry) for entry in images.entries.values())
-    return _digest(chain([images.labels], (pixels for pixels, _ in images.batches(1024))))
-
-
-def _digest(tensors: Iterable[Tensor]) -> str:
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _accuracy_of(data: Measured) -> str:
-    if isinstance(data.calibration, StatisticsTable):
-        source = "the supernet's table"
-    else:
-        source = f"{len(data.calibration):,} others"
-    return (
-        f"{len(data.held_out):,} images held out from the training images {data.name}, "
-        f"BatchNorm statistics from {source}"
-    )
-
-
 # --- fitting -----------------------------------------------------------------------------------------
+
+
+class _FitOfSamples(NamedTuple):
+    """The predictor of all samples; `before` are the errors of the one it was transferred from. See `Fitted`."""
+
+    predictor: AccuracyPredictor
+    even: Metrics | None
+    before: Metrics | None
 
 
 def _fit(
     space: SearchSpace,
     samples: Sequence[Sample],
     options: PredictorOptions,
+    start: AccuracyPredictor | None,
     accuracy_of: str,
     progress: Reporter | None,
-) -> tuple[AccuracyPredictor, Metrics | None]:
+) -> _FitOfSamples:
     """Fit to some samples and measure the errors on the held-out ones, then fit to all samples."""
 
     def fitted(numbers: np.ndarray) -> AccuracyPredictor:
         chosen = [samples[i] for i in numbers]
         architectures, accuracies = [s.architecture for s in chosen], [s.accuracy for s in chosen]
-        return AccuracyPredictor.fit(
-            space, architectures, accuracies, seed=options.seed, name=Path(PREDICTOR).stem, accuracy_of=accuracy_of
-        )
+        if start is not None:
+            found = start.transferred(space, architectures, accuracies, seed=options.seed)
+        else:
+            found = AccuracyPredictor.fit(space, architectures, accuracies, seed=options.seed)
+        return replace(found, name=Path(PREDICTOR).stem, accuracy_of=accuracy_of)
 
     order = np.random.default_rng(options.seed).permutation(len(samples))
     held_out = [samples[i] for i in order[: options.judged_by]]
@@ -241,7 +211,11 @@ def _fit(
     even = np.array([is_drawn_evenly(s.index) for s in held_out])
     predictor = replace(fitted(np.arange(len(samples))), metrics=metrics(predicted, measured))
     report(progress, "fit", 2, 2)
-    return predictor, metrics(predicted[even], measured[even]) if even.any() else None
+    return _FitOfSamples(
+        predictor,
+        metrics(predicted[even], measured[even]) if even.any() else None,
+        metrics(start.predict(s.architecture for s in held_out), measured) if start is not None else None,
+    )
 
 
 # --- the offset ----------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from ofa_search.supernet.supernet import Supernet
 
 BATCH = 250
 #: The activations of a batch of this size fit into the caches of a processor.
-ONNX_BATCH = 50
+CPU_BATCH = 50
 #: Prepared images of all resolutions are kept in memory if they take no more than this.
 KEPT_BYTES = 1 << 29
 #: The number of training images for the BatchNorm statistics of a subnet, and the seed that draws them.
@@ -68,10 +68,10 @@ class CalibratedSubnets:
 
     def __init__(self, supernet: Supernet, calibration: Images | StatisticsTable) -> None:
         self.supernet = supernet
-        self._source: _Inputs | StatisticsTable = (
+        self._source: PreparedImages | StatisticsTable = (
             calibration
             if isinstance(calibration, StatisticsTable)
-            else (_Inputs(calibration.to(device_of(supernet)), supernet.space, BATCH))
+            else (PreparedImages(calibration.to(device_of(supernet)), supernet.space, BATCH))
         )
 
     def network(self, architecture: Architecture) -> StaticNetwork:
@@ -98,8 +98,8 @@ def calibrated(supernet: Supernet, architecture: Architecture, calibration: Imag
 
 def accuracy(network: nn.Module, architecture: Architecture, space: SearchSpace, images: Images) -> float:
     """Measure the top-1 accuracy in [0, 1] of a torch module on images."""
-    inputs = _Inputs(images, space, BATCH).at(architecture.resolution)
-    return _top1(torch_classes(network, inputs), images)
+    inputs = PreparedImages(images, space, BATCH).at(architecture.resolution)
+    return top1(torch_classes(network, inputs), images)
 
 
 def subnet_accuracy(
@@ -121,7 +121,7 @@ class Evaluator:
         self.images = images.to(device)
         self._subnets = CalibratedSubnets(supernet, calibration)
         self._onnx = device.type == "cpu"
-        self._inputs = _Inputs(self.images, self.space, ONNX_BATCH if self._onnx else BATCH)
+        self._inputs = PreparedImages(self.images, self.space, CPU_BATCH if self._onnx else BATCH)
 
     def accuracy(self, architecture: Architecture) -> float:
         """Measure the top-1 accuracy in [0, 1] of a subnet, after recalibration."""
@@ -130,10 +130,10 @@ class Evaluator:
             classes = onnx_classes(self.space.layout(architecture), self._subnets.weights(architecture), inputs)
         else:
             classes = torch_classes(self._subnets.network(architecture), inputs)
-        return _top1(classes, self.images)
+        return top1(classes, self.images)
 
 
-class _Inputs:
+class PreparedImages:
     """Images as inputs of the networks of a space, in batches, at any resolution."""
 
     def __init__(self, images: Images, space: SearchSpace, batch: int) -> None:
@@ -155,7 +155,8 @@ class _Inputs:
             yield inputs.contiguous(memory_format=torch.channels_last)
 
 
-def _top1(classes: Tensor, images: Images) -> float:
+def top1(classes: Tensor, images: Images) -> float:
+    """Return the share of the images (N) in their class, in [0, 1]."""
     return int((classes == images.labels).sum()) / len(images)
 
 
@@ -168,19 +169,19 @@ def torch_classes(network: nn.Module, inputs: Iterable[Tensor]) -> Tensor:
 def onnx_classes(layout: Layout, weights: Weights, inputs: Iterable[Tensor]) -> Tensor:
     """Return the same for a network of that layout. onnxruntime runs it with as many threads as torch uses.
 
-    Batches are (ONNX_BATCH, 3, R, R); the last one may be smaller.
+    Batches are (CPU_BATCH, 3, R, R); the last one may be smaller.
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # must be set before the import
     import onnxruntime  # type: ignore[import-untyped]
 
-    target = Target("onnxruntime", batch=ONNX_BATCH)
+    target = Target("onnxruntime", batch=CPU_BATCH)
     model = get_exporter(target).build(as_graph(layout), weights, target, outputs=[LOGITS_NAME], metadata={})
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     found = []
     for batch in inputs:
-        images = np.zeros((ONNX_BATCH, *batch.shape[1:]), dtype=np.float32)
+        images = np.zeros((CPU_BATCH, *batch.shape[1:]), dtype=np.float32)
         images[: len(batch)] = batch.numpy()
         (logits,) = session.run([LOGITS_NAME], {INPUT: images})
         found.append(logits[: len(batch)].argmax(1))

@@ -14,7 +14,7 @@ points, here 0.251; Kendall tau 0.878, here 0.876).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -23,15 +23,12 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ofa_profiler.errors import UsageError
 from ofa_search.predictor.layers import Layer
+from ofa_search.predictor.steps import BATCH, Adam, Matrix, batches, gradients
 
-Matrix = NDArray[np.float32]
-
-_BATCH = 64
 _LEARNING_RATE = 3e-3
 _WEIGHT_DECAY = 1e-2
 #: As many steps as are enough for few samples, and as many epochs as are enough for many.
 _MIN_STEPS, _MIN_EPOCHS = 1200, 40
-_DECAYS = 0.9, 0.999  # of Adam's running means of the gradient and of its square
 MIN_SAMPLES = 10
 
 
@@ -46,7 +43,9 @@ def fit_layers(
     """Features (N, F) and accuracies in [0, 1] (N,) -> layers; see `AccuracyPredictor.fit`."""
     targets = np.asarray(accuracies, dtype=np.float64)
     weights = np.ones(len(inputs)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
-    _check(inputs, targets, weights, hidden)
+    check_samples(inputs, targets, weights)
+    if not all(1 <= width <= 10_000 for width in hidden):
+        raise UsageError(f"hidden layers of {list(hidden)} units; a layer has 1 to 10000")
     weights = weights / weights.mean()
     mean = np.average(targets, weights=weights)
     scale = math.sqrt(np.average((targets - mean) ** 2, weights=weights))
@@ -65,9 +64,8 @@ def fit_layers(
     return tuple(Layer(np.ascontiguousarray(weight), bias) for weight, bias in [*others, last])
 
 
-def _check(
-    inputs: Matrix, accuracies: NDArray[np.float64], weights: NDArray[np.float64], hidden: Sequence[int]
-) -> None:
+def check_samples(inputs: Matrix, accuracies: NDArray[np.float64], weights: NDArray[np.float64]) -> None:
+    """Raise `UsageError` unless these are enough inputs (N, F), accuracies (N,) in [0, 1] and weights (N,)."""
     count = len(inputs)
     if count < MIN_SAMPLES:
         raise UsageError(f"{count} samples are too few for an accuracy predictor; a few hundred are enough")
@@ -79,8 +77,6 @@ def _check(
         raise UsageError(f"accuracy {accuracies[outside[0]]} of sample {outside[0]} is not in [0, 1]")
     if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
         raise UsageError("sample weights must be numbers of 0 or more, and not all 0")
-    if not all(1 <= width <= 10_000 for width in hidden):
-        raise UsageError(f"hidden layers of {list(hidden)} units; a layer has 1 to 10000")
 
 
 def _initial(rng: np.random.Generator, sizes: Sequence[int]) -> list[tuple[Matrix, Matrix]]:
@@ -103,49 +99,12 @@ def _train(
     rng: np.random.Generator,
 ) -> None:
     """Change the parameters, step by step."""
-    batch = min(_BATCH, len(inputs))
+    batch = min(BATCH, len(inputs))
     steps = max(_MIN_STEPS, _MIN_EPOCHS * math.ceil(len(inputs) / batch))
-    flat = [array for pair in parameters for array in pair]
-    means, squares = ([np.zeros_like(array) for array in flat] for _ in range(2))
-    order = _batches(rng, len(inputs), batch)
+    adam = Adam(parameters, weight_decay=_WEIGHT_DECAY)
+    order = batches(rng, len(inputs), batch)
     for step in range(1, steps + 1):
         chosen = next(order)
-        gradients = _gradients(parameters, inputs[chosen], targets[chosen], weights[chosen])
-        # From the full step down to none along a cosine, with Adam's correction of its first means.
+        # From the full step down to none along a cosine.
         rate = _LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
-        rate *= math.sqrt(1 - _DECAYS[1] ** step) / (1 - _DECAYS[0] ** step)
-        for array, gradient, mean, square in zip(flat, gradients, means, squares, strict=True):
-            if array.ndim == 2:
-                gradient += np.float32(_WEIGHT_DECAY) * array
-            mean += np.float32(1 - _DECAYS[0]) * (gradient - mean)
-            square += np.float32(1 - _DECAYS[1]) * (gradient * gradient - square)
-            array -= np.float32(rate) * mean / (np.sqrt(square) + np.float32(1e-8))
-
-
-def _batches(rng: np.random.Generator, count: int, batch: int) -> Iterator[NDArray[np.intp]]:
-    """Without end: `batch` samples at a time, all of them (but a last few) once before any comes again."""
-    while True:
-        order = rng.permutation(count)
-        for start in range(0, count - batch + 1, batch):
-            yield order[start : start + batch]
-
-
-def _gradients(
-    parameters: Sequence[tuple[Matrix, Matrix]], inputs: Matrix, targets: Matrix, weights: Matrix
-) -> list[Matrix]:
-    """Of the mean squared error, by weight and bias of each layer, first to last."""
-    values = [inputs]
-    for number, (weight, bias) in enumerate(parameters):
-        out = values[-1] @ weight
-        out += bias
-        if number < len(parameters) - 1:
-            np.maximum(out, 0, out=out)
-        values.append(out)
-    error = (2 / len(inputs) * weights * (values[-1][:, 0] - targets))[:, None].astype(np.float32)
-    gradients: list[Matrix] = []
-    for number in range(len(parameters) - 1, -1, -1):
-        gradients += [error.sum(axis=0), values[number].T @ error]
-        if number:
-            error = error @ parameters[number][0].T
-            error *= values[number] > 0
-    return gradients[::-1]
+        adam.step(gradients(parameters, inputs[chosen], targets[chosen], weights[chosen]), rate)

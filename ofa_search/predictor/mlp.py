@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ from numpy.typing import ArrayLike, NDArray
 from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.spaces import Genomes, SearchSpace, get_space
+from ofa_profiler.spaces.genes import BITS
+from ofa_profiler.spaces.mixed import MixedSpace
 from ofa_search.predictor.features import Features
 from ofa_search.predictor.fit import fit_layers
 from ofa_search.predictor.layers import PredictorData
 from ofa_search.predictor.predictor_file import load_predictor, save_predictor
+from ofa_search.predictor.transfer import add_bits, bits_of, fine_tuned, with_bits
 
 #: The rows of a matrix product, padded up. With a few fixed shapes BLAS sums in a fixed order, whatever
 #: the number of its threads, so a genome has one accuracy and a search one outcome.
@@ -63,6 +67,40 @@ class AccuracyPredictor(PredictorData):
         inputs = _one_hot(features.ones(space, genomes), features.count(space))
         layers = fit_layers(inputs, accuracies, seed=seed, hidden=hidden, sample_weight=sample_weight)
         return AccuracyPredictor(name or space.name, space.name, features, layers, space.n_classes, accuracy_of)
+
+    def widened(self, space: SearchSpace) -> AccuracyPredictor:
+        """The same predictor for `space`, one of mixed precision: it gives the same accuracy for all bits.
+
+        Raises `UsageError` if this predictor is for other networks, or for mixed precision already.
+        """
+        if not isinstance(space, MixedSpace):
+            raise UsageError(f"{space.name} is no space of mixed precision")
+        if self.knows_bits:
+            raise UsageError(f"the predictor {self.name} is for mixed precision already")
+        self.resolutions_of(space.plain)
+        layers = add_bits(self.layers, self.features, space)
+        return replace(self, space=space.name, features=with_bits(self.features), layers=layers)
+
+    def transferred(
+        self, space: SearchSpace, architectures: Sequence[Architecture], accuracies: ArrayLike, *, seed: int = 0
+    ) -> AccuracyPredictor:
+        """Fine-tune this predictor on architectures of `space` and their accuracies in [0, 1], both (N,).
+
+        See `predictor/transfer.py`. The same seed and samples give the same predictor on the same machine. The
+        result has other errors than this predictor: its `metrics` are None. Raises `UsageError`.
+        """
+        self.resolutions_of(space)
+        if not self.knows_bits:
+            raise UsageError(f"the predictor {self.name} is for {self.space}, which has one precision")
+        ones = self.features.ones(space, space.encode(architectures))
+        inputs = _one_hot(ones, self.features.count(space))
+        layers = fine_tuned(self.layers, inputs, accuracies, bits_of(self.features, space), seed=seed)
+        return replace(self, layers=layers, metrics=None)
+
+    @property
+    def knows_bits(self) -> bool:
+        """Whether it is for networks in mixed precision."""
+        return BITS in self.features.kinds
 
     @property
     def resolutions(self) -> tuple[int, ...]:

@@ -12,6 +12,8 @@ for people and scripts; it is never read back, so the two cannot contradict each
     metrics       on architectures it was not fitted to: `rmse` in points, `kendall_tau`, `spearman`,
                   `samples`; or null
     offset        to be added for the accuracy on the test images, as a fraction
+    transfer      of mixed precision only: `from`, the predictor of fp32, and its errors on the same architectures,
+                  `metrics_before`
     tool_version  of this package
 
 `ofa_predictors` reads the authors' files.

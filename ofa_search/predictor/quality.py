@@ -35,3 +35,15 @@ def metrics(predicted: ArrayLike, measured: ArrayLike) -> Metrics:
         spearman=spearman(predicted, measured),
         samples=squares.size,
     )
+
+
+def pairwise_accuracy(predicted: ArrayLike, measured: ArrayLike) -> float:
+    """The share of pairs whose order is predicted (as in APQ, arXiv 2006.08509), in [0, 1]; NaN if there are none.
+
+    Pairs that measure the same do not count; a pair that is predicted to be equal counts half.
+    """
+    predicted, measured = np.asarray(predicted, dtype=float), np.asarray(measured, dtype=float)
+    first, second = np.triu_indices(measured.size, 1)
+    ours, theirs = np.sign(predicted[first] - predicted[second]), np.sign(measured[first] - measured[second])
+    counts = theirs != 0
+    return float((1 + ours * theirs)[counts].mean() / 2) if counts.any() else math.nan

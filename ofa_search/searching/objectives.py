@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ofa_profiler.spaces import Genomes, SearchSpace
 from ofa_profiler.spaces.costs import AdditiveCost
+from ofa_profiler.spaces.mixed import PRECISIONS, MixedSpace
 from ofa_search.predictor import AccuracyPredictor
 
 
@@ -62,6 +63,42 @@ class PredictedAccuracy(Objective):
             "metrics": predictor.metrics.to_json() if predictor.metrics is not None else None,
             "offset": predictor.offset,
         }
+
+
+class AccuracyInPrecision(PredictedAccuracy):
+    """The accuracy of networks of a plain space in one precision, by a predictor of mixed precision.
+
+    All slots have the same bits.
+    """
+
+    def __init__(self, predictor: AccuracyPredictor, precision: str) -> None:
+        super().__init__(predictor)
+        self._bits = list(PRECISIONS.values()).index(precision)
+
+    def resolutions(self, space: SearchSpace) -> tuple[int, ...]:
+        return self.predictor.resolutions_of(MixedSpace.of(space))
+
+    def scores(self, space: SearchSpace, genomes: Genomes) -> NDArray[np.float64]:
+        mixed = MixedSpace.of(space)
+        bits = np.full((len(genomes), len(space.slots)), self._bits, dtype=genomes.dtype)
+        return self.predictor.predict_genomes(mixed, mixed.canonical(np.hstack([genomes, bits])))
+
+
+def predicted_accuracy(predictor: AccuracyPredictor, space: SearchSpace, precision: str) -> PredictedAccuracy:
+    """The accuracy of networks of `space` in a precision: `fp32`, `int8`, or `mixed` for a space of mixed precision.
+
+    A predictor of fp32 knows no bits: it gives all precisions of an architecture the accuracy of fp32. Raises
+    `UsageError` for a predictor of other networks.
+    """
+    if isinstance(space, MixedSpace):
+        predictor = predictor if predictor.knows_bits else predictor.widened(space)
+        objective = PredictedAccuracy(predictor)
+    elif predictor.knows_bits:
+        objective = AccuracyInPrecision(predictor, precision)
+    else:
+        objective = PredictedAccuracy(predictor)
+    objective.resolutions(space)  # raises if it is for other networks
+    return objective
 
 
 class Macs(Objective):

@@ -84,6 +84,7 @@ class TrainedSupernet:
     supernet: Supernet
     description: Mapping[str, Any]
     calibration: Calibration | None
+    ranges: Ranges | None = None
 
 
 def load_trained(path: str | Path, space: SearchSpace | str | None = None) -> TrainedSupernet:
@@ -95,7 +96,7 @@ def as_trained(checkpoint: Checkpoint) -> TrainedSupernet:
     """Build the supernet with the tensors of a checkpoint."""
     supernet = Supernet(checkpoint.space)
     load_weights(supernet, checkpoint.tensors)
-    return TrainedSupernet(supernet.eval(), checkpoint.description, checkpoint.calibration)
+    return TrainedSupernet(supernet.eval(), checkpoint.description, checkpoint.calibration, checkpoint.ranges)
 
 
 def save_supernet(

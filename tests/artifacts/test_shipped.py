@@ -412,6 +412,23 @@ def test_what_ships_is_what_it_is_said_to_be() -> None:
         assert isinstance(json.loads(path.with_suffix(".json").read_text(encoding="utf-8")), dict)
 
 
+def test_the_included_predictor_of_mixed_precision_is_what_it_is_said_to_be() -> None:
+    path = pretrained.shipped_predictor("cifar-mbv3-mixed")
+    assert path is not None
+    assert path.stem == "cifar-mbv3-mixed-predictor"
+    predictor, space = AccuracyPredictor.load(path), get_space("cifar-mbv3-mixed")
+    assert predictor.knows_bits
+    assert (predictor.space, predictor.n_classes) == (space.name, 10)
+    assert predictor.resolutions_of(space) == SPACE.resolutions
+    assert predictor.metrics is not None
+    about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    assert PREDICTOR
+    assert about["transfer"]["from"] == PREDICTOR.stem
+    assert about["offset"] == AccuracyPredictor.load(PREDICTOR).offset
+    for name in ("kendall_tau", "spearman"):  # what 5,000 images say is noisy, but it must not be worse than before
+        assert about["metrics"][name] >= about["transfer"]["metrics_before"][name] - 0.01
+
+
 @ships
 def test_the_exported_default_is_as_accurate_as_predicted(
     classify: ModuleType,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
 import signal
@@ -14,11 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as parquet
 import pytest
 import torch
-from PIL import Image
+from support.image_files import write_shapes
 
 from ofa_profiler import Architecture, get_space
 from ofa_search.cli.train import main
@@ -44,33 +41,12 @@ def quick() -> Iterator[None]:
         yield
 
 
-def write_images(path: Path, count: int, seed: int) -> Path:
-    """A disc, a square or a cross of some colour on noise; the label says which."""
-    rng = np.random.default_rng(seed)
-    rows, columns = np.mgrid[:32, :32] - 16
-    shapes = (
-        rows**2 + columns**2 < 90,
-        np.maximum(abs(rows), abs(columns)) < 8,
-        np.minimum(abs(rows), abs(columns)) < 3,
-    )
-    images, labels = [], rng.integers(0, 3, count)
-    for label in labels:
-        pixels = rng.integers(0, 90, (32, 32, 3))
-        shape = np.roll(shapes[label], rng.integers(-4, 5, 2), (0, 1))
-        pixels[shape] = rng.integers(120, 256, 3)
-        file = io.BytesIO()
-        Image.fromarray(pixels.astype(np.uint8)).save(file, "png")
-        images.append({"bytes": file.getvalue(), "path": None})
-    parquet.write_table(pa.table({"img": images, "label": labels}), path)
-    return path
-
-
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with training and test images, a supernet that has learned nothing, and a cache of its own."""
     folder = tmp_path_factory.mktemp("workshop")
-    write_images(folder / "train.parquet", 120, seed=1)
-    write_images(folder / "test.parquet", 80, seed=2)
+    write_shapes(folder / "train.parquet", 120, seed=1)
+    write_shapes(folder / "test.parquet", 80, seed=2)
     supernet = new_supernet(SPACE.with_classes(3), seed=0)
     training = {"held_out": HELD_OUT, "images": 60}
     save_supernet(supernet, folder / "supernet.safetensors", metadata={"training": training})
@@ -309,7 +285,7 @@ def said_in_one_line(capsys: pytest.CaptureFixture[str]) -> str:
 def test_samples_of_something_else_are_refused(
     workshop: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_images(tmp_path / "others.parquet", 120, seed=5)
+    write_shapes(tmp_path / "others.parquet", 120, seed=5)
     before = {path.name: path.read_bytes() for path in finished.iterdir()}
     for change, word in (
         (["--supernet", str(workshop / "other.safetensors")], "differ in supernet"),
@@ -337,8 +313,8 @@ def test_fresh_forgets(workshop: Path, tmp_path: Path) -> None:
 def test_wrong_input_is_told_in_one_line(
     workshop: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small = write_images(tmp_path / "small.parquet", 50, seed=5)
-    middle = write_images(tmp_path / "middle.parquet", 130, seed=5)
+    small = write_shapes(tmp_path / "small.parquet", 50, seed=5)
+    middle = write_shapes(tmp_path / "middle.parquet", 130, seed=5)
     for change, word in (
         (["--supernet", str(tmp_path / "none.safetensors")], "no such file"),
         (["--supernet", str(workshop / "silent.safetensors")], "lacks the number of training images"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import io
+import json
 import os
 import re
 import shutil
@@ -15,6 +17,7 @@ import pytest
 from support.paths import ROOT
 
 from ofa_profiler import LatencyTable, get_space
+from ofa_profiler.spaces.mixed import MixedSpace
 from ofa_profiler.tables.row import Row
 from ofa_search import AccuracyPredictor
 
@@ -42,6 +45,10 @@ RUNS = {
     "like": ("--pair t.csv t.csv --shares 0.1 0.5 --out like.json", r"t -> t \| 27 \(10%\) \| - \| 0.0%"),
     "measuring_share": ("--space cifar-mbv3 --resolution 24 --time-limit 1s", r"share of the wall time +[\d.]+%"),
     "precisions": ("cifar-mbv3 --networks 2 --rounds 2 --runs 2", r"`cifar-mbv3` \| litert \| [\d.]+x"),
+    "predictor_transfer": (
+        "--samples mixed --same mixed --counts 10 --held-out 6 --splits 1",
+        r"\| 10 \| transferred \| -?[\d.]+ ± ",
+    ),
     "repeat": ("--out r --resolution 24 --time-limit 1s --load", r"\d+ ops: median difference [\d.]+%"),
     "schedules": (
         "--data photos --test-data photos --out out --images 27 --batch 8 --cost 0.001 --only smallest",
@@ -80,6 +87,20 @@ def save_parquet(path: Path) -> None:
     parquet.write_table(pa.table({"img": files, "label": list(range(4))}), path)
 
 
+def save_mixed_samples(path: Path) -> None:
+    """Networks in mixed precision, two per architecture, with made-up accuracies."""
+    space = get_space("cifar-mbv3-mixed")
+    assert isinstance(space, MixedSpace)
+    rng = np.random.default_rng(0)
+    plain = np.repeat(space.plain.sample_genomes(rng, 10), 2, axis=0)
+    networks = space.decode(space.canonical(np.hstack([plain, space.draw_bits(rng, len(plain))])))
+    path.parent.mkdir()
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("index", "accuracy", "images", "architecture"))
+        rows.writerows((i, 0.8 + i / 200, 9, json.dumps(network.to_json())) for i, network in enumerate(networks))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a table, a predictor and images."""
@@ -92,6 +113,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     samples = [space.sample(np.random.default_rng(seed)) for seed in range(30)]
     AccuracyPredictor.fit(space, samples, np.linspace(0.7, 0.8, 30), hidden=(8,)).save(folder / "p.safetensors")
     save_parquet(folder / "photos.parquet")
+    save_mixed_samples(folder / "mixed" / "samples-0-of-1.csv")
     for part in ("train", "test"):
         for number, name in enumerate(("cat", "dog")):
             images = folder / "photos" / part / name

@@ -6,6 +6,7 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 RED, GREEN, BLUE = (200, 30, 40), (20, 180, 60), (10, 40, 220)
@@ -46,3 +47,27 @@ def write_images(root: Path, *places: str, size: tuple[int, int] = (32, 32)) -> 
         kind = kinds.get(path.suffix.lower(), path.suffix.lower().removeprefix("."))
         path.write_bytes(encoded(size, kind=kind) if f".{kind}" in Image.registered_extensions() else b"no image")
     return root
+
+
+def write_shapes(path: Path, count: int, seed: int) -> Path:
+    """A disc, a square or a cross of some colour on noise; the label says which."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:32, :32] - 16
+    shapes = (
+        rows**2 + columns**2 < 90,
+        np.maximum(abs(rows), abs(columns)) < 8,
+        np.minimum(abs(rows), abs(columns)) < 3,
+    )
+    images, labels = [], rng.integers(0, 3, count)
+    for label in labels:
+        pixels = rng.integers(0, 90, (32, 32, 3))
+        shape = np.roll(shapes[label], rng.integers(-4, 5, 2), (0, 1))
+        pixels[shape] = rng.integers(120, 256, 3)
+        file = io.BytesIO()
+        Image.fromarray(pixels.astype(np.uint8)).save(file, "png")
+        images.append({"bytes": file.getvalue(), "path": None})
+    parquet.write_table(pa.table({"img": images, "label": labels}), path)
+    return path
