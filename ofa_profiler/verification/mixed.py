@@ -141,7 +141,7 @@ def calibrated_mixed(table: MixedTable, replay: Replay, source: Path) -> MixedCa
     groups = [Group([network_name(a) for a in some], mixed_features(some, table.op_ms)) for some in (seen, others)]
     measured_ms = [times[name].ms for name in groups[0].names]
     correction = table.correction.fitted(groups[0].features, measured_ms, groups[0].names)
-    errors, errors_of_others = errors_between_halves(*groups, found, plain=table.correction.weights)
+    errors, errors_of_others = errors_between_halves(groups[0], groups[1], found, plain=table.correction.weights)
     fitted = table.with_correction(replace(correction, held_out_errors=tuple(errors), errors_each=2))
     if fitted.cost(mixed_space(table)).minimum()[0] <= 0:
         fitted = table
