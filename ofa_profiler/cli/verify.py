@@ -21,6 +21,7 @@ from ofa_profiler.cli.report import refresh_report
 from ofa_profiler.cli.terminal import progress_bar, run_command, say
 from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.architecture import Architecture
+from ofa_profiler.protocol.target import BYTES_PER_NUMBER, MIXED
 from ofa_profiler.spaces import get_space, space_names
 from ofa_profiler.verification.doubts import other_conditions, verification_doubts
 from ofa_profiler.verification.plot import NOT_INSTALLED, can_plot, check_plot_path, direction, plot_verification
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ofa_profiler.tables.table import LatencyTable
+    from ofa_profiler.tables.mixed import AnyTable
 
 PROG = "ofa-verify"
 
@@ -48,6 +49,7 @@ examples:
   ofa-verify --lut latency_tables/NAME.csv --device local --calibrate 32     correct the table again
   ofa-verify --lut latency_tables/NAME.csv --device local --keep-models models    keep the model files
   ofa-verify --lut latency_tables/NAME.csv --device local --architecture found.json     measure given networks
+  ofa-verify --lut FP32.csv --lut INT8.csv --precision mixed --device local     networks in mixed precision
 
 exit codes: 0 done, 2 bad usage or bad input, 4 the device or most networks failed, 130 or 143 interrupted
 """
@@ -55,7 +57,19 @@ exit codes: 0 done, 2 bad usage or bad input, 4 the device or most networks fail
 
 def _parser() -> Parser:
     parser = Parser(PROG, _DESCRIPTION, _EXAMPLES)
-    parser.add_argument("--lut", metavar="CSV", type=Path, required=True, help="the latency table")
+    parser.add_argument(
+        "--lut",
+        metavar="CSV",
+        type=Path,
+        action="append",
+        required=True,
+        help="the latency table; for mixed precision, the tables of fp32 and int8",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=(*BYTES_PER_NUMBER, MIXED),
+        help="precision of the networks: that of the table, or mixed with two tables (default: as many tables say)",
+    )
     parser.add_argument("--device", metavar="DEVICE", required=True, help="device to measure on, as in ofa-profile")
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
@@ -116,19 +130,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.plot is not None:
             check_plot_path(arguments.plot)
         from ofa_profiler.devices import open_device
-        from ofa_profiler.tables.table import LatencyTable
-        from ofa_profiler.verification.calibrate import recalibrate
+        from ofa_profiler.tables.mixed import MixedTable
+        from ofa_profiler.verification.calibrate import Calibration, recalibrate
         from ofa_profiler.verification.conditions import settings_of
+        from ofa_profiler.verification.mixed import MixedCalibration, calibrate_mixed
         from ofa_profiler.verification.verify import store_validation, verify
 
-        table = LatencyTable.load(arguments.lut)
+        table = _load(arguments)
         options = device_options(arguments, settings_of(table), table)
         journal = _beside(table, ".jsonl")
         with open_device(arguments.device, options) as device, progress_bar() as reporter:
             kept = "interrupted; the results so far are kept; run the same command again to resume"
             how = {"seed": arguments.seed, "space": space, "time_limit_s": time_limit_s, "progress": reporter}
             if arguments.calibrate:
-                calibration = recalibrate(table, device, fitted=arguments.calibrate, validated=arguments.subnets, **how)
+                counts = {"fitted": arguments.calibrate, "validated": arguments.subnets}
+                calibration: Calibration | MixedCalibration
+                if isinstance(table, MixedTable):
+                    del how["space"]
+                    calibration = calibrate_mixed(table, device, fresh=True, **counts, **how)
+                else:
+                    calibration = recalibrate(table, device, **counts, **how)
                 _report(arguments, calibration.table, calibration.verification, stored=True)
                 return 0
             verification = verify(
@@ -143,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         stored = architectures is None and store_validation(table, verification)
         if stored:
-            table = LatencyTable.load(arguments.lut)
+            table = _load(arguments)
         _report(arguments, table, verification, stored=stored, verified=verification.subnets)
         journal.unlink(missing_ok=True)
         return 0
@@ -151,25 +172,46 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(PROG, command, interrupted=lambda: kept)
 
 
-def _beside(table: LatencyTable, ending: str) -> Path:
-    """NAME-verify.* beside NAME.csv."""
+def _load(arguments: argparse.Namespace) -> AnyTable:
+    """The table, or both tables as one. Raises `UsageError` and `InputFileError`."""
+    from ofa_profiler.tables.mixed import MixedTable
+    from ofa_profiler.tables.table import LatencyTable
+
+    tables = [LatencyTable.load(path) for path in arguments.lut]
+    if arguments.precision == MIXED or len(tables) > 1:
+        if arguments.precision not in (None, MIXED):
+            raise UsageError(f"--precision {arguments.precision}: {len(tables)} --lut; one table has one precision")
+        return MixedTable.of(tables)
+    (table,) = tables
+    found = table.metadata.get("precision") or table.rows[0].precision
+    if arguments.precision not in (None, found):
+        raise UsageError(f"--precision {arguments.precision}: table {table.name} is {found}")
+    return table
+
+
+def _beside(table: AnyTable, ending: str) -> Path:
+    """NAME-verify.* beside NAME.csv; for mixed precision, NAME-mixed-verify.* beside the int8 table."""
+    from ofa_profiler.tables.mixed import MixedTable
+
     assert table.path is not None
-    return table.path.with_name(f"{table.path.stem}-verify{ending}")
+    which = "-mixed" if isinstance(table, MixedTable) else ""
+    return table.path.with_name(f"{table.path.stem}{which}-verify{ending}")
 
 
-def _plain_ms(table: LatencyTable, verification: Verification) -> NDArray[np.float64] | None:
-    """The plain sums of the networks; None if they are what the table predicts."""
+def _plain_ms(table: AnyTable, verification: Verification) -> NDArray[np.float64] | None:
+    """The plain sums of the networks; None if they are what the table predicts, or unknown."""
     from ofa_profiler.tables.corrections import Sum
+    from ofa_profiler.tables.mixed import MixedTable
     from ofa_profiler.verification.calibrate import plain_sum
 
-    if table.correction.method == Sum.method:
+    if isinstance(table, MixedTable) or table.correction.method == Sum.method:
         return None
     return plain_sum(table).predict_ms([subnet.architecture for subnet in verification.usable])
 
 
 def _report(
     arguments: argparse.Namespace,
-    table: LatencyTable,
+    table: AnyTable,
     verification: Verification,
     *,
     stored: bool,
@@ -179,6 +221,8 @@ def _report(
 
     `verified` are networks for the report of the table that its journal of networks does not hold.
     """
+    from ofa_profiler.tables.table import LatencyTable
+
     document = json.dumps(verification.to_json(), indent=2, allow_nan=False)
     numbers = _beside(table, ".json")
     write_text(numbers, document + "\n")
@@ -189,7 +233,7 @@ def _report(
         written.append(str(plot))
     else:
         say(f"note: {NOT_INSTALLED}")
-    if stored and (page := refresh_report(table, verified)):
+    if stored and isinstance(table, LatencyTable) and (page := refresh_report(table, verified)):
         written.append(page)
     for doubt in verification_doubts(table, verification):
         say(str(doubt))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,6 +144,14 @@ class MixedTable:
                 table.cost(space.plain)  # raises the error of missing ops
             self._costs[space] = self.correction.cost(space, self.op_ms)
         return self._costs[space]
+
+    @overload
+    def predict_ms(self, architectures: Iterable[Architecture]) -> Milliseconds: ...
+
+    @overload
+    def predict_ms(
+        self, architectures: Iterable[Architecture], *, interval: float
+    ) -> tuple[Milliseconds, tuple[Milliseconds, Milliseconds]]: ...
 
     def predict_ms(
         self, architectures: Iterable[Architecture], *, interval: float | None = None

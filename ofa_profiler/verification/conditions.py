@@ -9,8 +9,8 @@ from typing import Any
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.spaces import SearchSpace, get_space
-from ofa_profiler.tables.mixed import MixedTable
-from ofa_profiler.tables.table import LatencyTable
+from ofa_profiler.spaces.mixed import MixedSpace
+from ofa_profiler.tables.mixed import AnyTable, MixedTable
 
 #: The sampling of networks; all other settings are those of the table. Many short rounds, because the lower quartile of
 #: the rounds counts (`protocol/steady.py`), and the even and the odd rounds are compared; twice as many on a busy
@@ -29,7 +29,7 @@ def network_settings(settings: Settings) -> Settings:
     return replace(settings, **_SAMPLING)
 
 
-def settings_of(table: LatencyTable | MixedTable) -> Settings:
+def settings_of(table: AnyTable) -> Settings:
     """Return the settings of the ops of `table`, for networks. Raises `InputFileError` if the table has none."""
     path = table.path or Path(table.name)
     if path.is_dir() or not table.metadata:
@@ -48,13 +48,19 @@ def settings_of(table: LatencyTable | MixedTable) -> Settings:
         ) from None
 
 
-def covered_space(table: LatencyTable, space: SearchSpace | None) -> SearchSpace:
-    """Return `space`, or the only space of the table, at the resolutions in the table. Raises `UsageError`."""
+def covered_space(table: AnyTable, space: SearchSpace | None) -> SearchSpace:
+    """Return `space`, or the only space of the table, at the resolutions in the table. Raises `UsageError`.
+
+    For tables of both precisions, it is that of their mixed networks.
+    """
+    if isinstance(table, MixedTable) and space is not None and not isinstance(space, MixedSpace):
+        space = MixedSpace.of(space)
     if space is None:
         if len(table.spaces) != 1:
             held = ", ".join(table.spaces) or "none"
             raise UsageError(f"table {table.name} has the spaces {held}: select one with --space")
-        space = get_space(table.spaces[0])
+        only = get_space(table.spaces[0])
+        space = MixedSpace.of(only) if isinstance(table, MixedTable) else only
     resolutions = table.complete_resolutions(space)
     if not resolutions:
         table.cost(space)  # raises an error that names what is missing

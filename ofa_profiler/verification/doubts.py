@@ -8,8 +8,7 @@ from collections.abc import Iterator, Mapping
 from ofa_profiler.protocol.identity import EXECUTION, HARDWARE, DeviceIdentity, difference
 from ofa_profiler.protocol.records import Device, State
 from ofa_profiler.tables.doubts import Doubt
-from ofa_profiler.tables.mixed import MixedTable
-from ofa_profiler.tables.table import LatencyTable
+from ofa_profiler.tables.mixed import AnyTable
 from ofa_profiler.verification.result import Verification
 
 #: Changes of the device during a measurement that are reported.
@@ -24,13 +23,13 @@ _CLOCK = ("governor", "fixed_performance_mode")
 # --- a table and a device ---------------------------------------------------------------------------------
 
 
-def other_device(table: LatencyTable | MixedTable, device: Device) -> str:
+def other_device(table: AnyTable, device: Device) -> str:
     """Return a warning if `device` differs from the device of `table`; empty if no difference is known."""
     found = difference(DeviceIdentity.from_table(table.metadata), DeviceIdentity.from_device(device), HARDWARE)
     return f"table {table.name} was measured on another device ({found})" if found else ""
 
 
-def other_conditions(table: LatencyTable, device: Device) -> str:
+def other_conditions(table: AnyTable, device: Device) -> str:
     """Return the first known difference between the conditions of `table` and of a measurement on `device`.
 
     A verification under other conditions says nothing about the table: another device or power mode, other cores,
@@ -47,7 +46,7 @@ def other_conditions(table: LatencyTable, device: Device) -> str:
     return ""
 
 
-def _other_execution(table: LatencyTable, device: Device) -> Iterator[str]:
+def _other_execution(table: AnyTable, device: Device) -> Iterator[str]:
     """Yield a warning for other cores or another runtime on the same device. The numbers can still be compared."""
     there, here = DeviceIdentity.from_table(table.metadata), DeviceIdentity.from_device(device)
     for name in EXECUTION:
@@ -58,13 +57,13 @@ def _other_execution(table: LatencyTable, device: Device) -> Iterator[str]:
 # --- a verification ---------------------------------------------------------------------------------------
 
 
-def verification_doubts(table: LatencyTable, verification: Verification) -> tuple[Doubt, ...]:
+def verification_doubts(table: AnyTable, verification: Verification) -> tuple[Doubt, ...]:
     """Return the reasons why the figures of a verification of `table` may be wrong, notes first."""
     notes = (Doubt(note, is_note=True) for note in verification.device.uncontrolled)
     return (*notes, *map(Doubt, _verification_warnings(table, verification)))
 
 
-def _verification_warnings(table: LatencyTable, verification: Verification) -> Iterator[str]:
+def _verification_warnings(table: AnyTable, verification: Verification) -> Iterator[str]:
     device, end = verification.device, verification.end
     if other := other_device(table, device):
         yield other

@@ -16,7 +16,6 @@ from ofa_profiler.base.progress import Reporter
 from ofa_profiler.devices.base import Device
 from ofa_profiler.errors import DeviceError, UsageError
 from ofa_profiler.protocol.replay import Replay
-from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.protocol.steady import steady_times
 from ofa_profiler.spaces.mixed import MixedSpace
 from ofa_profiler.tables.corrections.mixed import MixedCorrection, mixed_features
@@ -56,14 +55,9 @@ def mixed_journal(int8_table: Path) -> Path:
 
 def mixed_space(table: MixedTable) -> MixedSpace:
     """The mixed networks of the only space of both tables, at their common resolutions. Raises `UsageError`."""
-    plain = covered_space(table.int8, None)
-    common = table.complete_resolutions(plain)
-    return MixedSpace.of(plain.with_resolutions(common) if common else plain)
-
-
-def mixed_settings(table: MixedTable, sampling: Mapping[str, Any] | None, time_limit_s: float | None) -> Settings:
-    """The settings for mixed networks: those of the int8 table."""
-    return replace(settings_of(table.int8), **(sampling or {}), target=table.target, time_limit_s=time_limit_s)
+    space = covered_space(table, None)
+    assert isinstance(space, MixedSpace), "the space of tables of both precisions"
+    return space
 
 
 def calibrate_mixed(
@@ -88,7 +82,8 @@ def calibrate_mixed(
     """
     if table.path is None or table.fp32.path is None:
         raise UsageError(f"tables {table.name} are not files, so they cannot be calibrated")
-    space, settings = mixed_space(table), mixed_settings(table, sampling, time_limit_s)
+    space = mixed_space(table)
+    settings = replace(settings_of(table), **(sampling or {}), time_limit_s=time_limit_s)
     journal, session = mixed_journal(table.path), _session(table)
     before = table.with_correction(MixedCorrection.before_fit(table.fp32.correction, table.int8.correction))
     known = None if fresh else read_networks(journal, session)
@@ -126,7 +121,7 @@ def calibrated_mixed(table: MixedTable, replay: Replay, source: Path) -> MixedCa
 
     Raises `DeviceError` if too many networks failed, `UsageError` if they were measured under other conditions.
     """
-    if replay.devices and (other := other_conditions(table.int8, replay.devices[0])):
+    if replay.devices and (other := other_conditions(table, replay.devices[0])):
         raise UsageError(f"the networks in {source} do not belong to the tables {table.name}: {other}")
     draw, every = drawn_networks(replay, source), replay.measurements()
     found = {name: every[name] for name in map(network_name, draw.all) if name in every}
@@ -158,16 +153,23 @@ def calibrated_mixed(table: MixedTable, replay: Replay, source: Path) -> MixedCa
 
 
 def _stored(calibration: MixedCalibration) -> MixedCalibration:
-    """Write correction and validation into the JSON of both tables."""
-    table, verification = calibration.table, calibration.verification
-    entry: dict[str, Any] = {
-        "correction": table.correction.to_json(),
+    verification = calibration.verification
+    said = {
+        "correction": calibration.table.correction.to_json(),
         "validation": verification.validation() if verification.usable else None,
     }
+    return replace(calibration, table=store_mixed(calibration.table, said))
+
+
+def store_mixed(table: MixedTable, said: Mapping[str, Any]) -> MixedTable:
+    """Write fields of `mixed` into the JSON of both tables, and read them again."""
     tables = []
     for each, other in (table.tables, table.tables[::-1]):
         assert each.path is not None
         path = each.path.with_suffix(".json")
-        write_text(path, metadata_text({**read_metadata(path), MIXED_FIELD: {"with": other.name, **entry}}))
+        metadata = read_metadata(path)
+        known = metadata.get(MIXED_FIELD)
+        entry = {**(known if isinstance(known, Mapping) else {}), "with": other.name, **said}
+        write_text(path, metadata_text({**metadata, MIXED_FIELD: entry}))
         tables.append(LatencyTable.load(each.path))
-    return replace(calibration, table=MixedTable.of(tables))
+    return MixedTable.of(tables)

@@ -21,9 +21,10 @@ from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.spaces import SearchSpace, get_space
 from ofa_profiler.spaces.sampling import draw_spread
 from ofa_profiler.tables.csv_file import metadata_text, read_metadata
-from ofa_profiler.tables.table import LatencyTable
+from ofa_profiler.tables.mixed import AnyTable, MixedTable
 from ofa_profiler.verification.conditions import covered_space, settings_of
 from ofa_profiler.verification.doubts import other_conditions
+from ofa_profiler.verification.mixed import store_mixed
 from ofa_profiler.verification.networks import is_stale, measure_networks, network_name
 from ofa_profiler.verification.result import DEFAULT_SUBNETS, DEFAULT_TIME_LIMIT_S, Subnet, Verification
 
@@ -32,7 +33,7 @@ MIN_SUBNETS, MAX_SUBNETS = 3, 10_000
 
 
 def verify(
-    table: LatencyTable,
+    table: AnyTable,
     device: Device,
     *,
     subnets: int = DEFAULT_SUBNETS,
@@ -106,14 +107,19 @@ def check_enough(subnets: tuple[Subnet, ...], fewest: int) -> None:
         )
 
 
-def store_validation(table: LatencyTable, verification: Verification) -> bool:
+def store_validation(table: AnyTable, verification: Verification) -> bool:
     """Write the figures into the `validation` of the JSON beside `table`, whole or not at all.
+
+    For tables of both precisions, it is that of `mixed` in both.
 
     For a verification under other conditions than the table's (see `other_conditions`), nothing is written and False is
     returned.
     """
     if table.path is None or other_conditions(table, verification.device):
         return False
+    if isinstance(table, MixedTable):
+        store_mixed(table, {"validation": verification.validation()})
+        return True
     path = table.path.with_suffix(".json")
     write_text(path, metadata_text({**read_metadata(path), "validation": verification.validation()}))
     return True
