@@ -13,6 +13,7 @@ from ofa_profiler.errors import OfaError
 from ofa_profiler.measuring.profile import Profile
 from ofa_profiler.tables.matrix import matrix_lines
 from ofa_profiler.verification.cells import Comparison
+from ofa_profiler.verification.mixed import MixedCalibration
 
 _Outcome = Profile | Comparison | OfaError
 
@@ -35,7 +36,7 @@ def report_outcomes(command: str, outcomes: Mapping[str, _Outcome], *, as_json: 
 
 
 def _errors(outcome: _Outcome) -> list[OfaError]:
-    found = outcome.outcomes.values() if isinstance(outcome, Comparison) else [outcome]
+    found = [*outcome.outcomes.values(), outcome.mixed] if isinstance(outcome, Comparison) else [outcome]
     return [error for error in found if isinstance(error, OfaError)]
 
 
@@ -52,4 +53,18 @@ def _report_comparison(command: str, found: Comparison, *, as_json: bool) -> dic
             for line in matrix_lines(found.matrix, {one.table.name: label for label, one in found.profiles.items()}):
                 print(line)
     rows = [asdict(row) for row in found.matrix]
-    return {"cells": documents, "matrix": str(found.path) if rows else None, "rows": rows}
+    mixed = _report_mixed(command, found.mixed)
+    return {"cells": documents, "mixed": mixed, "matrix": str(found.path) if rows else None, "rows": rows}
+
+
+def _report_mixed(command: str, mixed: MixedCalibration | OfaError | None) -> dict[str, Any] | None:
+    if mixed is None:
+        return None
+    if isinstance(mixed, OfaError):
+        say(f"{command}: networks in mixed precision are not calibrated: {' '.join(str(mixed).split())}")
+        return {"error": str(mixed), "exit_code": mixed.exit_code}
+    validation = mixed.verification.validation() if mixed.verification.usable else None
+    if validation is not None:
+        count = validation["subnets"]
+        say(f"predictions are off by {validation['mape']:.1%} on average, for {count} networks in mixed precision")
+    return {"validation": validation}

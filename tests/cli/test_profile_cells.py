@@ -93,6 +93,14 @@ def test_both_are_calibrated(lab, tmp_path, capsys):
         replay, _ = read_journal(tmp_path / "out" / f"m-{cell}-networks.jsonl")
         assert replay.end is not None
         assert len(replay.devices) > 1, "it paused for the other"
+    assert said["mixed"]["validation"]["subnets"] == 20
+    tables = [tmp_path / "out" / f"m-{cell}.json" for cell in CELLS]
+    assert [json.loads(path.read_text())["mixed"]["validation"] for path in tables] == [said["mixed"]["validation"]] * 2
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.suffix != ".html"}
+    assert run(tmp_path, "--name", "m", "--calibrate", "10", "--json") == 0
+    again = json.loads(capsys.readouterr().out)
+    assert [document["was_complete"] for document in again["cells"].values()] == [True, True]
+    assert {path: path.read_bytes() for path in before} == before, "nothing was measured again"
 
 
 def test_the_comparison_is_printed_and_default_names_have_the_device(lab, tmp_path, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from support.phones import Phone, shell_to
 from support.remotes import SYSTEM
 from support.sshd import free_port, spec_of
 
+from ofa_profiler.base.parallel import Check, run_all
 from ofa_profiler.base.registry import Registry
 from ofa_profiler.devices import Device, DeviceKind, DeviceOptions, FakeDevice, device_kinds, open_device
 from ofa_profiler.devices import registry as device_registry
@@ -24,6 +26,7 @@ from ofa_profiler.errors import UsageError
 from ofa_profiler.export import Model
 from ofa_profiler.measuring.progress import MeasuringProgress
 from ofa_profiler.measuring.session import measure
+from ofa_profiler.measuring.turns import TakingTurns, Turns
 from ofa_profiler.protocol.journal import read_journal
 
 SETTINGS = replace(QUICK, min_rounds=3, max_rounds=3)
@@ -95,6 +98,26 @@ def test_it_describes_itself(case):
         described = device.describe()
     assert described.machine
     assert described.time
+
+
+def test_two_measurements_take_turns(case, tmp_path):
+    turns, four = Turns(["a", "b"]), replace(SETTINGS, min_rounds=4, max_rounds=4)
+
+    def measured(name: str, device: Device, check: Check) -> None:
+        with turns.member(name, check):
+            own = TakingTurns(device, turns, name, check)
+            measure(own, [*case.models, case.failing], four, journal=tmp_path / f"{name}.jsonl")
+
+    with case.open() as device:
+        assert run_all({name: partial(measured, name, device) for name in "ab"}) == {"a": None, "b": None}
+    replays = [read_journal(tmp_path / f"{name}.jsonl")[0] for name in "ab"]
+    for replay in replays:
+        assert replay.end is not None
+        assert {key: len(visits) for key, visits in replay.visits.items()} == {
+            **{model.key: 4 for model in case.models},
+            case.failing.key: 1,
+        }
+    assert [len(replay.devices) for replay in replays] == [2, 2], "a b a b: each paused once"
 
 
 def test_all_models_are_measured_and_a_failure_stays_alone(case, tmp_path):
