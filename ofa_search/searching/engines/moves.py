@@ -12,7 +12,6 @@ from ofa_profiler.spaces import Genomes, SearchSpace
 from ofa_profiler.spaces.mixed import MixedSpace
 from ofa_search.searching.problem import Genome
 
-
 #: Kinds of mutations in mixed precision; all others change bits and other genes.
 _ONLY_BITS, _ONLY_OTHERS = 0, 1
 
