@@ -16,8 +16,7 @@ from ofa_profiler.errors import InputFileError, UsageError
 if TYPE_CHECKING:
     from ofa_profiler.devices.options import DeviceOptions
     from ofa_profiler.protocol.settings import Settings
-    from ofa_profiler.tables.mixed import MixedTable
-    from ofa_profiler.tables.table import LatencyTable
+    from ofa_profiler.tables.mixed import AnyTable
 
 
 class Parser(argparse.ArgumentParser):
@@ -94,7 +93,7 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
 
 
 def device_options(
-    arguments: argparse.Namespace, settings: Settings | None = None, table: LatencyTable | MixedTable | None = None
+    arguments: argparse.Namespace, settings: Settings | None = None, table: AnyTable | None = None
 ) -> DeviceOptions:
     """The device options, checked against `settings` if given. Raises `UsageError`.
 

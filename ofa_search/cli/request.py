@@ -18,9 +18,9 @@ from ofa_profiler.networks.architecture import MIXED as MIXED_SUFFIX
 from ofa_profiler.networks.ranges import MADE_UP
 from ofa_profiler.protocol.target import MIXED
 from ofa_profiler.spaces import SearchSpace, get_space
-from ofa_profiler.spaces.genes import BITS
 from ofa_profiler.spaces.mixed import MixedSpace
 from ofa_profiler.tables.corrections.intervals import checked_level
+from ofa_profiler.tables.mixed import AnyTable
 from ofa_search.artifacts.shipped import shipped_predictor, shipped_supernet, ships
 from ofa_search.cli.named_file import named_file
 from ofa_search.cli.tables import plain_space, read_tables, table_count
@@ -28,8 +28,7 @@ from ofa_search.predictor import AccuracyPredictor
 from ofa_search.results.deployments import precision_of
 from ofa_search.results.weight_source import WeightSource, in_mixed_precision, weight_source
 from ofa_search.searching.engines import Engine, get_engine
-from ofa_search.searching.latency import Table
-from ofa_search.searching.objectives import Macs, Objective, PredictedAccuracy
+from ofa_search.searching.objectives import Macs, Objective, predicted_accuracy
 from ofa_search.searching.problem import SizeLimit
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ class Request:
     """The arguments of `ofa-search`, checked before the search."""
 
     space: SearchSpace
-    tables: list[Table]
+    tables: list[AnyTable]
     budgets_ms: list[list[float]]
     #: Whether the budgets are those of --pareto.
     is_front: bool
@@ -110,7 +109,7 @@ def read_request(arguments: argparse.Namespace) -> Request:
     )
 
 
-def _confidence(level: float | None, tables: Sequence[Table]) -> float | None:
+def _confidence(level: float | None, tables: Sequence[AnyTable]) -> float | None:
     if level is not None:
         for table in tables:
             table.interval_factors(checked_level(level, "--confidence"))  # raises if the table has no such interval
@@ -159,9 +158,7 @@ def _predictor(arguments: argparse.Namespace, space: SearchSpace, precision: str
     """The file of the predictor; None to maximise MACs."""
     if arguments.predictor == MACS:
         return None
-    shipped = shipped_predictor(arguments.predictor or space.name)
-    if arguments.predictor is None and precision == MIXED:
-        shipped = shipped_predictor(f"{space.name}{MIXED_SUFFIX}") or shipped
+    shipped = shipped_predictor(arguments.predictor or space.name, precision)
     if arguments.predictor is not None:
         return shipped or named_file("predictor", arguments.predictor)
     if shipped is not None and arguments.supernet in (None, space.name):
@@ -185,18 +182,18 @@ def _objective(predictor: Path | None, space: SearchSpace, precision: str) -> Ob
     if predictor is None:
         return Macs()
     loaded = AccuracyPredictor.load(predictor)
-    loaded.resolutions_of(space)  # raises if it is for another kind of network
+    objective = predicted_accuracy(loaded, space, precision)  # raises if it is for another kind of network
     if loaded.space.removesuffix(MIXED_SUFFIX) != space.name.removesuffix(MIXED_SUFFIX):
         say(
             f"warning: the predictor {loaded.name} was trained on {loaded.space}; it can rank networks of "
             f"{space.name}, but their accuracies will differ"
         )
-    if precision == MIXED and BITS not in loaded.features.kinds:
+    if precision == MIXED and not loaded.knows_bits:
         say(
             f"warning: the predictor {loaded.name} gives networks of all precisions the accuracy of fp32, so int8 "
             "costs nothing here; ofa-train predictor --precision mixed makes one that knows what it costs"
         )
-    return PredictedAccuracy(loaded)
+    return objective
 
 
 def _supernet(arguments: argparse.Namespace, space: SearchSpace) -> Path | None:
@@ -229,7 +226,7 @@ def _source(arguments: argparse.Namespace, space: SearchSpace, supernet: Path | 
     return source
 
 
-def _device(arguments: argparse.Namespace, table: Table) -> Device | None:
+def _device(arguments: argparse.Namespace, table: AnyTable) -> Device | None:
     if arguments.verify is None:
         return None
     from ofa_profiler.devices import open_device

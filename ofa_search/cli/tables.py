@@ -10,9 +10,8 @@ from ofa_profiler.protocol.identity import DeviceIdentity
 from ofa_profiler.protocol.target import MIXED
 from ofa_profiler.spaces import SearchSpace, get_space, space_names
 from ofa_profiler.spaces.mixed import MixedSpace
-from ofa_profiler.tables.mixed import MixedTable
+from ofa_profiler.tables.mixed import AnyTable, MixedTable
 from ofa_profiler.tables.table import LatencyTable
-from ofa_search.searching.latency import Table
 
 #: The settings that both tables of a pair have.
 _SETTINGS = ("runtime", "provider", "threads", "batch")
@@ -30,7 +29,7 @@ def table_count(paths: Sequence[str], precision: str | None) -> int:
     return len(paths) // 2
 
 
-def read_tables(paths: Sequence[str], precision: str | None) -> list[Table]:
+def read_tables(paths: Sequence[str], precision: str | None) -> list[AnyTable]:
     """The tables in these files; for mixed precision, their pairs. Raises `UsageError` and `InputFileError`."""
     tables = [LatencyTable.load(path) for path in paths]
     names = [table.name for table in tables]
@@ -67,7 +66,7 @@ def _place(table: LatencyTable) -> tuple[object, ...]:
     return (identity, *(table.metadata.get(name) for name in _SETTINGS))
 
 
-def plain_space(name: str | None, tables: Sequence[Table], precision: str) -> SearchSpace:
+def plain_space(name: str | None, tables: Sequence[AnyTable], precision: str) -> SearchSpace:
     """The space of this name, or the one that all tables cover, in one precision. Raises `UsageError`."""
     if name is None:
         return _common_space(tables)
@@ -79,7 +78,7 @@ def plain_space(name: str | None, tables: Sequence[Table], precision: str) -> Se
     return space.plain
 
 
-def _common_space(tables: Sequence[Table]) -> SearchSpace:
+def _common_space(tables: Sequence[AnyTable]) -> SearchSpace:
     """The one space that all tables cover. Raises `UsageError` if there is none, or more than one."""
     common = [name for name in space_names() if all(name in table.spaces for table in tables)]
     if len(common) == 1:

@@ -13,8 +13,7 @@ from ofa_profiler.protocol.encodings import encoding_for
 from ofa_profiler.protocol.forms import PLAIN, AnyForms, Forms, MixedForms
 from ofa_profiler.protocol.target import MIXED
 from ofa_profiler.runtimes import runtimes
-from ofa_profiler.tables.mixed import MixedTable
-from ofa_search.searching.latency import Table
+from ofa_profiler.tables.mixed import AnyTable, MixedTable
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Deployment:
     encoding: str = ""
 
 
-def deployments_of(tables: Sequence[Table]) -> dict[str, Deployment]:
+def deployments_of(tables: Sequence[AnyTable]) -> dict[str, Deployment]:
     """Runtime -> the deployment of its table; with several tables, what they agree on.
 
     A runtime without a table has the encoding that suits the device of the first one.
@@ -57,7 +56,7 @@ def _common(first: AnyForms, second: AnyForms) -> AnyForms:
     return Forms(dict(first.chosen.items() & second.chosen.items()))
 
 
-def precision_of(tables: Sequence[Table], wanted: str | None) -> str:
+def precision_of(tables: Sequence[AnyTable], wanted: str | None) -> str:
     """The precision of all tables, `mixed` for pairs. Published ones do not say it; they are of float32.
 
     Raises `UsageError` if they differ, or if it is not `wanted` (None: any).
@@ -76,7 +75,7 @@ def precision_of(tables: Sequence[Table], wanted: str | None) -> str:
     return first
 
 
-def _precision(table: Table) -> str:
+def _precision(table: AnyTable) -> str:
     if isinstance(table, MixedTable):
         return MIXED
     return table.metadata.get("precision") or table.rows[0].precision or "fp32"

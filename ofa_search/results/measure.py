@@ -15,15 +15,15 @@ from ofa_profiler.export import network_model
 from ofa_profiler.measuring.session import measure
 from ofa_profiler.protocol.steady import noise_of, steady_times
 from ofa_profiler.runtimes import get_runtime
+from ofa_profiler.tables.mixed import AnyTable
 from ofa_profiler.verification.conditions import settings_of
 from ofa_search.results.files import export, file_stems
 from ofa_search.results.found import Found
-from ofa_search.searching.latency import Table
 
 
 def measure_networks(
     found: Sequence[Found],
-    table: Table,
+    table: AnyTable,
     device: Device,
     *,
     progress: Reporter | None = None,

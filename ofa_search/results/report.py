@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from ofa_profiler.base.units import format_bytes, format_count
 from ofa_profiler.networks.ranges import CALIBRATED, MADE_UP, TABLE
-from ofa_profiler.spaces.genes import BITS
 from ofa_search.results.found import Found
 from ofa_search.results.weight_source import WeightSource
 from ofa_search.searching.objectives import Objective, PredictedAccuracy
@@ -105,7 +104,7 @@ def accuracy_words(objective: Objective, *, ships: bool, precision: str = "fp32"
         words += f"; it learned accuracies on {predictor.accuracy_of}"
     if predictor.offset:
         words += f"; {100 * predictor.offset:+.2f} points are added for test images"
-    if precision != "fp32" and BITS not in predictor.features.kinds:
+    if precision != "fp32" and not predictor.knows_bits:
         words += f"; it is that of the network in fp32, before {precision}"
     return words
 

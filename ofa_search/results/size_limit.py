@@ -9,12 +9,12 @@ from ofa_profiler.errors import UsageError
 from ofa_profiler.export.file_size import file_bytes
 from ofa_profiler.networks.ranges import CALIBRATED
 from ofa_profiler.runtimes import get_runtime
+from ofa_profiler.tables.mixed import AnyTable
 from ofa_search.results.deployments import Deployment
 from ofa_search.results.files import target_of
 from ofa_search.results.found import Found
 from ofa_search.results.weight_source import WeightSource
 from ofa_search.searching.api import SearchResult
-from ofa_search.searching.latency import Table
 from ofa_search.searching.objectives import Objective
 from ofa_search.searching.problem import SizeLimit
 
@@ -24,7 +24,7 @@ _LONGEST = -0.0012345678901234567
 
 def size_limit(
     max_bytes: float,
-    tables: Sequence[Table],
+    tables: Sequence[AnyTable],
     objective: Objective,
     source: WeightSource,
     deployments: Mapping[str, Deployment],
@@ -51,7 +51,7 @@ def size_limit(
 
 
 def _longest(
-    tables: Sequence[Table],
+    tables: Sequence[AnyTable],
     objective: Objective,
     source: WeightSource,
     deployments: Mapping[str, Deployment],

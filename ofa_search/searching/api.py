@@ -16,17 +16,18 @@ from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.spaces import Genomes, SearchSpace, get_space
 from ofa_profiler.spaces.costs import AdditiveCost
 from ofa_profiler.tables.corrections.intervals import DEFAULT_LEVEL
+from ofa_profiler.tables.mixed import AnyTable
 from ofa_profiler.tables.summary import Facts, facts_html, facts_text
 from ofa_search.predictor import AccuracyPredictor
 from ofa_search.searching.engines import DEFAULT_ENGINE, Engine, get_engine
 from ofa_search.searching.feasibility import find_anchor
-from ofa_search.searching.latency import Latency, Table
+from ofa_search.searching.latency import Latency
 from ofa_search.searching.objectives import Objective, PredictedAccuracy
 from ofa_search.searching.problem import Constraint, Problem, SizeLimit
 from ofa_search.searching.pure import best_of_each
 
 #: A table and the milliseconds that a network may take by it.
-Limit = tuple[Table, float]
+Limit = tuple[AnyTable, float]
 
 
 @dataclass(frozen=True, repr=False)
@@ -119,7 +120,7 @@ def search(
 
 def search_each(
     space: SearchSpace | str,
-    tables: Sequence[Table],
+    tables: Sequence[AnyTable],
     budgets_ms: Sequence[Sequence[float]],
     objective: Objective | AccuracyPredictor,
     *,
@@ -156,7 +157,9 @@ def search_each(
     return tuple(results)
 
 
-def slowest_ms(space: SearchSpace, table: Table, objective: Objective, confidence: float | None = None) -> float | None:
+def slowest_ms(
+    space: SearchSpace, table: AnyTable, objective: Objective, confidence: float | None = None
+) -> float | None:
     """The milliseconds of the slowest network that `search` considers; None if the table cannot give it exactly.
 
     With a `confidence`, the upper end of its interval.
@@ -204,7 +207,7 @@ def _run(
     return genome, result
 
 
-def _at_common_resolutions(space: SearchSpace, tables: Sequence[Table], objective: Objective) -> SearchSpace:
+def _at_common_resolutions(space: SearchSpace, tables: Sequence[AnyTable], objective: Objective) -> SearchSpace:
     """The space at all resolutions that every table and the objective know. Raises `UsageError` when there is none."""
     known = set(objective.resolutions(space))
     if space.resolution_gene is None:

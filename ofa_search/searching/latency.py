@@ -8,12 +8,8 @@ from ofa_profiler.errors import InfeasibleError, InputFileError
 from ofa_profiler.spaces import Genomes, SearchSpace
 from ofa_profiler.spaces.costs import Cost
 from ofa_profiler.tables.corrections.intervals import DEFAULT_LEVEL, checked_level
-from ofa_profiler.tables.mixed import MixedTable
-from ofa_profiler.tables.table import LatencyTable
+from ofa_profiler.tables.mixed import AnyTable
 from ofa_search.searching.problem import Constraint
-
-#: The table of a device, or in mixed precision those of both precisions.
-Table = LatencyTable | MixedTable
 
 
 @dataclass(frozen=True)
@@ -29,7 +25,7 @@ class Latency:
     factors: tuple[float, float] | None
 
     @staticmethod
-    def of(table: Table, space: SearchSpace, confidence: float | None) -> Latency:
+    def of(table: AnyTable, space: SearchSpace, confidence: float | None) -> Latency:
         """With a `confidence`, the upper end of its interval is limited.
 
         It is a multiple of the prediction, so its optimum is exact where that of the prediction is. Raises `UsageError`
@@ -59,7 +55,7 @@ class Latency:
         return predicted * low, float(self.limited.evaluate(genome)[0]) if is_limited else predicted * high
 
 
-def _usable(table: Table, space: SearchSpace) -> Cost:
+def _usable(table: AnyTable, space: SearchSpace) -> Cost:
     cost = table.cost(space)
     if cost.is_exact:
         try:

@@ -12,26 +12,32 @@ from ofa_profiler.spaces import Genomes, SearchSpace
 from ofa_profiler.spaces.mixed import MixedSpace
 from ofa_search.searching.problem import Genome
 
+#: Kinds of mutations in mixed precision; all others change bits and other genes.
+_ONLY_BITS, _ONLY_OTHERS = 0, 1
+
 
 def mutated(space: SearchSpace, genomes: Genomes, rate: float, rng: np.random.Generator) -> Genomes:
     """Copies of genomes (N, G) in which each gene is drawn again with the probability `rate`, not canonical.
 
-    In mixed precision, the bits of half of them change, in one run of slots.
+    In mixed precision, a third of them change in the bits of one run of slots alone, a third in other genes alone, and
+    a third in both.
     """
     own = _own_genes(space)
     plain = genomes[:, :own]
     is_new = rng.random(plain.shape, dtype=np.float32) < rate
     drawn = rng.integers(0, space.n_choices[:own], size=plain.shape, dtype=np.int8)
-    changed: Genomes = np.where(is_new, drawn, plain)
     if not isinstance(space, MixedSpace):
+        changed: Genomes = np.where(is_new, drawn, plain)
         return changed
     bits = _spread_bits(space, genomes)
     count, slots = bits.shape
+    kind = rng.integers(0, 3, (count, 1))
+    changed = np.where(is_new & (kind != _ONLY_BITS), drawn, plain)
     length = np.floor((slots + 1) ** rng.random(count)).astype(int)  # short runs are as frequent as long ones
     first = rng.integers(1 - length, slots)
     places = np.arange(slots)
     inside = (places >= first[:, np.newaxis]) & (places < (first + length)[:, np.newaxis])
-    inside &= rng.random((count, 1)) < 0.5
+    inside &= kind != _ONLY_OTHERS
     return np.hstack([changed, np.where(inside, rng.integers(0, 2, (count, 1), dtype=np.int8), bits)])
 
 
