@@ -97,7 +97,8 @@ def digest_of(images: Images | StatisticsTable | Ranges) -> str:
     if isinstance(images, Ranges):
         return hashlib.sha256(json.dumps(images.to_json()).encode()).hexdigest()
     if isinstance(images, StatisticsTable):
-        return digest(torch.from_numpy(entry) for entry in images.entries.values())
+        # safetensors gives the tensors of a file in another order in every process.
+        return digest(torch.from_numpy(entry) for _, entry in sorted(images.entries.items()))
     return digest(chain([images.labels], (pixels for pixels, _ in images.batches(1024))))
 
 

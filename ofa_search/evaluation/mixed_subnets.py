@@ -72,7 +72,7 @@ class MixedEvaluator:
 def mixed_classes(
     layout: Layout, precisions: Mapping[str, str], weights: Weights, ranges: Ranges, inputs: Iterable[Tensor]
 ) -> Tensor:
-    """Return the predicted classes (N,) of a network with these precisions of its slots, on one thread per torch's.
+    """Return the predicted classes (N,) of a network whose slots have these precisions, with the threads of torch.
 
     Batches are (CPU_BATCH, 3, R, R); the last one may be smaller.
     """

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,8 +23,10 @@ from ofa_search import AccuracyPredictor
 from ofa_search.artifacts.shipped import shipped_supernet
 from ofa_search.cli.train import main
 from ofa_search.data.images import Images, load_images
+from ofa_search.evaluation.measured import digest_of
 from ofa_search.evaluation.mixed_subnets import MixedEvaluator, mixed_classes
 from ofa_search.evaluation.subnets import CPU_BATCH, Evaluator, PreparedImages, calibration_images, representatives
+from ofa_search.supernet.bn_statistics import StatisticsTable
 from ofa_search.supernet.checkpoint import Checkpoint, read_checkpoint
 from ofa_search.supernet.supernet import as_trained, load_trained, save_supernet
 from ofa_search.training.supernet_trainer import new_supernet
@@ -205,6 +209,22 @@ def test_cut_short_it_resumes_and_gives_the_same(workshop: Path, finished: Path,
     first, again = (AccuracyPredictor.load(folder / "predictor.safetensors") for folder in (finished, tmp_path))
     networks = [architecture for _, architecture in rows_of(tmp_path).values()]
     np.testing.assert_array_equal(first.predict(networks), again.predict(networks))
+
+
+_DIGEST = """
+from ofa_search.artifacts.shipped import shipped_supernet
+from ofa_search.evaluation.measured import digest_of
+from ofa_search.supernet.bn_statistics import StatisticsTable
+from ofa_search.supernet.checkpoint import read_checkpoint
+print(digest_of(read_checkpoint(shipped_supernet("cifar-mbv3")).calibration))
+"""
+
+
+def test_a_table_is_recognised_in_another_process(checkpoint: Checkpoint) -> None:
+    """Otherwise samples could not be resumed with a supernet that has a table."""
+    run = subprocess.run([sys.executable, "-c", _DIGEST], capture_output=True, text=True, check=True, timeout=300)
+    assert isinstance(checkpoint.calibration, StatisticsTable)
+    assert run.stdout.strip() == digest_of(checkpoint.calibration)
 
 
 def test_wrong_input_is_told_in_one_line(
