@@ -1,15 +1,12 @@
 """Measures the accuracy of a subnet in mixed precision: a post-training quantization, run on held-out images.
 
-The network runs in LiteRT, as on a device, in the fast forms. Its integers are the same on all processors. It is cut
-into parts, one per run of slots of the same precision, each a model of our exporter with float32 inputs and outputs.
-The parts of 8 bits quantize their input and dequantize their output, which is what one file with all parts does where
-the precision changes.
+The network runs in LiteRT, as on a device, in the fast forms. Its integers are the same on all processors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import groupby
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,16 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ofa_profiler.base.extras import need
-from ofa_profiler.export import INPUT, LOGITS_NAME, OP_OUTPUT_NAME, get_exporter
+from ofa_profiler.export import LOGITS_NAME, get_exporter
 from ofa_profiler.export.forms.base import candidates
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.networks.blocks import Layout, as_graph
-from ofa_profiler.networks.graph import Graph
 from ofa_profiler.networks.parameters import Weights
 from ofa_profiler.networks.ranges import Ranges
-from ofa_profiler.networks.tensors import Span
-from ofa_profiler.protocol.forms import Forms
-from ofa_profiler.protocol.target import Target
+from ofa_profiler.protocol.forms import Forms, MixedForms
+from ofa_profiler.protocol.target import MIXED, Target
 from ofa_profiler.spaces.mixed import MixedSpace
 from ofa_search.data.images import Images
 from ofa_search.evaluation.ranges import measure_ranges
@@ -35,9 +30,6 @@ from ofa_search.supernet.bn_statistics import StatisticsTable
 from ofa_search.supernet.supernet import Supernet
 
 RUNTIME = "litert"
-
-#: Runs one part: float32 (N, H, W, C) -> float32.
-_Part = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 class MixedEvaluator:
@@ -76,40 +68,34 @@ def mixed_classes(
 
     Batches are (CPU_BATCH, 3, R, R); the last one may be smaller.
     """
-    parts = [_loaded(*part) for part in _parts(layout, precisions, weights, ranges)]
+    run = _loaded(layout, precisions, weights, ranges)
     found = []
     for batch in inputs:
         values = np.zeros((CPU_BATCH, *batch.shape[2:], batch.shape[1]), dtype=np.float32)
         values[: len(batch)] = batch.permute(0, 2, 3, 1).numpy()
-        for part in parts:
-            values = part(values)
-        found.append(values[: len(batch)].argmax(1))
+        found.append(run(values)[: len(batch)].argmax(1))
     return torch.from_numpy(np.concatenate(found))
 
 
-def _parts(
+def _loaded(
     layout: Layout, precisions: Mapping[str, str], weights: Weights, ranges: Ranges
-) -> Iterator[tuple[Graph, Weights, Target, Ranges | None, str]]:
-    """Graph, weights, target, ranges and name of the output of each part."""
-    source = INPUT
-    last = layout[-1][0]
-    for precision, slots in groupby(layout, key=lambda slot: precisions[slot[0]]):
-        graph = as_graph(list(slots))
-        own = {name: weights[name] for name in graph.parameter_shapes}
-        # Inside the network, the input of this part is the output of the last one.
-        spans: dict[str, Span] = {**ranges.spans, INPUT: ranges.spans[source]}
-        (source,) = graph.outputs
-        output = LOGITS_NAME if source.startswith(f"{last}.") else OP_OUTPUT_NAME
-        target = Target(RUNTIME, precision, CPU_BATCH)
-        yield graph, own, target, Ranges(spans, ranges.source) if precision == "int8" else None, output
-
-
-def _loaded(graph: Graph, weights: Weights, target: Target, ranges: Ranges | None, output: str) -> _Part:
+) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """The network in LiteRT: float32 (CPU_BATCH, R, R, 3) -> logits (CPU_BATCH, classes)."""
     from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped]
 
-    forms = Forms({group: names[0] for group, names in candidates(target, graph).items()})
-    model = get_exporter(target).build(
-        graph, weights, target, outputs=[output], metadata={}, forms=forms, ranges=ranges
+    graph, target = as_graph(layout), Target(RUNTIME, MIXED, CPU_BATCH)
+    exporter = get_exporter(target)  # registers its forms
+    found = {precision: candidates(replace(target, precision=precision), graph) for precision in ("fp32", "int8")}
+    forms = {precision: {group: names[0] for group, names in groups.items()} for precision, groups in found.items()}
+    model = exporter.build(
+        graph,
+        weights,
+        target,
+        outputs=[LOGITS_NAME],
+        metadata={},
+        forms=MixedForms(Forms(forms["fp32"]), Forms(forms["int8"])),
+        ranges=ranges,
+        precisions=precisions,
     )
     interpreter = Interpreter(model_content=model, num_threads=torch.get_num_threads())
     interpreter.allocate_tensors()
@@ -118,7 +104,7 @@ def _loaded(graph: Graph, weights: Weights, target: Target, ranges: Ranges | Non
     def run(values: NDArray[np.float32]) -> NDArray[np.float32]:
         interpreter.set_tensor(given["index"], values)
         interpreter.invoke()
-        found: NDArray[np.float32] = interpreter.get_tensor(result["index"])
-        return found
+        logits: NDArray[np.float32] = interpreter.get_tensor(result["index"])
+        return logits
 
     return run
