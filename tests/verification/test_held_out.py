@@ -12,7 +12,7 @@ from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol.measurement import Measurement
 from ofa_profiler.tables.corrections.intervals import interval_factors
 from ofa_profiler.tables.corrections.regression import network_features, ridge
-from ofa_profiler.verification.held_out import errors_between_halves
+from ofa_profiler.verification.held_out import Group, errors_between_halves
 from ofa_profiler.verification.networks import network_name
 
 SPACE = get_space("cifar-mbv3")
@@ -50,10 +50,14 @@ def busier_later(number: int, ms: float) -> float:
     return 0.0 if number < ROUNDS // 2 else 0.01 * ms
 
 
+def group(networks: list[Architecture]) -> Group:
+    return Group([network_name(network) for network in networks], network_features(networks, op_ms))
+
+
 def errors(change: Change) -> list[float]:
     networks = draw(FITTED + OTHERS, 0)
     found = session(networks, np.random.default_rng(1), change)
-    both = errors_between_halves(networks[:FITTED], networks[FITTED:], found, op_ms)
+    both = errors_between_halves(group(networks[:FITTED]), group(networks[FITTED:]), found)
     assert [len(some) for some in both] == [2 * FITTED, 2 * OTHERS]
     return [*both[0], *both[1]]
 
@@ -71,7 +75,7 @@ def test_the_intervals_hold_networks_of_a_later_session() -> None:
             rng = np.random.default_rng([seed, 1])
             found = session(networks[: FITTED + OTHERS], rng, change)
             parts = networks[:FITTED], networks[FITTED : FITTED + OTHERS]
-            both = errors_between_halves(*parts, found, op_ms)
+            both = errors_between_halves(*map(group, parts), found)
             factors = interval_factors([*both[0], *both[1]], 0.95, each=2)
             assert factors is not None
             times = [np.quantile(m.samples_ms, 0.25) for m in found.values()]
@@ -88,6 +92,6 @@ def test_one_round_is_both_halves_and_failed_networks_do_not_matter() -> None:
     found = session(networks, np.random.default_rng(1), quiet)
     one = {key: Measurement(key, m.rounds_ms[:1]) for key, m in found.items()}
     one["failed"] = Measurement("failed", (), "failed", "why")
-    both = errors_between_halves(networks, [], one, op_ms)
+    both = errors_between_halves(group(networks), group([]), one)
     assert both[0][:FITTED] == pytest.approx(both[0][FITTED:])
     assert both[1] == []
