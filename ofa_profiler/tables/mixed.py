@@ -83,8 +83,9 @@ class MixedTable:
 
     @property
     def warnings(self) -> list[str]:
-        """The warnings of both tables."""
-        return [*self.fp32.warnings, *self.int8.warnings]
+        """The warnings of both tables, and one if the correction of mixed networks cannot be used."""
+        own = [] if self.correction.networks else [f"the predictions of {self.name} are not fitted to mixed networks"]
+        return [*self.fp32.warnings, *self.int8.warnings, *own]
 
     @property
     def forms(self) -> MixedForms:

@@ -36,9 +36,11 @@ def read_tables(paths: Sequence[str], precision: str | None) -> list[AnyTable]:
     for table, path in zip(tables, paths, strict=True):
         if names.count(table.name) > 1:
             raise UsageError(f"--lut {path}: two tables have the name {table.name}; rename one of the files")
-        for warning in table.warnings:
+    read: list[AnyTable] = [*(_pairs(tables) if precision == MIXED else tables)]
+    for each in read:
+        for warning in each.warnings:
             say(f"warning: {warning}")
-    return list(_pairs(tables)) if precision == MIXED else list(tables)
+    return read
 
 
 def _pairs(tables: Sequence[LatencyTable]) -> list[MixedTable]:

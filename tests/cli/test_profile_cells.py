@@ -17,6 +17,7 @@ from support.agents import wait_for
 
 from ofa_profiler import LatencyTable, profile, profile_matrix
 from ofa_profiler.base.registry import Registry
+from ofa_profiler.cli import verify as verify_cli
 from ofa_profiler.cli.profile import main
 from ofa_profiler.devices import DeviceKind, FakeDevice
 from ofa_profiler.devices import registry as device_registry
@@ -101,6 +102,23 @@ def test_both_are_calibrated(lab, tmp_path, capsys):
     again = json.loads(capsys.readouterr().out)
     assert [document["was_complete"] for document in again["cells"].values()] == [True, True]
     assert {path: path.read_bytes() for path in before} == before, "nothing was measured again"
+    tables = [tmp_path / "out" / f"m-{cell}.csv" for cell in CELLS]
+    luts = [word for path in tables for word in ("--lut", str(path))]
+    verify = [*luts, "--precision", "mixed", "--device", "lab:a", "--subnets", "5", "--time-limit", "1s", "--json"]
+    assert verify_cli.main(verify) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert len(said["subnets"]) == 5
+    assert all(subnet["architecture"]["bits"] for subnet in said["subnets"])
+    for path in tables:
+        assert json.loads(path.with_suffix(".json").read_text())["mixed"]["validation"]["mape"] == said["mape"]
+    assert (tmp_path / "out" / f"m-{CELLS[1]}-mixed-verify.json").exists()
+    for wrong, words in (
+        ([*luts, "--precision", "int8"], "--precision int8: 2 --lut; one table has one precision"),
+        ([*luts[:2], "--precision", "int8"], "is fp32"),
+        ([*luts[:2], "--precision", "mixed"], "mixed precision needs a table of fp32 and one of int8"),
+    ):
+        assert verify_cli.main([*wrong, "--device", "lab:a"]) == 2
+        assert words in capsys.readouterr().err
 
 
 def test_the_comparison_is_printed_and_default_names_have_the_device(lab, tmp_path, capsys):
