@@ -97,8 +97,9 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     shutil.copy(result.path.with_suffix(".jsonl"), folder / "results.jsonl")
     (folder / "found.json").write_text(json.dumps(get_space("cifar-mbv3").smallest.to_json()))
+    for path in (ROOT / "latency_tables").glob("epyc-cifar-mbv3*"):
+        shutil.copy(path, folder / "latency_tables")
     for suffix in (".csv", ".json"):
-        shutil.copy(ROOT / "latency_tables" / f"epyc-cifar-mbv3{suffix}", folder / "latency_tables")
         shutil.copy(ROOT / "latency_tables" / f"epyc-cifar-mbv3{suffix}", folder / "latency_tables" / f"board{suffix}")
     return folder
 
