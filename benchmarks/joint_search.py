@@ -70,6 +70,8 @@ class Searches:
         cost = self.tables["mixed"].cost(space)
         lowest, highest = cost.minimum()[0], cost.maximum()[0]
         ends = [lowest + share * (highest - lowest) for share in (_LOW, _HIGH)]
+        for precision in ("fp32", "int8"):  # all strategies must have a network
+            ends[0] = max(ends[0], 1.01 * self.tables[precision].cost(space.plain).minimum()[0])
         return [float(budget) for budget in np.geomspace(*ends, count)]
 
     @property

@@ -114,7 +114,9 @@ def mixed_words(network: Found) -> str:
     precisions = list((network.precisions or {}).values())
     integers, changes = precisions.count("int8"), sum(a != b for a, b in pairwise(precisions))
     where = f"{next(iter(network.result.budget_ms.values())):g} ms"
-    return f"{where}: {integers} of {len(precisions)} blocks in int8, {changes} change{'s' * (changes != 1)} of precision"
+    return (
+        f"{where}: {integers} of {len(precisions)} blocks in int8, {changes} change{'s' * (changes != 1)} of precision"
+    )
 
 
 def precision_words(source: WeightSource) -> str:

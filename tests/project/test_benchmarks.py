@@ -54,6 +54,7 @@ RUNS = {
         "--samples mixed --same mixed --counts 10 --held-out 6 --splits 1",
         r"\| 10 \| transferred \| -?[\d.]+ ± ",
     ),
+    "quantizers": ("cifar-mbv3 --networks 1 --rounds 2 --runs 2", r"onnxruntime: theirs / ours [\d.]+"),
     "repeat": ("--out r --resolution 24 --time-limit 1s --load", r"\d+ ops: median difference [\d.]+%"),
     "schedules": (
         "--data photos --test-data photos --out out --images 27 --batch 8 --cost 0.001 --only smallest",
