@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -50,6 +50,9 @@ class MatrixRow:
     gain_spread: float | None = None
     gain_min: float | None = None
     gain_max: float | None = None
+
+
+_COLUMNS = [field.name for field in fields(MatrixRow)]
 
 
 def compute_matrix(tables: Sequence[LatencyTable]) -> tuple[MatrixRow, ...]:
@@ -135,12 +138,33 @@ def _common_spaces(tables: Sequence[LatencyTable]) -> Iterator[SearchSpace]:
 
 
 def save_matrix(rows: Sequence[MatrixRow], path: Path) -> None:
-    """Write the rows as a CSV, completely or not at all. Raises `UsageError`."""
+    """Write the rows as a CSV, completely or not at all. Raises `UsageError`.
+
+    Rows of other tables in the file stay, such as those of another runtime, as long as the tables are beside it.
+    """
     text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(MatrixRow)], lineterminator="\n")
+    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: _shown(value) for name, value in asdict(row).items()} for row in rows)
+    writer.writerows(_others(path, {row.table for row in rows}))
     write_text(path, text.getvalue())
+
+
+def _others(path: Path, tables: Collection[str]) -> list[dict[str, str]]:
+    """The rows in the file at `path` about other tables than these. There are none in a file of another kind."""
+    try:
+        reader = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+        rows = list(reader) if reader.fieldnames == _COLUMNS else []
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []
+    return [
+        row
+        for row in rows
+        if None not in row.values()
+        and None not in row
+        and row["table"] not in tables
+        and path.with_name(f"{row['table']}.csv").exists()
+    ]
 
 
 def _shown(value: Any) -> Any:

@@ -77,6 +77,31 @@ def test_the_file_reads_with_pandas_and_is_the_same_again(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["m.csv"]
 
 
+def test_rows_of_other_tables_stay_as_long_as_these_are_there(tmp_path: Path):
+    path = tmp_path / "m.csv"
+
+    def save(runtime: str) -> list[str]:
+        tables = [table_of(p, {BLOCKS[0]: 1.0}, f"t-{runtime}-{p}") for p in ("fp32", "int8")]
+        for table in tables:
+            table.save(tmp_path / f"{table.name}.csv")
+        save_matrix(compute_matrix(tables), path)
+        return sorted(pd.read_csv(path).table)
+
+    first = save("litert")
+    both = save("onnxruntime")
+    assert both == [*first, "t-onnxruntime-fp32", "t-onnxruntime-int8"]
+    assert save("onnxruntime") == both
+    (tmp_path / "t-litert-fp32.csv").unlink()
+    assert save("onnxruntime") == both[1:]
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe", b"kind,table\nmbconv,t\n", b"", b'"'])
+def test_a_file_of_another_kind_is_replaced(damage: bytes, tmp_path: Path):
+    (tmp_path / "m.csv").write_bytes(damage)
+    save_matrix(compute_matrix([table_of("fp32", {BLOCKS[0]: 2.0})]), tmp_path / "m.csv")
+    assert list(pd.read_csv(tmp_path / "m.csv").table) == ["t-fp32"]
+
+
 def test_the_table_for_people():
     tables = [table_of("fp32", dict.fromkeys(BLOCKS, 3.0)), table_of("int8", dict.fromkeys(BLOCKS, 2.0))]
     lines = matrix_lines(compute_matrix(tables), {"t-fp32": "fp32", "t-int8": "int8"})
