@@ -210,8 +210,9 @@ def count_visits(path: Path) -> int:
     return path.read_bytes().count(b'"visit"') if path.exists() else 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGKILL), pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_they_alternate_and_resume_in_the_middle_of_a_turn(number, tmp_path):
     fp32, int8 = journals(tmp_path)
     process = subprocess.Popen(command(tmp_path), stderr=subprocess.PIPE, text=True)

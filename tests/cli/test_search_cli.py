@@ -313,6 +313,7 @@ def test_verify_measures_the_winner(run: Any, tmp_path: Path) -> None:
     assert json.loads(Path("out/search/search.json").read_text()) == done.document
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_drift")
 def test_over_the_budget_when_measured(run: Any, tmp_path: Path) -> None:
     hopeless = save_table(tmp_path / "hopeless.csv", factor=1e-5, **AS_MEASURED)

@@ -74,6 +74,7 @@ def test_what_was_fetched_once_needs_no_index(index, tmp_path, monkeypatch):
         find_wheels("onnxruntime", BOARD, tmp_path / "cache")
 
 
+@pytest.mark.slow
 def test_a_damaged_cache_is_filled_again(index, tmp_path):
     make_wheel(index, "cp39-cp39-manylinux_2_28_aarch64")
     first = find_wheels("onnxruntime", BOARD, tmp_path / "cache")

@@ -219,6 +219,7 @@ class DamagingShell(ShShell):
         return process
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(at=st.integers(0, 40_000), lost=st.booleans())
 def test_what_is_damaged_on_the_way_is_worth_another_try(tmp_path_factory, at, lost):

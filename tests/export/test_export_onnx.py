@@ -128,7 +128,7 @@ def test_pooling_at_the_edge_of_odd_maps(size, tmp_path):
 
 
 @pytest.mark.parametrize("name", space_names())
-@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("batch", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_whole_networks_give_the_logits_of_torch(name, batch, tmp_path):
     space = get_space(name)
     rng = np.random.default_rng(batch)

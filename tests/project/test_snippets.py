@@ -117,7 +117,12 @@ def published(folder: Path, shared_dir: Path) -> bool:
 
 
 @pytest.mark.parametrize(
-    "page", [pytest.param("README.md", marks=pytest.mark.slow), "latency_tables/README.md", "device_agents/README.md"]
+    "page",
+    [
+        pytest.param("README.md", marks=pytest.mark.slow),
+        pytest.param("latency_tables/README.md", marks=pytest.mark.slow),
+        "device_agents/README.md",
+    ],
 )
 def test_the_commands_run(page: str, scratch: Path, request: pytest.FixtureRequest) -> None:
     ran = []

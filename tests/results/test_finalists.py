@@ -102,6 +102,7 @@ def test_the_result_keeps_the_budget_and_uses_it(name: str, part: float) -> None
     assert found.result.evaluations > searched(budget).result.evaluations
 
 
+@pytest.mark.slow
 def test_budgets_are_kept_when_the_networks_are_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """10 budgets, one search each, on a device with 2% of noise; and without the margin, to see that it matters."""
     truth = TRUTHS["as predicted"]

@@ -157,6 +157,7 @@ def test_the_state_is_set_back_when_the_connection_is_lost(phone: Phone) -> None
             wait_for(lambda: state(phone) == ("false", "false"))
 
 
+@pytest.mark.slow
 def test_the_state_is_set_back_when_nothing_more_is_heard_of_us(phone: Phone, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wireless link that is gone, or a computer without power: nobody tells the phone."""
     monkeypatch.setattr(android_state, "_HEARTBEAT_S", 0.5)

@@ -214,6 +214,7 @@ def test_cores_are_chosen_by_their_clocks() -> None:
     assert machine.fastest_cores({"max_mhz": None}, 1) is None
 
 
+@pytest.mark.slow
 def test_such_a_phone_gets_the_reference_op_and_pauses_for_heat(
     phone: Phone, program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -220,6 +220,7 @@ def test_ops_are_measured_in_the_state_for_it(measuring_phone: Phone, tmp_path: 
     assert phone.text("data/local/stay_on") == "false"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "hot", "cool", "words"),
     [
@@ -272,6 +273,7 @@ def test_a_phone_that_restarts_while_it_measures_loses_nothing(measuring_phone: 
     assert phone.text("data/local/fixed_performance_mode") == "false"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["cut", pytest.param("stall", marks=pytest.mark.slow)])
 def test_a_link_that_breaks_while_it_measures_loses_nothing(measuring_phone: Phone, tmp_path: Path, fault: str) -> None:
     phone = measuring_phone

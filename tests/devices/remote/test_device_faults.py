@@ -71,6 +71,7 @@ def test_a_reboot(tmp_path, models, monkeypatch):
         server.stop()
 
 
+@pytest.mark.slow
 def test_a_device_that_stays_away_is_given_up(tmp_path, models, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "me"))
     server = Sshd(tmp_path / "board")
@@ -106,6 +107,7 @@ def test_a_damaged_model_on_the_device_is_sent_again(device, models, store, tmp_
     assert path.read_bytes() == models[2].path.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [b"truncated", None])
 def test_a_model_that_is_damaged_while_measuring_is_sent_again(device, models, store, tmp_path, damage):
     journal = tmp_path / "j.jsonl"

@@ -177,6 +177,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_x_y_is_its_newest_and_the_preferred_one_comes_if_it_is_there(index, tmp_path):
     def found(**wanted: str) -> str:
         return find_wheels("onnxruntime", BOARD, tmp_path / "cache", wanted=Wanted(**wanted)).versions

@@ -125,6 +125,7 @@ def test_a_connection_that_is_cut_while_models_are_sent(proxy, models, store, tm
     assert results_on(store).read_bytes() == journal.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "life"), [(12_000_000, 3_500_000), (3_000_000, 700_000)])
 def test_a_link_that_never_lasts_for_one_file(proxy, store, tmp_path, monkeypatch, size, life):
     """What arrived of a large file need not come again, so every connection brings its end nearer.
@@ -143,6 +144,7 @@ def test_a_link_that_never_lasts_for_one_file(proxy, store, tmp_path, monkeypatc
     assert not list((store / "pieces").iterdir())
 
 
+@pytest.mark.slow
 def test_a_link_that_brings_nothing_is_given_up(proxy, store, tmp_path, monkeypatch):
     ballast = bytes_model(tmp_path / "heavy", "ballast", os.urandom(3_000_000))
     monkeypatch.setattr("ofa_profiler.devices.remote.device._UPLOAD_PAUSE_S", 0.05)
@@ -172,6 +174,7 @@ def test_a_byte_that_is_lost_changed_or_too_much_costs_another_try(proxy, models
     check(tmp_path / "j.jsonl", store, models)
 
 
+@pytest.mark.slow
 def test_a_link_that_dies_without_a_word(proxy, models, store, tmp_path, monkeypatch):
     monkeypatch.setattr("ofa_profiler.devices.remote.shell.SILENCE_S", 4.0)
     monkeypatch.setattr("ofa_profiler.devices.remote.device._HEARTBEAT_S", 0.3)
@@ -185,6 +188,7 @@ def test_a_link_that_dies_without_a_word(proxy, models, store, tmp_path, monkeyp
     assert proxy.accepted >= 2
 
 
+@pytest.mark.slow
 def test_an_agent_outlives_a_silent_link_only_for_its_patience(proxy, ssh_server, models, store, tmp_path, monkeypatch):
     monkeypatch.setattr("ofa_profiler.devices.remote.device._AGENT_PATIENCE_S", 2)
     monkeypatch.setattr("ofa_profiler.devices.remote.device._HEARTBEAT_S", 0.3)
@@ -219,6 +223,7 @@ def test_no_agent_survives_its_connection(ssh_server, proxy, models, store):
         measure(device, models, replace(SETTINGS, max_rounds=4), progress=at(3, pull))
 
 
+@pytest.mark.slow
 def test_two_hosts_never_measure_at_once(ssh_server, me, store, models, tmp_path):
     """The second waits for the first, says so, and then does its own."""
     spec = f"ssh:127.0.0.1:{ssh_server.port}"
