@@ -10,12 +10,14 @@ if TYPE_CHECKING:
     from ofa_profiler.base.version import __version__
     from ofa_profiler.networks.architecture import Architecture, Stage
     from ofa_profiler.spaces import get_space, space_names
+    from ofa_profiler.tables.mixed import MixedTable
     from ofa_profiler.tables.table import LatencyTable
 
 #: Imported on first use. Commands start at once, and a search does not import the code of devices.
 _HOMES = {
     "Architecture": "ofa_profiler.networks.architecture",
     "LatencyTable": "ofa_profiler.tables.table",
+    "MixedTable": "ofa_profiler.tables.mixed",
     "Stage": "ofa_profiler.networks.architecture",
     "__version__": "ofa_profiler.base.version",
     "get_space": "ofa_profiler.spaces",
@@ -28,6 +30,7 @@ _HOMES = {
 __all__ = [
     "Architecture",
     "LatencyTable",
+    "MixedTable",
     "Stage",
     "__version__",
     "get_space",

@@ -26,6 +26,7 @@ from ofa_profiler.protocol.forms import FAST, FORMS_CHOICES
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.protocol.target import Target
 from ofa_profiler.spaces import SearchSpace, get_space
+from ofa_profiler.tables.mixed import AnyTable, MixedTable
 from ofa_profiler.tables.table import LatencyTable
 from ofa_profiler.verification.cells import Comparison, profile_cells
 from ofa_profiler.verification.like import profile_like
@@ -134,7 +135,7 @@ def profile_matrix(
 
 
 def verify(
-    table: LatencyTable | _Path,
+    table: AnyTable | _Path | Sequence[LatencyTable | _Path],
     device: str | Device = "local",
     *,
     subnets: int = DEFAULT_SUBNETS,
@@ -147,12 +148,12 @@ def verify(
 ) -> Verification:
     """Measure whole networks and compare them with the predictions of a table, like `ofa-verify`.
 
-    If the table is a file and belongs to this device, the result is stored in its JSON, except for given
-    `architectures`. Raises `UsageError` if the
-    table lacks its measurement settings, and `DeviceError` if the device fails.
+    Two tables, of fp32 and int8, are those of networks in mixed precision. If the table is a file and belongs to this
+    device, the result is stored in its JSON, except for given `architectures`. Raises `UsageError` if the table lacks
+    its measurement settings or two tables do not belong together, and `DeviceError` if the device fails.
     """
     load_plugins()
-    loaded = _loaded(table)
+    loaded = _loaded_any(table)
     chosen = get_space(space) if isinstance(space, str) else space
     options = replace(options or DeviceOptions(), like_release=release_of(loaded.metadata.get("runtime_version")))
     with _opened(device, options) as opened:
@@ -173,6 +174,14 @@ def verify(
 
 def _loaded(table: LatencyTable | _Path) -> LatencyTable:
     return table if isinstance(table, LatencyTable) else LatencyTable.load(table)
+
+
+def _loaded_any(table: AnyTable | _Path | Sequence[LatencyTable | _Path]) -> AnyTable:
+    if isinstance(table, MixedTable):
+        return table
+    if isinstance(table, LatencyTable | str | os.PathLike):
+        return _loaded(table)
+    return MixedTable.of([_loaded(each) for each in table])
 
 
 def _check_forms(forms: str) -> None:

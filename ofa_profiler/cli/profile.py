@@ -309,6 +309,7 @@ def _import(arguments: argparse.Namespace) -> int:
     from ofa_profiler.measuring.offline import import_results
     from ofa_profiler.tables.corrections import Sum
     from ofa_profiler.verification.calibrate import networks_journal, restore_calibration
+    from ofa_profiler.verification.mixed import restore_mixed
 
     (name,) = arguments.name or [None]
     table, replay = import_results(arguments.results, arguments.out, name=name, fresh=arguments.fresh)
@@ -317,6 +318,8 @@ def _import(arguments: argparse.Namespace) -> int:
         if table.correction.method == Sum.method:
             beside = networks_journal(arguments.results).name
             say(f"note: no finished {beside} of the same kit is beside it, so the table adds up its ops")
+        if both := restore_mixed(table, arguments.results):
+            say(f"restored the correction of mixed networks: {both.name}")
     document = report_table(table, replay, {"measuring_seconds": round(replay.measuring_s, 3)})
     if arguments.json:
         print(json.dumps(document, indent=2))

@@ -235,6 +235,8 @@ def _report(
         say(f"note: {NOT_INSTALLED}")
     if stored and isinstance(table, LatencyTable) and (page := refresh_report(table, verified)):
         written.append(page)
+    if not isinstance(table, LatencyTable) and table.unfitted:
+        say(f"warning: {table.unfitted}")
     for doubt in verification_doubts(table, verification):
         say(str(doubt))
     v = verification

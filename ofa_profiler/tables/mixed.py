@@ -11,7 +11,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from ofa_profiler.errors import UsageError
+from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol.forms import MixedForms
@@ -83,9 +83,25 @@ class MixedTable:
 
     @property
     def warnings(self) -> list[str]:
-        """The warnings of both tables, and one if the correction of mixed networks cannot be used."""
-        own = [] if self.correction.networks else [f"the predictions of {self.name} are not fitted to mixed networks"]
+        """The warnings of both tables, and `unfitted` if there is any."""
+        own = [self.unfitted] if self.unfitted else []
         return [*self.fp32.warnings, *self.int8.warnings, *own]
+
+    @property
+    def unfitted(self) -> str:
+        """Why the predictions are not fitted to mixed networks; empty if they are."""
+        if self.correction.networks:
+            return ""
+        said = [table.metadata.get(MIXED_FIELD) for table in self.tables]
+        how = "ofa-verify --precision mixed --calibrate 32 measures some"
+        if not any(said) or said[0] == said[1]:
+            return f"the predictions of {self.name} are not fitted to mixed networks; {how}"
+        partners = [entry.get("with") or "?" if isinstance(entry, Mapping) else "none" for entry in said]
+        found = ", ".join(f"{table.name} with {name}" for table, name in zip(self.tables, partners, strict=True))
+        return (
+            f"the predictions of {self.name} are not fitted to mixed networks: both tables do not have the same fit "
+            f"({found}), because one of them was made again; {how}"
+        )
 
     @property
     def forms(self) -> MixedForms:
@@ -184,6 +200,10 @@ class MixedTable:
         """The same tables with another correction."""
         return replace(self, correction=correction)
 
+    def before_fit(self) -> MixedTable:
+        """The same tables with what their own corrections say of mixed networks."""
+        return self.with_correction(MixedCorrection.before_fit(self.fp32.correction, self.int8.correction))
+
 
 #: What predicts networks: of one precision, or of mixed precision.
 AnyTable = LatencyTable | MixedTable
@@ -210,5 +230,8 @@ def _correction(fp32: LatencyTable, int8: LatencyTable) -> MixedCorrection:
     said = [table.metadata.get(MIXED_FIELD) for table in (fp32, int8)]
     fitted = [entry.get("correction") if isinstance(entry, Mapping) else None for entry in said]
     if fitted[0] is not None and fitted[0] == fitted[1]:
-        return MixedCorrection.from_json(fitted[0])
+        try:
+            return MixedCorrection.from_json(fitted[0])
+        except UsageError as error:
+            raise InputFileError(fp32.path.with_suffix(".json") if fp32.path else fp32.name, str(error)) from None
     return MixedCorrection.before_fit(fp32.correction, int8.correction)

@@ -132,7 +132,7 @@ def _calibrated(
         return calibrate_mixed(
             MixedTable.of([found.table for cell in both if isinstance(found := outcomes[cell.label], Profile)]),
             device,
-            fitted=count_networks(networks),
+            fitted=networks,
             time_limit_s=networks_limit_s(settings, settings.time_limit_s or 0.0),
             progress=None if progress is None else show,
         )

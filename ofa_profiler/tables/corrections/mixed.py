@@ -78,6 +78,8 @@ class MixedCorrection:
         errors = [number(error) for error in self.held_out_errors]
         if any(error is None or error < 0 for error in errors):
             raise UsageError("'mixed': 'held_out_errors' must be a list of numbers, none below 0")
+        if not isinstance(self.errors_each, int) or self.errors_each < 1:
+            raise UsageError("'mixed': 'errors_each' must be a number from 1 on")
         object.__setattr__(self, "networks", tuple(self.networks))
         object.__setattr__(self, "held_out_errors", tuple(self.held_out_errors))
 
