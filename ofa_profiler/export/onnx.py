@@ -19,7 +19,7 @@ from ofa_profiler.export.base import Exporter, nchw
 from ofa_profiler.export.forms import hard_sigmoid_swish, wide_gate  # noqa: F401 (they register forms)
 from ofa_profiler.export.forms.base import activation_writers
 from ofa_profiler.export.onnx_graph import OnnxGraph
-from ofa_profiler.export.onnx_int8 import PER_CHANNEL_SINCE, QdqGraph, boundary, joined, quantized
+from ofa_profiler.export.onnx_int8 import PER_CHANNEL_SINCE, QdqGraph, boundary, joined, kept_float, quantized
 from ofa_profiler.export.runs import runs_of, slot_precision
 from ofa_profiler.networks.boundary import is_boundary
 from ofa_profiler.networks.graph import Graph
@@ -98,11 +98,12 @@ class OnnxExporter(Exporter):
         if target.has_integers:
             spans = self.ranges_for(graph, ranges)
             names = [tensor.name for tensor in graph.inputs]
+            within = {*names, *outputs}.isdisjoint
             parts = list(zip(float32.precisions, float32.nodes, strict=True))
             file = joined(
                 quantized(float32.part(run.nodes), spans, encoding, run.inputs, run.outputs)
                 if run.precision == "int8"
-                else float32.part(run.nodes)
+                else kept_float(float32.part(run.nodes), run.inputs, within(run.inputs + run.outputs))
                 for run in runs_of(parts, names, outputs, lambda node: (node.input, node.output))
             )
         return self._bytes(file, graph, target, outputs, metadata)

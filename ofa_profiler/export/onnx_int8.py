@@ -89,6 +89,25 @@ def boundary(is_quantize: bool, given: str, output: str, encoding: Encoding) -> 
     return QdqGraph([node], [numpy_helper.from_array(value, name) for name, value in values.items()])
 
 
+def kept_float(part: OnnxGraph, inputs: Sequence[str], between_int8: bool) -> OnnxGraph | QdqGraph:
+    """The float32 nodes of a run, which take `inputs`, so that onnxruntime runs them in float32.
+
+    Between DequantizeLinear and QuantizeLinear, onnxruntime runs a single operator in integers, and even quantizes its
+    weights, with one scale for all channels. A Clip without limits before the operator changes nothing, and prevents
+    that.
+    """
+    operators = [node for node in part.nodes if node.op_type not in _CLIPS]
+    if not between_int8 or len(operators) != 1:
+        return part
+    nodes = [helper.make_node("Clip", [name], [f"{name}/float32"], f"{name}/float32") for name in inputs]
+    for node in part.nodes:
+        kept = onnx.NodeProto()
+        kept.CopyFrom(node)
+        kept.input[:] = [f"{name}/float32" if name in inputs else name for name in node.input]
+        nodes.append(kept)
+    return QdqGraph(nodes, part.initializers)
+
+
 def joined(parts: Iterable[OnnxGraph | QdqGraph]) -> QdqGraph:
     """The nodes and constants of parts in sequence."""
     nodes: list[onnx.NodeProto] = []

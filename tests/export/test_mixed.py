@@ -118,6 +118,47 @@ def test_every_choice_of_bits_runs(seed, fast, runtime, tmp_path_factory):
     assert np.isfinite(run(path, images(subject.graph, 1, seed=2))).all()
 
 
+def optimised(path) -> list[onnx.NodeProto]:
+    """The nodes that onnxruntime runs."""
+    from onnxruntime import InferenceSession, SessionOptions
+
+    options = SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(path.with_suffix(".run.onnx")), 3
+    InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return list(onnx.load(options.optimized_model_filepath).graph.node)
+
+
+@pytest.mark.parametrize("name", ["ofa-resnet50", "ofa-proxyless-w1.3"])
+def test_onnxruntime_runs_float_slots_between_int8_slots_in_float(name, tmp_path):
+    """Left alone, it would quantize a convolution there itself, with one scale for channels of any size."""
+    subject = Subject(name, seed=3)
+    slots = [slot for slot, _ in subject.space.layout(subject.architecture)]
+    alone = [i for i, (_, op) in enumerate(subject.space.layout(subject.architecture)) if len(op.graph.nodes) == 1]
+    for number in (i for i in alone if 0 < i < len(slots) - 1):
+        bits = [8] * len(slots)
+        bits[number] = 32
+        nodes = optimised(subject.export(tmp_path, "onnxruntime", bits=bits))
+        mine = [node.op_type for node in nodes if any(f"{slots[number]}." in text for text in node.output)]
+        assert mine
+        # The largest of some values is the same before and after quantization.
+        assert not [op for op in mine if op.startswith("QLinear")], slots[number]
+
+
+def test_a_float_slot_with_a_channel_of_large_weights_is_exact(tmp_path):
+    subject = Subject("ofa-proxyless-w1.3", seed=3)
+    subject.weights = dict(subject.weights)
+    scales = subject.weights["feature_mix.conv.bn.weight"].copy()
+    scales[0] *= 300  # its output saturates at 6, but a common scale of all weights would be useless for the others
+    subject.weights["feature_mix.conv.bn.weight"] = scales
+    subject.ranges = calibrated(subject.graph, subject.weights)
+    slots = [slot for slot, _ in subject.space.layout(subject.architecture)]
+    bits = [32 if slot == "feature_mix" else 8 for slot in slots]
+    x = images(subject.graph, 4, seed=1)
+    expected = run(subject.export(tmp_path, "onnxruntime", "fp32"), x)
+    integer_db = snr_db(expected, run(subject.export(tmp_path, "onnxruntime", "int8"), x))
+    assert snr_db(expected, run(subject.export(tmp_path, "onnxruntime", bits=bits), x)) > integer_db - 1.5
+
+
 def test_one_partition_in_litert(tmp_path):
     subject = Subject("cifar-mbv3", seed=7)
     path = subject.export(tmp_path, "litert")
