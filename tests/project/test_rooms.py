@@ -17,7 +17,7 @@ PROFILER = [
     {"api"},
     {"verification"},
     {"measuring", "pages"},
-    {"export", "tables", "devices"},
+    {"export", "models", "tables", "devices"},
     {"spaces", "protocol"},
     {"networks", "runtimes"},
     {"base"},

@@ -1,0 +1,165 @@
+"""A model of a user: its inputs, what is timed of it, and its blocks.
+
+    model = open_model(Path("net.onnx"))                  # formats.py; raises InputFileError
+    feeds = feeds_for(model, shapes, arrays)              # inputs.py: values for each input
+    whole, blocks = model.whole(feeds), model.blocks(feeds, this_machine=True)
+
+A **kernel** is what the runtime executes as one: a node of the graph that onnxruntime makes of the file, or an operator
+of a TFLite file. A **block** is a run of consecutive kernels, which is measured as a model of its own (`grouping.py`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa_profiler.networks.op import Op
+from ofa_profiler.networks.tensors import Span, TensorSpec
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """An input as the file declares it. Open dimensions have their names, or "?" if they have none."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    #: Valid values of an integer input, as far as the graph tells: the smallest, and the largest plus 1.
+    range: tuple[int, int] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the shape has dimensions without a size."""
+        return not all(isinstance(size, int) and size > 0 for size in self.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Feed:
+    """What an input gets while a model is timed. The shape of `tensor` is that in the file, with all sizes.
+
+    Integers and truth values get exact `values`: they can be indices or lengths. Floats get random values in the `span`
+    that they have in the network, unless the user gives values.
+    """
+
+    tensor: TensorSpec
+    values: Array | None = None
+    span: Span | None = None
+
+    @staticmethod
+    def exact(name: str, values: Array) -> Feed:
+        """These values."""
+        return Feed(TensorSpec(name, values.dtype.name, tuple(values.shape)), values)
+
+    @staticmethod
+    def like(name: str, values: Array) -> Feed:
+        """Floats within the span of these values; exactly these values if they are no floats, or not finite."""
+        if not np.issubdtype(values.dtype, np.floating) or not values.size or not np.isfinite(values).all():
+            return Feed.exact(name, values)
+        span = Span(float(values.min()), float(values.max()))
+        return Feed(TensorSpec(name, values.dtype.name, tuple(values.shape)), span=span)
+
+
+@dataclass(frozen=True, eq=False)
+class TimedModel:
+    """The bytes of a model file, and what its inputs get."""
+
+    data: bytes = field(repr=False)
+    feeds: tuple[Feed, ...]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One unit of execution. `name` is the runtime's, `kind` the name of its operator, like `Conv`.
+
+    `macs` are multiply-accumulates, 0 for operators without any. `read_bytes` and `written_bytes` are those of all
+    inputs (weights included) and outputs. The estimate from them (`grouping.py`) only decides where to cut.
+    """
+
+    name: str
+    kind: str
+    macs: int
+    read_bytes: int
+    written_bytes: int
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """A run of consecutive kernels, as a model of its own.
+
+    `name` is unique in the network and follows from the names in the file. Blocks with equal `signature` differ in
+    nothing but names and the values of weights, so one of them is measured for all.
+    """
+
+    name: str
+    kernels: tuple[Kernel, ...]
+    #: Those inputs and outputs that other blocks or the network have; without weights. Shapes as in the file.
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    weight_bytes: int
+    signature: str
+    model: TimedModel
+
+    @cached_property
+    def kind(self) -> str:
+        """The kinds of its kernels that do most of the work, like `Conv+Add`: each once, at most three."""
+        order = sorted(self.kernels, key=lambda kernel: (-kernel.macs, -kernel.read_bytes - kernel.written_bytes))
+        return "+".join(list(dict.fromkeys(kernel.kind for kernel in order))[:3])
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of all kernels."""
+        return sum(kernel.macs for kernel in self.kernels)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of its weights, inputs and outputs: what it moves at least."""
+        return self.weight_bytes + sum(
+            prod(tensor.shape) * np.dtype(tensor.dtype).itemsize for tensor in (*self.inputs, *self.outputs)
+        )
+
+    @property
+    def op(self) -> Op:
+        """Its description in tables and journals."""
+        attributes = {"macs": self.macs, "bytes": self.n_bytes, "kernels": len(self.kernels)}
+        return Op(self.kind, self.inputs, self.outputs, attributes, self.name)
+
+
+class UserModel(ABC):
+    """An opened model file. The file is never changed."""
+
+    #: The name of the runtime that runs it.
+    runtime: str
+    path: Path
+    #: `int8` if it computes convolutions or matrix products in integers, else `fp32`.
+    precision: str
+    inputs: tuple[ModelInput, ...]
+    #: SHA-256 of all files that it consists of.
+    sha256: str
+    n_bytes: int
+
+    @abstractmethod
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the network on this machine -> its outputs by name. Raises `UsageError` with the runtime's reason."""
+
+    @abstractmethod
+    def whole(self, feeds: Mapping[str, Array]) -> TimedModel:
+        """The network as it is, as one file. Floats get exactly these values, too."""
+
+    @abstractmethod
+    def blocks(self, feeds: Mapping[str, Array], *, this_machine: bool) -> tuple[Block, ...]:
+        """The blocks in order of execution.
+
+        `this_machine`: they run here, so the cut may follow what the runtime does on this processor only. Otherwise it
+        is the same on all machines. The same file and shapes give the same blocks. A single block is the network: it
+        then cannot be cut. Raises `UsageError`.
+        """

@@ -1,0 +1,46 @@
+"""Where a network is cut: runs of kernels that are long enough to be measured alone.
+
+Every call of a runtime costs some microseconds, whatever it runs. Blocks of single small kernels would add up to more
+than the network. So a block collects kernels until its estimated time is at least `CALLS` calls. The estimate follows
+from work and traffic alone, with the speed of a small core, so that the same file gives the same blocks everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from ofa_profiler.models.base import Kernel
+
+#: Least time of a block, in calls of the runtime: the calls then add at most 5% to the sum.
+CALLS = 20.0
+#: What a kernel costs without work, and the speeds of the estimate.
+_KERNEL_US, _MACS_PER_US, _BYTES_PER_US = 0.5, 20_000.0, 8_000.0
+
+
+def estimated_us(kernel: Kernel) -> float:
+    """About the microseconds of a kernel on one core of a PC."""
+    return _KERNEL_US + kernel.macs / _MACS_PER_US + (kernel.read_bytes + kernel.written_bytes) / _BYTES_PER_US
+
+
+def group_kernels(
+    kernels: Sequence[Kernel], call_us: float, *, joined: Collection[int] = ()
+) -> tuple[tuple[int, ...], ...]:
+    """Consecutive kernels, by their positions, as blocks of at least `CALLS` calls, if the network has that much.
+
+    `call_us` is what one call of the runtime costs. Kernels at the positions `joined` stay with the kernel before them.
+    """
+    least = CALLS * call_us
+    groups: list[list[int]] = []
+    current: list[int] = []
+    total = 0.0
+    for position, kernel in enumerate(kernels):
+        if current and total >= least and position not in joined:
+            groups.append(current)
+            current, total = [], 0.0
+        current.append(position)
+        total += estimated_us(kernel)
+    if groups and total < least:
+        groups[-1] += current
+    elif current:
+        groups.append(current)
+    return tuple(map(tuple, groups))
