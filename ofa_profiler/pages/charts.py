@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 _GREY, _RED = "#999", "#c00"
+#: Colours of groups, the largest first; those of the groups beyond them all are grey.
+_COLOURS = ("#3366cc", "#dc7633", "#2e8b57", "#8e44ad", "#b7950b", "#16a2b8", "#c2528b", "#6d4c41", "#607d8b")
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,16 @@ class Points:
     x: Sequence[float]
     y: Sequence[float]
     labels: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a whole: what it is called, its size, what it is coloured by, and what shows under the pointer."""
+
+    label: str
+    value: float
+    group: str
+    hint: str
 
 
 def scatter(
@@ -123,6 +135,69 @@ def roofline(
             dash = "dot" if i else "solid"
             _add_line(figure, list(roof_x), list(np.minimum(peak_y, slope * roof_x)), name, dash)
     return figure
+
+
+def bars(parts: Sequence[Part], x_title: str) -> Figure:
+    """A bar per part, in this order from the top, with its label and value. Groups have colours."""
+    from plotly import graph_objects
+
+    figure = _figure(x_title, "")
+    for group, colour in _group_colours(parts).items():
+        places = [i for i, part in enumerate(parts) if part.group == group]
+        found = [parts[i] for i in places]
+        figure.add_trace(
+            graph_objects.Bar(
+                y=places,
+                x=[part.value for part in found],
+                width=0.75,
+                orientation="h",
+                name=escape(group),
+                text=[f"{part.value:.3g}" for part in found],
+                textposition="outside",
+                hovertext=[escape(part.hint) for part in found],
+                hoverinfo="text",
+                marker={"color": colour},
+            )
+        )
+    labels = {"tickvals": list(range(len(parts))), "ticktext": [escape(part.label) for part in parts]}
+    figure.update_layout(barmode="overlay", showlegend=True)
+    # The values stand right of the bars.
+    figure.update_xaxes(range=[0, 1.2 * max((part.value for part in parts), default=1.0)], side="top")
+    figure.update_yaxes(range=[len(parts) - 0.5, -0.5], automargin=True, tickfont={"size": 11}, **labels)
+    return figure
+
+
+def treemap(parts: Sequence[Part]) -> Figure:
+    """A rectangle per group, which contains one per part; areas are values."""
+    from plotly import graph_objects
+
+    colours = _group_colours(parts)
+    groups = list(colours)
+    figure = _figure("", "")
+    figure.add_trace(
+        graph_objects.Treemap(
+            ids=[*(f"group {i}" for i in range(len(groups))), *(f"part {i}" for i in range(len(parts)))],
+            labels=[*map(escape, groups), *(escape(part.label) for part in parts)],
+            parents=[*("" for _ in groups), *(f"group {groups.index(part.group)}" for part in parts)],
+            values=[*(0 for _ in groups), *(part.value for part in parts)],
+            marker={"colors": [*colours.values(), *(colours[part.group] for part in parts)]},
+            hovertext=[*map(escape, groups), *(escape(part.hint) for part in parts)],
+            hoverinfo="text+percent root",
+            texttemplate="%{label}<br>%{percentRoot:.1%}",
+            tiling={"pad": 1},
+            pathbar={"visible": False},
+        )
+    )
+    figure.update_layout(margin={"l": 0, "r": 0, "t": 10, "b": 0})
+    return figure
+
+
+def _group_colours(parts: Sequence[Part]) -> dict[str, str]:
+    sizes: dict[str, float] = {}
+    for part in parts:
+        sizes[part.group] = sizes.get(part.group, 0.0) + part.value
+    order = sorted(sizes, key=lambda group: -sizes[group])
+    return {group: _COLOURS[i] if i < len(_COLOURS) else _GREY for i, group in enumerate(order)}
 
 
 def _add_line(figure: Figure, x: Sequence[float], y: Sequence[float], name: str, dash: str) -> None:

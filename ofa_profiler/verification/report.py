@@ -20,12 +20,14 @@ from ofa_profiler.protocol.replay import Replay
 from ofa_profiler.protocol.steady import steady_times
 from ofa_profiler.tables.corrections import Sum
 from ofa_profiler.tables.roofline import Peaks, row_work
-from ofa_profiler.tables.row import INFERRED, OK, Row
+from ofa_profiler.tables.row import INFERRED, OK
 from ofa_profiler.tables.suspects import Suspect, suspects_of
 from ofa_profiler.tables.table import LatencyTable
 from ofa_profiler.verification.calibrate import drawn_networks, networks_journal, plain_sum, read_networks
+from ofa_profiler.verification.model_report import is_model_table, model_report
 from ofa_profiler.verification.networks import network_name
 from ofa_profiler.verification.result import Subnet
+from ofa_profiler.verification.roofline import Point, achieved, by_kind, roofline
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def report_path(table: LatencyTable) -> Path:
 def write_report(table: LatencyTable, verified: Sequence[Subnet] = ()) -> Path:
     """Write the report of a table that is a file -> its path. Raises `UsageError` without plotly."""
     path = report_path(table)
-    write_page(report(table, verified), path)
+    write_page(model_report(table) if is_model_table(table) else report(table, verified), path)
     return path
 
 
@@ -140,9 +142,9 @@ def _errors(table: LatencyTable, sets: Sequence[_Networks]) -> dict[str, list[fl
 def _of_ops(table: LatencyTable) -> Iterator[Section]:
     usable = [row for row in table.rows if row.status == OK and row.median_ms]
     suspects = {suspect.op: suspect for suspect in suspects_of(table.rows, table.metadata)}
-    achieved = {row.op: point for row in usable if (point := _achieved(row)) is not None}
-    if achieved:
-        yield _roofline(table, _by_kind(usable, achieved), _marked(suspects, achieved))
+    points = {row.op: point for row in usable if (point := achieved(row, row_work(row))) is not None}
+    if points:
+        yield roofline(Peaks.from_metadata(table.metadata), by_kind(usable, points), _marked(suspects, points))
     spreads = {
         row.op: (row.median_ms, 100 * (row.p90_ms - row.p10_ms) / row.median_ms, row.op)
         for row in usable
@@ -153,7 +155,7 @@ def _of_ops(table: LatencyTable) -> Iterator[Section]:
             "Spread of the samples",
             "How far the 10% and 90% quantiles of an op's samples are apart. Many ops above 10%: the device was busy.",
             charts.scatter(
-                _by_kind(usable, spreads),
+                by_kind(usable, spreads),
                 "median (ms)",
                 "(p90 - p10) / median (%)",
                 log_x=True,
@@ -162,52 +164,13 @@ def _of_ops(table: LatencyTable) -> Iterator[Section]:
         )
 
 
-#: x, y and the label of a point.
-_Point = tuple[float, float, str]
-
-
-def _by_kind(rows: Sequence[Row], points: Mapping[str, _Point]) -> list[Points]:
-    kinds: dict[str, list[_Point]] = {}
-    for row in rows:
-        if row.op in points:
-            kinds.setdefault(row.description.kind, []).append(points[row.op])
-    return [Points(kind, *zip(*found, strict=True)) for kind, found in kinds.items()]
-
-
-def _marked(suspects: Mapping[str, Suspect], points: Mapping[str, _Point]) -> Points:
+def _marked(suspects: Mapping[str, Suspect], points: Mapping[str, Point]) -> Points:
     found = [
         (*points[op][:2], f"{op}: {suspect.factor:.1f} times too {suspect.reason}")
         for op, suspect in suspects.items()
         if op in points
     ]
     return Points("suspects", *(zip(*found, strict=True) if found else ((), (), ())))
-
-
-def _roofline(table: LatencyTable, series: Sequence[Points], marked: Points) -> Section:
-    peaks, whose = Peaks.from_metadata(table.metadata), "peaks of the device, with data in its caches"
-    if peaks is None:
-        every = [(x, y) for points in series for x, y in zip(points.x, points.y, strict=True)]
-        peaks, whose = Peaks(max(y for _, y in every), max(y / x for x, y in every)), "best ops"
-    slopes, memory = {"roof": peaks.gbytes_per_s}, ""
-    if peaks.memory_gbytes_per_s is not None:
-        slopes["roof of the memory"] = peaks.memory_gbytes_per_s
-        memory = f" (dotted: from the memory, {peaks.memory_gbytes_per_s:.3g} GB/s)"
-    return Section(
-        "Roofline",
-        f"Each point is an op. The roof is that of the {whose}: {peaks.gmacs_per_s:.3g} GMAC/s and "
-        f"{peaks.gbytes_per_s:.3g} GB/s{memory}. Ops far below it waste time. Red rings: suspicious ops.",
-        charts.roofline(series, peaks.gmacs_per_s, slopes, "MACs per byte", "GMAC/s", marked=marked),
-    )
-
-
-def _achieved(row: Row) -> _Point | None:
-    """MACs per byte, and GMAC/s of an op; None if it has no MACs, or if they are unknown."""
-    work = row_work(row)
-    if work is None or not work.macs or not row.median_ms:
-        return None
-    gmacs, gbytes = work.gmacs_per_s(row.median_ms), work.gbytes_per_s(row.median_ms)
-    label = f"{row.op}: {row.median_ms:.3g} ms, {gmacs:.3g} GMAC/s, {gbytes:.3g} GB/s"
-    return work.macs / work.n_bytes, gmacs, label
 
 
 def _drift(replay: Replay, what: str) -> Section:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ofa_profiler.errors import UsageError
 from ofa_profiler.pages import charts, page
-from ofa_profiler.pages.charts import Points
+from ofa_profiler.pages.charts import Part, Points
 from ofa_profiler.pages.page import Page, Section, page_html, write_page
 
 HOSTILE = "</script><script>document.title='taken'</script><img src=http://127.0.0.1:9/x>&\"'"
@@ -31,6 +31,7 @@ def points(name: str = "a", count: int = 20) -> Points:
     return Points(name, list(x), list(x * rng.uniform(0.9, 1.1, count)), [f"label {i}" for i in range(count)])
 
 
+PARTS = [Part(f"{HOSTILE} {i}", 1.0 + i, f"kind {i % 12}", HOSTILE) for i in range(15)]
 ALL_CHARTS = {
     "scatter": lambda: charts.scatter([points(), points(HOSTILE)], "x", "y"),
     "scatter, some marked": lambda: charts.scatter([points()], "x", "y", marked=points(HOSTILE, 3)),
@@ -39,6 +40,8 @@ ALL_CHARTS = {
     "boxes": lambda: charts.boxes({"160": [1.0, 2.0, 3.0], HOSTILE: [2.0, 2.5]}, "x", "y"),
     "roofline": lambda: charts.roofline([points()], 8.0, {"roof": 2.0, "memory": 1.0}, "x", "y"),
     "over time": lambda: charts.over_time(points(), "x", "y"),
+    "bars": lambda: charts.bars(PARTS, "ms"),
+    "treemap": lambda: charts.treemap(PARTS),
     # The counterpart: without marks there is nothing to find.
     "nothing": lambda: charts.scatter([Points("a", [float("nan")] * 3, [1.0] * 3, ["x"] * 3)], "x", "y"),
 }
@@ -53,6 +56,8 @@ MARKS = {
     "boxes": (5, 2, 0),
     "roofline": (20, 0, 4),
     "over time": (20, 0, 0),
+    "bars": (15, 0, 0),
+    "treemap": (0, 0, 0),
     "nothing": (0, 0, 0),
 }
 
