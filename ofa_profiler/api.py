@@ -9,10 +9,13 @@ verify(result.table, device="local").mape
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from ofa_profiler.base.plugins import load_plugins
 from ofa_profiler.base.progress import Reporter
@@ -20,7 +23,9 @@ from ofa_profiler.base.releases import release_of
 from ofa_profiler.devices import Device, DeviceOptions, open_device
 from ofa_profiler.errors import UsageError
 from ofa_profiler.measuring.cells import cells_of, read_list
+from ofa_profiler.measuring.model import profile_model, settings_for
 from ofa_profiler.measuring.profile import Profile
+from ofa_profiler.models.sources import ModelSource, open_source
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.protocol.forms import FAST, FORMS_CHOICES
 from ofa_profiler.protocol.settings import Settings
@@ -36,13 +41,17 @@ from ofa_profiler.verification.verify import store_validation
 from ofa_profiler.verification.verify import verify as verify_table
 
 _Path = str | os.PathLike[str]
+DEFAULT_SPACE = "cifar-mbv3"
 
 
 def profile(
     device: str | Device = "local",
-    space: str | SearchSpace = "cifar-mbv3",
+    space: str | SearchSpace = DEFAULT_SPACE,
     out: _Path = "latency_tables",
     *,
+    model: ModelSource | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    inputs: Mapping[str, NDArray[Any]] | None = None,
     resolutions: Sequence[int] | None = None,
     runtime: str = "onnxruntime",
     precision: str = "fp32",
@@ -64,16 +73,33 @@ def profile(
     After an interruption, the same call resumes. `forms` is `fast` or `plain`, as for `--forms`. `calibrate` is the
     number of networks that the table is calibrated by; 0 leaves out calibration and validation. `runtime_version` is
     the release of the runtime that is brought to a board. `like` is the table of a similar device, from which most ops
-    are inferred, as with `--like`. `options` configure the connection to the device; an open
-    device has both already. Raises `DeviceError` if the device or all ops fail, and `UsageError` for invalid arguments
+    are inferred, as with `--like`. `options` configure the connection to the device; an open device has both already.
+
+    With `model`, that network is measured as a whole and block by block, in place of a space. It is an ONNX or TFLite
+    file, the bytes of an ONNX file, a torch module or `package.module:function`. `shapes` are those of inputs with open
+    dimensions (for a torch module, of all inputs), `inputs` real values; both by the names of the inputs. Runtime and
+    precision are those of the file, and arguments that only a space has are refused.
+
+    Raises `DeviceError` if the device or all ops fail, and `UsageError` for invalid arguments
     or if `out` contains another measurement with this name.
     """
     load_plugins()
     _check_forms(forms)
-    chosen = _at(space, resolutions)
     settings = Settings(
         Target(runtime, precision, batch), provider=provider, threads=threads, time_limit_s=time_limit_s
     )
+    if model is not None:
+        _check_of_model(space=space, resolutions=resolutions, batch=batch, calibrate=calibrate, like=like)
+        texts = [f"{name}={'x'.join(map(str, sizes))}" for name, sizes in (shapes or {}).items()]
+        user_model, feeds = open_source(model, Path(out), texts, inputs)
+        settings = settings_for(user_model, settings)
+        with _opened(device, options, runtime_version) as opened:
+            return profile_model(
+                opened, user_model, feeds, settings, Path(out), name=name, fresh=fresh, progress=progress
+            )
+    if shapes is not None or inputs is not None:
+        raise UsageError("shapes and inputs are for a model: give model=")
+    chosen = _at(space, resolutions)
     with _opened(device, options, runtime_version) as opened:
         how = profile_device if like is None else partial(profile_like, table=_loaded(like))
         return how(
@@ -182,6 +208,14 @@ def _loaded_any(table: AnyTable | _Path | Sequence[LatencyTable | _Path]) -> Any
     if isinstance(table, LatencyTable | str | os.PathLike):
         return _loaded(table)
     return MixedTable.of([_loaded(each) for each in table])
+
+
+def _check_of_model(**arguments: Any) -> None:
+    """Raise `UsageError` for arguments that only a search space has."""
+    usual = {"space": DEFAULT_SPACE, "batch": 1}
+    for name, value in arguments.items():
+        if value != usual.get(name):
+            raise UsageError(f"{name} is for search spaces: omit it with model=")
 
 
 def _check_forms(forms: str) -> None:

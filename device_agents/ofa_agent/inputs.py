@@ -1,12 +1,18 @@
 """The input data of models. It follows from the descriptions in the kit, with the same values every time.
 
 A description is a dict: `name` (null: by position), `dtype` by its name in numpy (null: that of the model), `shape`,
-and for integers `range`: the smallest value, and the largest value plus 1.
+for integers `range`: the smallest value, and the largest value plus 1, and for floats `span`: the smallest and the
+largest value. With `values`, a file of the kit has the exact values.
 """
+
+import os
+
+from .verified import verified
 
 DEFAULT_RANGE = [0, 2]  # valid as an index into almost any table
 LEGACY_RANGE = [0, 127]
-SMALLEST_FLOAT16 = 2.0**-14  # the smallest normal number
+DEFAULT_SPAN = [-1, 1]
+SMALLEST_FLOAT16, SMALLEST_FLOAT32 = 2.0**-14, 2.0**-126  # the smallest normal numbers
 
 
 def descriptions(entry):
@@ -34,19 +40,38 @@ def _array(numpy, described, position, name, dtype, shape):
     if expected["name"] not in (None, name):
         names = ", ".join(str(other["name"]) for other in described)
         raise ValueError("the model has an input %r, but the kit describes %s" % (name, names))
-    if list(shape) != list(expected["shape"]) or expected["dtype"] not in (None, dtype):
+    if not fits(shape, expected["shape"]) or expected["dtype"] not in (None, dtype):
         wanted = "%s %s" % (expected["dtype"] or dtype, list(expected["shape"]))
         words = "the input %r of the model is %s %s, but the kit describes %s"
         raise ValueError(words % (name, dtype, list(shape), wanted))
-    return values(numpy, dtype, list(shape), expected.get("range") or DEFAULT_RANGE, number)
+    if expected.get("values"):
+        return exact(numpy, dtype, list(expected["shape"]), expected["values"])
+    return values(numpy, dtype, list(expected["shape"]), expected, number)
 
 
-def values(numpy, dtype, shape, limits, seed):
-    """Return floats in [-1, 1] without denormal numbers, which are slow on many chips; or integers within `limits`."""
+def fits(shape, described):
+    """Return whether a shape in a model, whose open dimensions are no positive numbers, has the described sizes."""
+    if len(shape) != len(described):
+        return False
+    return all(size == wanted for size, wanted in zip(shape, described) if isinstance(size, int) and size > 0)
+
+
+def exact(numpy, dtype, shape, path):
+    """Return the values in a file, which is named by its hash. Raises `Damaged`."""
+    data = verified(path, os.path.basename(path).partition(".")[0])
+    return numpy.frombuffer(data, numpy.dtype(dtype).newbyteorder("<")).reshape(shape).astype(dtype)
+
+
+def values(numpy, dtype, shape, described, seed):
+    """Return floats in their span, [-1, 1] without one; or integers in their range.
+
+    Floats are no denormal numbers, which are slow on many chips.
+    """
     generator = numpy.random.RandomState(seed)
     if dtype.startswith("float"):
-        drawn = generator.uniform(-1, 1, shape)
-        if dtype == "float16":
-            drawn = numpy.where(abs(drawn) < SMALLEST_FLOAT16, SMALLEST_FLOAT16, drawn)
-        return drawn.astype(dtype)
-    return generator.randint(limits[0], limits[1], shape, dtype="int64").astype(dtype)
+        low, high = described.get("span") or DEFAULT_SPAN
+        drawn = numpy.asarray(generator.uniform(low, high, shape))
+        smallest = SMALLEST_FLOAT16 if dtype == "float16" else SMALLEST_FLOAT32
+        return numpy.where(abs(drawn) < smallest, smallest, drawn).astype(dtype)
+    limits = described.get("range") or DEFAULT_RANGE
+    return numpy.asarray(generator.randint(limits[0], limits[1], shape, dtype="int64")).astype(dtype)

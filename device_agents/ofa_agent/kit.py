@@ -1,12 +1,9 @@
 """The kit: a folder with `manifest.json` and the models that it lists."""
 
-import gzip
-import hashlib
 import json
 import os
-import zlib
 
-from .errors import Damaged, Fatal
+from .errors import Fatal
 from .inputs import descriptions
 from .reading import one_line
 
@@ -36,9 +33,10 @@ class Kit:
                 "about": manifest["about"],
                 "models": {key: model["sha256"] for key, model in self.models.items()},
             }
-            for name in ("ops", "forms"):  # so that a table follows from the results alone
+            for name in ("ops", "forms", "profile"):  # so that a table follows from the results alone
                 if name in manifest:
                     self.run[name] = manifest[name]
+            self.profiled = manifest.get("profile")  # the model whose kernels the runtime times
             self.has_forms = "forms" in manifest
             self.trials = manifest.get("forms", {}).get("trials", [])
             self.chosen = {}  # group of layers -> form
@@ -64,23 +62,11 @@ class Kit:
             if variant["forms"] == wanted:
                 model = dict(model, **{name: value for name, value in variant.items() if name != "forms"})
         model = dict(model, **model.get("encodings", {}).get(self.encoding, {}))
-        return dict(model, path=os.path.join(self.folder, "models", os.path.basename(model["file"])))
+        inputs = [
+            dict(given, values=self._path(given["values"])) if given.get("values") else given
+            for given in model["inputs"]
+        ]
+        return dict(model, path=self._path(model["file"]), inputs=inputs)
 
-
-def verified(path, sha256):
-    """Return the bytes of a file after a check of their hash. Raises `Damaged`.
-
-    The content of a file that ends in .gz is decompressed. The runtime gets these bytes, so the file cannot change
-    between check and run.
-    """
-    try:
-        with (gzip.open if path.endswith(".gz") else open)(path, "rb") as file:
-            data = file.read()
-    except (OSError, EOFError, zlib.error) as error:
-        why = getattr(error, "strerror", None)  # None if the content is no gzip
-        words = "cannot be read: %s" % why if why else "is damaged: %s" % error
-        raise Damaged("%s %s" % (os.path.basename(path), words)) from error
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
-        raise Damaged("%s is damaged: its SHA-256 is %s, not %s" % (os.path.basename(path), found, sha256))
-    return data
+    def _path(self, name):
+        return os.path.join(self.folder, "models", os.path.basename(name))

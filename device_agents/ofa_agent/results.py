@@ -20,6 +20,7 @@ class Results:
         records = [self._parse(line, path) for line in lines]
         self.measured = [record for record in records if record["type"] in MEASURED]
         self.forms = next((record for record in records if record["type"] == "forms"), None)
+        self.profile = next((record for record in records if record["type"] == "profile"), None)
         if records and not same_run(records[0], run):
             raise Fatal("%s holds the results of another kit; move it away" % path)
         with self._writing(path):
@@ -66,6 +67,8 @@ class Results:
         """Append a record to the file and send it to the host."""
         if record["type"] == "forms":
             self.forms = record
+        if record["type"] == "profile":
+            self.profile = record
         line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
         with self._writing(self.file.name):
             self.file.write(line)

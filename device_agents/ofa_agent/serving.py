@@ -2,8 +2,8 @@
 
 Requests and answers are JSON lines. The first request is {"settings", "cores", "spare_core"}, and its answer is
 {"ready", "runtime", "pinned"}. All others are visits: {"path", "sha256", "inputs", "visit_s", ...}. The answer has the
-samples or an "error". {"alive"} before an answer means that the worker is busy. {"fatal", "usage"} means that this
-worker cannot measure anything.
+samples or an "error"; if the request says "profile", the times of the kernels. {"alive"} before an answer means that
+the worker is busy. {"fatal", "usage"} means that this worker cannot measure anything.
 """
 
 import gc
@@ -18,8 +18,8 @@ from . import runtimes
 from .core_use import CoreUse
 from .cores import pin
 from .errors import Damaged, Fatal
-from .kit import verified
 from .reading import one_line
+from .verified import verified
 
 
 def sample(run, budget_s, fewest, most, alive):
@@ -66,6 +66,13 @@ def visit(runtime, request, settings, alive):
     return dict(answer, samples_ns=samples, **use.fields())
 
 
+def profile(runtime, request, alive):
+    """Let the runtime time its own kernels. Return the answer; its `kernels` are None if the runtime cannot."""
+    if not hasattr(runtime, "profile"):
+        return {"kernels": None, "why": "this runtime does not time its kernels"}
+    return runtime.profile(verified(request["path"], request["sha256"]), request["inputs"], alive)
+
+
 class Service:
     """Answers requests with JSON lines on `responses`."""
 
@@ -97,6 +104,8 @@ class Service:
         """Measure a model and return the answer."""
         try:
             self.alive()
+            if request.get("profile"):
+                return profile(self.runtime, request, self.alive)
             return visit(self.runtime, request, self.settings, self.alive)
         except Fatal:
             raise

@@ -64,6 +64,7 @@ class Supervisor:
             with self.machine.steady_clocks(self.cores) as found:
                 self._meet_device(device, found)
                 self._choose_forms()
+                self._profile_kernels()
                 if not self._measure():
                     self.results.tell({"type": "paused"})
                     return False
@@ -136,6 +137,24 @@ class Supervisor:
             record.update({"disturbed": undisturbed.repeated} if undisturbed.repeated else {})
             self.results.append(record)
         self.kit.chosen = record["chosen"] if record else {}
+
+    def _profile_kernels(self):
+        """Let the runtime time its own kernels in one model, if the kit asks for it. A failure is a result, too."""
+        key = self.kit.profiled
+        if key is None or self.results.profile is not None:
+            return
+        self.results.tell({"type": "waiting", "why": "the runtime times its own kernels"})
+        record = {"type": "profile", "key": key, "status": "ok"}
+        record = self.visitor.visit(dict(self.kit.request(key), profile=True), self.settings["op_timeout_s"], record)
+        if record.pop("status") != "ok":
+            record = {
+                "type": "profile",
+                "key": key,
+                "kernels": None,
+                "why": record["error"],
+                "seconds": record["seconds"],
+            }
+        self.results.append(record)
 
     def _measure(self):
         """Return whether everything is measured. After the round of `pause_after` visits, it may not be."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ofa_profiler.base.units import parse_duration_ms
+from ofa_profiler.cli.model_options import add_model_options, check_model_options
 from ofa_profiler.cli.options import Parser, add_device_options, device_options, positive_integer
 from ofa_profiler.cli.report import report_table
 from ofa_profiler.cli.terminal import progress_bar, run_command, say
@@ -27,10 +28,11 @@ from ofa_profiler.runtimes import runtimes
 from ofa_profiler.spaces import SearchSpace, get_space, space_names
 
 if TYPE_CHECKING:
-    from ofa_profiler.devices.remote.wheels import Wheels
     from ofa_profiler.measuring.cells import Cell
 
 PROG = "ofa-profile"
+#: The space without `--space`.
+DEFAULT_SPACE = "cifar-mbv3"
 
 _DESCRIPTION = """\
 Measure every op of a search space on a device. Then measure some whole networks, to fit how ops become networks, and
@@ -48,6 +50,7 @@ examples:
   ofa-profile --device ssh:pi@pi5.local --out latency_tables --like latency_tables/pi4.csv    for a tenth of the time
   ofa-profile --device adb:192.168.1.20:5555 --out latency_tables      a phone; --device adb: lists the phones
   ofa-profile --device local --out latency_tables --precision fp32,int8    two tables and their comparison
+  ofa-profile --device local --out latency_tables --model net.onnx --shape images=1x3x224x224    your own network
   ofa-profile --kit board-kit --space cifar-mbv3        for a board without a connection
   ofa-profile --import results.jsonl --out latency_tables    make a table of the results from that board
 
@@ -91,6 +94,7 @@ def _parser() -> Parser:
     what.add_argument("--fresh", action="store_true", help="measure again, and replace the table when it is complete")
     what.add_argument("--plan", action="store_true", help="show what would be measured and how long, then stop")
     what.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    add_model_options(parser)
     _add_settings(parser)
     add_device_options(parser)
     return parser
@@ -98,20 +102,17 @@ def _parser() -> Parser:
 
 def _add_settings(parser: Parser) -> None:
     how = parser.add_argument_group("settings")
-    how.add_argument(
-        "--space", metavar="NAME", default="cifar-mbv3", help=f"{', '.join(space_names())} (default: %(default)s)"
-    )
+    how.add_argument("--space", metavar="NAME", help=f"{', '.join(space_names())} (default: {DEFAULT_SPACE})")
     how.add_argument(
         "--resolution", metavar="R[,R...]", help="input resolutions in pixels (default: those of the space)"
     )
     how.add_argument(
-        "--runtime", metavar="NAME", default="onnxruntime", help=f"{', '.join(runtimes())} (default: %(default)s)"
+        "--runtime", metavar="NAME", help=f"{', '.join(runtimes())} (default: onnxruntime, or that of the --model)"
     )
     how.add_argument(
         "--precision",
         metavar="P[,P...]",
-        default="fp32",
-        help="precision of the models, fp32 or int8; fp32,int8 measures both in turns (default: %(default)s)",
+        help="precision of the models, fp32 or int8; fp32,int8 measures both in turns (default: fp32)",
     )
     how.add_argument(
         "--provider",
@@ -124,10 +125,9 @@ def _add_settings(parser: Parser) -> None:
     how.add_argument(
         "--forms",
         choices=FORMS_CHOICES,
-        default=FAST,
         help="fast: try several ways to write each layer, and use the fastest; plain: one way (default: fast)",
     )
-    how.add_argument("--batch", metavar="N", type=positive_integer, default=1, help="images per inference (default: 1)")
+    how.add_argument("--batch", metavar="N", type=positive_integer, help="images per inference (default: 1)")
     how.add_argument(
         "--time-limit",
         metavar="T",
@@ -203,6 +203,12 @@ def _check_like(arguments: argparse.Namespace) -> None:
 
 
 def _dispatch(arguments: argparse.Namespace) -> int:
+    check_model_options(arguments)
+    if arguments.model:
+        from ofa_profiler.cli.profile_model import profile_models
+
+        return profile_models(PROG, arguments)
+    _fill_in(arguments)
     if arguments.results is not None:
         return _import(arguments)
     if arguments.remove_from_device:
@@ -227,6 +233,14 @@ def _dispatch(arguments: argparse.Namespace) -> int:
     from ofa_profiler.cli.profile_devices import profile_devices
 
     return profile_devices(PROG, arguments, space, cells)
+
+
+def _fill_in(arguments: argparse.Namespace) -> None:
+    """The defaults of options that exclude `--model`, or that the model decides."""
+    defaults = {"space": DEFAULT_SPACE, "runtime": "onnxruntime", "precision": "fp32", "forms": FAST, "batch": 1}
+    for name, value in defaults.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
 
 
 def _space(arguments: argparse.Namespace) -> SearchSpace:
@@ -254,7 +268,7 @@ def _remove(arguments: argparse.Namespace) -> int:
 
 def _kits(arguments: argparse.Namespace, space: SearchSpace, cells: Sequence[Cell]) -> int:
     """A kit, or a kit per cell in folders of their own."""
-    from ofa_profiler.verification.kit import check_new
+    from ofa_profiler.protocol.kit import check_new
 
     if len(cells) == 1:
         documents = [_kit(arguments, space, cells[0], arguments.kit)]
@@ -268,13 +282,10 @@ def _kits(arguments: argparse.Namespace, space: SearchSpace, cells: Sequence[Cel
 
 
 def _kit(arguments: argparse.Namespace, space: SearchSpace, cell: Cell, folder: Path) -> dict[str, object]:
-    from ofa_profiler.devices.remote.board import Board
-    from ofa_profiler.protocol.kit import KitWheels
+    from ofa_profiler.cli.kits import wheels_for
     from ofa_profiler.verification.kit import make_kit
 
-    found = None if arguments.wheels is None else _wheels(arguments)
-    release = arguments.runtime_version if found is None else found.version
-    wheels = None if found is None else KitWheels(Board.from_tag(arguments.wheels).tag, found.paths)
+    wheels, release = wheels_for(arguments, cell.settings.target.runtime)
     with progress_bar() as reporter:
         count = make_kit(
             space,
@@ -290,19 +301,6 @@ def _kit(arguments: argparse.Namespace, space: SearchSpace, cell: Cell, folder: 
         )
     say(f"{folder}: complete. Copy the folder to the board and run there: python3 agent.py --kit .")
     return {"kit": str(folder), "models": count.ops, "networks": count.networks, "space": space.name}
-
-
-def _wheels(arguments: argparse.Namespace) -> Wheels:
-    from ofa_profiler.devices.remote.board import Board
-    from ofa_profiler.devices.remote.provision import note_other_release, wanted_release
-    from ofa_profiler.devices.remote.wheels import find_wheels
-
-    board = Board.from_tag(arguments.wheels)
-    remedy = f"install the runtime on the board and omit --wheels, or name its C library: {board.tag}-glibc2.36"
-    wanted = wanted_release(arguments.runtime, device_options(arguments))
-    wheels = find_wheels(arguments.runtime, board, tell=say, remedy=remedy, wanted=wanted)
-    note_other_release(wheels, board, wanted, say)
-    return wheels
 
 
 def _import(arguments: argparse.Namespace) -> int:

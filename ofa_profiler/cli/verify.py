@@ -174,10 +174,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _load(arguments: argparse.Namespace) -> AnyTable:
     """The table, or both tables as one. Raises `UsageError` and `InputFileError`."""
+    from ofa_profiler.tables.consistency import check_of_space
     from ofa_profiler.tables.mixed import MixedTable
     from ofa_profiler.tables.table import LatencyTable
 
     tables = [LatencyTable.load(path) for path in arguments.lut]
+    for table in tables:
+        check_of_space(table.path or table.name, table.metadata)
     if arguments.precision == MIXED or len(tables) > 1:
         if arguments.precision not in (None, MIXED):
             raise UsageError(f"--precision {arguments.precision}: {len(tables)} --lut; one table has one precision")

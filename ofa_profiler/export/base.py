@@ -41,6 +41,8 @@ class Model:
     variants: Mapping[Forms, Model] = field(default_factory=dict, compare=False)
     #: The same model in all encodings of int8.
     encodings: Mapping[str, Model] = field(default_factory=dict, compare=False)
+    #: Inputs of ops and networks of a space get made-up values.
+    values: Mapping[str, Path] = field(default_factory=dict, compare=False)
 
     @staticmethod
     def from_file(key: str, path: Path, inputs: Sequence[TensorSpec]) -> Model:

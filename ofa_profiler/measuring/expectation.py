@@ -13,6 +13,8 @@ from ofa_profiler.protocol.settings import Settings
 
 #: Latency of an op on one core of a PC: that of any run, and of a million MACs (`cifar-mbv3`; median error 11%).
 _RUN_MS, _MS_PER_MMAC = 0.0065, 0.027
+#: What blocks of users' models, which may have no MACs, take to move a megabyte.
+_MS_PER_MB = 0.1
 #: How many times slower a core of a board or a phone is.
 SLOW_DEVICE = 6.0
 #: What loading an op and the agent add to the samples of a visit, and the warm-up: a time and a number of runs.
@@ -29,7 +31,12 @@ _LIMIT_SHARE, _MIN_VISIT_S = 0.6, 0.01
 def expected_ms(ops: Iterable[Op], settings: Settings) -> dict[str, float]:
     """Return the expected latency of each op on one core of a PC."""
     batch = settings.target.batch
-    return {op.key: _RUN_MS + _MS_PER_MMAC * op.macs * batch / 1e6 for op in ops}
+    return {op.key: milliseconds(op.macs * batch) for op in ops}
+
+
+def milliseconds(macs: int, n_bytes: int = 0) -> float:
+    """Return the expected latency of so many multiply-accumulates, and bytes to move, on one core of a PC."""
+    return _RUN_MS + _MS_PER_MMAC * macs / 1e6 + _MS_PER_MB * n_bytes / 1e6
 
 
 def visit_seconds(latency_ms: float, settings: Settings, models: int) -> float:

@@ -6,9 +6,10 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from ofa_profiler.errors import UsageError
-from ofa_profiler.protocol.records import Device
+from ofa_profiler.protocol.records import Device, Run
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.runtimes import runtimes
 
@@ -17,6 +18,18 @@ def slug(text: str) -> str:
     """A safe and readable file name: `'Intel(R) Core(TM) i5'` -> `'intel-core-i5'`."""
     plain = unicodedata.normalize("NFKD", re.sub(r"\((r|tm|c)\)", " ", text, flags=re.IGNORECASE))
     return re.sub(r"[^a-z0-9.]+", "-", plain.encode("ascii", "ignore").decode().lower()).strip("-.")[:60].strip("-.")
+
+
+def subjects_of(run: Run) -> tuple[str, ...]:
+    """What a journal is about, for the name of its table: its search spaces, or the file of the user's model."""
+    model = run.about.get("model")
+    file = model.get("file") if isinstance(model, Mapping) else None
+    return (subject_of(file),) if isinstance(file, str) else run.spaces
+
+
+def subject_of(file: str) -> str:
+    """What the name of a table calls a model file."""
+    return slug(Path(file).stem) or "model"
 
 
 def default_name(device: Device, spaces: Sequence[str], settings: Settings) -> str:

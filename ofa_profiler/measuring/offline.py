@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ofa_profiler.base.files import write_bytes
 from ofa_profiler.errors import UsageError
-from ofa_profiler.measuring.naming import table_name
+from ofa_profiler.measuring.naming import subjects_of, table_name
 from ofa_profiler.measuring.table_from_journal import check_usable, save_table, table_rows
 from ofa_profiler.protocol.journal import OLD, read_journal
 from ofa_profiler.protocol.kit import RESULTS_FILE
@@ -31,7 +31,7 @@ def import_results(
         and path.parent.resolve() == out.resolve()
     ):
         name = path.stem
-    name = table_name(name, replay.devices[0], replay.run.spaces, replay.run.settings)
+    name = table_name(name, replay.devices[0], subjects_of(replay.run), replay.run.settings)
     target = out / f"{name}.jsonl"
     if not (target.exists() and target.samefile(path)):
         if target.exists() and not fresh and not data.startswith(target.read_bytes()):

@@ -97,7 +97,7 @@ def profile(
     path = out / f"{name}.jsonl"
     with Journal(path, asked.run, fresh=fresh) as journal:
         replay = journal.replay
-        _check_same_device(replay, described, path)
+        check_same_device(replay, described, path)
         expected = expected_ms((*space.unique_ops(), *more_ops), settings)
         was_complete, measured_before_s = replay.is_finished(settings.time_limit_s), replay.measuring_s
         measure_into(journal, device, asked.models, settings, progress, expected)
@@ -108,7 +108,7 @@ def profile(
         return Profile(table, replay, seconds, export_s, replay.measuring_s - measured_before_s, was_complete)
 
 
-def _check_same_device(replay: Replay, described: records.Device, path: Path) -> None:
+def check_same_device(replay: Replay, described: records.Device, path: Path) -> None:
     """Refuse a table of another device: without a name, all devices of a model have the same one."""
     if replay.devices:
         before, now = DeviceIdentity.from_device(replay.devices[0]), DeviceIdentity.from_device(described)

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ofa_profiler.errors import DeviceError, InputFileError, UsageError
+from ofa_profiler.measuring.model_table import is_model, model_metadata, model_rows
+from ofa_profiler.measuring.rows import row_of
 from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol.extension import LIKE, is_partial
 from ofa_profiler.protocol.forms import PLAIN_NAME
-from ofa_profiler.protocol.measurement import Measurement
 from ofa_profiler.protocol.records import End, Run
 from ofa_profiler.protocol.replay import Replay
-from ofa_profiler.protocol.target import Target
 from ofa_profiler.spaces import get_space
 from ofa_profiler.tables.corrections import Sum
 from ofa_profiler.tables.stability import compute_stability
@@ -60,7 +60,7 @@ def derive_table(replay: Replay, journal_path: Path) -> LatencyTable:
             table = LatencyTable.load(path)
             derived = table_metadata(replay)
             if all(table.metadata.get(name) == derived[name] for name in _FROM_JOURNAL):
-                if {row.op for row in table.rows} == _keys(replay.run, journal_path):
+                if {row.op for row in table.rows} == _keys(replay, journal_path):
                     return table
                 restored = replace(table, rows=table_rows(replay, journal_path))
                 restored.save(path)
@@ -85,6 +85,8 @@ def save_table(replay: Replay, rows: tuple[Row, ...], journal_path: Path) -> Lat
     if (base := _base(replay.run, journal_path)) is not None:
         measured = {"measured": len(replay.run.models)}
         verdicts[LIKE] = {**base.described, **measured, **_inference(replay, base).to_json()}
+    if is_model(replay.run):
+        verdicts |= model_metadata(replay, rows)
     table = LatencyTable(path.stem, rows, {**metadata, **verdicts}, path)
     table.save(path)
     return table
@@ -102,6 +104,8 @@ def table_rows(replay: Replay, source: Path) -> tuple[Row, ...]:
         counts = f"{len(replay.unvisited)} of {len(replay.visits)}"
         raise InputFileError(source, f"{counts} ops are not measured yet: run the agent again, it resumes")
     run, measured, target = replay.run, replay.measurements(), replay.run.settings.target
+    if is_model(run):
+        return model_rows(replay, source)
     if (base := _base(run, source)) is not None:
         ms = _inference(replay, base).ms
         return tuple(
@@ -114,8 +118,11 @@ def table_rows(replay: Replay, source: Path) -> tuple[Row, ...]:
     return tuple(row_of(_in_form(op, replay), measured[op.key], target) for op in ops)
 
 
-def _keys(run: Run, source: Path) -> set[str]:
+def _keys(replay: Replay, source: Path) -> set[str]:
     """The ops of the table."""
+    run = replay.run
+    if is_model(run):
+        return {row.op for row in model_rows(replay, source)}
     base = _base(run, source)
     return set(run.models) if base is None else {op.key for op in base.ops}
 
@@ -151,15 +158,6 @@ def _in_form(op: Op, replay: Replay) -> Op:
     variants = candidates.variants.get(op.key, {}) if candidates is not None else {}
     form = replay.forms.of(group for forms in variants for group in forms.chosen).name
     return op if form == PLAIN_NAME else replace(op, attributes={**op.attributes, "form": form})
-
-
-def row_of(op: Op, measured: Measurement, target: Target) -> Row:
-    """Return the row of an op that was measured, or that failed."""
-    if not measured.ok:
-        return Row.failed(op, batch=target.batch, precision=target.precision, error=measured.error or "")
-    row = Row.from_op(op, batch=target.batch, precision=target.precision, samples_ms=measured.samples_ms)
-    width = "" if measured.half_width is None else f"{measured.half_width:.4g}"
-    return replace(row, extra={"rounds": str(len(measured.rounds_ms)), "half_width": width})
 
 
 def _ops_of_spaces(run: Run, source: Path) -> tuple[Op, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -41,11 +42,17 @@ class TensorSpec(NamedTuple):
     dtype: str
     shape: Shape
     range: tuple[int, int] | None = None
+    #: The smallest and the largest value of a float input while it is timed; None: -1 and 1.
+    span: Span | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A dict of plain JSON types."""
         data: dict[str, Any] = {"name": self.name, "dtype": self.dtype, "shape": list(self.shape)}
-        return data if self.range is None else {**data, "range": list(self.range)}
+        if self.range is not None:
+            data["range"] = list(self.range)
+        if self.span is not None:
+            data["span"] = list(self.span)
+        return data
 
     @staticmethod
     def from_json(data: Any) -> TensorSpec:
@@ -63,7 +70,20 @@ class TensorSpec(NamedTuple):
             isinstance(limits, list) and len(limits) == 2 and all(map(_is_integer, limits)) and limits[0] < limits[1]
         ):
             raise ValueError(f"the range of tensor {name!r:.80} must be two whole numbers in ascending order")
-        return TensorSpec(name, dtype, tuple(shape), None if limits is None else (limits[0], limits[1]))
+        span = _span(name, data.get("span"))
+        return TensorSpec(name, dtype, tuple(shape), None if limits is None else (limits[0], limits[1]), span)
+
+
+def _span(name: str, data: Any) -> Span | None:
+    if data is None:
+        return None
+    if not isinstance(data, list) or len(data) != 2 or not all(map(_is_finite, data)) or data[0] > data[1]:
+        raise ValueError(f"the span of tensor {name!r:.80} must be two numbers in ascending order")
+    return Span(float(data[0]), float(data[1]))
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_integer(value: Any) -> bool:

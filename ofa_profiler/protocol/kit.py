@@ -68,6 +68,8 @@ class ModelFile(Protocol):
     def variants(self) -> Mapping[Forms, ModelFile]: ...
     @property
     def encodings(self) -> Mapping[str, ModelFile]: ...  # of int8, for an agent that knows the processor
+    @property
+    def values(self) -> Mapping[str, Path]: ...  # exact values of inputs: raw bytes, in files named by their SHA-256
 
 
 def agent_source() -> Path:
@@ -98,11 +100,13 @@ def run_record(
     trials: Sequence[Trial] = (),
     *,
     forms_are_decided: bool = False,
+    profile: str | None = None,
 ) -> Run:
     """Return the first line of a new journal. `ops` are the ops of the models, in the same order.
 
     The device chooses the form of each model by `trials`. Without trials, it measures the plain models, or with
-    `forms_are_decided` the models in the forms that it has chosen for another journal.
+    `forms_are_decided` the models in the forms that it has chosen for another journal. `profile` is the key of a model
+    whose kernels the runtime times itself, if it can.
     """
     models = list(models)
     run: dict[str, Any] = {
@@ -114,6 +118,8 @@ def run_record(
         "about": {"tool_version": __version__, **about},
         "models": {model.key: model.sha256 for model in models},
     }
+    if profile is not None:
+        run["profile"] = profile
     if ops is not None:
         run["ops"] = [op.to_json() for op in ops]
     if trials or forms_are_decided:
@@ -133,6 +139,12 @@ class KitWheels:
     def machine(self) -> str:
         """The architecture, like `aarch64`."""
         return self.tag.rpartition("-cp")[0]
+
+
+def check_new(folder: Path) -> None:
+    """Raise `UsageError` unless `folder` is new or empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} exists and is not an empty folder; give a new folder for the kit")
 
 
 def write_kit(
@@ -172,6 +184,8 @@ def write_models(folder: Path, models: Iterable[ModelFile], run: Run, more: Mapp
     for model in models:
         entry = {"key": model.key, **_stored(model, folder)}
         entry["inputs"] = _described(model)
+        for path in model.values.values():
+            _place(path, folder / "models" / path.name)
         if run.candidates is not None and model.variants:
             entry["variants"] = [
                 {"forms": forms.to_json(), **_stored(file, folder)} for forms, file in model.variants.items()
@@ -205,7 +219,11 @@ def _stored(model: ModelFile, folder: Path) -> dict[str, Any]:
 
 
 def _described(model: ModelFile) -> list[dict[str, Any]]:
-    return [tensor.to_json() for tensor in model.inputs]
+    values = {name: path.name for name, path in model.values.items()}
+    return [
+        {**tensor.to_json(), **({"values": values[tensor.name]} if tensor.name in values else {})}
+        for tensor in model.inputs
+    ]
 
 
 def _place(source: Path, target: Path) -> None:

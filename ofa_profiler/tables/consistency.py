@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
+from ofa_profiler.errors import InputFileError
 from ofa_profiler.tables.row import FAILED, Row
 
 #: Raises the error of a problem with a row.
@@ -27,6 +29,14 @@ def check_rows(rows: Sequence[Row], metadata: Mapping[str, Any], statistic: str,
             refuse("columns batch, precision: differ from the rows above; split the table", row)
         if row.status != FAILED and getattr(row, statistic) is None:
             refuse(f"column {statistic}: is empty, but the status is {row.status}", row)
+
+
+def check_of_space(path: Path | str, metadata: Mapping[str, Any]) -> None:
+    """Raise `InputFileError` for the table of a user's model, whose rows are no ops of networks of a search space."""
+    if model := metadata.get("model"):
+        file = model.get("file") if isinstance(model, Mapping) else None
+        what = f"is the table of the model {file}" if file else "is the table of a user's model"
+        raise InputFileError(path, f"{what}, not of a search space; make one by ofa-profile --space NAME")
 
 
 def index_of(rows: Sequence[Row], refuse: Refuse) -> dict[tuple[int | None, str], Row]:

@@ -138,8 +138,8 @@ class LatencyTable:
     def spaces(self) -> tuple[str, ...]:
         """The names of the search spaces of the metadata; without metadata, of all spaces that the table covers."""
         named = self.metadata.get("spaces")
-        if named:
-            return tuple(named)
+        if named or self.metadata.get("model"):
+            return tuple(named or ())
         return tuple(name for name in space_names() if self.covers(get_space(name)))
 
     def covers(self, space: SearchSpace) -> bool:

@@ -15,7 +15,7 @@ from ofa_profiler.errors import InputFileError
 from ofa_profiler.export import Model, export_ops
 from ofa_profiler.export.forms.base import candidates
 from ofa_profiler.measuring.probes import peaks_of, probe_ops
-from ofa_profiler.measuring.table_from_journal import row_of
+from ofa_profiler.measuring.rows import row_of
 from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol.forms import Forms
 from ofa_profiler.protocol.replay import Replay

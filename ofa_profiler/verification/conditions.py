@@ -10,6 +10,7 @@ from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.spaces import SearchSpace, get_space
 from ofa_profiler.spaces.mixed import MixedSpace
+from ofa_profiler.tables.consistency import check_of_space
 from ofa_profiler.tables.mixed import AnyTable, MixedTable
 
 #: The sampling of networks; all other settings are those of the table. Many short rounds, because the lower quartile of
@@ -32,6 +33,7 @@ def network_settings(settings: Settings) -> Settings:
 def settings_of(table: AnyTable) -> Settings:
     """Return the settings of the ops of `table`, for networks. Raises `InputFileError` if the table has none."""
     path = table.path or Path(table.name)
+    check_of_space(path, table.metadata)
     if path.is_dir() or not table.metadata:
         what = "is a published table, which has no" if path.is_dir() else f"has no {path.stem}.json beside it with its"
         raise InputFileError(path, f"{what} measurement settings; verify a table made by ofa-profile")

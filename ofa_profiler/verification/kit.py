@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ofa_profiler.base.progress import Reporter
-from ofa_profiler.errors import UsageError
 from ofa_profiler.export import Model, targets_of_kit
 from ofa_profiler.export.forms.base import candidates
 from ofa_profiler.measuring.probes import probe_ops
@@ -18,7 +17,7 @@ from ofa_profiler.networks.blocks import as_graph
 from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol.encodings import encodings_of
 from ofa_profiler.protocol.forms import PLAIN, Forms
-from ofa_profiler.protocol.kit import NETWORKS_FOLDER, KitWheels, run_record, write_kit, write_models
+from ofa_profiler.protocol.kit import NETWORKS_FOLDER, KitWheels, check_new, run_record, write_kit, write_models
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.protocol.target import Target
 from ofa_profiler.spaces import SearchSpace
@@ -88,12 +87,6 @@ def make_kit(
             write_models(folder / NETWORKS_FOLDER, more.models, more.run)
         write_kit(folder, asked.models, asked.run, wheels=wheels)
     return count
-
-
-def check_new(folder: Path) -> None:
-    """Raise `UsageError` unless `folder` is new or empty."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} exists and is not an empty folder; give a new folder for the kit")
 
 
 def _networks(

@@ -10,6 +10,7 @@ from ofa_profiler.protocol.identity import DeviceIdentity
 from ofa_profiler.protocol.target import MIXED
 from ofa_profiler.spaces import SearchSpace, get_space, space_names
 from ofa_profiler.spaces.mixed import MixedSpace
+from ofa_profiler.tables.consistency import check_of_space
 from ofa_profiler.tables.mixed import AnyTable, MixedTable
 from ofa_profiler.tables.table import LatencyTable
 
@@ -32,6 +33,8 @@ def table_count(paths: Sequence[str], precision: str | None) -> int:
 def read_tables(paths: Sequence[str], precision: str | None) -> list[AnyTable]:
     """The tables in these files; for mixed precision, their pairs. Raises `UsageError` and `InputFileError`."""
     tables = [LatencyTable.load(path) for path in paths]
+    for table, path in zip(tables, paths, strict=True):
+        check_of_space(path, table.metadata)
     names = [table.name for table in tables]
     for table, path in zip(tables, paths, strict=True):
         if names.count(table.name) > 1:

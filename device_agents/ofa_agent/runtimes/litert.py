@@ -51,6 +51,7 @@ class Runtime:
     def load(self, model, inputs):
         """Return a function that runs the model once. `inputs` are the descriptions of its inputs."""
         interpreter = self.litert.Interpreter(model_content=model, num_threads=self.threads, **self.options)
+        self._resize(interpreter, inputs)
         interpreter.allocate_tensors()
         # Without a message, other kernels run the operators that the provider does not support.
         names = [node["op_name"] for node in interpreter._get_ops_details()]
@@ -64,3 +65,13 @@ class Runtime:
         for value, array in zip(values, arrays(self.numpy, inputs, found)):
             interpreter.set_tensor(value["index"], array)
         return interpreter.invoke
+
+    @staticmethod
+    def _resize(interpreter, inputs):
+        """Give open dimensions the sizes that the kit describes."""
+        described = {one["name"]: one for one in inputs}
+        for value in interpreter.get_input_details():
+            expected = described.get(value.get("name"))
+            signature = [int(size) for size in value.get("shape_signature", value["shape"])]
+            if expected is not None and -1 in signature and list(value["shape"]) != list(expected["shape"]):
+                interpreter.resize_tensor_input(value["index"], expected["shape"], strict=True)

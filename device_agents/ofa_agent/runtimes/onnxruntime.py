@@ -3,11 +3,18 @@
 import functools
 import os
 import re
+import shutil
+import statistics
+import tempfile
+import time
 
+from .. import kernels
 from ..errors import Fatal
 from ..inputs import arrays
 from ..reading import one_line
 
+#: Runs under the profiler: about a second, but at least and at most so many. Its trace has a line per kernel and run.
+PROFILED_S, FEWEST_PROFILED, MOST_PROFILED = 1.0, 5, 50
 #: What onnxruntime says of a model that is newer than itself.
 TOO_NEW = (
     re.compile(r"[Oo]pset (?P<needs>\d+) is under development.*till opset (?P<knows>\d+)", re.DOTALL),
@@ -36,7 +43,8 @@ class Runtime:
             have = ", ".join(available)
             words = "onnxruntime has no provider %r on this device; choose from %s"
             raise Fatal(words % (self.provider, have), usage=True)
-        self.options = self._options(settings, spare_core)
+        self.new_options = functools.partial(self._options, settings, spare_core)
+        self.options = self.new_options()
         self.info = {
             "name": "onnxruntime",
             "version": onnxruntime.__version__,
@@ -67,8 +75,35 @@ class Runtime:
 
     def load(self, model, inputs):
         """Return a function that runs the model once. `inputs` are the descriptions of its inputs."""
+        return self._bound(self._session(model, self.options), inputs)
+
+    def profile(self, model, inputs, alive):
+        """Return the median time of each kernel of the model, in order of execution, by onnxruntime's own profiler."""
+        folder = tempfile.mkdtemp(prefix="ofa-profile-")
         try:
-            session = self.ort.InferenceSession(model, self.options, providers=[self.provider])
+            options = self.new_options()
+            options.enable_profiling = True
+            options.profile_file_prefix = os.path.join(folder, "trace")
+            session = self._session(model, options)
+            run, times = self._bound(session, inputs), []
+            begin = time.perf_counter()
+            while len(times) < FEWEST_PROFILED or time.perf_counter() - begin < PROFILED_S:
+                start = time.perf_counter_ns()
+                run()
+                times.append(time.perf_counter_ns() - start)
+                alive()
+                if len(times) >= MOST_PROFILED:
+                    break
+            path = session.end_profiling()
+            events = kernels.read_trace(path)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        found = kernels.by_kernel(events, len(times))
+        return {"kernels": found, "runs": len(times), "whole_ns": int(statistics.median(times))}
+
+    def _session(self, model, options):
+        try:
+            session = self.ort.InferenceSession(model, options, providers=[self.provider])
         except Exception as error:
             too_new = explain_too_new(self.ort.__version__, one_line(error, 4000))
             if too_new is None:
@@ -76,6 +111,10 @@ class Runtime:
             raise ValueError(too_new) from error
         if self.provider not in session.get_providers():
             raise Fatal("onnxruntime cannot load the libraries of the provider %s" % self.provider)
+        return session
+
+    def _bound(self, session, inputs):
+        """Return a function that runs the session once, with its inputs and outputs bound."""
         binding = session.io_binding()
         found = [(value.name, DTYPES.get(value.type, value.type), value.shape) for value in session.get_inputs()]
         bound = []  # a binding does not keep references to its values

@@ -12,6 +12,7 @@ from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol.extension import LIKE
 from ofa_profiler.protocol.records.values import number
 from ofa_profiler.spaces import SearchSpace
+from ofa_profiler.tables.consistency import check_of_space
 from ofa_profiler.tables.row import OK
 from ofa_profiler.tables.table import LatencyTable
 
@@ -32,6 +33,7 @@ class Base:
     @staticmethod
     def of(table: LatencyTable, space: SearchSpace) -> Base:
         """The times of `table` for `space` at its resolutions. Raises `UsageError` if it has too few of them."""
+        check_of_space(table.path or table.name, table.metadata)
         times: dict[str, list[float]] = {}
         for row in table.rows:
             # An inferred time would hand on its error. Published tables have an op once per resolution.

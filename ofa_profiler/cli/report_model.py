@@ -1,0 +1,54 @@
+"""What `ofa-profile --model` says about a table: lines on stderr, and a part of the JSON document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ofa_profiler.base.units import format_duration_ms
+from ofa_profiler.cli.terminal import say
+from ofa_profiler.tables.row import OK, Row
+from ofa_profiler.tables.table import LatencyTable
+
+#: The number of blocks that are printed, the longest first.
+_SHOWN = 8
+
+
+def is_model_table(table: LatencyTable) -> bool:
+    """Whether the rows of a table are the blocks of a user's model."""
+    return bool(table.metadata.get("model"))
+
+
+def report_model(table: LatencyTable) -> dict[str, Any]:
+    """Say where the time goes -> the same for a JSON document."""
+    for line in _lines(table):
+        say(line)
+    names = ("model", "whole_ms", "sum_ms", "whole", "runtime_profile")
+    found = {name: table.metadata.get(name) for name in names}
+    if found["runtime_profile"] is not None:  # the table's JSON has all kernels
+        found["runtime_profile"] = {k: v for k, v in found["runtime_profile"].items() if k != "kernels"}
+    return found
+
+
+def _lines(table: LatencyTable) -> Iterator[str]:
+    about = table.metadata
+    whole_ms, sum_ms, profile = about["whole_ms"], about.get("sum_ms"), about.get("runtime_profile")
+    spread = about["whole"]
+    yield (
+        f"{about['model']['file']}: {format_duration_ms(whole_ms)} (80% of the runs took "
+        f"{format_duration_ms(spread['p10_ms'])} to {format_duration_ms(spread['p90_ms'])})"
+    )
+    if sum_ms is not None:
+        blocks = f"{len(table.rows)} blocks" if len(table.rows) > 1 else "one block, which is the network"
+        yield f"{blocks}, measured alone, add up to {format_duration_ms(sum_ms)}: {sum_ms / whole_ms - 1:+.1%}"
+    if profile:
+        yield f"the blocks contain {profile['named_share']:.1%} of the time in the runtime's own profile"
+    ok = [row for row in table.rows if row.status == OK and row.median_ms is not None]
+    longest = sorted(ok, key=lambda row: -(row.median_ms or 0.0))[:_SHOWN]
+    for row in longest if len(table.rows) > 1 else ():
+        yield _row_line(row)
+
+
+def _row_line(row: Row) -> str:
+    share = float(row.extra.get("share") or 0.0)
+    return f"  {share:6.1%}  {row.median_ms:9.4g} ms  {row.description.kind}  {row.op}"

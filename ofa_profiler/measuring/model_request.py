@@ -1,0 +1,87 @@
+"""What is asked of a device about a user's model: the network, its distinct blocks, and the journal's first line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ofa_profiler.base.cache_dir import default_cache_dir
+from ofa_profiler.measuring.model_table import WHOLE
+from ofa_profiler.models.base import Array, Block, UserModel
+from ofa_profiler.models.timed import TimedFile, timed_model
+from ofa_profiler.networks.op import Op
+from ofa_profiler.networks.tensors import TensorSpec
+from ofa_profiler.protocol.kit import run_record
+from ofa_profiler.protocol.records import Run
+from ofa_profiler.protocol.settings import Settings
+from ofa_profiler.runtimes import get_runtime
+
+#: The kind of the network among the models.
+NETWORK = "network"
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """The network and its distinct blocks as files, and what a journal or a kit says about them."""
+
+    models: tuple[TimedFile, ...]
+    run: Run
+
+
+def model_request(
+    model: UserModel,
+    feeds: Mapping[str, Array],
+    settings: Settings,
+    *,
+    this_machine: bool,
+    cache_dir: Path | None = None,
+) -> ModelRequest:
+    """Cut the network and write its models to the cache. Raises `UsageError` if it does not run with these inputs."""
+    outputs = model.run(feeds)
+    blocks = model.blocks(feeds, this_machine=this_machine)
+    first = {block.signature: block for block in reversed(blocks)}
+    distinct = [block for block in blocks if first[block.signature] is block]
+    names = _distinct_names(blocks)
+    folder, suffix = (cache_dir or default_cache_dir()) / "models", get_runtime(model.runtime).suffix
+    models = [timed_model(WHOLE, model.whole(feeds), suffix, folder)]
+    ops = [_network(feeds, outputs, blocks)]
+    for block in distinct if len(blocks) > 1 else ():
+        models.append(timed_model(names[block.name], block.model, suffix, folder))
+        ops.append(replace(block.op, key=names[block.name]))
+    about = {
+        "spaces": [],
+        "model": {
+            "file": model.path.name,
+            "sha256": model.sha256,
+            "bytes": model.n_bytes,
+            "inputs": {name: [array.dtype.name, *array.shape] for name, array in feeds.items()},
+            "blocks": [
+                _described(block, names, names[first[block.signature].name] if len(blocks) > 1 else WHOLE)
+                for block in blocks
+            ],
+        },
+    }
+    return ModelRequest(tuple(models), run_record(models, settings, about, ops, profile=WHOLE))
+
+
+def _distinct_names(blocks: tuple[Block, ...]) -> dict[str, str]:
+    """Name of a block -> its key: the same, unless it is that of the network."""
+    return {block.name: block.name if block.name != WHOLE else f"{WHOLE}#block" for block in blocks}
+
+
+def _described(block: Block, names: Mapping[str, str], measured: str) -> dict[str, Any]:
+    """A block among the facts of a journal. `measured` is the key of the model that was measured for it."""
+    kernels = [[kernel.name, kernel.kind] for kernel in block.kernels]
+    return {"op": names[block.name], "measured": measured, "kernels": kernels}
+
+
+def _network(feeds: Mapping[str, Array], outputs: Mapping[str, Array], blocks: tuple[Block, ...]) -> Op:
+    def specs(arrays: Mapping[str, Array]) -> tuple[TensorSpec, ...]:
+        return tuple(TensorSpec(name, array.dtype.name, tuple(array.shape)) for name, array in arrays.items())
+
+    macs = sum(block.macs for block in blocks)
+    n_bytes = sum(block.n_bytes for block in blocks)
+    attributes = {"macs": macs, "bytes": n_bytes, "kernels": sum(len(block.kernels) for block in blocks)}
+    return Op(NETWORK, specs(feeds), specs(outputs), attributes, WHOLE)

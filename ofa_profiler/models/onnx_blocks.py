@@ -1,0 +1,247 @@
+"""Cuts the graph that onnxruntime made of a network: runs of its nodes as models of their own."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ofa_profiler.errors import UsageError
+from ofa_profiler.models.base import Array, Block, Kernel, TimedModel
+from ofa_profiler.models.explained import plain_name
+from ofa_profiler.models.grouping import group_kernels
+from ofa_profiler.models.onnx_costs import node_macs
+from ofa_profiler.models.onnx_graph import OnnxGraph
+from ofa_profiler.models.onnx_session import run, session
+from ofa_profiler.models.onnx_values import Fact
+from ofa_profiler.networks.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    import onnx
+
+#: What one call of onnxruntime costs, on one core of a PC.
+CALL_US = 5.0
+#: Small constants can be shapes, axes or indices: their values are part of what a block computes.
+_SMALL_BYTES = 1024
+
+Group = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Cutter:
+    """A graph and what is known of its tensors. Positions are those of its nodes."""
+
+    graph: OnnxGraph
+    facts: Mapping[str, Fact]
+
+    def blocks(self) -> tuple[Block, ...]:
+        """The blocks in order of execution; one if the network cannot be cut.
+
+        Each distinct block has run once. A block that does not run alone is merged with the one before it.
+        """
+        groups = list(group_kernels(self.kernels, CALL_US, joined=self._joined))
+        groups = [tuple(self._order[i] for i in group) for group in groups]
+        known: dict[str, bool] = {}
+        position = 0
+        while position < len(groups):
+            block = self._block(groups[position], "")
+            if len(groups) > 1 and not (block is not None and self._runs(block, known)):
+                first = max(0, position - 1)
+                groups[first : first + 2] = [groups[first] + groups[first + 1]]
+                position = first
+            else:
+                position += 1
+        names = unique_names(self._name(group) for group in groups)
+        blocks = [self._block(group, name) for group, name in zip(groups, names, strict=True)]
+        return tuple(block for block in blocks if block is not None)
+
+    @cached_property
+    def _order(self) -> list[int]:
+        """The nodes that are kernels. Nodes of constants belong to each block that uses them."""
+        return [i for i in range(len(self.graph.nodes)) if i not in self.graph.constant_nodes]
+
+    @cached_property
+    def kernels(self) -> list[Kernel]:
+        """The kernels in order of execution."""
+        return [self._kernel(i) for i in self._order]
+
+    @cached_property
+    def _shapes(self) -> dict[str, Sequence[int]]:
+        found: dict[str, Sequence[int]] = {name: list(t.dims) for name, t in self.graph.initializers.items()}
+        return {**found, **{name: fact.shape for name, fact in self.facts.items()}}
+
+    def _kernel(self, i: int) -> Kernel:
+        node = self.graph.nodes[i]
+        return Kernel(
+            node.name or node.op_type,
+            node.op_type,
+            node_macs(node, self._shapes),
+            sum(map(self._n_bytes, self.graph.reads[i])),
+            sum(map(self._n_bytes, filter(None, node.output))),
+        )
+
+    def _n_bytes(self, name: str) -> int:
+        if name in self.graph.initializers:
+            return tensor_bytes(self.graph.initializers[name])
+        return self.facts[name].n_bytes if name in self.facts else 0
+
+    @cached_property
+    def _joined(self) -> set[int]:
+        """Positions among the kernels before which the network cannot be cut, or need not be."""
+        place = {i: number for number, i in enumerate(self._order)}
+        joined = {place[i] for i in self._order if self.graph.nodes[i].op_type == "ReorderOutput"}
+        for name, made in self.graph.maker.items():
+            if made in place and name in self.graph.last_use and (name not in self.facts or not self.facts[name].feed):
+                last = min(self.graph.last_use[name], len(self.graph.nodes) - 1)
+                joined |= {place[i] for i in range(made + 1, last + 1) if i in place}
+        return joined
+
+    def _name(self, group: Group) -> str:
+        """The name of the node that does most of the work."""
+        place = {i: number for number, i in enumerate(self._order)}
+        most = max(group, key=lambda i: (self.kernels[place[i]].macs, self.kernels[place[i]].written_bytes, -i))
+        node = self.graph.nodes[most]
+        plain = plain_name(node.name, node.op_type)
+        return plain if plain != node.op_type else plain_name(node.output[0], "")
+
+    def _block(self, group: Group, name: str) -> Block | None:
+        """The model of some kernels; None if a tensor at its ends cannot be an input or output."""
+        within = sorted({*group, *self._constant_makers(group)})
+        nodes = [self.graph.nodes[i] for i in within]
+        made = {output for node in nodes for output in node.output if output}
+        read = list(dict.fromkeys(name for i in within for name in self.graph.reads[i] if name not in made))
+        given = [name for name in read if name not in self.graph.initializers]
+        constants = [self.graph.initializers[name] for name in read if name in self.graph.initializers]
+        kernels = {output for i in group for output in self.graph.nodes[i].output if output}
+        results = [name for name in kernels if self.graph.last_use.get(name, -1) > group[-1]]
+        results = sorted(results, key=lambda name: (self.graph.maker[name], name)) or [nodes[-1].output[0]]
+        ends = [self.facts.get(name) for name in (*given, *results)]
+        feeds = [fact.feed for fact in ends if fact is not None and fact.feed is not None]
+        if len(feeds) < len(ends):
+            return None
+        inputs, outputs = feeds[: len(given)], tuple(feed.tensor for feed in feeds[len(given) :])
+        model = self._model(nodes, [feed.tensor for feed in inputs], outputs, constants)
+        place = {i: number for number, i in enumerate(self._order)}
+        return Block(
+            name,
+            tuple(self.kernels[place[i]] for i in group),
+            tuple(feed.tensor for feed in inputs),
+            tuple(map(_plain, outputs)),
+            sum(map(tensor_bytes, constants)),
+            signature(model),
+            TimedModel(model.SerializeToString(deterministic=True), tuple(inputs)),
+        )
+
+    def _constant_makers(self, group: Group) -> Iterator[int]:
+        """The nodes that compute the constants which some nodes read."""
+        for i in group:
+            for name in self.graph.reads[i]:
+                maker = self.graph.maker.get(name)
+                if maker in self.graph.constant_nodes and maker not in group:
+                    assert maker is not None
+                    yield maker
+                    yield from self._constant_makers((maker,))
+
+    def _model(
+        self,
+        nodes: Sequence[onnx.NodeProto],
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        constants: Sequence[onnx.TensorProto],
+    ) -> onnx.ModelProto:
+        from onnx import helper
+
+        def value(tensor: TensorSpec) -> onnx.ValueInfoProto:
+            dtype = helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
+            return helper.make_tensor_value_info(tensor.name, dtype, tensor.shape)
+
+        graph = helper.make_graph(nodes, "block", [*map(value, inputs)], [*map(value, outputs)], list(constants))
+        model = helper.make_model(graph, opset_imports=list(self.graph.model.opset_import))
+        model.ir_version, model.producer_name = self.graph.model.ir_version, ""
+        return model
+
+    def _runs(self, block: Block, known: dict[str, bool]) -> bool:
+        """Whether a block runs alone. `known` are the answers for signatures."""
+        if block.signature not in known:
+            known[block.signature] = False
+            with suppress(UsageError):
+                opened = session(block.model.data)
+                feeds = enumerate(block.model.feeds)
+                given = {feed.tensor.name: _values(feed.values, feed.tensor, i) for i, feed in feeds}
+                run(opened, given, [output.name for output in block.outputs])
+                known[block.signature] = {each.name for each in opened.get_inputs()} == set(given)
+        return known[block.signature]
+
+
+def _plain(tensor: TensorSpec) -> TensorSpec:
+    return tensor._replace(range=None, span=None)
+
+
+def _values(values: Array | None, tensor: TensorSpec, seed: int) -> Array:
+    """What an input gets while the host checks that a block runs."""
+    if values is not None:
+        return values
+    generator = np.random.default_rng(seed)
+    if tensor.range is not None:
+        return generator.integers(*tensor.range, tensor.shape).astype(tensor.dtype)
+    return generator.uniform(0.1, 1, tensor.shape).astype(tensor.dtype)
+
+
+def tensor_bytes(tensor: onnx.TensorProto) -> int:
+    """The bytes of a constant."""
+    from onnx import helper
+
+    return int(np.prod(tensor.dims, dtype=np.int64)) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+
+
+def signature(model: onnx.ModelProto) -> str:
+    """A hash of everything but names and the values of weights."""
+    from onnx import numpy_helper
+
+    same = type(model)()
+    same.CopyFrom(model)
+    names: dict[str, str] = {"": ""}
+    has_bodies = any(attribute.type in (5, 10) for node in same.graph.node for attribute in node.attribute)
+
+    def rename(name: str) -> str:
+        return names.setdefault(name, name if has_bodies else f"t{len(names)}")
+
+    for value in same.graph.input:
+        value.name = rename(value.name)
+    for node in same.graph.node:
+        node.name = node.doc_string = ""
+        node.input[:] = map(rename, node.input)
+        node.output[:] = map(rename, node.output)
+    for value in same.graph.output:
+        value.name = rename(value.name)
+    constants = []
+    for tensor in same.graph.initializer:
+        exact = tensor.data_type not in (1, 10, 11, 16) and tensor_bytes(tensor) <= _SMALL_BYTES
+        values = numpy_helper.to_array(tensor).tobytes() if exact else b""
+        constants.append((rename(tensor.name), tensor.data_type, tuple(tensor.dims), values.hex()))
+    del same.graph.initializer[:]
+    digest = hashlib.sha256(same.SerializeToString(deterministic=True))
+    digest.update(repr(sorted(constants)).encode())
+    return digest.hexdigest()
+
+
+def unique_names(names: Iterator[str]) -> list[str]:
+    """Printable names that differ: the second of a name becomes `name#2`."""
+    counts: dict[str, int] = {}
+    taken: set[str] = set()
+    result = []
+    for name in names:
+        plain = re.sub(r"\s+", " ", "".join(c if c.isprintable() else " " for c in name)).strip() or "block"
+        candidate = plain
+        while candidate in taken:
+            counts[plain] = counts.get(plain, 1) + 1
+            candidate = f"{plain}#{counts[plain]}"
+        taken.add(candidate)
+        result.append(candidate)
+    return result

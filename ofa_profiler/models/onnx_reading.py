@@ -1,0 +1,97 @@
+"""Opens an ONNX file of a user, with its external data, or says in one line what is wrong with it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ofa_profiler.errors import InputFileError
+
+if TYPE_CHECKING:
+    import onnx
+
+#: Protocol buffers, in which ONNX files are written, are not larger.
+LARGEST_BYTES = 2**31 - 1
+#: The first bytes of what people give by mistake.
+_OTHERS = (
+    (b"version https://git-lfs", "is a pointer of Git LFS, not the file itself; fetch it by `git lfs pull`"),
+    (b"PK\x03\x04", "is a ZIP archive, perhaps a checkpoint of torch; export the network as ONNX"),
+    (b"\x80\x02", "is a pickle, perhaps a checkpoint of torch; export the network as ONNX"),
+    (b"<", "is a web page or XML, not an ONNX model"),
+    (b"{", "is JSON, not an ONNX model"),
+)
+
+
+def read_onnx(path: Path) -> tuple[onnx.ModelProto, str, int]:
+    """The model with all weights inside, the SHA-256 of its files, and their bytes. Raises `InputFileError`."""
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    data = _content(path)
+    if data[4:8] == b"ORTM":
+        raise InputFileError(path, "is a model in onnxruntime's own format (.ort); give the ONNX file")
+    for start, problem in _OTHERS:
+        if data.lstrip()[: len(start)] == start:
+            raise InputFileError(path, problem)
+    try:
+        model = onnx.load_model_from_string(data)
+    except (DecodeError, ValueError, RuntimeError) as error:
+        raise InputFileError(path, "is damaged or no ONNX model") from error
+    if not model.graph.output or not model.opset_import:
+        raise InputFileError(path, "is damaged or no ONNX model: it has no outputs")
+    digest, size = hashlib.sha256(data), len(data)
+    for content in _load_external(path, model):
+        digest.update(content)
+        size += len(content)
+    return model, digest.hexdigest(), size
+
+
+def _content(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > LARGEST_BYTES:
+            raise InputFileError(path, "is larger than 2 GB, which no ONNX file can be")
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise InputFileError(path, "there is no such file") from None
+    except OSError as error:
+        raise InputFileError(path, f"cannot be read: {error.strerror or error}") from error
+    if not data:
+        raise InputFileError(path, "is empty")
+    return data
+
+
+def _load_external(path: Path, model: onnx.ModelProto) -> list[bytes]:
+    """Bring external data into the model, and return them. Raises `InputFileError`."""
+    from onnx.external_data_helper import (
+        _get_all_tensors,
+        load_external_data_for_tensor,
+        uses_external_data,
+    )
+
+    tensors = [tensor for tensor in _get_all_tensors(model) if uses_external_data(tensor)]
+    if not tensors:
+        return []
+    total = model.ByteSize()
+    for tensor in tensors:
+        facts = {entry.key: entry.value for entry in tensor.external_data}
+        where = facts.get("location", "")
+        file = path.parent / where
+        if not where or Path(where).is_absolute() or not file.resolve().is_relative_to(path.parent.resolve()):
+            raise InputFileError(path, f"has weights outside its folder, in {where!r:.120}; move them beside it")
+        if not file.is_file():
+            raise InputFileError(path, f"needs the file {where!r:.120} with its weights beside it")
+        length = facts.get("length", "")
+        total += int(length) if length.isdigit() else file.stat().st_size
+    if total > LARGEST_BYTES:
+        raise InputFileError(path, f"has {total / 1e9:.1f} GB of weights; models of more than 2 GB are not supported")
+    try:
+        for tensor in tensors:
+            load_external_data_for_tensor(tensor, str(path.parent))
+            del tensor.external_data[:]
+            tensor.data_location = tensor.DEFAULT
+    except Exception as error:  # onnx raises errors of several kinds
+        raise InputFileError(
+            path, f"its external weights cannot be read: {' '.join(str(error).split())[:200]}"
+        ) from error
+    return [tensor.raw_data for tensor in tensors]

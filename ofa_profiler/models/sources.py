@@ -1,0 +1,50 @@
+"""The forms in which users give a model: a file, the bytes of one, a torch module, or the name of a function."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Union
+
+from ofa_profiler.base.files import write_bytes
+from ofa_profiler.models.base import Array, UserModel
+from ofa_profiler.models.formats import open_model
+from ofa_profiler.models.inputs import feeds_for, parse_shapes
+from ofa_profiler.models.torch_export import export_module, is_module_name, load_module
+
+if TYPE_CHECKING:
+    import torch
+
+#: What `profile(model=…)` takes.
+ModelSource = Union[str, "os.PathLike[str]", bytes, "torch.nn.Module"]
+
+
+def open_source(
+    source: ModelSource, folder: Path, shapes: Sequence[str] = (), arrays: Mapping[str, Array] | None = None
+) -> tuple[UserModel, dict[str, Array]]:
+    """The opened model, and what its inputs get. `shapes` are values of `--shape`, `arrays` real inputs.
+
+    Bytes are those of an ONNX file. They and torch modules are written as an ONNX file into `folder`. Raises
+    `UsageError`.
+    """
+    path, is_torch = _as_file(source, folder, shapes, arrays)
+    model = open_model(path)
+    # The shapes in a file that torch wrote are those given.
+    parsed = {} if is_torch else parse_shapes(shapes, model.inputs)
+    return model, feeds_for(model.inputs, parsed, arrays)
+
+
+def _as_file(
+    source: ModelSource, folder: Path, shapes: Sequence[str], arrays: Mapping[str, Array] | None
+) -> tuple[Path, bool]:
+    """The file of the model, and whether torch wrote it now."""
+    if isinstance(source, bytes):
+        write_bytes(folder / "model.onnx", source)
+        return folder / "model.onnx", False
+    if isinstance(source, str | os.PathLike):
+        text = os.fspath(source)
+        if not is_module_name(text) or Path(text).exists():
+            return Path(text), False
+        return export_module(load_module(text), folder / f"{text.rpartition(':')[2]}.onnx", shapes, arrays), True
+    return export_module(source.eval(), folder / f"{type(source).__name__}.onnx", shapes, arrays), True

@@ -1,0 +1,126 @@
+"""A torch module as an ONNX file: `package.module:function` names a function that returns the module."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import io
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ofa_profiler.base.extras import need
+from ofa_profiler.base.files import write_bytes
+from ofa_profiler.errors import UsageError
+from ofa_profiler.models.base import Array, ModelInput
+from ofa_profiler.models.inputs import feeds_for, parse_shapes
+
+if TYPE_CHECKING:
+    import torch
+
+_LONGEST_REASON = 300
+
+
+def is_module_name(text: str) -> bool:
+    """Whether a value of `--model` is `package.module:function` and no file."""
+    module, colon, function = text.rpartition(":")
+    return bool(colon) and function.isidentifier() and all(part.isidentifier() for part in module.split("."))
+
+
+def load_module(name: str) -> torch.nn.Module:
+    """The module that the function `package.module:function` returns, in eval mode.
+
+    The function may return (module, preprocessing). The current folder is searched first. Random weights are the same
+    every time. Raises `UsageError`.
+    """
+    need("torch", extra="train", purpose="a torch module")
+    import torch
+
+    where, _, function = name.rpartition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        torch.manual_seed(0)
+        found = getattr(importlib.import_module(where), function)
+        module = found() if not isinstance(found, torch.nn.Module) else found
+    except Exception as error:  # anything can happen in a user's code
+        raise UsageError(f"--model {name}: {_reason(error)}") from error
+    finally:
+        sys.path.remove(str(Path.cwd()))
+    if isinstance(module, tuple) and module:
+        module = module[0]
+    if not isinstance(module, torch.nn.Module):
+        raise UsageError(f"--model {name} returns {type(module).__name__}, not a torch module")
+    return module.eval()
+
+
+def export_module(
+    module: torch.nn.Module, path: Path, shapes: Sequence[str], arrays: Mapping[str, Array] | None = None
+) -> Path:
+    """Write the module as an ONNX file with fixed shapes to `path`, completely or not at all.
+
+    `shapes` are values of `--shape`, `arrays` real inputs; the names are those of the arguments of `forward`. Raises
+    `UsageError` with torch's reason if it cannot be exported.
+    """
+    names = _argument_names(module, arrays or {}, shapes)
+    inputs = [_declared(name, shapes, (arrays or {}).get(name), len(names)) for name in names]
+    feeds = feeds_for(inputs, parse_shapes(shapes, inputs), arrays)
+    data = _export(module, feeds)
+    write_bytes(path, data)
+    return path
+
+
+def _argument_names(module: torch.nn.Module, arrays: Mapping[str, Array], shapes: Sequence[str]) -> list[str]:
+    """The arguments of `forward` that get a value: those without a default, and those that are given."""
+    given = {*arrays, *(text.rpartition("=")[0] for text in shapes)}
+    parameters = inspect.signature(module.forward).parameters.values()
+    plain = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    names = [p.name for p in plain if p.default is p.empty or p.name in given]
+    if not names:
+        raise UsageError(f"the forward of {type(module).__name__} names no arguments: it cannot be exported")
+    return names
+
+
+def _declared(name: str, shapes: Sequence[str], array: Array | None, count: int) -> ModelInput:
+    """An input with as many open dimensions as are given."""
+    if array is not None:
+        return ModelInput(name, array.dtype.name, tuple(array.shape))
+    for text in shapes:
+        named, _, sizes = text.rpartition("=")
+        if named == name or (not named and count == 1):
+            return ModelInput(name, "float32", ("?",) * len(sizes.split("x")) if sizes else ())
+    raise UsageError(f"a torch module does not tell its shapes: give --shape {name}=1x3x224x224, or --inputs FILE.npz")
+
+
+def _export(module: torch.nn.Module, feeds: Mapping[str, Array]) -> bytes:
+    """The bytes of the ONNX file, by torch's exporter of today, or its older one where that fails."""
+    import torch
+
+    arguments = tuple(torch.from_numpy(array) for array in feeds.values())
+    reasons = []
+    for dynamo in (True, False):
+        buffer: Any = io.BytesIO()  # torch's annotation lacks files
+        options: dict[str, Any] = {"dynamo": True, "verbose": False} if dynamo else {"dynamo": False}
+        try:
+            with _quiet(), torch.no_grad():
+                torch.onnx.export(module, arguments, buffer, input_names=list(feeds), **options)
+        except Exception as error:
+            reasons.append(_reason(error))
+        else:
+            return bytes(buffer.getvalue())
+    raise UsageError(f"torch cannot export {type(module).__name__} as ONNX: {reasons[-1]}")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporters print and warn about themselves."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _reason(error: Exception) -> str:
+    """The first lines of an error as one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:_LONGEST_REASON]
