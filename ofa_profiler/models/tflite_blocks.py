@@ -55,8 +55,10 @@ def part_of(file: TfliteFile, positions: Sequence[int], helpers: Mapping[int, in
     order = tuple(sorted(chosen))
     operators = [file.operators[position] for position in order]
     made = {i for operator in operators for i in operator.outputs}
-    tensors = tuple(dict.fromkeys(i for operator in operators for i in (*operator.given, *operator.outputs)))
-    inner = made | fixed.keys()
+    tensors = tuple(
+        dict.fromkeys(i for operator in operators for i in (*operator.given, *operator.inner, *operator.outputs))
+    )
+    inner = made | fixed.keys() | {i for operator in operators for i in operator.inner}
     inputs = tuple(i for i in tensors if i not in inner and not _is_own(file, i))
     own = set(helpers.values())
     outputs = tuple(
@@ -155,7 +157,8 @@ def _operator(api: Any, operator: Operator, codes: dict[tuple[str, int, bool], i
     written.opcodeIndex = code
     written.inputs = [number[i] if i >= 0 else -1 for i in operator.inputs]
     written.outputs = [number[i] for i in operator.outputs]
-    written.intermediates = None
+    written.intermediates = [number[i] for i in operator.inner] or None
+    written.debugMetadataIndex = -1
     return written
 
 
@@ -194,7 +197,7 @@ def signature_of(
             operator.kind,
             operator.version,
             [names.get(i) for i in operator.inputs],
-            [names[i] for i in operator.outputs],
+            [names[i] for i in (*operator.inner, *operator.outputs)],
             [
                 _plain(getattr(operator.raw, field, None))
                 for field in ("builtinOptions", "builtinOptions2", "customOptions")

@@ -31,8 +31,11 @@ STATEFUL = {
 
 
 def is_cuttable(file: TfliteFile) -> bool:
-    """Whether the graph has neither control flow nor variables that several operators share."""
-    return not any(operator.kind in STATEFUL or operator.kind.startswith("STABLEHLO_") for operator in file.operators)
+    """Whether the graph has neither control flow nor variables that operators find by name, nor scales in tensors."""
+    closed = STATEFUL | {operator.kind for operator in file.operators if operator.kind.startswith("STABLEHLO_")}
+    return not any(operator.kind in closed for operator in file.operators) and not any(
+        tensor.has_blocks for tensor in file.tensors
+    )
 
 
 def constant_makers(file: TfliteFile) -> dict[int, int]:
@@ -62,7 +65,7 @@ def joined_operators(
 ) -> frozenset[int]:
     """The indices within `order` (positions of operators) of those that stay with the operator before them.
 
-    `carried`: whether a tensor can be an input of a model.
+    `carried`: whether a tensor can be an input of a model. The users of a state stay together.
     """
     found: set[int] = set()
     positions = list(order)
@@ -70,11 +73,12 @@ def joined_operators(
         if _is_fused(file, positions[index - 1], positions[index]):
             found.add(index)
     index_of = {position: index for index, position in enumerate(positions)}
-    for i, position in file.maker.items():
-        if position not in index_of or carried(i) or i in fixed:
+    for i, tensor in enumerate(file.tensors):
+        if i in fixed or not (tensor.is_variable or (i in file.maker and not carried(i))):
             continue
-        last = max((index_of[user] for user in file.users.get(i, ()) if user in index_of), default=0)
-        found.update(range(index_of[position] + 1, last + 1))
+        ends = [index_of[at] for at in (file.maker.get(i), *file.users.get(i, ())) if at in index_of]
+        if ends:
+            found.update(range(min(ends) + 1, max(ends) + 1))
     return frozenset(found)
 
 

@@ -61,24 +61,30 @@ class Tensor:
         return self.data is not None
 
     @property
+    def has_blocks(self) -> bool:
+        """Whether its scales are in another tensor."""
+        found = self.raw.quantization
+        return found is not None and hasattr(found.details, "scales")
+
+    @property
     def is_quantized(self) -> bool:
         """Whether its integers stand for real numbers."""
         found = self.raw.quantization
         return found is not None and len(listed(found.scale)) > 0
 
-    def values(self) -> Any:
-        """The values of a constant, flat."""
-        return np.frombuffer(bytes(self.data), self.dtype)
-
 
 @dataclass(frozen=True)
 class Operator:
-    """An operator of the graph with the indices of its tensors. Inputs that are left out are -1."""
+    """An operator of the graph with the indices of its tensors. Inputs that are left out are -1.
+
+    `inner` tensors have the quantization of what the operator computes inside, and no values.
+    """
 
     kind: str
     version: int
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    inner: tuple[int, ...]
     custom: bool
     raw: Any = field(repr=False)
 
@@ -147,7 +153,7 @@ def _opened(api: Any, data: bytes) -> TfliteFile:
     tensors = tuple(_tensor(tensor, model.buffers, dtypes) for tensor in listed(graph.tensors))
     operators = tuple(_operator(operator, model.operatorCodes, kinds) for operator in listed(graph.operators))
     inputs, outputs = (tuple(int(i) for i in listed(found)) for found in (graph.inputs, graph.outputs))
-    used = [*inputs, *outputs, *(i for op in operators for i in (*op.given, *op.outputs))]
+    used = [*inputs, *outputs, *(i for op in operators for i in (*op.given, *op.outputs, *op.inner))]
     if any(not 0 <= i < len(tensors) for i in used):
         raise _Refused("is a damaged TFLite file (an operator names a tensor that does not exist): get it again")
     if not (operators and inputs and outputs):
@@ -169,7 +175,7 @@ def _tensor(raw: Any, buffers: Any, dtypes: dict[int, str]) -> Tensor:
         raise _Refused("has weights outside of the flatbuffer, which is not supported; convert it with less than 2 GB")
     dtype = dtypes[raw.type]
     _check_size(shape, dtype, data, raw)
-    name = (raw.name or b"").decode("utf-8", "replace")
+    name = (raw.name or b"").decode()
     return Tensor(name, dtype, sizes or shape, bool(raw.isVariable), data, raw)
 
 
@@ -190,7 +196,9 @@ def _operator(raw: Any, codes: Any, kinds: dict[int, str]) -> Operator:
     kind = kinds[max(code.builtinCode, code.deprecatedBuiltinCode)]
     if custom := kind == "CUSTOM":
         kind = (code.customCode or b"").decode("utf-8", "replace") or kind
-    inputs, outputs = (tuple(int(i) for i in listed(found)) for found in (raw.inputs, raw.outputs))
+    inputs, outputs, inner = (
+        tuple(int(i) for i in listed(found)) for found in (raw.inputs, raw.outputs, raw.intermediates)
+    )
     if min(inputs, default=0) < -1:
         raise IndexError(inputs)
-    return Operator(kind, int(code.version), inputs, outputs, custom, raw)
+    return Operator(kind, int(code.version), inputs, outputs, inner, custom, raw)

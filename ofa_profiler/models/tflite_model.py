@@ -40,7 +40,8 @@ _WEIGHTED = {
     "TRANSPOSE_CONV",
     "UNIDIRECTIONAL_SEQUENCE_LSTM",
 }
-_BYTES = {"int8": (-128, 128), "uint8": (0, 256)}
+#: All values of quantized tensors.
+_QUANTIZED = {"int8": (-128, 128), "uint8": (0, 256), "int16": (-(2**15), 2**15)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,12 +69,12 @@ class TfliteModel(UserModel):
 
     def _input(self, i: int) -> ModelInput:
         tensor = self._file.tensors[i]
-        limits = _BYTES.get(tensor.dtype) if tensor.is_quantized else index_range(self._file, i)
+        limits = _QUANTIZED.get(tensor.dtype) if tensor.is_quantized else index_range(self._file, i)
         return ModelInput(tensor.name, tensor.dtype, tuple(size if size >= 0 else "?" for size in tensor.shape), limits)
 
     def _is_integer(self, operator: Operator) -> bool:
         tensors = self._file.tensors
-        return operator.kind in _WEIGHTED and any(tensors[i].dtype in _BYTES for i in operator.given[:1])
+        return operator.kind in _WEIGHTED and any(tensors[i].dtype in _QUANTIZED for i in operator.given[:1])
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         with reasons(str(self.path)):
@@ -88,7 +89,8 @@ class TfliteModel(UserModel):
         with reasons(str(self.path)):
             seen = self._look(feeds)
         cutter = _Cutter(self._file, seen)
-        return cutter.blocks() if is_cuttable(self._file) else (cutter.single(self.whole(feeds)),)
+        blocks = cutter.blocks() if is_cuttable(self._file) else ()
+        return blocks if len(blocks) > 1 else (cutter.single(self.whole(feeds)),)
 
     def _look(self, feeds: Mapping[str, Array]) -> _Seen:
         """Run the network once with all tensors kept."""
@@ -116,7 +118,7 @@ class TfliteModel(UserModel):
 
     def _feed(self, i: int, values: Array) -> Feed:
         tensor = self._file.tensors[i]
-        if tensor.is_quantized and tensor.dtype in _BYTES and values.size:
+        if tensor.is_quantized and tensor.dtype in _QUANTIZED and values.size:
             limits = int(values.min()), int(values.max()) + 1
             return Feed(TensorSpec(tensor.name, tensor.dtype, values.shape, limits))
         return Feed.like(tensor.name, values)
@@ -129,7 +131,8 @@ class _Cutter:
         self.file = file
         self.seen = seen
         self.helpers = constant_makers(file)
-        self.order = [i for i in range(len(file.operators)) if i not in set(self.helpers.values())]
+        unpacking = set(self.helpers.values())
+        self.order = [i for i in range(len(file.operators)) if i not in unpacking] or list(range(len(file.operators)))
         self.kernels = [self._kernel(position) for position in self.order]
         self.runs: dict[str, bool] = {}
 
@@ -153,7 +156,7 @@ class _Cutter:
         return feed is not None and feed.tensor.dtype in DTYPES and all(feed.tensor.shape)
 
     def blocks(self) -> tuple[Block, ...]:
-        """The blocks. Those that do not load alone have been joined with a neighbour."""
+        """The blocks. Those that do not run alone have been joined with a neighbour."""
         joined = joined_operators(self.file, self.order, self._is_carried, self.seen.fixed)
         groups = [list(group) for group in group_kernels(self.kernels, CALL_US, joined=joined)]
         found: list[Block] = []
@@ -161,12 +164,12 @@ class _Cutter:
         while groups:
             group = groups.pop(0)
             block = self._block(group, taken)
-            if block is not None and (self._runs(block) or not (groups or found)):
+            if block is not None and self._runs(block):
                 found.append(block)
                 taken[block.name] = block
             elif groups:
                 groups[0] = [*group, *groups[0]]
-            else:
+            elif found:
                 before = found.pop()
                 del taken[before.name]
                 groups.append([*range(group[0] - len(before.kernels), group[0]), *group])
