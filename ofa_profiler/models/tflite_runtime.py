@@ -62,7 +62,7 @@ def prepared(data: bytes, feeds: Mapping[str, Array], **options: Any) -> Any:
             interpreter.resize_tensor_input(details["index"], feeds[details["name"]].shape)
     interpreter.allocate_tensors()
     for details in inputs:
-        interpreter.set_tensor(details["index"], np.ascontiguousarray(feeds[details["name"]]))
+        interpreter.set_tensor(details["index"], np.require(feeds[details["name"]], requirements="C"))
     return interpreter
 
 
