@@ -83,7 +83,7 @@ class _Network:
 
     def run(self, batch: Array) -> Iterable[tuple[str, Array]]:
         """Yield the name of each tensor and its values."""
-        import onnxruntime  # type: ignore[import-untyped]
+        import onnxruntime
 
         if len(batch) not in self.sessions:  # models have a fixed batch
             model, names, outputs = self._model(len(batch))

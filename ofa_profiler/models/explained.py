@@ -11,7 +11,8 @@ KernelName = tuple[str, str]
 
 #: What onnxruntime adds to names, with numbers that differ from session to session.
 _GENERATED = re.compile(r"(_token_\d+|_nchwc)$")
-_REORDER_INPUT, _REORDER_OUTPUT = "ReorderInput", "ReorderOutput"
+#: Changes to a blocked layout, and back from it.
+REORDERS = ("ReorderInput", "ReorderOutput")
 
 
 def match_profile(blocks: Sequence[Sequence[KernelName]], kernels: Sequence[KernelName]) -> list[int | None]:
@@ -49,9 +50,9 @@ def _with_neighbours(found: list[int | None], kernels: Sequence[KernelName]) -> 
     """Give changes of layout without a block that of the kernel before (outputs) or after them (inputs)."""
     result = list(found)
     for i, (_, kind) in enumerate(kernels):
-        if result[i] is None and kind == _REORDER_OUTPUT and i:
+        if result[i] is None and kind == REORDERS[1] and i:
             result[i] = result[i - 1]
     for i in reversed(range(len(kernels))):
-        if result[i] is None and kernels[i][1] == _REORDER_INPUT and i + 1 < len(kernels):
+        if result[i] is None and kernels[i][1] == REORDERS[0] and i + 1 < len(kernels):
             result[i] = result[i + 1]
     return result

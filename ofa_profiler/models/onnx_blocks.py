@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from ofa_profiler.errors import UsageError
 from ofa_profiler.models.base import Array, Block, Kernel, TimedModel
-from ofa_profiler.models.explained import plain_name
+from ofa_profiler.models.explained import REORDERS, plain_name
 from ofa_profiler.models.grouping import group_kernels
 from ofa_profiler.models.onnx_costs import node_macs
 from ofa_profiler.models.onnx_graph import OnnxGraph
@@ -39,13 +40,17 @@ class Cutter:
 
     graph: OnnxGraph
     facts: Mapping[str, Fact]
+    #: Output of a convolution -> the shape of its weights, before a blocked layout padded it.
+    weights: Mapping[str, Sequence[int]]
 
     def blocks(self) -> tuple[Block, ...]:
         """The blocks in order of execution; one if the network cannot be cut.
 
         Each distinct block has run once. A block that does not run alone is merged with the one before it.
         """
-        groups = list(group_kernels(self.kernels, CALL_US, joined=self._joined))
+        # Changes of layout do not count, so that the blocks are about the same with and without them.
+        counted = [replace(k, read_bytes=0, written_bytes=0) if k.kind in REORDERS else k for k in self.kernels]
+        groups = list(group_kernels(counted, CALL_US, joined=self._joined))
         groups = [tuple(self._order[i] for i in group) for group in groups]
         known: dict[str, bool] = {}
         position = 0
@@ -72,16 +77,18 @@ class Cutter:
         return [self._kernel(i) for i in self._order]
 
     @cached_property
-    def _shapes(self) -> dict[str, Sequence[int]]:
+    def _shapes(self) -> MutableMapping[str, Sequence[int]]:
         found: dict[str, Sequence[int]] = {name: list(t.dims) for name, t in self.graph.initializers.items()}
         return {**found, **{name: fact.shape for name, fact in self.facts.items()}}
 
     def _kernel(self, i: int) -> Kernel:
         node = self.graph.nodes[i]
+        original = self.weights.get(plain_name(node.name, ""))
+        shapes = self._shapes if original is None else ChainMap({node.input[1]: original}, self._shapes)
         return Kernel(
             node.name or node.op_type,
             node.op_type,
-            node_macs(node, self._shapes),
+            node_macs(node, shapes),
             sum(map(self._n_bytes, self.graph.reads[i])),
             sum(map(self._n_bytes, filter(None, node.output))),
         )
@@ -95,7 +102,8 @@ class Cutter:
     def _joined(self) -> set[int]:
         """Positions among the kernels before which the network cannot be cut, or need not be."""
         place = {i: number for number, i in enumerate(self._order)}
-        joined = {place[i] for i in self._order if self.graph.nodes[i].op_type == "ReorderOutput"}
+        kinds = [self.graph.nodes[i].op_type for i in self._order]
+        joined = {n for n, kind in enumerate(kinds) if kind == REORDERS[1] or (n and kinds[n - 1] == REORDERS[0])}
         for name, made in self.graph.maker.items():
             if made in place and name in self.graph.last_use and (name not in self.facts or not self.facts[name].feed):
                 last = min(self.graph.last_use[name], len(self.graph.nodes) - 1)
@@ -107,8 +115,9 @@ class Cutter:
         place = {i: number for number, i in enumerate(self._order)}
         most = max(group, key=lambda i: (self.kernels[place[i]].macs, self.kernels[place[i]].written_bytes, -i))
         node = self.graph.nodes[most]
-        plain = plain_name(node.name, node.op_type)
-        return plain if plain != node.op_type else plain_name(node.output[0], "")
+        # A node in a blocked layout is named after its output in the plain layout.
+        output = node.name if node.name.endswith("_nchwc") else node.output[0]
+        return plain_name(output, "").removesuffix("_output_0")
 
     def _block(self, group: Group, name: str) -> Block | None:
         """The model of some kernels; None if a tensor at its ends cannot be an input or output."""

@@ -72,6 +72,16 @@ class OnnxGraph:
         return frozenset(found)
 
     @cached_property
+    def convolution_weights(self) -> dict[str, list[int]]:
+        """Output of a convolution with constant weights -> their shape."""
+        nodes = [node for node in self.nodes if node.op_type in ("Conv", "FusedConv")]
+        return {
+            node.output[0]: list(self.initializers[node.input[1]].dims)
+            for node in nodes
+            if node.input[1] in self.initializers
+        }
+
+    @cached_property
     def maker(self) -> dict[str, int]:
         """Tensor -> the position of the node that computes it."""
         return {name: i for i, node in enumerate(self.nodes) for name in node.output if name}

@@ -64,9 +64,9 @@ class OnnxModel(UserModel):
 
         For this machine, its changes of layout are part of it. A network that cannot be cut is one block.
         """
-        level = "ORT_ENABLE_ALL" if this_machine else "ORT_ENABLE_EXTENDED"
-        graph = OnnxGraph(optimized_graph(self._data, level))
-        return Cutter(graph, capture(graph, feeds)).blocks()
+        plain = OnnxGraph(optimized_graph(self._data, "ORT_ENABLE_EXTENDED"))
+        graph = OnnxGraph(optimized_graph(self._data, "ORT_ENABLE_ALL")) if this_machine else plain
+        return Cutter(graph, capture(graph, feeds), plain.convolution_weights).blocks()
 
 
 def _bytes_of(path: Path, model: onnx.ModelProto) -> bytes:

@@ -172,7 +172,7 @@ def onnx_classes(layout: Layout, weights: Weights, inputs: Iterable[Tensor]) -> 
     Batches are (CPU_BATCH, 3, R, R); the last one may be smaller.
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # must be set before the import
-    import onnxruntime  # type: ignore[import-untyped]
+    import onnxruntime
 
     target = Target("onnxruntime", batch=CPU_BATCH)
     model = get_exporter(target).build(as_graph(layout), weights, target, outputs=[LOGITS_NAME], metadata={})
