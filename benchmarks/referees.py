@@ -88,7 +88,7 @@ class Result:
 def loop_ms(model: UserModel, feeds: dict[str, Array], folder: Path, seconds: float) -> float:
     """The median of a plain loop in a process of its own."""
     np.savez(folder / "feeds.npz", **feeds)
-    (core,) = fastest_cores(1, allowed_cores())
+    (core,) = fastest_cores(allowed_cores(), 1)
     command = [sys.executable, "-c", _LOOP, str(model.path), str(folder / "feeds.npz"), str(core), str(seconds)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 

@@ -1,8 +1,9 @@
 """Where a network is cut: runs of kernels that are long enough to be measured alone.
 
-Every call of a runtime costs some microseconds, whatever it runs. Blocks of single small kernels would add up to more
-than the network. So a block collects kernels until its estimated time is at least `CALLS` calls. The estimate follows
-from work and traffic alone, with the speed of a small core, so that the same file gives the same blocks everywhere.
+Every call of a runtime costs some microseconds, whatever it runs: blocks of single small kernels would add up to more
+than the network. And a small block that is run again and again finds its data in the nearest cache: many of them add up
+to less. So a block collects kernels until its estimated time is at least `CALLS` calls and a `MOST_BLOCKS`th of the
+network. The estimate follows from work and traffic alone, so that the same file gives the same blocks everywhere.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from ofa_profiler.models.base import Kernel
 
 #: Least time of a block, in calls of the runtime: the calls then add at most 5% to the sum.
 CALLS = 20.0
+#: No network has many more blocks. Nobody reads more, either.
+MOST_BLOCKS = 64
 #: What a kernel costs without work, and the speeds of the estimate.
 _KERNEL_US, _MACS_PER_US, _BYTES_PER_US = 0.5, 20_000.0, 8_000.0
 
@@ -29,16 +32,17 @@ def group_kernels(
 
     `call_us` is what one call of the runtime costs. Kernels at the positions `joined` stay with the kernel before them.
     """
-    least = CALLS * call_us
+    times = [estimated_us(kernel) for kernel in kernels]
+    least = max(CALLS * call_us, sum(times) / MOST_BLOCKS)
     groups: list[list[int]] = []
     current: list[int] = []
     total = 0.0
-    for position, kernel in enumerate(kernels):
+    for position, time_us in enumerate(times):
         if current and total >= least and position not in joined:
             groups.append(current)
             current, total = [], 0.0
         current.append(position)
-        total += estimated_us(kernel)
+        total += time_us
     if groups and total < least:
         groups[-1] += current
     elif current:
