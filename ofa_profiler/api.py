@@ -121,11 +121,12 @@ def profile_matrix(
     out: _Path = "latency_tables",
     *,
     precisions: Sequence[str] = ("fp32", "int8"),
+    runtimes: Sequence[str] | None = None,
     resolutions: Sequence[int] | None = None,
     runtime: str = "onnxruntime",
     batch: int = 1,
     provider: str | None = None,
-    threads: int = 1,
+    threads: int | Sequence[int] = 1,
     time_limit_s: float | None = 720.0,
     forms: str = "fast",
     calibrate: int | None = None,
@@ -135,17 +136,23 @@ def profile_matrix(
     options: DeviceOptions | None = None,
     progress: Reporter | None = None,
 ) -> Comparison:
-    """`profile` in several precisions, measured in turns, like `ofa-profile --precision fp32,int8`.
+    """`profile` with several settings, measured in turns, like `ofa-profile --precision fp32,int8 --threads 1,2`.
 
-    `result.profiles["int8"].table` is one of the tables and `result.matrix` their comparison, which is also in
-    `NAME-matrix.csv`. `time_limit_s` is for each table. A precision that fails is an error in `result.outcomes`. Raises
+    There is a table for each combination of `runtimes` (default: `runtime` alone), `precisions` and `threads`.
+    `result.profiles["int8"].table` is one of them; its key has the values of all lists with several, as in
+    `litert-int8-t2`. `result.matrix` is their comparison, which is also in `NAME-matrix.csv`. `time_limit_s` is for
+    each table. What the device cannot do is an error in `result.outcomes` and a `reason` in the matrix. Raises
     `DeviceError` if the device cannot be reached, and `UsageError` for invalid arguments.
     """
     load_plugins()
     _check_forms(forms)
-    listed = read_list(",".join(precisions), "precisions")
-    settings = Settings(Target(runtime, batch=batch), provider=provider, threads=threads, time_limit_s=time_limit_s)
-    cells = cells_of(settings, listed)
+    counts = [threads] if isinstance(threads, int) else list(threads)
+    read_list(",".join(map(str, counts)), "threads")
+    named = [runtime] if runtimes is None else read_list(",".join(runtimes), "runtimes")
+    if len(named) > 1 and runtime_version is not None:
+        raise UsageError("runtime_version is the release of one runtime: give one runtime, or omit it")
+    settings = Settings(Target(batch=batch), provider=provider, time_limit_s=time_limit_s)
+    cells = cells_of(settings, read_list(",".join(precisions), "precisions"), runtimes=named, threads=counts)
     with _opened(device, options, runtime_version) as opened:
         return profile_cells(
             opened,

@@ -50,6 +50,14 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
+def threads_list(text: str) -> tuple[int, ...]:
+    """For `type=` of an option: `1,2,4`, each number once."""
+    found = tuple(positive_integer(part.strip()) for part in text.split(","))
+    if len(set(found)) < len(found):
+        raise argparse.ArgumentTypeError(f"{text!r:.60} has a number twice: give each once")
+    return found
+
+
 def add_device_options(parser: argparse.ArgumentParser) -> None:
     """Add the options for reaching and using a device; `device_options` reads them."""
     group = parser.add_argument_group("device")
@@ -102,7 +110,10 @@ def device_options(
     from ofa_profiler.devices.options import DeviceOptions
 
     if arguments.benchmark_model is not None:
-        _check_benchmark_model(arguments.benchmark_model, settings)
+        if settings is not None:
+            _check_benchmark_settings(settings)
+        if not arguments.benchmark_model.is_file():
+            raise InputFileError(arguments.benchmark_model, "no such file")
 
     asks = sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
     return DeviceOptions(
@@ -119,13 +130,19 @@ def device_options(
     )
 
 
-def _check_benchmark_model(program: Path, settings: Settings | None) -> None:
+def _check_benchmark_settings(settings: Settings) -> None:
     from ofa_profiler.devices.android.benchmark_model import check_settings
 
-    if settings is not None:
-        check_settings(settings.target.runtime, settings.provider)
-    if not program.is_file():
-        raise InputFileError(program, "no such file")
+    check_settings(settings.target.runtime, settings.provider)
+
+
+def refused_by_options(arguments: argparse.Namespace, settings: Settings) -> str | None:
+    """Why the device options exclude these settings; None if they do not. Raises `UsageError` with a reason, too."""
+    if arguments.benchmark_model is not None:
+        _check_benchmark_settings(settings)
+    if arguments.cores is not None and settings.threads > len(arguments.cores):
+        return f"{settings.threads} threads were requested, but --cores names {len(arguments.cores)} cores"
+    return None
 
 
 def _cores(text: str) -> tuple[int, ...]:

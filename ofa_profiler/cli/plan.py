@@ -29,6 +29,7 @@ _LOCAL = "local"
 
 def show_plan(arguments: argparse.Namespace, space: SearchSpace, cells: Sequence[Cell]) -> int:
     """Print the plan, and return the exit code. Of all devices, only this machine is asked what it is."""
+    from ofa_profiler.measuring.cells import refuse, too_many_threads
     from ofa_profiler.tables.table import LatencyTable
     from ofa_profiler.tables.transfer import Base
 
@@ -36,21 +37,30 @@ def show_plan(arguments: argparse.Namespace, space: SearchSpace, cells: Sequence
         raise UsageError("--plan takes one --device: the same ops are measured on each")
     base = None if arguments.like is None else Base.of(LatencyTable.load(arguments.like), space)
     described = _described(arguments, cells)
-    plans = {cell.label: _plan_cell(arguments, space, cell, cells, described, base) for cell in cells}
+    if described is not None and len(cells) > 1:
+        found = described
+        cells = refuse(cells, lambda cell: too_many_threads(cell, found, _LOCAL))
+    refused = {cell.label: cell.refused for cell in cells if cell.refused}
+    able = [cell for cell in cells if not cell.refused]
+    plans = {cell.label: _plan_cell(arguments, space, cell, cells, described, base) for cell in able}
     if arguments.json:
         documents = {label: _document(*both, space, base) for label, both in plans.items()}
-        whole = {"cells": documents, "seconds": _together(documents)}
+        reasons = {label: {"error": why, "exit_code": UsageError.exit_code} for label, why in refused.items()}
+        of_all = {cell.label: {**documents, **reasons}[cell.label] for cell in cells}
+        whole = {"cells": of_all, "seconds": _together(documents)}
         print(json.dumps(whole if len(cells) > 1 else documents[cells[0].label], indent=2))
         return 0
     for label, (planned, networks) in plans.items():
         if len(cells) > 1:
             print(f"{label}:")
         _print(planned, networks, base)
+    for label, why in refused.items():
+        print(f"{label}: not measured: {why}")
     if len(cells) > 1:
         expected_s = sum(part.seconds for both in plans.values() for part in both if part is not None)
         print(f"together: about {format_duration_ms(expected_s * 1e3)}")
     at = ", ".join(map(str, space.resolutions))
-    count = len(plans[cells[0].label][0].ops)
+    count = len(plans[able[0].label][0].ops)
     say(f"{count} ops of {space.name} at {at}; nothing was measured; --json lists all ops")
     return 0
 
@@ -68,16 +78,19 @@ def _print(planned: Plan, networks: CalibrationPlan | None, base: Base | None) -
 
 
 def _described(arguments: argparse.Namespace, cells: Sequence[Cell]) -> Device | None:
-    """What this machine is, if that matters: for the default name of a table, and for the encoding of int8."""
+    """What this machine is, if that matters: for the default name, the encoding of int8, and threads in a list."""
     from ofa_profiler.devices import open_device
     from ofa_profiler.export import targets_of_kit
 
     has_default_name = not arguments.name and arguments.out is not None and arguments.out.is_dir()
     if arguments.device != [_LOCAL]:
         return None
-    if not has_default_name and not any(targets_of_kit(cell.settings.target) for cell in cells):
+    able = [cell for cell in cells if not cell.refused]
+    has_encodings = any(targets_of_kit(cell.settings.target) for cell in able)
+    has_threads = any(cell.settings.threads > 1 for cell in able)
+    if not has_default_name and not has_encodings and not (has_threads and len(cells) > 1):
         return None
-    with open_device(_LOCAL, device_options(arguments, cells[0].settings)) as device:
+    with open_device(_LOCAL, device_options(arguments, able[0].settings)) as device:
         return device.describe()
 
 

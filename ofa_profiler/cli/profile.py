@@ -16,9 +16,16 @@ from typing import TYPE_CHECKING
 
 from ofa_profiler.base.units import parse_duration_ms
 from ofa_profiler.cli.model_options import add_model_options, check_model_options
-from ofa_profiler.cli.options import Parser, add_device_options, device_options, positive_integer
+from ofa_profiler.cli.options import (
+    Parser,
+    add_device_options,
+    device_options,
+    positive_integer,
+    refused_by_options,
+    threads_list,
+)
 from ofa_profiler.cli.report import report_table
-from ofa_profiler.cli.terminal import progress_bar, run_command, say
+from ofa_profiler.cli.terminal import run_command, say
 from ofa_profiler.devices.registry import device_names
 from ofa_profiler.errors import UsageError
 from ofa_profiler.protocol.forms import FAST, FORMS_CHOICES
@@ -50,6 +57,7 @@ examples:
   ofa-profile --device ssh:pi@pi5.local --out latency_tables --like latency_tables/pi4.csv    for a tenth of the time
   ofa-profile --device adb:192.168.1.20:5555 --out latency_tables      a phone; --device adb: lists the phones
   ofa-profile --device local --out latency_tables --precision fp32,int8    two tables and their comparison
+  ofa-profile --device local --out latency_tables --runtime onnxruntime,litert --threads 1,2    four tables
   ofa-profile --device local --out latency_tables --model net.onnx --shape images=1x3x224x224    your own network
   ofa-profile --kit board-kit --space cifar-mbv3        for a board without a connection
   ofa-profile --import results.jsonl --out latency_tables    make a table of the results from that board
@@ -107,12 +115,15 @@ def _add_settings(parser: Parser) -> None:
         "--resolution", metavar="R[,R...]", help="input resolutions in pixels (default: those of the space)"
     )
     how.add_argument(
-        "--runtime", metavar="NAME", help=f"{', '.join(runtimes())} (default: onnxruntime, or that of the --model)"
+        "--runtime",
+        metavar="NAME[,NAME...]",
+        help=f"{', '.join(runtimes())}; lists of runtimes, precisions and threads are measured in turns, a table for "
+        "each combination (default: onnxruntime, or those of the --model files)",
     )
     how.add_argument(
         "--precision",
         metavar="P[,P...]",
-        help="precision of the models, fp32 or int8; fp32,int8 measures both in turns (default: fp32)",
+        help="precision of the models, fp32 or int8 (default: fp32, or that of the --model)",
     )
     how.add_argument(
         "--provider",
@@ -120,7 +131,11 @@ def _add_settings(parser: Parser) -> None:
         help="execution provider: of onnxruntime, for example CUDAExecutionProvider; of litert, CPU or XNNPACK",
     )
     how.add_argument(
-        "--threads", metavar="N", type=positive_integer, default=1, help="number of threads, and of cores (default: 1)"
+        "--threads",
+        metavar="N[,N...]",
+        type=threads_list,
+        default=(1,),
+        help="number of threads, and of cores (default: 1)",
     )
     how.add_argument(
         "--forms",
@@ -213,23 +228,16 @@ def _dispatch(arguments: argparse.Namespace) -> int:
         return _import(arguments)
     if arguments.remove_from_device:
         return _remove(arguments)
-    from ofa_profiler.measuring.cells import cells_of, read_list
-
     space = _space(arguments)
-    precisions = read_list(arguments.precision, "--precision")
-    settings = Settings(
-        Target(arguments.runtime, batch=arguments.batch),
-        provider=arguments.provider,
-        threads=arguments.threads,
-        time_limit_s=parse_duration_ms(arguments.time_limit, "--time-limit") / 1e3,
-    )
-    cells = cells_of(settings, precisions)
+    cells = _cells(arguments)
     if arguments.plan:
         from ofa_profiler.cli.plan import show_plan
 
         return show_plan(arguments, space, cells)
     if arguments.kit is not None:
-        return _kits(arguments, space, cells)
+        from ofa_profiler.cli.profile_kits import write_kits
+
+        return write_kits(PROG, arguments, space, cells)
     from ofa_profiler.cli.profile_devices import profile_devices
 
     return profile_devices(PROG, arguments, space, cells)
@@ -241,6 +249,25 @@ def _fill_in(arguments: argparse.Namespace) -> None:
     for name, value in defaults.items():
         if getattr(arguments, name) is None:
             setattr(arguments, name, value)
+
+
+def _cells(arguments: argparse.Namespace) -> tuple[Cell, ...]:
+    """A cell per combination of the lists. Refused at once: what is impossible for all of them."""
+    from ofa_profiler.measuring.cells import cells_of, read_list, refuse
+
+    names = read_list(arguments.runtime, "--runtime")
+    if len(names) > 1 and arguments.runtime_version is not None:
+        raise UsageError("--runtime-version is the release of one runtime: give one --runtime, or omit it")
+    settings = Settings(
+        Target(batch=arguments.batch),
+        provider=arguments.provider,
+        time_limit_s=parse_duration_ms(arguments.time_limit, "--time-limit") / 1e3,
+    )
+    precisions = read_list(arguments.precision, "--precision")
+    cells = cells_of(settings, precisions, runtimes=names, threads=arguments.threads)
+    if arguments.kit is None and len(cells) > 1:
+        cells = refuse(cells, lambda cell: refused_by_options(arguments, cell.settings))
+    return cells
 
 
 def _space(arguments: argparse.Namespace) -> SearchSpace:
@@ -264,43 +291,6 @@ def _remove(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"removed": places}, indent=2))
     return 0
-
-
-def _kits(arguments: argparse.Namespace, space: SearchSpace, cells: Sequence[Cell]) -> int:
-    """A kit, or a kit per cell in folders of their own."""
-    from ofa_profiler.protocol.kit import check_new
-
-    if len(cells) == 1:
-        documents = [_kit(arguments, space, cells[0], arguments.kit)]
-    else:
-        check_new(arguments.kit)
-        documents = [_kit(arguments, space, cell, arguments.kit / cell.name) for cell in cells]
-        say("the board measures one kit after the other, so only tables made with --device are measured in turns")
-    if arguments.json:
-        print(json.dumps(documents[0] if len(cells) == 1 else {"kits": documents}, indent=2))
-    return 0
-
-
-def _kit(arguments: argparse.Namespace, space: SearchSpace, cell: Cell, folder: Path) -> dict[str, object]:
-    from ofa_profiler.cli.kits import wheels_for
-    from ofa_profiler.verification.kit import make_kit
-
-    wheels, release = wheels_for(arguments, cell.settings.target.runtime)
-    with progress_bar() as reporter:
-        count = make_kit(
-            space,
-            cell.settings,
-            folder,
-            networks=arguments.calibrate,
-            more_ops=cell.more_ops(space),
-            wheels=wheels,
-            release=release,
-            try_forms=arguments.forms == FAST,
-            progress=reporter,
-            tell=say,
-        )
-    say(f"{folder}: complete. Copy the folder to the board and run there: python3 agent.py --kit .")
-    return {"kit": str(folder), "models": count.ops, "networks": count.networks, "space": space.name}
 
 
 def _import(arguments: argparse.Namespace) -> int:

@@ -31,7 +31,7 @@ from ofa_profiler.verification.profile import profile
 
 def profile_devices(prog: str, arguments: argparse.Namespace, space: SearchSpace, cells: Sequence[Cell]) -> int:
     """Measure all devices at the same time, one table per cell; a device that fails does not stop the others."""
-    specs, options = arguments.device, device_options(arguments, cells[0].settings)
+    specs, options = arguments.device, device_options(arguments, _able(cells)[0].settings)
     like = None if arguments.like is None else LatencyTable.load(arguments.like)
     outcomes: dict[str, Profile | Comparison | OfaError] = {}
     devices: dict[str, Device] = {}
@@ -70,23 +70,32 @@ def _prepare_comparison(
 
     Return the errors of the devices that failed.
     """
-    versions = prepare_runtimes(devices, cells[0].settings.target.runtime, say)
+    able = _able(cells)
+    runtimes = dict.fromkeys(cell.settings.target.runtime for cell in able)
+    versions = {runtime: prepare_runtimes(devices, runtime, say) for runtime in runtimes}
     described = describe_all(devices)
-    failed = {spec: found for spec, found in {**versions, **described}.items() if isinstance(found, OfaError)}
+    failed = {spec: found for spec, found in described.items() if isinstance(found, OfaError)}
+    if len(cells) == 1:  # of several runtimes, others may work
+        of_runtime = versions[cells[0].settings.target.runtime]
+        failed = {spec: found for spec, found in of_runtime.items() if isinstance(found, OfaError)} | failed
     known = {spec: found for spec, found in described.items() if not isinstance(found, OfaError)}
     unnamed = {spec: found for spec, found in known.items() if names[spec] is None}
     settings = common_settings(cells) if len(cells) > 1 else cells[0].settings
     names.update(distinct_names(unnamed, [space.name], settings))
     wanted = {  # processors differ in their encoding of int8
-        (versions[spec], for_device(cell.settings.target, found))
+        (release, for_device(cell.settings.target, found))
         for spec, found in known.items()
-        if spec not in failed
-        for cell in cells
+        for cell in able
+        if not isinstance(release := versions[cell.settings.target.runtime][spec], OfaError)
     }
     for release, target in sorted(wanted, key=repr):
-        assert not isinstance(release, OfaError)  # it is among `failed`
         export_ops(ops, target, release=release, with_variants=try_forms, progress=reporter)
     return failed
+
+
+def _able(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells that are not refused. There is one at least."""
+    return [cell for cell in cells if not cell.refused]
 
 
 def _profile_one(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
-from ofa_profiler.errors import UsageError
+from ofa_profiler.errors import OfaError, UsageError
 from ofa_profiler.export import get_exporter
 from ofa_profiler.networks.op import Op
+from ofa_profiler.protocol.records import Device
 from ofa_profiler.protocol.settings import Settings
-from ofa_profiler.protocol.target import MIXED
+from ofa_profiler.protocol.target import MIXED, Target
+from ofa_profiler.runtimes import get_runtime
 from ofa_profiler.spaces import SearchSpace
 from ofa_profiler.spaces.mixed import MixedSpace
 
@@ -23,6 +26,13 @@ class Cell:
     label: str
     #: Whether its table has rows for changes of precision, which networks of this cell and an fp32 cell need.
     has_boundaries: bool = False
+    #: Why no device can measure it; empty if one can. The other cells are measured nevertheless.
+    refused: str = ""
+
+    @property
+    def pair(self) -> str:
+        """Runtime and threads, `litert-t1`: networks in mixed precision belong to the two cells that have both."""
+        return f"{self.settings.target.runtime}-t{self.settings.threads}"
 
     @property
     def name(self) -> str:
@@ -59,24 +69,79 @@ def read_list(text: str, option: str) -> tuple[str, ...]:
     return values
 
 
-def cells_of(settings: Settings, precisions: Sequence[str]) -> tuple[Cell, ...]:
-    """A cell per precision, in this order. Raises `UsageError` if one is not supported.
+def cells_of(
+    settings: Settings,
+    precisions: Sequence[str],
+    *,
+    runtimes: Sequence[str] = (),
+    threads: Sequence[int] = (),
+) -> tuple[Cell, ...]:
+    """A cell for each combination, the last list fastest: runtimes, precisions, threads. Empty: that of `settings`.
 
-    With fp32 among them, the cell in int8 has the rows of changes of precision.
+    A cell in int8 has the rows of changes of precision if fp32 of the same runtime and threads is among the cells. A
+    precision that only some of the runtimes support is a `refused` cell for the others. Raises `UsageError` for a
+    value that no cell can have.
     """
-    targets = [replace(settings.target, precision=precision) for precision in precisions]
+    runtimes = tuple(runtimes) or (settings.target.runtime,)
+    threads = tuple(threads) or (settings.threads,)
     if MIXED in precisions:
         raise UsageError(f"'{MIXED}' is no precision of ops: --precision fp32,int8 also measures mixed networks")
-    for target in targets:
-        get_exporter(target)
+    for runtime in runtimes:
+        get_runtime(runtime)
+    refused = {
+        (runtime, precision): _refused(replace(settings.target, runtime=runtime, precision=precision))
+        for precision, runtime in product(precisions, runtimes)
+    }
+    for precision in precisions:
+        errors = [refused[runtime, precision] for runtime in runtimes]
+        if all(errors):
+            raise UsageError(errors[0])
     return tuple(
         Cell(
-            replace(settings, target=target),
-            target.precision,
-            has_boundaries=target.precision == "int8" and "fp32" in precisions,
+            replace(settings, target=replace(settings.target, runtime=runtime, precision=precision), threads=count),
+            _label((runtime, runtimes), (precision, precisions), (f"t{count}", threads)) or precision,
+            has_boundaries=precision == "int8" and "fp32" in precisions and not refused[runtime, "fp32"],
+            refused=refused[runtime, precision],
         )
-        for target in targets
+        for runtime, precision, count in product(runtimes, precisions, threads)
     )
+
+
+def _refused(target: Target) -> str:
+    """Why there are no models for a target; empty if there are."""
+    try:
+        get_exporter(target)
+    except UsageError as error:
+        return str(error)
+    return ""
+
+
+def _label(*parts: tuple[str, Sequence[object]]) -> str:
+    """The values of those lists that have several: `int8`, or `litert-int8-t4`."""
+    return "-".join(value for value, values in parts if len(values) > 1)
+
+
+def refuse(cells: Iterable[Cell], why: Callable[[Cell], str | None]) -> tuple[Cell, ...]:
+    """The cells, refused where `why` gives a reason or raises an `OfaError`. Raises `UsageError` if no cell is left."""
+
+    def reason(cell: Cell) -> str:
+        try:
+            return cell.refused or why(cell) or ""
+        except OfaError as error:
+            return str(error)
+
+    found = tuple(replace(cell, refused=reason(cell)) for cell in cells)
+    if found and all(cell.refused for cell in found):
+        raise UsageError(found[0].refused)
+    return found
+
+
+def too_many_threads(cell: Cell, device: Device, spec: str) -> str:
+    """Why a device, by the name `spec`, cannot measure a cell: it has fewer cores than threads. Empty if it can."""
+    allowed = device.json.get("cores_allowed")
+    if not isinstance(allowed, list) or not allowed or cell.settings.threads <= len(allowed):
+        return ""
+    return f"device {spec}: {cell.settings.threads} threads were requested, but it allows {len(allowed)} cores"
 
 
 def common_settings(cells: Iterable[Cell]) -> Settings:

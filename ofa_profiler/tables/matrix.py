@@ -2,6 +2,9 @@
 
 A gain is the milliseconds of an op in the base table, divided by those in another one. Ratios are averaged by their
 geometric mean, so the gain from A to B is the inverse of that from B to A.
+
+Tables of users' models (`whole_ms` in their metadata) have blocks instead of ops. Each runtime cuts a network into its
+own blocks, so kinds are compared only within a runtime. Whole networks are compared across all tables, as measured.
 """
 
 from __future__ import annotations
@@ -18,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa_profiler.base.files import write_text
-from ofa_profiler.errors import UsageError
+from ofa_profiler.errors import OfaError, UsageError
+from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.spaces import SearchSpace, get_space, space_names
 from ofa_profiler.spaces.sampling import draw_spread
 from ofa_profiler.tables.row import OK
@@ -27,6 +31,8 @@ from ofa_profiler.tables.table import LatencyTable
 #: The `kind` of a row about whole networks, and how many there are.
 NETWORK = "network"
 _NETWORKS = 100
+#: The `kind` of the only row about a table that was not made. `reason` says why.
+NOT_MEASURED = "not measured"
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,8 @@ class MatrixRow:
     """One kind of op in one table, or whole networks as the latency model of the table predicts them.
 
     `gain` is the geometric mean over the `compared` ops, those measured in both tables, and `gain_spread` the geometric
-    standard deviation, a factor. Without such ops, they are None.
+    standard deviation, a factor. Without such ops, they are None. A table that was not made has one row, of the kind
+    `not measured`, with a `reason`; its `base` is empty.
     """
 
     kind: str
@@ -50,24 +57,68 @@ class MatrixRow:
     gain_spread: float | None = None
     gain_min: float | None = None
     gain_max: float | None = None
+    reason: str | None = None
 
 
 _COLUMNS = [field.name for field in fields(MatrixRow)]
+#: Of files of earlier versions.
+_OLD_COLUMNS = _COLUMNS[:-1]
 
 
 def compute_matrix(tables: Sequence[LatencyTable]) -> tuple[MatrixRow, ...]:
     """The rows of all kinds, a row per table, the whole networks last. They follow from the tables alone.
 
-    The base is the first table in fp32, else the first table. An op counts where it was measured (`status` is ok).
+    The base is the first table in fp32, else the first table. For the blocks of models, it is that among the tables of
+    the same runtime. An op counts where it was measured (`status` is ok).
     """
-    base = next((table for table in tables if table.metadata.get("precision") == "fp32"), tables[0])
+    bases = _bases(tables)
     times = {table.name: _times(table) for table in tables}
     kinds = dict.fromkeys(kind for of_table in times.values() for kind in of_table)
-    networks = _networks_ms(tables, base)
-    rows = [_row(kind, table, base, times[table.name], times[base.name]) for kind in kinds for table in tables]
+    rows = [
+        _row(kind, table, base, times[table.name], times[base.name])
+        for kind in kinds
+        for table, base in zip(tables, bases, strict=True)
+    ]
+    base = _base(tables)
+    networks = _wholes_ms(tables) or _networks_ms(tables, base)
     if networks:
         rows += [_row(NETWORK, table, base, networks[table.name], networks[base.name]) for table in tables]
     return tuple(rows)
+
+
+def unmeasured_row(table: str, settings: Settings, error: OfaError) -> MatrixRow:
+    """The row of a table that was not made, because of `error`."""
+    target, reason = settings.target, " ".join(str(error).split())
+    about = (target.runtime, target.precision, settings.threads)
+    return MatrixRow(NOT_MEASURED, table, *about, count=0, median_ms=None, base="", compared=0, reason=reason)
+
+
+def _base(tables: Sequence[LatencyTable]) -> LatencyTable:
+    return next((table for table in tables if table.metadata.get("precision") == "fp32"), tables[0])
+
+
+def _bases(tables: Sequence[LatencyTable]) -> list[LatencyTable]:
+    """The base of each table, for its ops or blocks."""
+    if not _wholes_ms(tables):
+        return [_base(tables)] * len(tables)
+    runtimes = [table.metadata.get("runtime") for table in tables]
+    return [
+        _base([other for other, its in zip(tables, runtimes, strict=True) if its == runtime]) for runtime in runtimes
+    ]
+
+
+def _wholes_ms(tables: Sequence[LatencyTable]) -> dict[str, dict[str, dict[str, float]]]:
+    """Name of a table -> `NETWORK` -> milliseconds of the user's network; none for one that failed.
+
+    Empty if the tables are not all of models.
+    """
+    if not all(isinstance(table.metadata.get("model"), Mapping) for table in tables):
+        return {}
+    return {table.name: {NETWORK: _whole_ms(table.metadata.get("whole_ms"))} for table in tables}
+
+
+def _whole_ms(value: object) -> dict[str, float]:
+    return {"whole": float(value)} if isinstance(value, int | float) and np.isfinite(value) and value > 0 else {}
 
 
 _Times = Mapping[str, Mapping[str, float]]
@@ -101,7 +152,7 @@ def _row(kind: str, table: LatencyTable, base: LatencyTable, times: _Times, base
     )
 
 
-def _statistics(ratios: NDArray[np.float64]) -> dict[str, float]:
+def _statistics(ratios: NDArray[np.float64]) -> dict[str, Any]:
     if not len(ratios):
         return {}
     logs = np.log(ratios)
@@ -154,7 +205,7 @@ def _others(path: Path, tables: Collection[str]) -> list[dict[str, str]]:
     """The rows in the file at `path` about other tables than these. There are none in a file of another kind."""
     try:
         reader = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
-        rows = list(reader) if reader.fieldnames == _COLUMNS else []
+        rows = list(reader) if reader.fieldnames in (_COLUMNS, _OLD_COLUMNS) else []
     except (OSError, UnicodeDecodeError, csv.Error):
         return []
     return [
@@ -169,32 +220,3 @@ def _others(path: Path, tables: Collection[str]) -> list[dict[str, str]]:
 
 def _shown(value: Any) -> Any:
     return f"{value:.6g}" if isinstance(value, float) else value
-
-
-def matrix_lines(rows: Sequence[MatrixRow], labels: Mapping[str, str]) -> list[str]:
-    """A short table for people: a line per kind, a column per table. `labels` are the headings by name of table."""
-    by_kind: dict[str, dict[str, MatrixRow]] = {}
-    for row in rows:
-        by_kind.setdefault(row.kind, {})[row.table] = row
-    head = "".join(
-        f"{label + ' ms':>{_width(label)}}{'' if name == rows[0].base else _GAIN_HEAD}"
-        for name, label in labels.items()
-    )
-    lines = [f"{'kind':16}{'count':>6}{head}"]
-    for kind, of_table in by_kind.items():
-        count = max(row.count for row in of_table.values())
-        lines.append(f"{kind:16}{count:6}" + "".join(_cells(of_table[name], label) for name, label in labels.items()))
-    return lines
-
-
-_GAIN_HEAD = f"{'gain':>7}{'from':>7}{'to':>7}"
-
-
-def _width(label: str) -> int:
-    return max(11, len(label) + 5)
-
-
-def _cells(row: MatrixRow, label: str) -> str:
-    ms = "-" if row.median_ms is None else f"{row.median_ms:.4g}"
-    gains = ["-" if gain is None else f"{gain:.2f}x" for gain in (row.gain, row.gain_min, row.gain_max)]
-    return f"{ms:>{_width(label)}}" + ("" if row.table == row.base else "".join(f"{gain:>7}" for gain in gains))

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from ofa_profiler import LatencyTable, get_space
-from ofa_profiler.tables.matrix import NETWORK, MatrixRow, compute_matrix, matrix_lines, save_matrix
+from ofa_profiler.tables.matrix import NETWORK, MatrixRow, compute_matrix, save_matrix
+from ofa_profiler.tables.matrix_text import matrix_lines
 from ofa_profiler.tables.row import Row
 
 OPS = {op.key: op for op in get_space("cifar-mbv3").with_resolutions([24]).unique_ops()}
