@@ -6,39 +6,44 @@ import argparse
 import json
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from ofa_profiler.base.cache_dir import default_cache_dir
 from ofa_profiler.base.parallel import run_all
 from ofa_profiler.base.progress import Progress, Reporter
-from ofa_profiler.base.units import parse_duration_ms
-from ofa_profiler.cli.options import device_options
+from ofa_profiler.base.units import format_count, format_duration_ms, parse_duration_ms
+from ofa_profiler.cli.kits import wheels_for
+from ofa_profiler.cli.options import device_options, refused_by_options
 from ofa_profiler.cli.report_cells import report_outcomes
 from ofa_profiler.cli.terminal import labelled, progress_bar, say
 from ofa_profiler.devices import Device, open_device
 from ofa_profiler.devices.comparison import describe_all
 from ofa_profiler.errors import OfaError, UsageError
-from ofa_profiler.measuring.model import model_kit, profile_model, settings_for
+from ofa_profiler.measuring.cells import Cell, common_settings, read_list
+from ofa_profiler.measuring.model import model_kit
 from ofa_profiler.measuring.naming import distinct_names, subject_of
 from ofa_profiler.measuring.profile import Profile
-from ofa_profiler.models.base import Array, UserModel
 from ofa_profiler.models.inputs import read_inputs
-from ofa_profiler.models.sources import open_source
+from ofa_profiler.models.sources import open_sources
+from ofa_profiler.protocol.kit import check_new
 from ofa_profiler.protocol.settings import Settings
+from ofa_profiler.verification.cells import Comparison
+from ofa_profiler.verification.model_cells import Source, model_cells, profile_model_cells
 
-_Feeds = Mapping[str, Array]
+_Cells = Mapping[Cell, Source | None]
 
 
 def profile_models(prog: str, arguments: argparse.Namespace) -> int:
-    """Measure the model on all devices at the same time; a device that fails does not stop the others."""
-    arrays = None if arguments.inputs is None else read_inputs(arguments.inputs)
-    folder = arguments.out if arguments.device and arguments.out else default_cache_dir() / "exported"
-    model, feeds = open_source(arguments.model[0], folder, arguments.shape, arrays)
-    settings = settings_for(model, _settings(arguments, model))
+    """Measure the network on all devices at the same time; a device that fails does not stop the others."""
+    cells = _cells(arguments)
+    if arguments.plan:
+        return _show_plan(arguments, cells)
     if arguments.kit is not None:
-        return _kit(arguments, model, feeds, settings)
-    options = device_options(arguments, settings)
-    outcomes: dict[str, Profile | OfaError] = {}
+        return _kits(prog, arguments, cells)
+    options = device_options(arguments, next(cell.settings for cell in cells if not cell.refused))
+    outcomes: dict[str, Profile | Comparison | OfaError] = {}
     devices: dict[str, Device] = {}
     with ExitStack() as opened:
         for spec in arguments.device:
@@ -46,70 +51,123 @@ def profile_models(prog: str, arguments: argparse.Namespace) -> int:
                 devices[spec] = opened.enter_context(open_device(spec, options))
             except OfaError as error:  # noqa: PERF203
                 outcomes[spec] = error
-        names = _names(arguments, devices, model, settings)
+        names = _names(arguments, devices, cells)
         with progress_bar() as reporter:
             outcomes |= run_all(
                 {
-                    spec: partial(_profile_one, arguments, device, names.get(spec), model, feeds, settings, reporter)
+                    spec: partial(_profile_one, arguments, device, names.get(spec), cells, reporter)
                     for spec, device in devices.items()
                 }
             )
     return report_outcomes(prog, {spec: outcomes[spec] for spec in arguments.device}, as_json=arguments.json)
 
 
-def _settings(arguments: argparse.Namespace, model: UserModel) -> Settings:
-    """The settings, which must agree with what the file is. Raises `UsageError`."""
-    for option, found in (("runtime", model.runtime), ("precision", model.precision)):
-        wanted = getattr(arguments, option)
-        if wanted not in (None, found):
-            raise UsageError(
-                f"--{option} {wanted}: {model.path.name} is a model for {found}; models are not converted, "
-                f"so give one for {wanted}"
-            )
-    limit_s = parse_duration_ms(arguments.time_limit, "--time-limit") / 1e3
-    return Settings(provider=arguments.provider, threads=arguments.threads, time_limit_s=limit_s)
+def _cells(arguments: argparse.Namespace) -> _Cells:
+    """What is measured, and of which file. Raises `UsageError` and `InputFileError`."""
+    arrays = None if arguments.inputs is None else read_inputs(arguments.inputs)
+    folder = arguments.out if arguments.device and arguments.out else default_cache_dir() / "exported"
+    sources = [Source(*each) for each in open_sources(arguments.model, folder, arguments.shape, arrays)]
+    settings = Settings(
+        provider=arguments.provider,
+        time_limit_s=parse_duration_ms(arguments.time_limit, "--time-limit") / 1e3,
+    )
+    runtimes, precisions = (
+        () if text is None else read_list(text, option)
+        for text, option in ((arguments.runtime, "--runtime"), (arguments.precision, "--precision"))
+    )
+    cells = model_cells(sources, settings, runtimes=runtimes, precisions=precisions, threads=arguments.threads)
+    if len(cells) > 1 and arguments.kit is None:
+        return {_checked(arguments, cell): source for cell, source in cells.items()}
+    return cells
 
 
-def _names(
-    arguments: argparse.Namespace, devices: Mapping[str, Device], model: UserModel, settings: Settings
-) -> Mapping[str, str]:
+def _checked(arguments: argparse.Namespace, cell: Cell) -> Cell:
+    """The cell, refused if the options of the device exclude it."""
+    try:
+        why = cell.refused or refused_by_options(arguments, cell.settings) or ""
+    except OfaError as error:
+        why = str(error)
+    return replace(cell, refused=why)
+
+
+def _subject(cells: _Cells) -> str:
+    return subject_of(next(source.model.path.name for source in cells.values() if source is not None))
+
+
+def _names(arguments: argparse.Namespace, devices: Mapping[str, Device], cells: _Cells) -> Mapping[str, str]:
     """The names of the tables, as far as they do not follow from the devices."""
     if arguments.name is not None:
         return dict(zip(arguments.device, arguments.name, strict=True))
     if len(devices) < 2:
         return {}
     described = {spec: found for spec, found in describe_all(devices).items() if not isinstance(found, OfaError)}
-    return distinct_names(described, [subject_of(model.path.name)], settings)
+    settings = common_settings(cells) if len(cells) > 1 else next(iter(cells)).settings
+    return distinct_names(described, [_subject(cells)], settings)
 
 
 def _profile_one(
     arguments: argparse.Namespace,
     device: Device,
     name: str | None,
-    model: UserModel,
-    feeds: _Feeds,
-    settings: Settings,
+    cells: _Cells,
     reporter: Reporter,
     check: Callable[[], None],
-) -> Profile:
+) -> Profile | Comparison:
     show = labelled(reporter, f"{device.spec}: ") if len(arguments.device) > 1 else reporter
 
     def progress(state: Progress) -> None:
         check()
         show(state)
 
-    return profile_model(
-        device, model, feeds, settings, arguments.out, name=name, fresh=arguments.fresh, progress=progress
+    return profile_model_cells(
+        device, cells, arguments.out, name=name, fresh=arguments.fresh, progress=progress, check=check
     )
 
 
-def _kit(arguments: argparse.Namespace, model: UserModel, feeds: _Feeds, settings: Settings) -> int:
-    from ofa_profiler.cli.kits import wheels_for
-
-    wheels, _ = wheels_for(arguments, settings.target.runtime)
-    asked = model_kit(model, feeds, settings, arguments.kit, wheels=wheels)
-    say(f"{arguments.kit}: complete. Copy the folder to the board and run there: python3 agent.py --kit .")
+def _kits(prog: str, arguments: argparse.Namespace, cells: _Cells) -> int:
+    """A kit, or a kit per cell in folders of their own."""
+    check_new(arguments.kit)
+    documents = []
+    for cell, source in cells.items():
+        folder = arguments.kit if len(cells) == 1 else arguments.kit / cell.name
+        if source is None:
+            say(f"{prog}: {cell.label}: {cell.refused}")
+            documents.append({"kit": str(folder), "error": cell.refused, "exit_code": UsageError.exit_code})
+            continue
+        wheels, _ = wheels_for(arguments, cell.settings.target.runtime)
+        asked = model_kit(*source, cell.settings, folder, wheels=wheels)
+        say(f"{folder}: complete. Copy the folder to the board and run there: python3 agent.py --kit .")
+        documents.append({"kit": str(folder), "models": len(asked.models), "model": source.model.path.name})
     if arguments.json:
-        document = {"kit": str(arguments.kit), "models": len(asked.models), "model": model.path.name}
-        print(json.dumps(document, indent=2))
+        print(json.dumps(documents[0] if len(cells) == 1 else {"kits": documents}, indent=2))
+    return 0
+
+
+def _show_plan(arguments: argparse.Namespace, cells: _Cells) -> int:
+    """Print the blocks that would be measured. The network runs once on this machine, to be cut."""
+    documents: dict[str, dict[str, Any]] = {}
+    for cell, source in cells.items():
+        if source is None:
+            documents[cell.label] = {"refused": cell.refused}
+            continue
+        blocks = source.model.blocks(source.feeds, this_machine=arguments.device == ["local"])
+        documents[cell.label] = {
+            "model": source.model.path.name,
+            "blocks": [
+                {"op": block.name, "kind": block.kind, "macs": block.macs, "bytes": block.n_bytes} for block in blocks
+            ],
+            "distinct": len({block.signature for block in blocks}),
+        }
+        if not arguments.json:
+            macs, n_bytes = (sum(values) for values in zip(*((b.macs, b.n_bytes) for b in blocks), strict=True))
+            print(
+                f"{source.model.path.name}: {len(blocks)} blocks, {documents[cell.label]['distinct']} of them differ; "
+                f"{format_count(macs)} MACs, {n_bytes / 1e6:.3g} MB moved by the blocks"
+            )
+    if arguments.json:
+        (only, *others) = documents.values()
+        print(json.dumps({"cells": documents} if others else only, indent=2))
+    else:
+        limit = format_duration_ms(1e3 * (next(iter(cells)).settings.time_limit_s or 0))
+        say(f"nothing was measured; a measurement takes at most about {limit} for each table")
     return 0

@@ -99,7 +99,7 @@ def cells_of(
     return tuple(
         Cell(
             replace(settings, target=replace(settings.target, runtime=runtime, precision=precision), threads=count),
-            _label((runtime, runtimes), (precision, precisions), (f"t{count}", threads)) or precision,
+            cell_label((runtime, runtimes), (precision, precisions), (f"t{count}", threads)) or precision,
             has_boundaries=precision == "int8" and "fp32" in precisions and not refused[runtime, "fp32"],
             refused=refused[runtime, precision],
         )
@@ -116,7 +116,7 @@ def _refused(target: Target) -> str:
     return ""
 
 
-def _label(*parts: tuple[str, Sequence[object]]) -> str:
+def cell_label(*parts: tuple[str, Sequence[object]]) -> str:
     """The values of those lists that have several: `int8`, or `litert-int8-t4`."""
     return "-".join(value for value, values in parts if len(values) > 1)
 

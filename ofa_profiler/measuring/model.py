@@ -52,7 +52,7 @@ def profile_model(
     device.prepare_runtime(settings.target.runtime)
     described = device.describe()
     export_begin = time.perf_counter()
-    is_local = isinstance(device, LocalDevice)
+    is_local = device.spec == LocalDevice.spec
     asked = model_request(model, feeds, settings, this_machine=is_local, cache_dir=cache_dir)
     export_s = time.perf_counter() - export_begin
     path = out / f"{table_name(name, described, [subject_of(model.path.name)], settings)}.jsonl"

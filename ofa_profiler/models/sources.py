@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
 from ofa_profiler.base.files import write_bytes
+from ofa_profiler.errors import UsageError
 from ofa_profiler.models.base import Array, UserModel
 from ofa_profiler.models.formats import open_model
 from ofa_profiler.models.inputs import feeds_for, parse_shapes
@@ -33,6 +34,30 @@ def open_source(
     # The shapes in a file that torch wrote are those given.
     parsed = {} if is_torch else parse_shapes(shapes, model.inputs)
     return model, feeds_for(model.inputs, parsed, arrays)
+
+
+def open_sources(
+    sources: Sequence[ModelSource], folder: Path, shapes: Sequence[str] = (), arrays: Mapping[str, Array] | None = None
+) -> list[tuple[UserModel, dict[str, Array]]]:
+    """`open_source` for several files of one network, whose inputs may have different names.
+
+    Each file gets the shapes and arrays that name one of its inputs. Raises `UsageError`, also for a name that none of
+    them has.
+    """
+    if len(sources) == 1:
+        return [open_source(sources[0], folder, shapes, arrays)]
+    arrays, opened, used = arrays or {}, [], set()
+    for source in sources:
+        path, _ = _as_file(source, folder, shapes, arrays)
+        model = open_model(path)
+        names = {each.name for each in model.inputs}
+        own = [text for text in shapes if "=" not in text or text.rpartition("=")[0] in names]
+        given = {name: array for name, array in arrays.items() if name in names}
+        used |= {*own, *given}
+        opened.append((model, feeds_for(model.inputs, parse_shapes(own, model.inputs), given)))
+    if unused := [name for name in (*shapes, *arrays) if name not in used]:
+        raise UsageError(f"{unused[0]!r:.80}: no --model has this input")
+    return opened
 
 
 def _as_file(
