@@ -210,7 +210,7 @@ def _matched(one: Mapping[_Key, Row], other: Mapping[_Key, Row]) -> Iterator[tup
     for resolution, key in (*one, *other):
         resolutions.setdefault(key, {})[resolution] = None
     for key, found in resolutions.items():
-        single = [resolution for resolution in found if resolution is not None]
+        single: list[int | None] = [resolution for resolution in found if resolution is not None]
         for resolution in single or [None]:
             rows = [rows.get((resolution, key)) or rows.get((None, key)) for rows in (one, other)]
             if rows[0] is not None and rows[1] is not None:
