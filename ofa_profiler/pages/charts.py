@@ -117,7 +117,7 @@ def boxes(groups: Mapping[str, Sequence[float]], x_title: str, y_title: str) -> 
     return figure
 
 
-def bars(values: Mapping[str, float], x_title: str, y_title: str) -> Figure:
+def named_bars(values: Mapping[str, float], x_title: str, y_title: str) -> Figure:
     """A bar per name."""
     from plotly import graph_objects
 

@@ -66,5 +66,5 @@ def _points(name: str, ops: Sequence[OpRatio]) -> Points:
 
 def _kinds(pair: PairComparison) -> Section:
     groups = {group.label: 100 * (group.ratio_without_factor - 1) for group in pair.groups if group.count > 1}
-    figure = charts.bars(groups, "kind of op", "slower than the common factor (%)")
+    figure = charts.named_bars(groups, "kind of op", "slower than the common factor (%)")
     return Section(f"{pair.table}: kinds", "The median of the ops of each kind.", figure)
