@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from ofa_profiler.base.version import __version__
     from ofa_profiler.networks.architecture import Architecture, Stage
     from ofa_profiler.spaces import get_space, space_names
+    from ofa_profiler.tables.compare import compare
     from ofa_profiler.tables.mixed import MixedTable
     from ofa_profiler.tables.table import LatencyTable
 
@@ -20,6 +21,7 @@ _HOMES = {
     "MixedTable": "ofa_profiler.tables.mixed",
     "Stage": "ofa_profiler.networks.architecture",
     "__version__": "ofa_profiler.base.version",
+    "compare": "ofa_profiler.tables.compare",
     "get_space": "ofa_profiler.spaces",
     "profile": "ofa_profiler.api",
     "profile_matrix": "ofa_profiler.api",
@@ -33,6 +35,7 @@ __all__ = [
     "MixedTable",
     "Stage",
     "__version__",
+    "compare",
     "get_space",
     "profile",
     "profile_matrix",

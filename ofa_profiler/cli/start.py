@@ -57,3 +57,8 @@ def profile() -> int:
 def verify() -> int:
     """`ofa-verify`."""
     return run("ofa_profiler.cli.verify")
+
+
+def compare() -> int:
+    """`ofa-compare`."""
+    return run("ofa_profiler.cli.compare")

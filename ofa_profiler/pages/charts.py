@@ -117,6 +117,16 @@ def boxes(groups: Mapping[str, Sequence[float]], x_title: str, y_title: str) -> 
     return figure
 
 
+def named_bars(values: Mapping[str, float], x_title: str, y_title: str) -> Figure:
+    """A bar per name."""
+    from plotly import graph_objects
+
+    figure = _figure(x_title, y_title)
+    figure.add_trace(graph_objects.Bar(x=[escape(name) for name in values], y=list(values.values())))
+    figure.update_yaxes(zeroline=True, zerolinecolor=_GREY)
+    return figure
+
+
 def roofline(
     series: Sequence[Points],
     peak_y: float,

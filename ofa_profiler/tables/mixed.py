@@ -15,6 +15,7 @@ from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol.forms import MixedForms
+from ofa_profiler.protocol.identity import HARDWARE, DeviceIdentity, difference
 from ofa_profiler.protocol.target import MIXED, Target
 from ofa_profiler.spaces import SearchSpace, get_space
 from ofa_profiler.spaces.costs import AdditiveCost
@@ -219,10 +220,9 @@ def _check_common(fp32: LatencyTable, int8: LatencyTable) -> None:
         values = [table.metadata.get(name) for table in (fp32, int8)]
         if values[0] != values[1]:
             raise UsageError(f"{fp32.name} and {int8.name} differ in {name} ({values[0]} and {values[1]}); {_REMEDY}")
-    devices = [table.metadata.get("device") or {} for table in (fp32, int8)]
-    for name in ("model", "soc", "machine"):
-        if devices[0].get(name) != devices[1].get(name):
-            raise UsageError(f"{fp32.name} and {int8.name} are of different devices; {_REMEDY}")
+    one, other = (DeviceIdentity.from_table(table.metadata) for table in (fp32, int8))
+    if found := difference(one, other, HARDWARE):
+        raise UsageError(f"{fp32.name} and {int8.name} are of different devices ({found}); {_REMEDY}")
 
 
 def _correction(fp32: LatencyTable, int8: LatencyTable) -> MixedCorrection:

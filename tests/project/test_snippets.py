@@ -29,6 +29,7 @@ SKIPPED = ("make ", "pip install ", ".ci/run", "scp ", "python3 ", "ofa-profile 
 MODULES = {
     "ofa-profile": "ofa_profiler.cli.profile",
     "ofa-verify": "ofa_profiler.cli.verify",
+    "ofa-compare": "ofa_profiler.cli.compare",
     "ofa-search": "ofa_search.cli.search",
     "ofa-train": "ofa_search.cli.train",
 }

@@ -143,6 +143,10 @@ def test_what_does_not_belong_together_is_refused():
         ([fp32, fp32], "a table of fp32 and one of int8"),
         ([fp32, table_of(plain, "int8", 1, threads=4)], r"differ in threads \(1 and 4\); measure both in one session"),
         ([fp32, table_of(plain, "int8", 1, device={"model": "other"})], "of different devices"),
+        (
+            [table_of(plain, each, 0, device={**DEVICE, "unit": each}) for each in ("fp32", "int8")],
+            r"of different devices \(unit 'fp32', now 'int8'\)",
+        ),
     ):
         with pytest.raises(UsageError, match=words):
             MixedTable.of(tables)
