@@ -25,7 +25,7 @@ from ofa_profiler.errors import UsageError
 from ofa_profiler.measuring.cells import cells_of, read_list
 from ofa_profiler.measuring.model import profile_model, settings_for
 from ofa_profiler.measuring.profile import Profile
-from ofa_profiler.models.sources import ModelSource, open_source
+from ofa_profiler.models.sources import ModelSource, open_source, shape_texts
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.protocol.forms import FAST, FORMS_CHOICES
 from ofa_profiler.protocol.settings import Settings
@@ -90,13 +90,11 @@ def profile(
     )
     if model is not None:
         _check_of_model(space=space, resolutions=resolutions, batch=batch, calibrate=calibrate, like=like)
-        texts = [f"{name}={'x'.join(map(str, sizes))}" for name, sizes in (shapes or {}).items()]
-        user_model, feeds = open_source(model, Path(out), texts, inputs)
+        user_model, feeds = open_source(model, Path(out), shape_texts(shapes or {}), inputs)
         settings = settings_for(user_model, settings)
         with _opened(device, options, runtime_version) as opened:
-            return profile_model(
-                opened, user_model, feeds, settings, Path(out), name=name, fresh=fresh, progress=progress
-            )
+            how: dict[str, Any] = {"name": name, "fresh": fresh, "progress": progress}
+            return profile_model(opened, user_model, feeds, settings, Path(out), **how)
     if shapes is not None or inputs is not None:
         raise UsageError("shapes and inputs are for a model: give model=")
     chosen = _at(space, resolutions)

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 ModelSource = Union[str, "os.PathLike[str]", bytes, "torch.nn.Module"]
 
 
+def shape_texts(shapes: Mapping[str, Sequence[int]]) -> list[str]:
+    """Shapes by the names of inputs as values of `--shape`."""
+    return [f"{name}={'x'.join(map(str, sizes))}" for name, sizes in shapes.items()]
+
+
 def open_source(
     source: ModelSource, folder: Path, shapes: Sequence[str] = (), arrays: Mapping[str, Array] | None = None
 ) -> tuple[UserModel, dict[str, Array]]:
