@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ofa_profiler.errors import UsageError
-from ofa_profiler.models.base import Array, Block, Kernel, TimedModel
+from ofa_profiler.models.base import Array, Block, Feed, Kernel, TimedModel
 from ofa_profiler.models.explained import REORDERS, plain_name
 from ofa_profiler.models.grouping import group_kernels
 from ofa_profiler.models.onnx_costs import node_macs
@@ -143,7 +143,7 @@ class Cutter:
             tuple(feed.tensor for feed in inputs),
             tuple(map(_plain, outputs)),
             sum(map(tensor_bytes, constants)),
-            signature(model),
+            signature(model, inputs),
             TimedModel(model.SerializeToString(deterministic=True), tuple(inputs)),
         )
 
@@ -209,8 +209,11 @@ def tensor_bytes(tensor: onnx.TensorProto) -> int:
     return int(np.prod(tensor.dims, dtype=np.int64)) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
 
 
-def signature(model: onnx.ModelProto) -> str:
-    """A hash of everything but names and the values of weights."""
+def signature(model: onnx.ModelProto, inputs: Sequence[Feed] = ()) -> str:
+    """A hash of everything but names, the values of weights, and those of large inputs.
+
+    Small inputs can be sizes, limits or numbers of repetitions: with other values, a block takes another time.
+    """
     from onnx import numpy_helper
 
     same = type(model)()
@@ -237,6 +240,9 @@ def signature(model: onnx.ModelProto) -> str:
     del same.graph.initializer[:]
     digest = hashlib.sha256(same.SerializeToString(deterministic=True))
     digest.update(repr(sorted(constants)).encode())
+    for feed in inputs:
+        small = feed.values is not None and feed.values.nbytes <= _SMALL_BYTES
+        digest.update(repr(feed.values.tolist() if small and feed.values is not None else None).encode())
     return digest.hexdigest()
 
 

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     import onnx
 
 
+#: Operators that compute something else in every run.
+_RANDOM = ("Random", "Multinomial", "Bernoulli")
+
+
 def used_by(node: onnx.NodeProto) -> Iterator[str]:
     """The tensors that a node reads, those that its bodies take from outside included."""
     yield from (name for name in node.input if name)
@@ -66,7 +70,7 @@ class OnnxGraph:
         constants = set(self.initializers)
         found = set()
         for i, (node, names) in enumerate(zip(self.nodes, self.reads, strict=True)):
-            if all(name in constants for name in names):
+            if all(name in constants for name in names) and not node.op_type.startswith(_RANDOM):
                 constants |= set(node.output)
                 found.add(i)
         return frozenset(found)

@@ -75,14 +75,9 @@ def _load_external(path: Path, model: onnx.ModelProto) -> list[bytes]:
     total = model.ByteSize()
     for tensor in tensors:
         facts = {entry.key: entry.value for entry in tensor.external_data}
-        where = facts.get("location", "")
-        file = path.parent / where
-        if not where or Path(where).is_absolute() or not file.resolve().is_relative_to(path.parent.resolve()):
-            raise InputFileError(path, f"has weights outside its folder, in {where!r:.120}; move them beside it")
-        if not file.is_file():
-            raise InputFileError(path, f"needs the file {where!r:.120} with its weights beside it")
+        size = _external_file(path, facts.get("location", "")).stat().st_size
         length = facts.get("length", "")
-        total += int(length) if length.isdigit() else file.stat().st_size
+        total += int(length) if length.isdecimal() else size
     if total > LARGEST_BYTES:
         raise InputFileError(path, f"has {total / 1e9:.1f} GB of weights; models of more than 2 GB are not supported")
     try:
@@ -95,3 +90,19 @@ def _load_external(path: Path, model: onnx.ModelProto) -> list[bytes]:
             path, f"its external weights cannot be read: {' '.join(str(error).split())[:200]}"
         ) from error
     return [tensor.raw_data for tensor in tensors]
+
+
+def _external_file(path: Path, where: str) -> Path:
+    """A file with weights, which must lie in the folder of the model. Raises `InputFileError`."""
+    file = path.parent / where
+    try:
+        is_inside = file.resolve().is_relative_to(path.parent.resolve())
+        is_there = file.is_file()
+    except (OSError, ValueError):  # names that no file can have
+        is_inside = is_there = False
+        where = where.replace("\0", " ")
+    if is_inside and is_there:
+        return file
+    if where and not is_there and is_inside:
+        raise InputFileError(path, f"needs the file {where!r:.120} with its weights beside it")
+    raise InputFileError(path, f"has weights outside its folder, in {where!r:.120}; move them beside it")
