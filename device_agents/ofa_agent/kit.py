@@ -1,16 +1,13 @@
 """The kit: a folder with `manifest.json` and the models that it lists."""
 
-import gzip
-import hashlib
 import json
 import os
-import zlib
 
-from .errors import Damaged, Fatal
-from .inputs import descriptions
+from .errors import Fatal
+from .inputs import descriptions, in_folder
 from .reading import one_line
 
-FORMATS = (1, 2)  # 2: with trials of forms
+FORMATS = (1, 2, 3)  # 2: with trials of forms, 3: with exact values, spans or a profile
 
 
 class Kit:
@@ -36,9 +33,12 @@ class Kit:
                 "about": manifest["about"],
                 "models": {key: model["sha256"] for key, model in self.models.items()},
             }
-            for name in ("ops", "forms"):  # so that a table follows from the results alone
+            for name in ("ops", "forms", "profile"):  # so that a table follows from the results alone
                 if name in manifest:
                     self.run[name] = manifest[name]
+            self.profile = manifest.get("profile")  # the key of the model that the runtime is to profile
+            if self.profile is not None:
+                self.models[self.profile]
             self.has_forms = "forms" in manifest
             self.trials = manifest.get("forms", {}).get("trials", [])
             self.chosen = {}  # group of layers -> form
@@ -64,23 +64,6 @@ class Kit:
             if variant["forms"] == wanted:
                 model = dict(model, **{name: value for name, value in variant.items() if name != "forms"})
         model = dict(model, **model.get("encodings", {}).get(self.encoding, {}))
-        return dict(model, path=os.path.join(self.folder, "models", os.path.basename(model["file"])))
-
-
-def verified(path, sha256):
-    """Return the bytes of a file after a check of their hash. Raises `Damaged`.
-
-    The content of a file that ends in .gz is decompressed. The runtime gets these bytes, so the file cannot change
-    between check and run.
-    """
-    try:
-        with (gzip.open if path.endswith(".gz") else open)(path, "rb") as file:
-            data = file.read()
-    except (OSError, EOFError, zlib.error) as error:
-        why = getattr(error, "strerror", None)  # None if the content is no gzip
-        words = "cannot be read: %s" % why if why else "is damaged: %s" % error
-        raise Damaged("%s %s" % (os.path.basename(path), words)) from error
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
-        raise Damaged("%s is damaged: its SHA-256 is %s, not %s" % (os.path.basename(path), found, sha256))
-    return data
+        folder = os.path.join(self.folder, "models")
+        path = os.path.join(folder, os.path.basename(model["file"]))
+        return dict(model, path=path, inputs=in_folder(model["inputs"], folder))

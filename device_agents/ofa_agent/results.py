@@ -20,6 +20,7 @@ class Results:
         records = [self._parse(line, path) for line in lines]
         self.measured = [record for record in records if record["type"] in MEASURED]
         self.forms = next((record for record in records if record["type"] == "forms"), None)
+        self.profile = next((record for record in records if record["type"] == "profile"), None)
         if records and not same_run(records[0], run):
             raise Fatal("%s holds the results of another kit; move it away" % path)
         with self._writing(path):
@@ -95,6 +96,6 @@ def same_run(one, other):
 
     def essence(run):
         settings = {k: v for k, v in run.get("settings", {}).items() if k in common and k != "time_limit_s"}
-        return run.get("format"), settings, run.get("models"), run.get("forms")
+        return run.get("format"), settings, run.get("models"), run.get("forms"), run.get("profile")
 
     return essence(one) == essence(other)

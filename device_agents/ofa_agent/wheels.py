@@ -10,7 +10,7 @@ import sys
 import zipfile
 
 from .errors import Damaged, Fatal
-from .kit import verified
+from .files import verified
 from .reading import one_line
 
 

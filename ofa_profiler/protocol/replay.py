@@ -8,7 +8,18 @@ from __future__ import annotations
 from ofa_profiler.protocol.forms import PLAIN, Forms
 from ofa_profiler.protocol.identity import DeviceIdentity, difference
 from ofa_profiler.protocol.measurement import Measurement
-from ofa_profiler.protocol.records import Device, Disturbed, End, FormsRecord, ModelRun, Record, Reference, Run, Visit
+from ofa_profiler.protocol.records import (
+    Device,
+    Disturbed,
+    End,
+    FormsRecord,
+    ModelRun,
+    NodeProfile,
+    Record,
+    Reference,
+    Run,
+    Visit,
+)
 
 
 class Replay:
@@ -20,6 +31,8 @@ class Replay:
         self.devices: list[Device] = []
         #: The trials of forms, before all visits; None if there were none.
         self.trials: FormsRecord | None = None
+        #: What the runtime says about the model for which the request asks; None if it has not been asked yet.
+        self.profile: NodeProfile | None = None
         #: The visits of each model that count; one that failed is its model's last.
         self.visits: dict[str, list[Visit]] = {key: [] for key in run.models}
         #: All visits in the order of time, also those that were repeated.
@@ -47,6 +60,8 @@ class Replay:
                 self._add_device(record)
             case FormsRecord():
                 self._add_forms(record)
+            case NodeProfile():
+                self._add_profile(record)
             case Visit():
                 self._add_visit(record)
             case Disturbed():
@@ -73,6 +88,12 @@ class Replay:
         if self.run.candidates is None or self.trials is not None or self.n_visits:
             raise ValueError("trials of forms that were not requested here")
         self.trials = record
+
+    def _add_profile(self, record: NodeProfile) -> None:
+        if record.key != self.run.profile or self.profile is not None:
+            raise ValueError(f"a profile of {record.key!r:.200} that was not requested here")
+        self.profile = record
+        self.used_s += record.seconds
 
     @property
     def forms(self) -> Forms:

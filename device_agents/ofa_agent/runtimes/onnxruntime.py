@@ -1,12 +1,15 @@
 """onnxruntime. Inputs and outputs are bound once, so that a run does not include copies."""
 
+import contextlib
 import functools
 import os
 import re
+import tempfile
 
 from ..errors import Fatal
 from ..inputs import arrays
 from ..reading import one_line
+from ..traces import kernels_of
 
 #: What onnxruntime says of a model that is newer than itself.
 TOO_NEW = (
@@ -57,6 +60,9 @@ class Runtime:
         if self.provider != "CPUExecutionProvider":
             # Otherwise unsupported operators would run on the CPU without a message.
             self.entries["session.disable_cpu_ep_fallback"] = "1"
+        return self._session_options()
+
+    def _session_options(self):
         options = self.ort.SessionOptions()
         options.log_severity_level = 4
         for name, value in self.session.items():
@@ -67,8 +73,29 @@ class Runtime:
 
     def load(self, model, inputs):
         """Return a function that runs the model once. `inputs` are the descriptions of its inputs."""
+        return self._bound(self._session(model, self.options), inputs)
+
+    @contextlib.contextmanager
+    def profiling(self, model, inputs):
+        """Give a function that runs the model once, and one for afterwards: the kernels of the last N runs."""
+        with tempfile.TemporaryDirectory(prefix="ofa-agent-") as folder:
+            options = self._session_options()
+            options.enable_profiling = True
+            options.profile_file_prefix = os.path.join(folder, "trace")
+            session = self._session(model, options)
+
+            def kernels(count):
+                with open(session.end_profiling(), encoding="utf-8", errors="replace") as file:
+                    return kernels_of(file, count)
+
+            try:
+                yield self._bound(session, inputs), kernels
+            finally:
+                session.end_profiling()  # a system may not remove a file that is open
+
+    def _session(self, model, options):
         try:
-            session = self.ort.InferenceSession(model, self.options, providers=[self.provider])
+            session = self.ort.InferenceSession(model, options, providers=[self.provider])
         except Exception as error:
             too_new = explain_too_new(self.ort.__version__, one_line(error, 4000))
             if too_new is None:
@@ -76,8 +103,15 @@ class Runtime:
             raise ValueError(too_new) from error
         if self.provider not in session.get_providers():
             raise Fatal("onnxruntime cannot load the libraries of the provider %s" % self.provider)
+        return session
+
+    def _bound(self, session, inputs):
+        """Return a function that runs the model of a session once."""
         binding = session.io_binding()
-        found = [(value.name, DTYPES.get(value.type, value.type), value.shape) for value in session.get_inputs()]
+        # onnxruntime gives the shape [] both to a number and to an input without a declared shape.
+        found = [
+            (value.name, DTYPES.get(value.type, value.type), value.shape or None) for value in session.get_inputs()
+        ]
         bound = []  # a binding does not keep references to its values
         for (name, _, _), array in zip(found, arrays(self.numpy, inputs, found)):
             bound.append(self.ort.OrtValue.ortvalue_from_numpy(array))

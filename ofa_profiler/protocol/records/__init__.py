@@ -13,12 +13,14 @@ from ofa_profiler.protocol.records.device import Device, RuntimeInfo, State
 from ofa_profiler.protocol.records.forms import FormsRecord, TrialResult
 from ofa_profiler.protocol.records.measured import CoreUse, Disturbed, End, ModelRun, Reference, Visit
 from ofa_profiler.protocol.records.messages import Alive, Fatal, Paused, RuntimeLoaded, Unknown, Waiting
-from ofa_profiler.protocol.records.run import FORMAT, FORMAT_WITH_FORMS, Run
+from ofa_profiler.protocol.records.profile import KernelTime, NodeProfile
+from ofa_profiler.protocol.records.run import FORMAT, FORMAT_WITH_FORMS, FORMAT_WITH_VALUES, Run
 from ofa_profiler.protocol.records.values import JsonObject, Kept
 
 __all__ = [
     "FORMAT",
     "FORMAT_WITH_FORMS",
+    "FORMAT_WITH_VALUES",
     "Alive",
     "CoreUse",
     "Device",
@@ -28,7 +30,9 @@ __all__ = [
     "FormsRecord",
     "JsonObject",
     "Kept",
+    "KernelTime",
     "ModelRun",
+    "NodeProfile",
     "Paused",
     "Record",
     "Reference",
@@ -47,6 +51,7 @@ Record = (
     Run
     | Device
     | FormsRecord
+    | NodeProfile
     | Visit
     | Disturbed
     | Reference
@@ -63,6 +68,7 @@ _READ: Mapping[str, Callable[[JsonObject], Record]] = {
     "run": Run.from_json,
     "device": Device.from_json,
     "forms": FormsRecord.from_json,
+    "profile": NodeProfile.from_json,
     "visit": Visit.from_json,
     "disturbed": Disturbed.from_json,
     "reference": Reference.from_json,
