@@ -9,8 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import flatbuffers
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
@@ -70,6 +72,17 @@ def feeds(flag: bool = True) -> tuple[Feed, ...]:
     )
 
 
+def open_tflite() -> bytes:
+    """The embedding with an open number of ids."""
+    model = schema.ModelT.InitFromPackedBuf(embedding_tflite(), 0)
+    for tensor in model.subgraphs[0].tensors:
+        if tensor.shape[0] == 1:
+            tensor.shapeSignature = [1, -1, *tensor.shape[2:]]
+    builder = flatbuffers.Builder(1 << 12)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
 def kit_of(folder: Path, *models: Model, runtime: str = "onnxruntime", profile: str | None = None) -> Path:
     settings = replace(QUICK, target=Target(runtime))
     write_kit(folder, models, run_record(models, settings, {}, profile=profile))
@@ -108,6 +121,15 @@ def test_litert_takes_exact_values_too(tmp_path: Path) -> None:
     (profile,) = profiles(done.stdout)
     assert profile["kernels"] is None
     assert profile["why"] == "litert has no profile of its own"
+
+
+@pytest.mark.parametrize("length", [4, 9])
+def test_litert_resizes_open_dimensions(tmp_path: Path, length: int) -> None:
+    ids = Feed.exact(IDS["name"], np.zeros((1, length), np.int32))
+    offset = Feed(TensorSpec("offset", "float32", (1, length, OFFSET["shape"][-1])), span=Span(-1.0, 1.0))
+    model = timed_model("op", TimedModel(open_tflite(), (ids, offset)), ".tflite", tmp_path)
+    visit = visits(run_agent(kit_of(tmp_path / "kit", model, runtime="litert")).stdout)["op"][0]
+    assert visit["status"] == "ok", visit
 
 
 @pytest.mark.parametrize("damage", [b"", b"\1" * 8, None])
