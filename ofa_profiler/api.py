@@ -88,29 +88,18 @@ def profile(
     settings = Settings(
         Target(runtime, precision, batch), provider=provider, threads=threads, time_limit_s=time_limit_s
     )
+    how: dict[str, Any] = {"name": name, "fresh": fresh, "progress": progress}
     if model is not None:
         _check_of_model(space=space, resolutions=resolutions, batch=batch, calibrate=calibrate, like=like)
         user_model, feeds = open_source(model, Path(out), shape_texts(shapes or {}), inputs)
-        settings = settings_for(user_model, settings)
         with _opened(device, options, runtime_version) as opened:
-            how: dict[str, Any] = {"name": name, "fresh": fresh, "progress": progress}
-            return profile_model(opened, user_model, feeds, settings, Path(out), **how)
+            return profile_model(opened, user_model, feeds, settings_for(user_model, settings), Path(out), **how)
     if shapes is not None or inputs is not None:
         raise UsageError("shapes and inputs are for a model: give model=")
     chosen = _at(space, resolutions)
     with _opened(device, options, runtime_version) as opened:
-        how = profile_device if like is None else partial(profile_like, table=_loaded(like))
-        return how(
-            opened,
-            chosen,
-            settings,
-            Path(out),
-            name=name,
-            fresh=fresh,
-            try_forms=forms == FAST,
-            networks=calibrate,
-            progress=progress,
-        )
+        measure = profile_device if like is None else partial(profile_like, table=_loaded(like))
+        return measure(opened, chosen, settings, Path(out), try_forms=forms == FAST, networks=calibrate, **how)
 
 
 def profile_matrix(

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ofa_profiler.errors import InputFileError
 from ofa_profiler.models.base import UserModel
+from ofa_profiler.models.onnx_model import OnnxModel
+from ofa_profiler.models.tflite_model import TfliteModel
+
+_FORMATS: Mapping[str, Callable[[Path], UserModel]] = {".onnx": OnnxModel, ".tflite": TfliteModel}
 
 
 def open_model(path: Path) -> UserModel:
     """Open a model file by its suffix. Raises `InputFileError` with one line about what is wrong."""
-    if path.suffix == ".onnx":
-        from ofa_profiler.models.onnx_model import OnnxModel
-
-        return OnnxModel(path)
-    if path.suffix == ".tflite":
-        from ofa_profiler.models.tflite_model import TfliteModel
-
-        return TfliteModel(path)
+    open_file = _FORMATS.get(path.suffix)
+    if open_file is not None:
+        return open_file(path)
     if not path.exists():
         raise InputFileError(path, "there is no such file; give FILE.onnx, FILE.tflite or package.module:function")
     raise InputFileError(path, f"{path.suffix or 'a file without suffix'} is not supported; give .onnx or .tflite")
