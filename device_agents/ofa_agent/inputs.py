@@ -1,18 +1,18 @@
 """The input data of models. It follows from the descriptions in the kit, with the same values every time.
 
 A description is a dict: `name` (null: by position), `dtype` by its name in numpy (null: that of the model), `shape`,
-for integers `range`: the smallest value, and the largest value plus 1, and for floats `span`: the smallest and the
-largest value. With `values`, a file of the kit has the exact values.
+and for integers `range`: the smallest value, and the largest value plus 1. For floats, it can have `span`: the smallest
+and the largest value. `values` names a file of the kit with exact values by the SHA-256 of its content: the elements
+in C order, little-endian. The worker puts its bytes into `data`.
 """
 
 import os
 
-from .verified import verified
+from .files import verified
 
 DEFAULT_RANGE = [0, 2]  # valid as an index into almost any table
 LEGACY_RANGE = [0, 127]
-DEFAULT_SPAN = [-1, 1]
-SMALLEST_FLOAT16, SMALLEST_FLOAT32 = 2.0**-14, 2.0**-126  # the smallest normal numbers
+SMALLEST_FLOAT16 = 2.0**-14  # the smallest normal number
 
 
 def descriptions(entry):
@@ -22,10 +22,29 @@ def descriptions(entry):
     return [{"name": None, "dtype": None, "shape": entry["input_shape"], "range": LEGACY_RANGE}]
 
 
+def in_folder(described, folder):
+    """Return descriptions whose files of exact values have paths. `folder` holds the files."""
+    return [
+        dict(one, values=os.path.join(folder, os.path.basename(one["values"]))) if "values" in one else one
+        for one in described
+    ]
+
+
+def with_data(described):
+    """Return descriptions with the bytes of their files of exact values. Raises `Damaged`."""
+    return [
+        dict(one, data=verified(one["values"], os.path.basename(one["values"]).split(".")[0]))
+        if "values" in one
+        else one
+        for one in described
+    ]
+
+
 def arrays(numpy, described, found):
     """Return an array for each input of a model, in the order of `found`: its (name, dtype, shape) in the model.
 
-    Raises `ValueError` if they differ from the inputs that the kit describes.
+    A size that is no positive number is open: it is that of the description. A shape of None is open as a whole. Raises
+    `ValueError` if they differ from the inputs that the kit describes.
     """
     if len(found) != len(described):
         names = ", ".join(str(name) for name, _, _ in found)
@@ -40,38 +59,53 @@ def _array(numpy, described, position, name, dtype, shape):
     if expected["name"] not in (None, name):
         names = ", ".join(str(other["name"]) for other in described)
         raise ValueError("the model has an input %r, but the kit describes %s" % (name, names))
-    if not fits(shape, expected["shape"]) or expected["dtype"] not in (None, dtype):
+    if not fits(expected["shape"], shape) or expected["dtype"] not in (None, dtype):
         wanted = "%s %s" % (expected["dtype"] or dtype, list(expected["shape"]))
         words = "the input %r of the model is %s %s, but the kit describes %s"
-        raise ValueError(words % (name, dtype, list(shape), wanted))
-    if expected.get("values"):
-        return exact(numpy, dtype, list(expected["shape"]), expected["values"])
+        raise ValueError(words % (name, dtype, list(shape or ()), wanted))
+    if "data" in expected:
+        return exact_values(numpy, dtype, expected["shape"], expected["data"], name)
     return values(numpy, dtype, list(expected["shape"]), expected, number)
 
 
-def fits(shape, described):
-    """Return whether a shape in a model, whose open dimensions are no positive numbers, has the described sizes."""
-    if len(shape) != len(described):
-        return False
-    return all(size == wanted for size, wanted in zip(shape, described) if isinstance(size, int) and size > 0)
+def fits(described, shape):
+    """Return whether a described shape is one that the model takes."""
+    if shape is None:
+        return True
+    is_open = [not isinstance(size, int) or size <= 0 for size in shape]
+    return len(described) == len(shape) and all(
+        free or size == wanted for free, size, wanted in zip(is_open, shape, described)
+    )
 
 
-def exact(numpy, dtype, shape, path):
-    """Return the values in a file, which is named by its hash. Raises `Damaged`."""
-    data = verified(path, os.path.basename(path).partition(".")[0])
-    return numpy.frombuffer(data, numpy.dtype(dtype).newbyteorder("<")).reshape(shape).astype(dtype)
+def exact_values(numpy, dtype, shape, data, name):
+    """Return the array with these bytes. Raises `ValueError` if there are more or fewer."""
+    count = 1
+    for size in shape:
+        count *= size
+    needed = count * numpy.dtype(dtype).itemsize
+    if len(data) != needed:
+        words = "the exact values of the input %r have %d bytes, but %s %s needs %d"
+        raise ValueError(words % (name, len(data), dtype, list(shape), needed))
+    read = numpy.frombuffer(data, numpy.dtype(dtype).newbyteorder("<"))
+    return read.astype(dtype).reshape(shape)  # a copy, because a runtime may need an aligned array
 
 
 def values(numpy, dtype, shape, described, seed):
-    """Return floats in their span, [-1, 1] without one; or integers in their range.
+    """Return floats in the `span`, or in [-1, 1], without denormal numbers, which are slow on many chips; or integers.
 
-    Floats are no denormal numbers, which are slow on many chips.
+    These are in the `range`.
     """
     generator = numpy.random.RandomState(seed)
     if dtype.startswith("float"):
-        low, high = described.get("span") or DEFAULT_SPAN
-        drawn = numpy.asarray(generator.uniform(low, high, shape))
-        smallest = SMALLEST_FLOAT16 if dtype == "float16" else SMALLEST_FLOAT32
-        return numpy.where(abs(drawn) < smallest, smallest, drawn).astype(dtype)
-    limits = described.get("range") or DEFAULT_RANGE
-    return numpy.asarray(generator.randint(limits[0], limits[1], shape, dtype="int64")).astype(dtype)
+        span = described.get("span")
+        drawn = generator.uniform(*(span or (-1, 1)), shape)
+        if span is not None:
+            drawn = numpy.where(abs(drawn) < numpy.finfo(dtype).tiny, 0.0, drawn)
+        elif dtype == "float16":
+            drawn = numpy.where(abs(drawn) < SMALLEST_FLOAT16, SMALLEST_FLOAT16, drawn)
+    else:
+        low, high = described.get("range") or DEFAULT_RANGE
+        drawn = generator.randint(low, high, shape, dtype="int64")
+    # numpy gives a number instead of an array without axes.
+    return drawn.astype(dtype) if shape else numpy.array(drawn, dtype)

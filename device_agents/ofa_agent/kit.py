@@ -4,10 +4,10 @@ import json
 import os
 
 from .errors import Fatal
-from .inputs import descriptions
+from .inputs import descriptions, in_folder
 from .reading import one_line
 
-FORMATS = (1, 2)  # 2: with trials of forms
+FORMATS = (1, 2, 3)  # 2: with trials of forms, 3: with exact values, spans or a profile
 
 
 class Kit:
@@ -36,7 +36,9 @@ class Kit:
             for name in ("ops", "forms", "profile"):  # so that a table follows from the results alone
                 if name in manifest:
                     self.run[name] = manifest[name]
-            self.profiled = manifest.get("profile")  # the model whose kernels the runtime times
+            self.profile = manifest.get("profile")  # the key of the model that the runtime is to profile
+            if self.profile is not None:
+                self.models[self.profile]
             self.has_forms = "forms" in manifest
             self.trials = manifest.get("forms", {}).get("trials", [])
             self.chosen = {}  # group of layers -> form
@@ -62,11 +64,6 @@ class Kit:
             if variant["forms"] == wanted:
                 model = dict(model, **{name: value for name, value in variant.items() if name != "forms"})
         model = dict(model, **model.get("encodings", {}).get(self.encoding, {}))
-        inputs = [
-            dict(given, values=self._path(given["values"])) if given.get("values") else given
-            for given in model["inputs"]
-        ]
-        return dict(model, path=self._path(model["file"]), inputs=inputs)
-
-    def _path(self, name):
-        return os.path.join(self.folder, "models", os.path.basename(name))
+        folder = os.path.join(self.folder, "models")
+        path = os.path.join(folder, os.path.basename(model["file"]))
+        return dict(model, path=path, inputs=in_folder(model["inputs"], folder))

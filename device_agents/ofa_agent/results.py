@@ -98,6 +98,6 @@ def same_run(one, other):
 
     def essence(run):
         settings = {k: v for k, v in run.get("settings", {}).items() if k in common and k != "time_limit_s"}
-        return run.get("format"), settings, run.get("models"), run.get("forms")
+        return run.get("format"), settings, run.get("models"), run.get("forms"), run.get("profile")
 
     return essence(one) == essence(other)

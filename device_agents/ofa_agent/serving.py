@@ -2,8 +2,8 @@
 
 Requests and answers are JSON lines. The first request is {"settings", "cores", "spare_core"}, and its answer is
 {"ready", "runtime", "pinned"}. All others are visits: {"path", "sha256", "inputs", "visit_s", ...}. The answer has the
-samples or an "error"; if the request says "profile", the times of the kernels. {"alive"} before an answer means that
-the worker is busy. {"fatal", "usage"} means that this worker cannot measure anything.
+samples or an "error". With {"ask": "profile"}, it has the times of the kernels by the runtime's own profiler. {"alive"}
+before an answer means that the worker is busy. {"fatal", "usage"} means that this worker cannot measure anything.
 """
 
 import gc
@@ -18,8 +18,12 @@ from . import runtimes
 from .core_use import CoreUse
 from .cores import pin
 from .errors import Damaged, Fatal
+from .files import verified
+from .inputs import with_data
 from .reading import one_line
-from .verified import verified
+
+PROFILE_S = 1.0  # time for the runs with the profiler of the runtime
+FEWEST_PROFILED, MOST_PROFILED = 5, 200
 
 
 def sample(run, budget_s, fewest, most, alive):
@@ -53,10 +57,15 @@ def warm_up(run, budget_s, alive):
         before = median
 
 
+def content(request):
+    """Return the bytes of the model, and the descriptions of its inputs with theirs. Raises `Damaged`."""
+    return verified(request["path"], request["sha256"]), with_data(request["inputs"])
+
+
 def visit(runtime, request, settings, alive):
     """Load a model, warm it up and measure it. Return the answer."""
     begin = time.perf_counter_ns()
-    run = runtime.load(verified(request["path"], request["sha256"]), request["inputs"])
+    run = runtime.load(*content(request))
     loaded = time.perf_counter_ns()
     alive()
     warm = warm_up(run, request["visit_s"], alive)
@@ -67,10 +76,18 @@ def visit(runtime, request, settings, alive):
 
 
 def profile(runtime, request, alive):
-    """Let the runtime time its own kernels. Return the answer; its `kernels` are None if the runtime cannot."""
-    if not hasattr(runtime, "profile"):
-        return {"kernels": None, "why": "this runtime does not time its kernels"}
-    return runtime.profile(verified(request["path"], request["sha256"]), request["inputs"], alive)
+    """Run a model with the runtime's own profiler. Return the answer: `kernels` is None if it has none."""
+    if not hasattr(runtime, "profiling"):
+        return {"kernels": None, "why": "%s has no profile of its own" % runtime.info["name"]}
+    with runtime.profiling(*content(request)) as (run, kernels):
+        alive()
+        warm_up(run, PROFILE_S / 4, alive)
+        samples = sample(run, PROFILE_S, FEWEST_PROFILED, MOST_PROFILED, alive)
+        alive()
+        found = kernels(len(samples))
+    if not found:
+        return {"kernels": None, "why": "the runtime's profile names no kernel"}
+    return {"kernels": found, "runs": len(samples), "whole_ns": int(statistics.median(samples))}
 
 
 class Service:
@@ -104,7 +121,7 @@ class Service:
         """Measure a model and return the answer."""
         try:
             self.alive()
-            if request.get("profile"):
+            if request.get("ask") == "profile":
                 return profile(self.runtime, request, self.alive)
             return visit(self.runtime, request, self.settings, self.alive)
         except Fatal:

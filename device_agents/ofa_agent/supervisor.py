@@ -8,6 +8,7 @@ from .core_use import REPEATED_SHARE, is_disturbed
 from .encodings import encoding_for
 from .errors import Fatal
 from .facts import uncontrolled
+from .profiling import profile_record
 from .progress import Progress
 from .reading import now
 from .reference import Reference
@@ -46,6 +47,8 @@ class Supervisor:
         self.reference = Reference(self.settings)
         for record in results.measured:
             self._take(record)
+        if results.profile is not None:
+            self.used_s += results.profile["seconds"]
         self.returned = bool(results.measured)  # the speed of the machine may have changed
         limit_s = self.settings["time_limit_s"]
         self.patience_s = SETTLE_S if limit_s is None else min(SETTLE_S, SETTLE_SHARE * limit_s)
@@ -64,7 +67,7 @@ class Supervisor:
             with self.machine.steady_clocks(self.cores) as found:
                 self._meet_device(device, found)
                 self._choose_forms()
-                self._profile_kernels()
+                self._profile()
                 if not self._measure():
                     self.results.tell({"type": "paused"})
                     return False
@@ -138,22 +141,15 @@ class Supervisor:
             self.results.append(record)
         self.kit.chosen = record["chosen"] if record else {}
 
-    def _profile_kernels(self):
-        """Let the runtime time its own kernels in one model, if the kit asks for it. A failure is a result, too."""
-        key = self.kit.profiled
-        if key is None or self.results.profile is not None:
+    def _profile(self):
+        """Let the runtime profile the model for which the kit asks it, once. Without a profile, the record says why."""
+        if self.kit.profile is None or self.results.profile is not None:
             return
+        self._cool_down()
         self.results.tell({"type": "waiting", "why": "the runtime times its own kernels"})
-        record = {"type": "profile", "key": key, "status": "ok"}
-        record = self.visitor.visit(dict(self.kit.request(key), profile=True), self.settings["op_timeout_s"], record)
-        if record.pop("status") != "ok":
-            record = {
-                "type": "profile",
-                "key": key,
-                "kernels": None,
-                "why": record["error"],
-                "seconds": record["seconds"],
-            }
+        request = dict(self.kit.request(self.kit.profile), ask="profile")
+        record = profile_record(self.visitor, request, self.settings["op_timeout_s"])
+        self.used_s += record["seconds"]
         self.results.append(record)
 
     def _measure(self):

@@ -10,8 +10,8 @@ import sys
 import zipfile
 
 from .errors import Damaged, Fatal
+from .files import verified
 from .reading import one_line
-from .verified import verified
 
 
 def python_tag():

@@ -21,7 +21,7 @@ from ofa_profiler.devices.base import Agent, Device
 from ofa_profiler.protocol.forms import PLAIN, Forms
 from ofa_profiler.protocol.journal import read_journal
 from ofa_profiler.protocol.kit import RESULTS_FILE
-from ofa_profiler.protocol.records import FormsRecord, Visit
+from ofa_profiler.protocol.records import FormsRecord, NodeProfile, Visit
 from ofa_profiler.protocol.replay import Replay
 from ofa_profiler.protocol.settings import Settings
 
@@ -72,6 +72,11 @@ class FakeDevice(Device):
             forms = {"type": "forms", "time": _NEVER, "chosen": self.forms.to_json(), "trials": [], "seconds": 0.0}
             replay.add(FormsRecord.from_json(forms))
             yield forms
+        if replay.run.profile is not None and replay.profile is None:
+            why = "a made-up device has no runtime"
+            profile = {"type": "profile", "key": replay.run.profile, "kernels": None, "why": why, "seconds": 0.0}
+            replay.add(NodeProfile.from_json(profile))
+            yield profile
         while due := [key for key in replay.visits if self._is_due(key, replay, settings)]:
             if visits is not None and visits <= 0:
                 yield {"type": "paused"}

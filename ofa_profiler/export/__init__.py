@@ -20,7 +20,7 @@ from ofa_profiler.base import files
 from ofa_profiler.base.cache_dir import default_cache_dir, identity
 from ofa_profiler.base.progress import Reporter, report
 from ofa_profiler.errors import UsageError
-from ofa_profiler.export.base import LOGITS_NAME, OP_OUTPUT_NAME, Exporter, Model
+from ofa_profiler.export.base import LOGITS_NAME, OP_OUTPUT_NAME, Exporter
 from ofa_profiler.export.forms.base import check_forms, combinations
 from ofa_profiler.export.model_cache import ModelCache
 from ofa_profiler.networks.architecture import Architecture
@@ -32,6 +32,7 @@ from ofa_profiler.networks.parameters import Weights, check_weights
 from ofa_profiler.networks.ranges import Ranges, check_ranges, made_up_ranges
 from ofa_profiler.protocol.encodings import encoding_for
 from ofa_profiler.protocol.forms import PLAIN, AnyForms, Forms
+from ofa_profiler.protocol.model_file import Model
 from ofa_profiler.protocol.records import Device
 from ofa_profiler.protocol.target import BYTES_PER_NUMBER, DEFAULT_TARGET, MIXED, Target
 from ofa_profiler.runtimes import get_runtime

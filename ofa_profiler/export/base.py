@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-from ofa_profiler.base import files
 from ofa_profiler.errors import UsageError
 from ofa_profiler.export.forms.base import writer_of
 from ofa_profiler.networks.graph import Graph
@@ -23,41 +18,6 @@ from ofa_profiler.protocol.target import MIXED, Target
 #: Names of the output of an op and of a network.
 OP_OUTPUT_NAME = "output"
 LOGITS_NAME = "logits"
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model file.
-
-    `key` is the key of an op or the name of a network. The shapes of `inputs` are those in the file: with the batch,
-    and with axes in the order of the runtime.
-    """
-
-    key: str
-    path: Path
-    sha256: str
-    inputs: tuple[TensorSpec, ...]
-    #: The same model in other forms.
-    variants: Mapping[Forms, Model] = field(default_factory=dict, compare=False)
-    #: The same model in all encodings of int8.
-    encodings: Mapping[str, Model] = field(default_factory=dict, compare=False)
-    #: Inputs of ops and networks of a space get made-up values.
-    values: Mapping[str, Path] = field(default_factory=dict, compare=False)
-
-    @staticmethod
-    def from_file(key: str, path: Path, inputs: Sequence[TensorSpec]) -> Model:
-        """The model in an existing file, with its hash. Raises `OSError`."""
-        return Model(key, path, hashlib.sha256(path.read_bytes()).hexdigest(), tuple(inputs))
-
-    def packed(self) -> Model:
-        """The same model, compressed: its file is replaced by one that ends in .gz. Raises `UsageError`.
-
-        Models for timing have repeating weights, so the whole networks of a space shrink from gigabytes to megabytes.
-        """
-        path = self.path.with_name(f"{self.path.name}.gz")
-        files.write_bytes(path, gzip.compress(self.path.read_bytes(), compresslevel=1, mtime=0))
-        self.path.unlink()
-        return replace(self, path=path)
 
 
 class Exporter(ABC):

@@ -10,10 +10,11 @@ from typing import Any
 from ofa_profiler.base.cache_dir import default_cache_dir
 from ofa_profiler.measuring.model_table import WHOLE
 from ofa_profiler.models.base import Array, Block, UserModel
-from ofa_profiler.models.timed import TimedFile, timed_model
+from ofa_profiler.models.timed import timed_model
 from ofa_profiler.networks.op import Op
 from ofa_profiler.networks.tensors import TensorSpec
 from ofa_profiler.protocol.kit import run_record
+from ofa_profiler.protocol.model_file import Model
 from ofa_profiler.protocol.records import Run
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.runtimes import get_runtime
@@ -26,7 +27,7 @@ NETWORK = "network"
 class ModelRequest:
     """The network and its distinct blocks as files, and what a journal or a kit says about them."""
 
-    models: tuple[TimedFile, ...]
+    models: tuple[Model, ...]
     run: Run
 
 

@@ -1,49 +1,43 @@
-"""Models of users as files for a kit: their bytes and the exact values of inputs, named by their hashes."""
+"""Writes a model for timing to files, as a kit needs it."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from ofa_profiler.base.files import write_bytes
-from ofa_profiler.models.base import TimedModel
+from ofa_profiler.models.base import Feed, TimedModel
 from ofa_profiler.networks.tensors import TensorSpec
-from ofa_profiler.protocol.forms import Forms
+from ofa_profiler.protocol.model_file import Model
 
 
-@dataclass(frozen=True)
-class TimedFile:
-    """A model for a kit (`protocol.kit.ModelFile`)."""
+def timed_model(key: str, timed: TimedModel, suffix: str, folder: Path) -> Model:
+    """Write the bytes of a model and the exact values of its inputs into `folder`, in files named by their hashes.
 
-    key: str
-    path: Path
-    sha256: str
-    inputs: tuple[TensorSpec, ...]
-    #: Input -> the file with its exact values: raw little-endian numbers in C order.
-    values: Mapping[str, Path]
-    variants: Mapping[Forms, TimedFile] = field(default_factory=dict)
-    encodings: Mapping[str, TimedFile] = field(default_factory=dict)
+    `suffix` is that of the format, like `.onnx`. Existing files are kept, so the folder is a cache. Raises `UsageError`
+    if a file cannot be written.
+    """
+    path = _written(timed.data, suffix, folder)
+    values = {feed.tensor.name: _written(_raw(feed), ".bin", folder) for feed in timed.feeds if feed.values is not None}
+    return Model(key, path, path.stem, tuple(map(_described, timed.feeds)), values)
 
 
-def timed_model(key: str, timed: TimedModel, suffix: str, folder: Path) -> TimedFile:
-    """Write a model into `folder`, unless its files are there already. Raises `UsageError` if that is impossible."""
-    path, sha256 = _kept(timed.data, suffix, folder)
-    inputs, values = [], {}
-    for feed in timed.feeds:
-        inputs.append(feed.tensor._replace(span=feed.span))
-        if feed.values is not None:
-            data = np.ascontiguousarray(feed.values)
-            values[feed.tensor.name] = _kept(data.astype(data.dtype.newbyteorder("<")).tobytes(), ".bin", folder)[0]
-    return TimedFile(key, path, sha256, tuple(inputs), values)
+def _described(feed: Feed) -> TensorSpec:
+    return feed.tensor if feed.values is not None else feed.tensor._replace(span=feed.span)
 
 
-def _kept(data: bytes, suffix: str, folder: Path) -> tuple[Path, str]:
-    sha256 = hashlib.sha256(data).hexdigest()
-    path = folder / f"{sha256}{suffix}"
+def _raw(feed: Feed) -> bytes:
+    """The elements in C order, little-endian. Raises `ValueError` if they do not fit the description."""
+    values, tensor = feed.values, feed.tensor
+    assert values is not None
+    if values.dtype.name != tensor.dtype or values.shape != tensor.shape:
+        words = f"{values.dtype.name} {list(values.shape)}, but it is {tensor.dtype} {list(tensor.shape)}"
+        raise ValueError(f"the values of {tensor.name!r:.80} are {words}")
+    return values.astype(values.dtype.newbyteorder("<")).tobytes()
+
+
+def _written(data: bytes, suffix: str, folder: Path) -> Path:
+    path = folder / f"{hashlib.sha256(data).hexdigest()}{suffix}"
     if not path.is_file() or path.stat().st_size != len(data):
         write_bytes(path, data)
-    return path, sha256
+    return path

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any, NamedTuple
 
 Shape = tuple[int, ...]
@@ -35,24 +35,21 @@ class TensorSpec(NamedTuple):
     """An input or output. `dtype` is the name of its element type in numpy.
 
     The shapes of an op have no batch, and channels come last (`layers/base.py`). The shapes of a model are those in
-    its file. `range` is for integer inputs: the smallest valid value, and the largest valid value plus 1.
+    its file. `range` is for integer inputs: the smallest valid value, and the largest valid value plus 1. `span` is for
+    floats: the smallest and the largest value with which the model is timed; None: -1 and 1.
     """
 
     name: str
     dtype: str
     shape: Shape
     range: tuple[int, int] | None = None
-    #: The smallest and the largest value of a float input while it is timed; None: -1 and 1.
     span: Span | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A dict of plain JSON types."""
         data: dict[str, Any] = {"name": self.name, "dtype": self.dtype, "shape": list(self.shape)}
-        if self.range is not None:
-            data["range"] = list(self.range)
-        if self.span is not None:
-            data["span"] = list(self.span)
-        return data
+        limits = {"range": self.range, "span": self.span}
+        return {**data, **{key: list(value) for key, value in limits.items() if value is not None}}
 
     @staticmethod
     def from_json(data: Any) -> TensorSpec:
@@ -70,20 +67,24 @@ class TensorSpec(NamedTuple):
             isinstance(limits, list) and len(limits) == 2 and all(map(_is_integer, limits)) and limits[0] < limits[1]
         ):
             raise ValueError(f"the range of tensor {name!r:.80} must be two whole numbers in ascending order")
-        span = _span(name, data.get("span"))
+        span = _span(data.get("span"), name, dtype)
         return TensorSpec(name, dtype, tuple(shape), None if limits is None else (limits[0], limits[1]), span)
 
 
-def _span(name: str, data: Any) -> Span | None:
+def _span(data: Any, name: str, dtype: str) -> Span | None:
     if data is None:
         return None
-    if not isinstance(data, list) or len(data) != 2 or not all(map(_is_finite, data)) or data[0] > data[1]:
-        raise ValueError(f"the span of tensor {name!r:.80} must be two numbers in ascending order")
+    if not dtype.startswith("float"):
+        raise ValueError(f"tensor {name!r:.80} has a span, but it is {dtype}; only floats have one")
+    if not (isinstance(data, list) and len(data) == 2 and all(map(_is_finite, data)) and data[0] <= data[1]):
+        raise ValueError(f"the span of tensor {name!r:.80} must be two finite numbers in ascending order")
     return Span(float(data[0]), float(data[1]))
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, float):
+        return isfinite(value)
+    return _is_integer(value) and abs(value) < 2**1023
 
 
 def _is_integer(value: Any) -> bool:

@@ -94,6 +94,8 @@ def request_difference(one: Run, other: Run) -> str:
     found = _first_difference(*settings) or _first_difference(*about)
     if found or one.models != other.models:
         return found or "other models"
+    if one.profile != other.profile:
+        return f"profile {one.profile!r:.60}, now {other.profile!r:.60}"
     # A journal without forms is continued without forms. Trials may be those of the ops that were measured first.
     if one.candidates is None or (other.candidates and one.candidates.variants == other.candidates.variants):
         return ""

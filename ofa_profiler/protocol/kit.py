@@ -1,7 +1,7 @@
 """The kit: a folder with everything that a device needs to measure. It works without this package.
 
 manifest.json    what to measure and how: settings, the description of every op, each model's file, SHA-256 and input
-models/          the models, named by their hashes
+models/          the models, and exact values of their inputs, named by their hashes
 wheels/          the runtime for a board that lacks it, if requested; the agent unpacks it beside this folder
 agent.py         `python3 agent.py --kit .` measures; it needs Python 3.7 and the runtime
 ofa_agent/       the code of the agent
@@ -29,7 +29,7 @@ from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.op import Op
 from ofa_profiler.networks.tensors import TensorSpec
 from ofa_profiler.protocol.forms import Candidates, Forms, Trial
-from ofa_profiler.protocol.records import FORMAT, FORMAT_WITH_FORMS, Run
+from ofa_profiler.protocol.records import FORMAT, FORMAT_WITH_FORMS, FORMAT_WITH_VALUES, Run
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.runtimes import runtimes
 
@@ -65,11 +65,11 @@ class ModelFile(Protocol):
     @property
     def inputs(self) -> tuple[TensorSpec, ...]: ...
     @property
+    def values(self) -> Mapping[str, Path]: ...  # files of exact values, by the name of the input
+    @property
     def variants(self) -> Mapping[Forms, ModelFile]: ...
     @property
     def encodings(self) -> Mapping[str, ModelFile]: ...  # of int8, for an agent that knows the processor
-    @property
-    def values(self) -> Mapping[str, Path]: ...  # exact values of inputs: raw bytes, in files named by their SHA-256
 
 
 def agent_source() -> Path:
@@ -105,27 +105,34 @@ def run_record(
     """Return the first line of a new journal. `ops` are the ops of the models, in the same order.
 
     The device chooses the form of each model by `trials`. Without trials, it measures the plain models, or with
-    `forms_are_decided` the models in the forms that it has chosen for another journal. `profile` is the key of a model
-    whose kernels the runtime times itself, if it can.
+    `forms_are_decided` the models in the forms that it has chosen for another journal. `profile` is the key of the
+    model that the runtime is to profile, too.
     """
     models = list(models)
     run: dict[str, Any] = {
         "type": "run",
-        "format": FORMAT_WITH_FORMS if trials or forms_are_decided else FORMAT,
+        "format": _format(models, bool(trials) or forms_are_decided, profile),
         # In microseconds, because the name of the results folder on a device contains the request and this time.
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds"),
         "settings": settings.to_json(),
         "about": {"tool_version": __version__, **about},
         "models": {model.key: model.sha256 for model in models},
     }
-    if profile is not None:
-        run["profile"] = profile
     if ops is not None:
         run["ops"] = [op.to_json() for op in ops]
     if trials or forms_are_decided:
         variants = {m.key: {forms: file.sha256 for forms, file in m.variants.items()} for m in models if m.variants}
         run["forms"] = Candidates(tuple(trials), variants).to_json()
+    if profile is not None:
+        run["profile"] = profile
     return Run.from_json(run)
+
+
+def _format(models: Iterable[ModelFile], has_forms: bool, profile: str | None) -> int:
+    """The oldest version whose agent does not ignore a part of the request."""
+    if profile is not None or any(model.values or any(t.span is not None for t in model.inputs) for model in models):
+        return FORMAT_WITH_VALUES
+    return FORMAT_WITH_FORMS if has_forms else FORMAT
 
 
 @dataclass(frozen=True)
@@ -183,9 +190,7 @@ def write_models(folder: Path, models: Iterable[ModelFile], run: Run, more: Mapp
     entries = []
     for model in models:
         entry = {"key": model.key, **_stored(model, folder)}
-        entry["inputs"] = _described(model)
-        for path in model.values.values():
-            _place(path, folder / "models" / path.name)
+        entry["inputs"] = _described(model, folder)
         if run.candidates is not None and model.variants:
             entry["variants"] = [
                 {"forms": forms.to_json(), **_stored(file, folder)} for forms, file in model.variants.items()
@@ -213,17 +218,20 @@ def _stored(model: ModelFile, folder: Path) -> dict[str, Any]:
     stored: dict[str, Any] = {"file": name, "sha256": model.sha256}
     if model.encodings:
         stored["encodings"] = {
-            name: {**_stored(other, folder), "inputs": _described(other)} for name, other in model.encodings.items()
+            name: {**_stored(other, folder), "inputs": _described(other, folder)}
+            for name, other in model.encodings.items()
         }
     return stored
 
 
-def _described(model: ModelFile) -> list[dict[str, Any]]:
-    values = {name: path.name for name, path in model.values.items()}
-    return [
-        {**tensor.to_json(), **({"values": values[tensor.name]} if tensor.name in values else {})}
-        for tensor in model.inputs
-    ]
+def _described(model: ModelFile, folder: Path) -> list[dict[str, Any]]:
+    """Place the exact values of the inputs into the kit. Return the descriptions of the inputs."""
+    if unknown := model.values.keys() - {tensor.name for tensor in model.inputs}:
+        raise ValueError(f"{model.key}: values for {', '.join(sorted(unknown))}, which the model does not have")
+    for path in model.values.values():
+        _place(path, folder / "models" / path.name)
+    exact = {name: {"values": path.name} for name, path in model.values.items()}
+    return [{**tensor.to_json(), **exact.get(tensor.name, {})} for tensor in model.inputs]
 
 
 def _place(source: Path, target: Path) -> None:

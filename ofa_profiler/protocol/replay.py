@@ -31,7 +31,7 @@ class Replay:
         self.devices: list[Device] = []
         #: The trials of forms, before all visits; None if there were none.
         self.trials: FormsRecord | None = None
-        #: What the runtime says about its kernels in one model; None if that was not requested, or not yet done.
+        #: What the runtime says about the model for which the request asks; None if it has not been asked yet.
         self.profile: NodeProfile | None = None
         #: The visits of each model that count; one that failed is its model's last.
         self.visits: dict[str, list[Visit]] = {key: [] for key in run.models}
@@ -90,9 +90,10 @@ class Replay:
         self.trials = record
 
     def _add_profile(self, record: NodeProfile) -> None:
-        if record.key != self.run.json.get("profile") or self.profile is not None:
-            raise ValueError("a profile of kernels that was not requested here")
+        if record.key != self.run.profile or self.profile is not None:
+            raise ValueError(f"a profile of {record.key!r:.200} that was not requested here")
         self.profile = record
+        self.used_s += record.seconds
 
     @property
     def forms(self) -> Forms:

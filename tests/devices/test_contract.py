@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from support.kits import QUICK, STUB_NUMPY, STUB_RUNTIME, bytes_model, conv_model
 from support.phones import Phone, shell_to
@@ -25,9 +27,10 @@ from ofa_profiler.devices.registry import register_device_kind
 from ofa_profiler.errors import UsageError
 from ofa_profiler.export import Model
 from ofa_profiler.measuring.progress import MeasuringProgress
-from ofa_profiler.measuring.session import measure
+from ofa_profiler.measuring.session import measure, measure_into
 from ofa_profiler.measuring.turns import TakingTurns, Turns
-from ofa_profiler.protocol.journal import read_journal
+from ofa_profiler.protocol.journal import Journal, read_journal
+from ofa_profiler.protocol.kit import run_record
 
 SETTINGS = replace(QUICK, min_rounds=3, max_rounds=3)
 
@@ -134,6 +137,19 @@ def test_all_models_are_measured_and_a_failure_stays_alone(case, tmp_path):
     log, _ = read_journal(journal)
     assert log.end is not None
     assert log.devices[0].runtime.name == "onnxruntime"
+
+
+def test_exact_values_and_the_wish_for_a_profile_reach_the_device(case, tmp_path):
+    content = np.ones(case.models[0].inputs[0].shape, "<f4").tobytes()
+    path = tmp_path / f"{hashlib.sha256(content).hexdigest()}.bin"
+    path.write_bytes(content)
+    models = [replace(case.models[0], values={"input": path})]
+    run = run_record(models, SETTINGS, {}, profile=models[0].key)
+    with case.open() as device, Journal(None, run) as journal:
+        measure_into(journal, device, models, SETTINGS)
+    assert [visit.error for visit in journal.replay.history] == [None] * 3
+    assert journal.replay.profile is not None
+    assert journal.replay.profile.kernels or journal.replay.profile.why
 
 
 def test_an_interrupted_measurement_is_resumed_without_a_repetition(case, tmp_path):

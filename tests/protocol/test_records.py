@@ -18,6 +18,7 @@ from ofa_profiler.protocol.records import (
     Disturbed,
     End,
     Fatal,
+    NodeProfile,
     Reference,
     Run,
     State,
@@ -29,6 +30,8 @@ from ofa_profiler.protocol.records import (
 
 USE = {"wall_ns": 100, "cpu_ns": 60, "waited_ns": 40, "involuntary": 3}
 DISTURBED = {**visit("a", 0, [5, 6]), **USE, "type": "disturbed"}
+KERNEL = {"name": "conv", "kind": "Conv", "ns": 5000, "calls": 1}
+PROFILE = {"type": "profile", "key": "a", "kernels": [KERNEL], "runs": 5, "whole_ns": 6000, "seconds": 1.5}
 RECORDS = [
     RUN,
     DEVICE,
@@ -38,6 +41,8 @@ RECORDS = [
     look(drifted=True),
     look(**failed("a", 0)),
     END,
+    PROFILE,
+    {"type": "profile", "key": "a", "kernels": None, "why": "no", "seconds": 0},
 ]
 
 
@@ -53,7 +58,7 @@ def test_nothing_is_lost(data: dict[str, Any]) -> None:
 
 def test_the_types() -> None:
     types = [type(read_record(data)) for data in RECORDS]
-    assert types == [Run, Device, Visit, Visit, Disturbed, Reference, Visit, End]
+    assert types == [Run, Device, Visit, Visit, Disturbed, Reference, Visit, End, NodeProfile, NodeProfile]
     assert read_record({"type": "waiting", "lock": "x"}) == Waiting("")
     assert read_record({"type": "waiting", "why": "hot"}) == Waiting("hot")
     assert read_record({"type": "waiting", "why": 3}) == Waiting("")
@@ -106,7 +111,7 @@ def test_a_description_has_no_runtime_yet() -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        ({**RUN, "format": 3}, "format 3; this version reads up to 2"),
+        ({**RUN, "format": 4}, "format 4; this version reads up to 3"),
         ({**RUN, "models": {"a": 1}}, "SHA-256"),
         ({**RUN, "settings": {}}, "settings must be"),
         ({**DEVICE, "model": ["Board"]}, "'model' must be text"),
@@ -118,6 +123,13 @@ def test_a_description_has_no_runtime_yet() -> None:
         ({**visit("a", 0, [5]), "seconds": 10**400}, "'seconds'"),
         ({**visit("a", 0, [5]), "half_width": "small"}, "'half_width'"),
         ({**END, "time_limit_s": -1}, "'time_limit_s'"),
+        ({**PROFILE, "kernels": None}, "'why'"),
+        ({**PROFILE, "kernels": []}, "'kernels'"),
+        ({**PROFILE, "kernels": [{**KERNEL, "ns": 1.5}]}, "'ns'"),
+        ({**PROFILE, "kernels": [{**KERNEL, "calls": 0}]}, "'calls'"),
+        ({**PROFILE, "kernels": [{**KERNEL, "kind": None}]}, "a kernel must be"),
+        ({**PROFILE, "runs": True}, "'runs'"),
+        ({**RUN, "format": 3, "profile": "c"}, "'profile' is 'c'"),
     ],
 )
 def test_a_wrong_record_is_refused_in_one_line(data: dict[str, Any], words: str) -> None:

@@ -152,7 +152,11 @@ class InferenceSession:
 
 STUB_NUMPY = """
 class Data:
-    type = None
+    type, itemsize = None, 4
+    def newbyteorder(self, order):
+        return self
+    def reshape(self, shape):
+        return self
     def astype(self, dtype):
         return self
 
@@ -166,6 +170,9 @@ class random:
     RandomState = RandomState
 
 def dtype(name):
+    return Data()
+
+def frombuffer(data, dtype):
     return Data()
 """
 

@@ -6,6 +6,9 @@
     load(model, inputs)             takes the bytes of a model and the descriptions of its inputs (`inputs.py`), and
                                     returns a function without arguments that runs the model once. An exception
                                     fails this model only.
+    profiling(model, inputs)        optional: a context manager that gives such a function, with the runtime's own
+                                    profiler on, and a function `kernels(n)`, which ends it and returns the kernels of
+                                    the last n runs: [{"name", "kind", "ns", "calls"}, ...] (`traces.py`)
 
 `__init__` imports the packages of the runtime. The top of the file must not, because only the worker needs them.
 """

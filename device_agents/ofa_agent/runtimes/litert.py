@@ -51,27 +51,23 @@ class Runtime:
     def load(self, model, inputs):
         """Return a function that runs the model once. `inputs` are the descriptions of its inputs."""
         interpreter = self.litert.Interpreter(model_content=model, num_threads=self.threads, **self.options)
-        self._resize(interpreter, inputs)
+        values = interpreter.get_input_details()
+        found = [(value.get("name"), self.numpy.dtype(value["dtype"]).name, declared_shape(value)) for value in values]
+        given = arrays(self.numpy, inputs, found)
+        for value, array in zip(values, given):
+            if list(value["shape"]) != list(array.shape):
+                interpreter.resize_tensor_input(value["index"], array.shape)
         interpreter.allocate_tensors()
         # Without a message, other kernels run the operators that the provider does not support.
         names = [node["op_name"] for node in interpreter._get_ops_details()]
         if self.provider == "XNNPACK" and "DELEGATE" not in names:
             raise ValueError("XNNPACK does not run this model on this device; use --provider CPU")
-        values = interpreter.get_input_details()
-        found = [
-            (value.get("name"), self.numpy.dtype(value["dtype"]).name, [int(size) for size in value["shape"]])
-            for value in values
-        ]
-        for value, array in zip(values, arrays(self.numpy, inputs, found)):
+        for value, array in zip(values, given):
             interpreter.set_tensor(value["index"], array)
         return interpreter.invoke
 
-    @staticmethod
-    def _resize(interpreter, inputs):
-        """Give open dimensions the sizes that the kit describes."""
-        described = {one["name"]: one for one in inputs}
-        for value in interpreter.get_input_details():
-            expected = described.get(value.get("name"))
-            signature = [int(size) for size in value.get("shape_signature", value["shape"])]
-            if expected is not None and -1 in signature and list(value["shape"]) != list(expected["shape"]):
-                interpreter.resize_tensor_input(value["index"], expected["shape"], strict=True)
+
+def declared_shape(value):
+    """Return the shape of an input as the model declares it, with -1 for open sizes."""
+    signature = value.get("shape_signature")
+    return [int(size) for size in (value["shape"] if signature is None or not len(signature) else signature)]

@@ -1,20 +1,16 @@
 """onnxruntime. Inputs and outputs are bound once, so that a run does not include copies."""
 
+import contextlib
 import functools
 import os
 import re
-import shutil
-import statistics
 import tempfile
-import time
 
-from .. import kernels
 from ..errors import Fatal
 from ..inputs import arrays
 from ..reading import one_line
+from ..traces import kernels_of
 
-#: Runs under the profiler: about a second, but at least and at most so many. Its trace has a line per kernel and run.
-PROFILED_S, FEWEST_PROFILED, MOST_PROFILED = 1.0, 5, 50
 #: What onnxruntime says of a model that is newer than itself.
 TOO_NEW = (
     re.compile(r"[Oo]pset (?P<needs>\d+) is under development.*till opset (?P<knows>\d+)", re.DOTALL),
@@ -43,8 +39,7 @@ class Runtime:
             have = ", ".join(available)
             words = "onnxruntime has no provider %r on this device; choose from %s"
             raise Fatal(words % (self.provider, have), usage=True)
-        self.new_options = functools.partial(self._options, settings, spare_core)
-        self.options = self.new_options()
+        self.options = self._options(settings, spare_core)
         self.info = {
             "name": "onnxruntime",
             "version": onnxruntime.__version__,
@@ -65,6 +60,9 @@ class Runtime:
         if self.provider != "CPUExecutionProvider":
             # Otherwise unsupported operators would run on the CPU without a message.
             self.entries["session.disable_cpu_ep_fallback"] = "1"
+        return self._session_options()
+
+    def _session_options(self):
         options = self.ort.SessionOptions()
         options.log_severity_level = 4
         for name, value in self.session.items():
@@ -77,29 +75,23 @@ class Runtime:
         """Return a function that runs the model once. `inputs` are the descriptions of its inputs."""
         return self._bound(self._session(model, self.options), inputs)
 
-    def profile(self, model, inputs, alive):
-        """Return the median time of each kernel of the model, in order of execution, by onnxruntime's own profiler."""
-        folder = tempfile.mkdtemp(prefix="ofa-profile-")
-        try:
-            options = self.new_options()
+    @contextlib.contextmanager
+    def profiling(self, model, inputs):
+        """Give a function that runs the model once, and one for afterwards: the kernels of the last N runs."""
+        with tempfile.TemporaryDirectory(prefix="ofa-agent-") as folder:
+            options = self._session_options()
             options.enable_profiling = True
             options.profile_file_prefix = os.path.join(folder, "trace")
             session = self._session(model, options)
-            run, times = self._bound(session, inputs), []
-            begin = time.perf_counter()
-            while len(times) < FEWEST_PROFILED or time.perf_counter() - begin < PROFILED_S:
-                start = time.perf_counter_ns()
-                run()
-                times.append(time.perf_counter_ns() - start)
-                alive()
-                if len(times) >= MOST_PROFILED:
-                    break
-            path = session.end_profiling()
-            events = kernels.read_trace(path)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        found = kernels.by_kernel(events, len(times))
-        return {"kernels": found, "runs": len(times), "whole_ns": int(statistics.median(times))}
+
+            def kernels(count):
+                with open(session.end_profiling(), encoding="utf-8", errors="replace") as file:
+                    return kernels_of(file, count)
+
+            try:
+                yield self._bound(session, inputs), kernels
+            finally:
+                session.end_profiling()  # a system may not remove a file that is open
 
     def _session(self, model, options):
         try:
@@ -114,9 +106,12 @@ class Runtime:
         return session
 
     def _bound(self, session, inputs):
-        """Return a function that runs the session once, with its inputs and outputs bound."""
+        """Return a function that runs the model of a session once."""
         binding = session.io_binding()
-        found = [(value.name, DTYPES.get(value.type, value.type), value.shape) for value in session.get_inputs()]
+        # onnxruntime gives the shape [] both to a number and to an input without a declared shape.
+        found = [
+            (value.name, DTYPES.get(value.type, value.type), value.shape or None) for value in session.get_inputs()
+        ]
         bound = []  # a binding does not keep references to its values
         for (name, _, _), array in zip(found, arrays(self.numpy, inputs, found)):
             bound.append(self.ort.OrtValue.ortvalue_from_numpy(array))

@@ -1,58 +1,73 @@
-"""The record of a runtime's own profile: how long each of its kernels took in one model."""
+"""The record of a profile: what the runtime itself says about the time of each kernel of a model."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from ofa_profiler.protocol.records.values import JsonObject, Kept, is_whole
+from ofa_profiler.protocol.records.values import JsonObject, Kept, is_nonnegative, is_whole
 
 _LONGEST_NS = 10**15
 
 
 @dataclass(frozen=True)
 class KernelTime:
-    """A kernel: its name and operator in the runtime, the median of its calls, and its calls in one run."""
+    """One kernel. Several kernels of a model can have the same name.
+
+    `calls` are those in one run, and `ns` is the median over all runs of the mean time of a call. It includes the
+    kernels that a loop or a branch runs.
+    """
 
     name: str
     kind: str
     ns: int
     calls: int
 
+    @staticmethod
+    def from_json(data: Any) -> KernelTime:
+        """Read and check an object. Raises `ValueError`."""
+        if not isinstance(data, dict) or not all(isinstance(data.get(name), str) for name in ("name", "kind")):
+            raise ValueError("a kernel must be an object with 'name', 'kind', 'ns' and 'calls'")
+        ns, calls = _whole(data, "ns", 0), _whole(data, "calls", 1)
+        return KernelTime(data["name"], data["kind"], ns, calls)
+
 
 @dataclass(frozen=True)
 class NodeProfile(Kept):
-    """The kernels of a model in order of execution; None if the runtime has no profile of them, and `why`.
+    """The profile of a model by its runtime, in order of execution. Profiling itself takes time, so times are longer.
 
-    `whole_ns` is the median of the `runs` of the whole model under the profiler, which makes it slower.
+    `kernels` is None if there is no profile, and `why` then says why.
     """
 
     key: str
+    seconds: float
     kernels: tuple[KernelTime, ...] | None
-    why: str
+    #: The number of profiled runs, and the median of their wall time; 0 without a profile.
     runs: int
     whole_ns: int
+    why: str
 
     @staticmethod
     def from_json(data: JsonObject) -> NodeProfile:
         """Read and check an object. Raises `ValueError`."""
         if not isinstance(data.get("key"), str):
             raise ValueError("'key' must be the key of a model")
-        if data.get("kernels") is None:
-            why = data.get("why")
-            return NodeProfile(data["key"], None, why if isinstance(why, str) else "", 0, 0, json=data)
-        if not isinstance(data["kernels"], list):
-            raise ValueError("'kernels' must be a list or null")
-        for name in ("runs", "whole_ns"):
-            if not is_whole(data.get(name)) or not 0 < data[name] < _LONGEST_NS:
-                raise ValueError(f"{name!r} must be a whole number above 0")
-        kernels = tuple(map(_kernel, data["kernels"]))
-        return NodeProfile(data["key"], kernels, "", data["runs"], data["whole_ns"], json=data)
+        if not is_nonnegative(data.get("seconds")):
+            raise ValueError("'seconds' must be a number, 0 or more")
+        kernels, why = data.get("kernels"), data.get("why", "")
+        if not isinstance(why, str) or (kernels is None and not why):
+            raise ValueError("'why' must be text, and a profile without kernels must have it")
+        if kernels is None:
+            return NodeProfile(data["key"], data["seconds"], None, 0, 0, why, json=data)
+        if not isinstance(kernels, list) or not kernels:
+            raise ValueError("'kernels' must be a list of kernels, or null")
+        found = tuple(map(KernelTime.from_json, kernels))
+        runs, whole_ns = _whole(data, "runs", 1), _whole(data, "whole_ns", 1)
+        return NodeProfile(data["key"], data["seconds"], found, runs, whole_ns, why, json=data)
 
 
-def _kernel(data: Any) -> KernelTime:
-    if not isinstance(data, dict) or not all(isinstance(data.get(name), str) for name in ("name", "kind")):
-        raise ValueError("a kernel must be an object with 'name' and 'kind'")
-    if not all(is_whole(data.get(name)) and 0 <= data[name] < _LONGEST_NS for name in ("ns", "calls")):
-        raise ValueError(f"kernel {data['name']!r:.80}: 'ns' and 'calls' must be whole numbers, 0 or more")
-    return KernelTime(data["name"], data["kind"], data["ns"], data["calls"])
+def _whole(data: JsonObject, name: str, least: int) -> int:
+    value = data.get(name)
+    if not isinstance(value, int) or not is_whole(value) or not least <= value < _LONGEST_NS:
+        raise ValueError(f"{name!r} must be a whole number, {least} or more, not {value!r:.40}")
+    return value

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol.forms import Candidates
-from ofa_profiler.protocol.records.values import JsonObject, Kept
+from ofa_profiler.protocol.records.values import JsonObject, Kept, text_or_none
 from ofa_profiler.protocol.settings import Settings
 
 #: Version of the first line. A change that older versions would misread increases it.
 FORMAT = 1
 #: Version of a first line with trials of forms.
 FORMAT_WITH_FORMS = 2
+#: Version of a first line with a profile, and of kits with exact values or spans of inputs.
+FORMAT_WITH_VALUES = 3
+_FORMATS = (FORMAT, FORMAT_WITH_FORMS, FORMAT_WITH_VALUES)
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class Run(Kept):
     ops: tuple[Op, ...] | None
     #: The forms that the device tries; None: all models are plain.
     candidates: Candidates | None = None
+    #: The key of the model that the runtime is to profile with its own means, if any.
+    profile: str | None = None
 
     @property
     def spaces(self) -> tuple[str, ...]:
@@ -39,8 +44,8 @@ class Run(Kept):
     @staticmethod
     def from_json(data: JsonObject) -> Run:
         """Read and check an object. Raises `ValueError`."""
-        if data.get("format") not in (FORMAT, FORMAT_WITH_FORMS):
-            raise ValueError(f"format {data.get('format')!r:.40}; this version reads up to {FORMAT_WITH_FORMS}")
+        if data.get("format") not in _FORMATS:
+            raise ValueError(f"format {data.get('format')!r:.40}; this version reads up to {_FORMATS[-1]}")
         for name in ("about", "models"):
             if not isinstance(data.get(name), dict):
                 raise ValueError(f"{name!r} must be an object")
@@ -57,7 +62,10 @@ class Run(Kept):
         if not all(isinstance(sha256, str) for sha256 in models.values()):
             raise ValueError("'models' must give the SHA-256 of each model")
         candidates = Candidates.from_json(data["forms"]) if "forms" in data else None
-        return Run(data["created"], settings, data["about"], models, _ops(data), candidates, json=data)
+        profile = text_or_none(data, "profile")
+        if profile is not None and profile not in models:
+            raise ValueError(f"'profile' is {profile!r:.40}, which is none of the models")
+        return Run(data["created"], settings, data["about"], models, _ops(data), candidates, profile, json=data)
 
     def with_settings(self, settings: Settings) -> Run:
         """Return the same request with other settings."""

@@ -1,4 +1,4 @@
-"""Files of a kit, read with a check of their hash."""
+"""Reads files of the kit, and checks them before use."""
 
 import gzip
 import hashlib
