@@ -43,7 +43,7 @@ def with_data(described):
 def arrays(numpy, described, found):
     """Return an array for each input of a model, in the order of `found`: its (name, dtype, shape) in the model.
 
-    A size that is no number, or -1, is open: it is that of the description. A shape of None is open as a whole. Raises
+    A size that is no positive number is open: it is that of the description. A shape of None is open as a whole. Raises
     `ValueError` if they differ from the inputs that the kit describes.
     """
     if len(found) != len(described):
@@ -72,7 +72,7 @@ def fits(described, shape):
     """Return whether a described shape is one that the model takes."""
     if shape is None:
         return True
-    is_open = [not isinstance(size, int) or size < 0 for size in shape]
+    is_open = [not isinstance(size, int) or size <= 0 for size in shape]
     return len(described) == len(shape) and all(
         free or size == wanted for free, size, wanted in zip(is_open, shape, described)
     )

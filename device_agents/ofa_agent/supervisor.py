@@ -146,6 +146,7 @@ class Supervisor:
         if self.kit.profile is None or self.results.profile is not None:
             return
         self._cool_down()
+        self.results.tell({"type": "waiting", "why": "the runtime times its own kernels"})
         request = dict(self.kit.request(self.kit.profile), ask="profile")
         record = profile_record(self.visitor, request, self.settings["op_timeout_s"])
         self.used_s += record["seconds"]

@@ -5,7 +5,7 @@ import json
 import statistics
 
 SUFFIX = "_kernel_time"
-CONTROL = ("If", "Loop", "Scan")  # operators that run kernels of their own, which have events too
+CONTROL = ("If", "Loop", "Scan", "SequenceMap")  # operators that run kernels of their own, which have events too
 
 Event = collections.namedtuple("Event", "name kind index begin duration")  # in microseconds
 
@@ -13,8 +13,8 @@ Event = collections.namedtuple("Event", "name kind index begin duration")  # in 
 def kernels_of(lines, count):
     """Return the kernels in the last `count` runs of a trace, in order of execution: `name`, `kind`, `ns`, `calls`.
 
-    `ns` is the median time in one run, of all `calls` together. Two kernels can have the same name. The time of a
-    kernel includes the kernels that it runs itself, so those are left out.
+    `calls` are those in one run, and `ns` is the median over the runs of the mean time of a call. Two kernels can have
+    the same name. The time of a kernel includes the kernels that it runs itself, so those are left out.
     """
     runs = collections.deque(maxlen=count)
     current = []
@@ -30,7 +30,7 @@ def kernels_of(lines, count):
         times = [run[name] for run in runs if name in run]
         if 2 * len(times) > len(runs):
             name, kind, _ = name
-            ns = int(1000 * statistics.median(duration for duration, _ in times))
+            ns = int(1000 * statistics.median(duration / calls for duration, calls in times))
             calls = int(statistics.median(calls for _, calls in times))
             found.append({"name": name, "kind": kind, "ns": ns, "calls": calls})
     return found

@@ -122,7 +122,10 @@ def _kernel_ms(replay: Replay, source: Path) -> list[tuple[str, str, float, int 
     kernels = replay.profile.kernels
     ours = [[(name, kind) for name, kind in block["kernels"]] for block in _blocks(replay.run, source)]
     places = match_profile(ours, [(kernel.name, kernel.kind) for kernel in kernels])
-    return [(kernel.name, kernel.kind, kernel.ns / 1e6, place) for kernel, place in zip(kernels, places, strict=True)]
+    return [
+        (kernel.name, kernel.kind, kernel.ns * kernel.calls / 1e6, place)
+        for kernel, place in zip(kernels, places, strict=True)
+    ]
 
 
 def _runtime_profile(replay: Replay, rows: Sequence[Row]) -> dict[str, Any] | None:

@@ -38,6 +38,6 @@ def _raw(feed: Feed) -> bytes:
 
 def _written(data: bytes, suffix: str, folder: Path) -> Path:
     path = folder / f"{hashlib.sha256(data).hexdigest()}{suffix}"
-    if not path.exists():
+    if not path.is_file() or path.stat().st_size != len(data):
         write_bytes(path, data)
     return path

@@ -54,7 +54,7 @@ def row_doubts(rows: Sequence[Row], metadata: Mapping[str, Any]) -> Iterator[Dou
         yield Doubt(_suspicion(slow, "over 5 times slower than similar ones"), is_note=True)
     if fast := [suspect for suspect in suspects if suspect.reason == FAST]:
         yield Doubt(_suspicion(fast, "faster than the device can be"), remedy="measure again with --fresh")
-    copied = _copied(rows)
+    copied = [] if metadata.get("model") else _copied(rows)  # equal blocks of a model share one measurement
     if copied:
         yield Doubt(f"the times of {_ops(copied)} are exactly equal to those of another row; the rows may be copied")
 

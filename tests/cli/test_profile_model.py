@@ -207,7 +207,8 @@ TORCH = """
 import torch
 
 def small():
-    return torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(14400, 7))
+    layers = torch.nn.Conv2d(3, 16, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(14400, 7)
+    return torch.nn.Sequential(*layers)
 
 def wrong():
     raise RuntimeError("two\\nlines")
@@ -234,7 +235,7 @@ def test_a_torch_module_by_its_name(tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REFEREES)
 def test_networks_that_no_one_here_made(name, tmp_path):
-    """The figures are in docs/any-model.md, by benchmarks/referees.py. Here: every network has a table that is whole."""
+    """Every network has a whole table. The figures are those of benchmarks/referees.py."""
     referee = REFEREES[name]
     path = referee.path
     arrays = {key: np.asarray(value) for key, value in referee.arrays.items()}

@@ -14,8 +14,8 @@ _LONGEST_NS = 10**15
 class KernelTime:
     """One kernel. Several kernels of a model can have the same name.
 
-    `ns` is the median over all runs of the time in one run, of all `calls` together. It includes the kernels that a
-    loop or a branch runs.
+    `calls` are those in one run, and `ns` is the median over all runs of the mean time of a call. It includes the
+    kernels that a loop or a branch runs.
     """
 
     name: str
