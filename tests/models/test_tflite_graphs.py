@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.tflite_nets import Net, options, packed, widths
 
 from ofa_profiler.errors import InputFileError, UsageError
+from ofa_profiler.models import tflite_cutter, tflite_model
 from ofa_profiler.models.inputs import feeds_for
 from ofa_profiler.models.tflite_model import TfliteModel
 from ofa_profiler.models.tflite_runtime import outputs_of, prepared
@@ -28,13 +31,13 @@ def assert_composed(model: TfliteModel, feeds, least: int = 2) -> tuple:
     blocks = model.blocks(feeds, this_machine=True)
     found = dict(feeds)
     for block in blocks:
-        given = zip(block.model.feeds, block.inputs, strict=True)
-        interpreter = prepared(block.model.data, {feed.tensor.name: found[outer.name] for feed, outer in given})
+        pairs = zip(block.model.feeds, block.inputs, strict=True)
+        interpreter = prepared(block.model.data, {feed.tensor.name: found[outer.name] for feed, outer in pairs})
         interpreter.invoke()
         found.update(zip([outer.name for outer in block.outputs], outputs_of(interpreter).values(), strict=True))
     assert len(blocks) >= least
     for name, values in model.run(feeds).items():
-        np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-5 * np.abs(values).max())
+        np.testing.assert_allclose(found[name], values, rtol=1e-5, atol=1e-5 * np.abs(values).max())
     return blocks
 
 
@@ -61,8 +64,8 @@ def test_indices_lie_in_the_table_and_keep_their_values(tmp_path):
     net.add("GATHER", [net.weights("table", 30, WIDE), "row"], "words", (7, WIDE), options=options("GatherOptions"))
     y = chain(net, "words", 3, rows=7)
     model = opened(tmp_path, packed(["ids"], [y], net))
-    (given,) = model.inputs
-    assert (given.dtype, given.shape, given.range) == ("int32", (1, 7), (0, 30))
+    (ids,) = model.inputs
+    assert (ids.dtype, ids.shape, ids.range) == ("int32", (1, 7), (0, 30))
     feeds = feeds_for(model.inputs, {})
     first = assert_composed(model, feeds)[0]
     (feed,) = first.model.feeds
@@ -252,5 +255,28 @@ def test_the_first_of_several_graphs_is_timed(tmp_path):
     y = chain(net, net.tensor("x", (1, WIDE)), 2)
     other.add("TANH", [other.tensor("in", (1, 3))], "out", (1, 3))
     model = opened(tmp_path, packed(["x"], [y], net, (["in"], ["out"], other)))
-    assert [given.name for given in model.inputs] == ["x"]
+    assert [each.name for each in model.inputs] == ["x"]
     assert len(assert_composed(model, feeds_for(model.inputs, {}))) == 2
+
+
+#: A number of inputs, the operator and its options.
+_KINDS = [(2, "ADD", "AddOptions"), (2, "MUL", "MulOptions"), (1, "TANH", None), (1, "RELU", None), (1, "EXP", None)]
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_blocks_of_any_graph_give_what_the_graph_gives(data, tmp_path_factory):
+    """Random operators on random tensors before them; every operator is a block where nothing joins it."""
+    net, names = Net(), ["a", "b"]
+    for name in names:
+        net.tensor(name, (1, 5))
+    for i in range(data.draw(st.integers(1, 12))):
+        count, kind, chosen = data.draw(st.sampled_from(_KINDS))
+        inputs = [data.draw(st.sampled_from(names)) for _ in range(count)]
+        names.append(net.add(kind, inputs, f"t{i}", (1, 5), options=options(chosen) if chosen else None))
+    ends = data.draw(st.lists(st.sampled_from(names[2:]), min_size=1, max_size=3, unique=True))
+    feeds = {name: np.random.default_rng(i).uniform(-1, 1, (1, 5)).astype(np.float32) for i, name in enumerate("ab")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tflite_cutter, "CALL_US", 0.0)
+        patch.setattr(tflite_model, "check_loads", lambda path: None)  # a process for each example takes long
+        assert_composed(opened(tmp_path_factory.getbasetemp(), packed(["a", "b"], ends, net)), feeds, 1)
