@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from math import prod
+from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
-from ofa_profiler.models.base import Array, Block, Feed, Kernel, ModelInput, TimedModel, UserModel
-from ofa_profiler.models.grouping import group_kernels
-from ofa_profiler.models.tflite_blocks import Part, part_of, signature_of, weight_bytes, written
-from ofa_profiler.models.tflite_costs import operator_macs
-from ofa_profiler.models.tflite_cut import constant_makers, is_cuttable, joined_operators, shape_tensors
-from ofa_profiler.models.tflite_file import Operator, TfliteFile, read_tflite
+from ofa_profiler.models.base import Array, Block, Feed, ModelInput, TimedModel, UserModel
+from ofa_profiler.models.tflite_cut import is_cuttable, shape_tensors
+from ofa_profiler.models.tflite_cutter import Cutter, Seen
+from ofa_profiler.models.tflite_file import Operator, read_tflite
 from ofa_profiler.models.tflite_inputs import index_range
-from ofa_profiler.models.tflite_runtime import (
-    captured,
-    check_loads,
-    is_delegated,
-    outputs_of,
-    prepared,
-    reasons,
-    unique,
-)
-from ofa_profiler.networks.tensors import DTYPES, USUAL_SPAN, Shape, TensorSpec
+from ofa_profiler.models.tflite_runtime import captured, check_loads, is_delegated, outputs_of, prepared, reasons
+from ofa_profiler.networks.tensors import DTYPES, Shape, TensorSpec
 
-#: One call of the runtime with a single small operator on a core of a PC.
-CALL_US = 2.0
 #: Operators with weights; the network counts as int8 if one of them computes in integers.
 _WEIGHTED = {
     "BATCH_MATMUL",
@@ -42,15 +26,6 @@ _WEIGHTED = {
 }
 #: All values of quantized tensors.
 _QUANTIZED = {"int8": (-128, 128), "uint8": (0, 256), "int16": (-(2**15), 2**15)}
-
-
-@dataclass(frozen=True, eq=False)
-class _Seen:
-    """What a run of the network shows: shapes of all tensors, feeds for tensors that blocks can get, fixed values."""
-
-    shapes: Mapping[int, Shape]
-    feeds: Mapping[int, Feed]
-    fixed: Mapping[int, Array]
 
 
 class TfliteModel(UserModel):
@@ -87,12 +62,13 @@ class TfliteModel(UserModel):
 
     def blocks(self, feeds: Mapping[str, Array], *, this_machine: bool) -> tuple[Block, ...]:  # noqa: ARG002
         with reasons(str(self.path)):
+            delegated = is_delegated(prepared(self._file.data, feeds))
             seen = self._look(feeds)
-        cutter = _Cutter(self._file, seen)
+        cutter = Cutter(self._file, seen, delegated=delegated)
         blocks = cutter.blocks() if is_cuttable(self._file) else ()
         return blocks if len(blocks) > 1 else (cutter.single(self.whole(feeds)),)
 
-    def _look(self, feeds: Mapping[str, Array]) -> _Seen:
+    def _look(self, feeds: Mapping[str, Array]) -> Seen:
         """Run the network once with all tensors kept."""
         interpreter = captured(self._file.data, feeds)
         constant = shape_tensors(self._file)
@@ -114,7 +90,7 @@ class TfliteModel(UserModel):
             found[i] = self._feed(i, values)
             if i in constant:
                 fixed[i] = values
-        return _Seen(shapes, found, fixed)
+        return Seen(shapes, found, fixed)
 
     def _feed(self, i: int, values: Array) -> Feed:
         tensor = self._file.tensors[i]
@@ -122,116 +98,3 @@ class TfliteModel(UserModel):
             limits = int(values.min()), int(values.max()) + 1
             return Feed(TensorSpec(tensor.name, tensor.dtype, values.shape, limits))
         return Feed.like(tensor.name, values)
-
-
-class _Cutter:
-    """Makes blocks of a graph."""
-
-    def __init__(self, file: TfliteFile, seen: _Seen) -> None:
-        self.file = file
-        self.seen = seen
-        self.helpers = constant_makers(file)
-        unpacking = set(self.helpers.values())
-        self.order = [i for i in range(len(file.operators)) if i not in unpacking] or list(range(len(file.operators)))
-        self.kernels = [self._kernel(position) for position in self.order]
-        self.runs: dict[str, bool] = {}
-
-    def _kernel(self, position: int) -> Kernel:
-        operator, tensors = self.file.operators[position], self.file.tensors
-        shapes = [self.seen.shapes.get(i) if i >= 0 else None for i in operator.inputs]
-        output = self.seen.shapes.get(operator.outputs[0], ()) if operator.outputs else ()
-        name = tensors[operator.outputs[-1]].name if operator.outputs else operator.kind
-        read, wrote = (sum(map(self._bytes, found)) for found in (operator.given, operator.outputs))
-        return Kernel(name, operator.kind, operator_macs(operator.kind, shapes, output), read, wrote)
-
-    def _bytes(self, i: int) -> int:
-        tensor = self.file.tensors[i]
-        if tensor.is_constant:
-            return len(tensor.data)
-        size = np.dtype(tensor.dtype).itemsize if tensor.dtype in DTYPES else 1
-        return prod(self.seen.shapes.get(i, ())) * size
-
-    def _is_carried(self, i: int) -> bool:
-        feed = self.seen.feeds.get(i)
-        return feed is not None and feed.tensor.dtype in DTYPES and all(feed.tensor.shape)
-
-    def blocks(self) -> tuple[Block, ...]:
-        """The blocks. Those that do not run alone have been joined with a neighbour."""
-        joined = joined_operators(self.file, self.order, self._is_carried, self.seen.fixed)
-        groups = [list(group) for group in group_kernels(self.kernels, CALL_US, joined=joined)]
-        found: list[Block] = []
-        taken: dict[str, Block] = {}
-        while groups:
-            group = groups.pop(0)
-            block = self._block(group, taken)
-            if block is not None and self._runs(block):
-                found.append(block)
-                taken[block.name] = block
-            elif groups:
-                groups[0] = [*group, *groups[0]]
-            elif found:
-                before = found.pop()
-                del taken[before.name]
-                groups.append([*range(group[0] - len(before.kernels), group[0]), *group])
-        return tuple(found)
-
-    def _runs(self, block: Block) -> bool:
-        """Whether this machine runs the block, a part of it in XNNPACK."""
-        if block.signature not in self.runs:
-            try:
-                interpreter = prepared(
-                    block.model.data, {feed.tensor.name: made_up(feed) for feed in block.model.feeds}
-                )
-                interpreter.invoke()
-                self.runs[block.signature] = is_delegated(interpreter)
-            except (ValueError, RuntimeError):
-                self.runs[block.signature] = False
-        return self.runs[block.signature]
-
-    def _block(self, group: Sequence[int], taken: Mapping[str, Block]) -> Block | None:
-        """The block of these kernels. None if it gets or gives nothing that a model can have."""
-        seen = self.seen
-        part = part_of(self.file, [self.order[i] for i in group], self.helpers, seen.fixed)
-        if not part.inputs or not all(map(self._is_carried, (*part.inputs, *part.outputs))):
-            return None
-        names = part.names()
-        feeds = tuple(replace(seen.feeds[i], tensor=seen.feeds[i].tensor._replace(name=names[i])) for i in part.inputs)
-        model = TimedModel(written(self.file, part, seen.shapes, seen.fixed), feeds)
-        signature = signature_of(self.file, part, seen.shapes, seen.fixed, feeds)
-        return self._named(group, part, model, signature, taken)
-
-    def _named(
-        self, group: Sequence[int], part: Part, model: TimedModel, signature: str, taken: Mapping[str, Block]
-    ) -> Block:
-        kernels = tuple(self.kernels[i] for i in group)
-        name = unique(printable(kernels[-1].name) or kernels[-1].kind, taken)
-        inputs, outputs = (tuple(self._spec(i) for i in found) for found in (part.inputs, part.outputs))
-        return Block(name, kernels, inputs, outputs, weight_bytes(self.file, part), signature, model)
-
-    def _spec(self, i: int) -> TensorSpec:
-        feed = self.seen.feeds.get(i)
-        tensor = self.file.tensors[i]
-        return TensorSpec(tensor.name, tensor.dtype, feed.tensor.shape if feed else self.seen.shapes.get(i, ()))
-
-    def single(self, whole: TimedModel) -> Block:
-        """The network as its only block."""
-        every = tuple(range(len(self.file.operators)))
-        part = Part(every, self.file.inputs, self.file.outputs, tuple(range(len(self.file.tensors))))
-        signature = hashlib.sha256(whole.data).hexdigest()
-        return self._named(range(len(self.kernels)), part, whole, signature, {})
-
-
-def made_up(feed: Feed) -> Array:
-    """Values for a feed: its own, else random ones of its range or span."""
-    if feed.values is not None:
-        return feed.values
-    rng, shape, dtype = np.random.default_rng(0), feed.tensor.shape, feed.tensor.dtype
-    if feed.tensor.range is not None:
-        return rng.integers(*feed.tensor.range, shape).astype(dtype)
-    low, high = feed.span or USUAL_SPAN
-    return rng.uniform(low, high, shape).astype(dtype)
-
-
-def printable(name: str) -> str:
-    """A name on one line."""
-    return "".join(letter if letter.isprintable() else " " for letter in name).strip()

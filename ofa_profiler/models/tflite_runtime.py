@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -51,16 +52,35 @@ def reasons(what: str) -> Iterator[None]:
         raise UsageError(f"LiteRT does not run {what}: {text[:400]}") from None
 
 
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """Hides what native code prints: XNNPACK tells every user that it has been created. Errors are exceptions."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # stderr is closed
+        yield
+        return
+    try:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, 2)
+        os.close(nothing)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def prepared(data: bytes, feeds: Mapping[str, Array], **options: Any) -> Any:
     """An interpreter with one thread whose inputs have these values. Raises what the runtime raises."""
     from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped] # an extra
 
-    interpreter = Interpreter(model_content=data, num_threads=1, **options)
-    inputs = interpreter.get_input_details()
-    for details in inputs:
-        if tuple(details["shape"]) != feeds[details["name"]].shape:
-            interpreter.resize_tensor_input(details["index"], feeds[details["name"]].shape)
-    interpreter.allocate_tensors()
+    with _silenced():
+        interpreter = Interpreter(model_content=data, num_threads=1, **options)
+        inputs = interpreter.get_input_details()
+        for details in inputs:
+            if tuple(details["shape"]) != feeds[details["name"]].shape:
+                interpreter.resize_tensor_input(details["index"], feeds[details["name"]].shape)
+        interpreter.allocate_tensors()
     for details in inputs:
         interpreter.set_tensor(details["index"], np.require(feeds[details["name"]], requirements="C"))
     return interpreter

@@ -61,6 +61,8 @@ def test_every_kernel_is_in_one_block(path: Path) -> None:
     names = [block.name for block in blocks]
     assert len(set(names)) == len(names)
     assert sum(block.macs for block in blocks) == pytest.approx(SPACE.macs(SPACE.largest), rel=0.01)
+    inner = {(feed.tensor.dtype, feed.values is None, feed.tensor.range is None) for feed in blocks[2].model.feeds}
+    assert inner == {("int8", True, False) if model.precision == "int8" else ("float32", True, True)}
     # Equal layers follow each other in a stage, so some blocks are equal.
     assert len({block.signature for block in blocks}) < len(blocks)
 
