@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,11 +41,26 @@ def read_onnx(path: Path) -> tuple[onnx.ModelProto, str, int]:
         raise InputFileError(path, "is damaged or no ONNX model") from error
     if not model.graph.output or not model.opset_import:
         raise InputFileError(path, "is damaged or no ONNX model: it has no outputs")
+    if not all(isinstance(name, str) for name in _names(model.graph)):
+        raise InputFileError(path, "is damaged: some of its names are no text")
     digest, size = hashlib.sha256(data), len(data)
     for content in _load_external(path, model):
         digest.update(content)
         size += len(content)
     return model, digest.hexdigest(), size
+
+
+def _names(graph: onnx.GraphProto) -> Iterator[object]:
+    """All names. Those that are not UTF-8 are bytes."""
+    yield from (value.name for value in (*graph.input, *graph.output, *graph.initializer))
+    for value in graph.input:
+        yield from (size.dim_param for size in value.type.tensor_type.shape.dim)
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        for attribute in node.attribute:
+            yield attribute.name
+            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _names(body)
 
 
 def _content(path: Path) -> bytes:

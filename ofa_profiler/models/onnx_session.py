@@ -30,7 +30,8 @@ def session(
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
     try:
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        # Without its fallback, which prints, and tries the same again.
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:  # onnxruntime has errors of many kinds without a common base
         raise UsageError(f"onnxruntime cannot load {what}: {reason(error)}") from error
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from support.onnx_nets import FLOAT, convolutions, network, saved
@@ -120,6 +120,7 @@ def test_inputs_that_are_no_tensors_of_numbers(tmp_path: Path) -> None:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.integers(0, len(SMALL) - 1), value=st.integers(0, 255), end=st.integers(1, 3 * len(SMALL)))
+@example(place=97, value=128, end=622)  # a name that is not UTF-8
 def test_mutated_files_work_or_get_one_line(tmp_path: Path, place: int, value: int, end: int) -> None:
     path = tmp_path / "net.onnx"
     data = bytearray(SMALL)
