@@ -16,7 +16,7 @@ from ofa_profiler.models.base import Array, Block, Feed, Kernel, TimedModel, Use
 from ofa_profiler.models.onnx_blocks import Cutter
 from ofa_profiler.models.onnx_graph import OnnxGraph
 from ofa_profiler.models.onnx_inputs import declared_inputs
-from ofa_profiler.models.onnx_reading import LARGEST_BYTES, read_onnx
+from ofa_profiler.models.onnx_reading import read_onnx
 from ofa_profiler.models.onnx_session import optimized_graph, run, session
 from ofa_profiler.models.onnx_values import capture
 from ofa_profiler.networks.tensors import DTYPES, TensorSpec
@@ -45,8 +45,7 @@ class OnnxModel(UserModel):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.model, self.sha256, self.n_bytes = read_onnx(path)
-        self._data = _bytes_of(path, self.model)
+        self.model, self._data, self.sha256, self.n_bytes = read_onnx(path)
         try:
             self._session = session(self._data)
         except UsageError as error:
@@ -104,16 +103,6 @@ def _specs(values: Mapping[str, object]) -> tuple[TensorSpec, ...]:
         for name, value in values.items()
         if isinstance(value, np.ndarray) and value.size and value.dtype.name in DTYPES
     )
-
-
-def _bytes_of(path: Path, model: onnx.ModelProto) -> bytes:
-    try:
-        data: bytes = model.SerializeToString(deterministic=True)
-    except Exception as error:  # protobuf has errors of several kinds for messages that are too large
-        raise InputFileError(path, "has more than 2 GB of weights, which is not supported") from error
-    if len(data) > LARGEST_BYTES:
-        raise InputFileError(path, "has more than 2 GB of weights, which is not supported")
-    return data
 
 
 def _precision(model: onnx.ModelProto) -> str:

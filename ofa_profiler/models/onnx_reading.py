@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ofa_profiler.errors import InputFileError
 
@@ -24,10 +24,21 @@ _OTHERS = (
 )
 
 
-def read_onnx(path: Path) -> tuple[onnx.ModelProto, str, int]:
-    """The model with all weights inside, the SHA-256 of its files, and their bytes. Raises `InputFileError`."""
+class OnnxFile(NamedTuple):
+    """A model with all weights inside. `data` are the bytes of the file, or of the model if it had external data.
+
+    `sha256` and `n_bytes` are those of all files that it consists of.
+    """
+
+    model: onnx.ModelProto
+    data: bytes
+    sha256: str
+    n_bytes: int
+
+
+def read_onnx(path: Path) -> OnnxFile:
+    """Read a model with its external data. Raises `InputFileError`."""
     import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     data = _content(path)
     if data[4:8] == b"ORTM":
@@ -37,17 +48,28 @@ def read_onnx(path: Path) -> tuple[onnx.ModelProto, str, int]:
             raise InputFileError(path, problem)
     try:
         model = onnx.load_model_from_string(data)
-    except (DecodeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # the errors of protobuf and onnx have no common base
         raise InputFileError(path, "is damaged or no ONNX model") from error
     if not model.graph.output or not model.opset_import:
         raise InputFileError(path, "is damaged or no ONNX model: it has no outputs")
     if not all(isinstance(name, str) for name in _names(model.graph)):
         raise InputFileError(path, "is damaged: some of its names are no text")
     digest, size = hashlib.sha256(data), len(data)
-    for content in _load_external(path, model):
+    external = _load_external(path, model)
+    for content in external:
         digest.update(content)
         size += len(content)
-    return model, digest.hexdigest(), size
+    return OnnxFile(model, _bytes_of(path, model) if external else data, digest.hexdigest(), size)
+
+
+def _bytes_of(path: Path, model: onnx.ModelProto) -> bytes:
+    try:
+        data: bytes = model.SerializeToString(deterministic=True)
+    except Exception as error:  # protobuf has errors of several kinds for messages that are too large
+        raise InputFileError(path, "has more than 2 GB of weights, which is not supported") from error
+    if len(data) > LARGEST_BYTES:
+        raise InputFileError(path, "has more than 2 GB of weights, which is not supported")
+    return data
 
 
 def _names(graph: onnx.GraphProto) -> Iterator[object]:

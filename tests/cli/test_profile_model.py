@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from support.referees import REFEREES
 from ofa_profiler import LatencyTable, profile
 from ofa_profiler.cli.profile import main
 from ofa_profiler.cli.verify import main as verify
+from ofa_profiler.errors import UsageError
 from ofa_search.cli.search import main as search
 
 QUICK = ("--time-limit", "1s")
@@ -183,9 +185,11 @@ def test_cells_of_threads_and_what_has_no_file(net, tmp_path, capsys):
     said = capsys.readouterr()
     assert "no --model is for onnxruntime in int8: models are not converted" in said.err
     matrix = pd.read_csv(tmp_path / "n-matrix.csv")
-    networks = matrix[matrix["kind"] == "network"]
-    assert {"n-onnxruntime-fp32-t1", "n-onnxruntime-fp32-t2"} <= set(networks["table"])
-    assert (tmp_path / "n-onnxruntime-fp32-t2.csv").exists()
+    networks = matrix[matrix["kind"] == "network"].set_index("table")
+    measured = networks.index[networks["median_ms"].notna()].tolist()
+    cores = len(os.sched_getaffinity(0))
+    assert measured == [f"n-onnxruntime-fp32-t{count}" for count in (1, 2) if count <= cores]
+    assert all((tmp_path / f"{name}.csv").exists() for name in measured)
 
 
 def test_the_file_is_never_changed(net, tmp_path):
@@ -199,7 +203,7 @@ def test_python_takes_bytes_and_refuses_arguments_of_spaces(tmp_path):
     found = profile(model=data, out=tmp_path, time_limit_s=1.0)
     assert found.path.stem.endswith("-model")
     assert (tmp_path / "model.onnx").read_bytes() == data
-    with pytest.raises(ValueError, match="resolutions is for search spaces"):
+    with pytest.raises(UsageError, match="resolutions is for search spaces"):
         profile(model=data, out=tmp_path, resolutions=[32])
 
 
