@@ -141,7 +141,8 @@ def refused_by_options(arguments: argparse.Namespace, settings: Settings) -> str
     if arguments.benchmark_model is not None:
         _check_benchmark_settings(settings)
     if arguments.cores is not None and settings.threads > len(arguments.cores):
-        return f"{settings.threads} threads were requested, but --cores names {len(arguments.cores)} cores"
+        cores = f"{len(arguments.cores)} core{'s' * (len(arguments.cores) > 1)}"
+        return f"{settings.threads} threads were requested, but --cores names {cores}"
     return None
 
 

@@ -141,7 +141,8 @@ def too_many_threads(cell: Cell, device: Device, spec: str) -> str:
     allowed = device.json.get("cores_allowed")
     if not isinstance(allowed, list) or not allowed or cell.settings.threads <= len(allowed):
         return ""
-    return f"device {spec}: {cell.settings.threads} threads were requested, but it allows {len(allowed)} cores"
+    cores = f"{len(allowed)} core{'s' * (len(allowed) > 1)}"
+    return f"device {spec}: {cell.settings.threads} threads were requested, but it allows {cores}"
 
 
 def common_settings(cells: Iterable[Cell]) -> Settings:

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from ofa_profiler import get_space
 from ofa_profiler.base.progress import Progress
+from ofa_profiler.devices import FakeDevice
 from ofa_profiler.errors import UsageError
-from ofa_profiler.measuring.cells import boundary_ops, cells_of, common_settings, read_list
+from ofa_profiler.measuring import cells as cells_module
+from ofa_profiler.measuring.cells import boundary_ops, cells_of, common_settings, read_list, refuse, too_many_threads
 from ofa_profiler.measuring.joint_progress import JointProgress
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.protocol.target import Target
@@ -36,6 +38,59 @@ def test_the_names_of_cells():
     assert [cell.label for cell in cells] == ["fp32", "int8"]
     shared = common_settings(cells)
     assert (shared.target, shared.threads, shared.provider) == (Target(batch=2), 1, "CPU")
+
+
+def test_the_cells_of_three_lists():
+    cells = cells_of(Settings(), ["fp32", "int8"], runtimes=["onnxruntime", "litert"], threads=[1, 4])
+    assert [cell.label for cell in cells] == [cell.name for cell in cells]
+    assert [cell.name for cell in cells[:5]] == [
+        "onnxruntime-fp32-t1",
+        "onnxruntime-fp32-t4",
+        "onnxruntime-int8-t1",
+        "onnxruntime-int8-t4",
+        "litert-fp32-t1",
+    ]
+    assert [cell.settings.threads for cell in cells] == [1, 4] * 4
+    assert {cell.settings.target.precision for cell in cells if cell.has_boundaries} == {"int8"}
+    assert {cell.pair for cell in cells} == {"onnxruntime-t1", "onnxruntime-t4", "litert-t1", "litert-t4"}
+    assert common_settings(cells) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("lists", "labels"),
+    [
+        ({"threads": [1, 2]}, ["t1", "t2"]),
+        ({"runtimes": ["litert", "onnxruntime"]}, ["litert", "onnxruntime"]),
+        ({"runtimes": ["litert", "onnxruntime"], "threads": [2]}, ["litert", "onnxruntime"]),
+        ({}, ["fp32"]),
+    ],
+)
+def test_a_label_has_only_what_differs(lists, labels):
+    assert [cell.label for cell in cells_of(Settings(), ["fp32"], **lists)] == labels
+
+
+def test_a_precision_of_one_runtime_is_refused_for_the_other(monkeypatch):
+    def exporter(target: Target) -> None:
+        if target.runtime == "litert" and target.precision == "int8":
+            raise UsageError("not built")
+
+    monkeypatch.setattr(cells_module, "get_exporter", exporter)
+    cells = cells_of(Settings(), ["fp32", "int8"], runtimes=["onnxruntime", "litert"])
+    assert {cell.name: cell.refused for cell in cells if cell.refused} == {"litert-int8-t1": "not built"}
+    with pytest.raises(UsageError, match=r"^not built$"):
+        cells_of(Settings(Target("litert")), ["fp32", "int8"])
+    with pytest.raises(UsageError, match="tvm"):
+        cells_of(Settings(), ["fp32"], runtimes=["onnxruntime", "tvm"])
+
+
+def test_only_what_is_impossible_for_all_cells_is_an_error():
+    cells = cells_of(Settings(), ["fp32"], threads=[1, 2, 8])
+    found = refuse(cells, lambda cell: "too many" if cell.settings.threads > 1 else None)
+    assert [cell.refused for cell in found] == ["", "too many", "too many"]
+    with pytest.raises(UsageError, match=r"^other$"):
+        refuse(found[:1], lambda _: "other")
+    device = FakeDevice().describe()
+    assert [bool(too_many_threads(cell, device, "fake")) for cell in cells] == [False, False, True]
 
 
 def test_changes_of_precision_are_measured_with_both_precisions():

@@ -9,7 +9,10 @@ import pandas as pd
 import pytest
 
 from ofa_profiler import LatencyTable, get_space
-from ofa_profiler.tables.matrix import NETWORK, MatrixRow, compute_matrix, save_matrix
+from ofa_profiler.errors import DeviceError
+from ofa_profiler.protocol.settings import Settings
+from ofa_profiler.protocol.target import Target
+from ofa_profiler.tables.matrix import NETWORK, NOT_MEASURED, MatrixRow, compute_matrix, save_matrix, unmeasured_row
 from ofa_profiler.tables.matrix_text import matrix_lines
 from ofa_profiler.tables.row import Row
 
@@ -108,3 +111,77 @@ def test_the_table_for_people():
     lines = matrix_lines(compute_matrix(tables), {"t-fp32": "fp32", "t-int8": "int8"})
     assert lines[0].split() == ["kind", "count", "fp32", "ms", "int8", "ms", "gain", "from", "to"]
     assert lines[1].split() == ["mbconv", str(len(BLOCKS)), "3", "2", "1.50x", "1.50x", "1.50x"]
+
+
+# --- tables of users' models, and tables that were not made ------------------------------------------------------
+
+
+def model_table(runtime: str, precision: str, times: dict[str, float], whole_ms: float | None) -> LatencyTable:
+    table = table_of(precision, times, f"m-{runtime}-{precision}")
+    about = {"runtime": runtime, "spaces": [], "model": {"file": f"net.{runtime}"}, "whole_ms": whole_ms}
+    return LatencyTable(table.name, table.rows, {**table.metadata, **about})
+
+
+def test_blocks_are_compared_within_a_runtime_and_whole_networks_across():
+    one, two = BLOCKS[:2]
+    tables = [
+        model_table("onnxruntime", "fp32", {one: 4.0, two: 2.0}, 8.0),
+        model_table("onnxruntime", "int8", {one: 2.0, two: 1.0}, 4.0),
+        model_table("litert", "int8", {one: 1.0}, 2.0),
+        model_table("litert", "fp32", {one: 3.0}, None),
+    ]
+    rows = compute_matrix(tables)
+    kinds = [row(rows, "mbconv", table.name) for table in tables]
+    assert [each.base for each in kinds] == ["m-onnxruntime-fp32"] * 2 + ["m-litert-fp32"] * 2
+    assert [each.gain for each in kinds] == pytest.approx([1.0, 2.0, 3.0, 1.0])
+    wholes = [row(rows, NETWORK, table.name) for table in tables]
+    assert {each.base for each in wholes} == {"m-onnxruntime-fp32"}
+    assert [each.median_ms for each in wholes] == [8.0, 4.0, 2.0, None]
+    assert [each.gain for each in wholes[:3]] == pytest.approx([1.0, 2.0, 4.0])
+    assert (wholes[3].count, wholes[3].gain) == (0, None), "the whole network failed"
+    labels = {table.name: table.name[2:] for table in tables}
+    lines = [line.split() for line in matrix_lines(rows, labels)]
+    assert lines == [
+        ["gain", "of", "network", "ms", "network", "mbconv"],
+        ["onnxruntime-fp32", "8", "1.00x", "1.00x"],
+        ["onnxruntime-int8", "4", "2.00x", "2.00x"],
+        ["litert-int8", "2", "4.00x", "3.00x"],
+        ["litert-fp32", "-", "-", "1.00x"],
+    ]
+
+
+def test_a_table_that_was_not_made_is_a_row_with_its_reason(tmp_path: Path):
+    made = compute_matrix([table_of("fp32", {BLOCKS[0]: 2.0})])
+    missing = unmeasured_row("t-int8", Settings(Target("litert", "int8"), threads=8), DeviceError("no\n power"))
+    save_matrix((*made, missing), tmp_path / "m.csv")
+    frame = pd.read_csv(tmp_path / "m.csv")
+    assert list(frame.kind) == ["mbconv", NOT_MEASURED]
+    assert list(frame.iloc[1][["table", "runtime", "precision", "threads", "reason"]]) == [
+        "t-int8",
+        "litert",
+        "int8",
+        8,
+        "no power",
+    ]
+    lines = matrix_lines((*made, missing), {"t-fp32": "fp32", "t-int8": "int8"})
+    assert lines[0].split() == ["kind", "count", "fp32", "ms"]
+    assert lines[2:] == ["int8: not measured: no power"]
+
+
+def test_rows_of_a_file_without_reasons_stay(tmp_path: Path):
+    old = table_of("fp32", {BLOCKS[0]: 2.0}, "old")
+    old.save(tmp_path / "old.csv")
+    save_matrix(compute_matrix([old]), tmp_path / "m.csv")
+    frame = pd.read_csv(tmp_path / "m.csv")
+    frame.drop(columns="reason").to_csv(tmp_path / "m.csv", index=False)
+    save_matrix(compute_matrix([table_of("int8", {BLOCKS[0]: 1.0})]), tmp_path / "m.csv")
+    assert list(pd.read_csv(tmp_path / "m.csv").table) == ["t-int8", "old"]
+
+
+def test_many_tables_are_lines():
+    tables = [table_of("fp32", dict.fromkeys(OPS, 8.0 / n), f"t{n}") for n in (1, 2, 4, 8)]
+    lines = matrix_lines(compute_matrix(tables), {table.name: table.name for table in tables})
+    assert lines[0].split()[:6] == ["gain", "of", "network", "ms", "network", "mbconv"]
+    assert [line.split()[2:] for line in lines[1:]] == [
+        [f"{n}.00x"] * (len(lines[0].split()) - 4) for n in (1, 2, 4, 8)
+    ]
