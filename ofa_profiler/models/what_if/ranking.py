@@ -1,4 +1,7 @@
-"""What changes save, from the measured times of the original and the edited networks."""
+"""What changes save, from the measured times of the original and the edited networks of one session.
+
+Times are the steady ones (`protocol/steady.py`), which other programs on the device move least.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,15 @@ import numpy as np
 
 from ofa_profiler.models.what_if.variants import Variant
 from ofa_profiler.protocol.measurement import Measurement
+from ofa_profiler.protocol.steady import SteadyTime, steady_times
 
 
 @dataclass(frozen=True)
 class Saving:
     """What a change saves: milliseconds of the network, below 0 if it costs time.
 
-    `noise_ms` is half of the 95% confidence interval of `saved_ms`, from the half widths of both medians.
+    `noise_ms` is half of the 95% confidence interval of `saved_ms`. It follows from how much the even and the odd
+    rounds of all networks of the session differ.
     """
 
     change: str
@@ -54,26 +59,23 @@ class Saving:
 
 def savings(original: Measurement, variants: Sequence[Variant], found: Mapping[str, Measurement]) -> tuple[Saving, ...]:
     """What each change saves, the most first. `found` are the measurements by key. Failed networks are left out."""
-    if not original.ok:
+    times = steady_times([original, *found.values()])
+    before = times.get(original.key)
+    if before is None:
         return ()
-    measured = [(variant, found[variant.key]) for variant in variants if variant.key in found]
+    noise = _relative_noise([original, *found.values()], times)
+    measured = [(variant, times[variant.key].ms) for variant in variants if variant.key in times]
     all_savings = [
-        Saving(
-            variant.label,
-            variant.places,
-            original.median_ms,
-            after.median_ms,
-            float(np.hypot(_half_ms(original), _half_ms(after))),
-        )
-        for variant, after in measured
-        if after.ok
+        Saving(variant.label, variant.places, before.ms, ms, noise * float(np.hypot(before.ms, ms)))
+        for variant, ms in measured
     ]
     return tuple(sorted(all_savings, key=lambda saving: -saving.saved_ms))
 
 
-def _half_ms(measurement: Measurement) -> float:
-    """Half of the interval of the median. Without the agent's, from the medians of the visits."""
-    if measurement.half_width is not None:
-        return measurement.half_width * measurement.median_ms
-    medians = [float(np.median(samples)) for samples in measurement.rounds_ms]
-    return 1.96 * float(np.std(medians, ddof=1)) / len(medians) ** 0.5 if len(medians) > 1 else measurement.std_ms
+def _relative_noise(measurements: Sequence[Measurement], times: Mapping[str, SteadyTime]) -> float:
+    """Half of the 95% confidence interval of a time, as a fraction of it. It is one for all networks."""
+    halves = [(time.even_ms, time.odd_ms) for time in times.values()]
+    offs = [np.log(even / odd) for even, odd in halves if even and odd]
+    if offs:  # a time is about the mean of two halves, so it has half the error of their difference
+        return 1.96 * float(np.sqrt(np.mean(np.square(offs)))) / 2
+    return max(m.half_width if m.half_width is not None else m.std_ms / m.median_ms for m in measurements if m.ok)
