@@ -52,6 +52,7 @@ def profile(
     model: ModelSource | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     inputs: Mapping[str, NDArray[Any]] | None = None,
+    what_if: bool = False,
     resolutions: Sequence[int] | None = None,
     runtime: str = "onnxruntime",
     precision: str = "fp32",
@@ -78,7 +79,8 @@ def profile(
     With `model`, that network is measured as a whole and block by block, in place of a space. It is an ONNX or TFLite
     file, the bytes of an ONNX file, a torch module or `package.module:function`. `shapes` are those of inputs with open
     dimensions (for a torch module, of all inputs), `inputs` real values; both by the names of the inputs. Runtime and
-    precision are those of the file, and arguments that only a space has are refused.
+    precision are those of the file, and arguments that only a space has are refused. `what_if` also measures what
+    changes of the network would save.
 
     Raises `DeviceError` if the device or all ops fail, and `UsageError` for invalid arguments
     or if `out` contains another measurement with this name.
@@ -93,9 +95,11 @@ def profile(
         _check_of_model(space=space, resolutions=resolutions, batch=batch, calibrate=calibrate, like=like)
         user_model, feeds = open_source(model, Path(out), shape_texts(shapes or {}), inputs)
         with _opened(device, options, runtime_version) as opened:
-            return profile_model(opened, user_model, feeds, settings_for(user_model, settings), Path(out), **how)
-    if shapes is not None or inputs is not None:
-        raise UsageError("shapes and inputs are for a model: give model=")
+            return profile_model(
+                opened, user_model, feeds, settings_for(user_model, settings), Path(out), what_if=what_if, **how
+            )
+    if shapes is not None or inputs is not None or what_if:
+        raise UsageError("shapes, inputs and what_if are for a model: give model=")
     chosen = _at(space, resolutions)
     with _opened(device, options, runtime_version) as opened:
         measure = profile_device if like is None else partial(profile_like, table=_loaded(like))

@@ -120,7 +120,14 @@ def _profile_one(
         show(state)
 
     return profile_model_cells(
-        device, cells, arguments.out, name=name, fresh=arguments.fresh, progress=progress, check=check
+        device,
+        cells,
+        arguments.out,
+        name=name,
+        fresh=arguments.fresh,
+        what_if=arguments.what_if,
+        progress=progress,
+        check=check,
     )
 
 

@@ -12,6 +12,9 @@ from ofa_profiler.tables.table import LatencyTable
 
 #: The number of blocks that are printed, the longest first.
 _SHOWN = 8
+#: The number of changes that are printed.
+_CHANGES = 3
+_LONGEST_NAME = 60
 
 
 def is_model_table(table: LatencyTable) -> bool:
@@ -23,7 +26,7 @@ def report_model(table: LatencyTable) -> dict[str, Any]:
     """Say where the time goes -> the same for a JSON document."""
     for line in _lines(table):
         say(line)
-    names = ("model", "whole_ms", "sum_ms", "whole", "runtime_profile")
+    names = ("model", "whole_ms", "sum_ms", "whole", "runtime_profile", "what_if")
     found = {name: table.metadata.get(name) for name in names}
     if found["runtime_profile"] is not None:  # the table's JSON has all kernels
         found["runtime_profile"] = {k: v for k, v in found["runtime_profile"].items() if k != "kernels"}
@@ -47,8 +50,27 @@ def _lines(table: LatencyTable) -> Iterator[str]:
     longest = sorted(ok, key=lambda row: -(row.median_ms or 0.0))[:_SHOWN]
     for row in longest if len(table.rows) > 1 else ():
         yield _row_line(row)
+    yield from _what_if_lines(about.get("what_if"))
 
 
 def _row_line(row: Row) -> str:
     share = float(row.extra.get("share") or 0.0)
-    return f"  {share:6.1%}  {row.median_ms:9.4g} ms  {row.description.kind}  {row.op}"
+    return f"  {share:6.1%}  {row.median_ms:9.4g} ms  {row.description.kind}  {short_name(row.op)}"
+
+
+def short_name(name: str) -> str:
+    """The part of a block's name that tells: the end of a path, and the first of several joined names."""
+    first = name.partition(";")[0]
+    return first if len(first) <= _LONGEST_NAME else f"...{first[-_LONGEST_NAME:]}"
+
+
+def _what_if_lines(found: Any) -> Iterator[str]:
+    """The changes that would save most."""
+    if found is None:
+        return
+    saving = [each for each in found if each["saved_ms"] > each["noise_ms"]][:_CHANGES]
+    if not saving:
+        yield f"none of {len(found)} changes saves more than the noise" if found else "no change could be tried"
+    for each in saving:
+        share = each["saved_ms"] / each["before_ms"]
+        yield f"what if: {each['change']} saves {each['saved_ms']:.3g} ms ± {each['noise_ms']:.2g} ms ({share:.1%})"

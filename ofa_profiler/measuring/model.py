@@ -9,12 +9,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ofa_profiler.base.progress import Reporter
 from ofa_profiler.devices.base import Device
 from ofa_profiler.devices.local import LocalDevice
 from ofa_profiler.measuring.expectation import milliseconds
 from ofa_profiler.measuring.model_request import ModelRequest, model_request
+from ofa_profiler.measuring.model_what_if import add_what_if
 from ofa_profiler.measuring.naming import subject_of, table_name
 from ofa_profiler.measuring.profile import Profile, check_same_device
 from ofa_profiler.measuring.session import measure_into
@@ -39,15 +41,38 @@ def profile_model(
     *,
     name: str | None = None,
     fresh: bool = False,
+    what_if: bool = False,
     cache_dir: Path | None = None,
     progress: Reporter | None = None,
 ) -> Profile:
     """Measure the network of `model` and each of its blocks on `device`, and write `out/NAME.{csv,json,jsonl}`.
 
-    An interrupted call with the same arguments is resumed, as for a search space. `settings` are those of
-    `settings_for`. Raises `DeviceError` when the device fails or does not run the model, `UsageError` for what is
-    impossible or would mix two measurements.
+    With `what_if`, also measure what changes of the network would save. An interrupted call with the same arguments is
+    resumed, as for a search space. `settings` are those of `settings_for`. Raises `DeviceError` when the device fails
+    or does not run the model, `UsageError` for what is impossible or would mix two measurements.
     """
+    begin = time.perf_counter()
+    if what_if and settings.time_limit_s is not None:  # half of the time for the blocks, half for the changes
+        settings = replace(settings, time_limit_s=settings.time_limit_s / 2)
+    how: dict[str, Any] = {"fresh": fresh, "cache_dir": cache_dir, "progress": progress}
+    done = _profile_blocks(device, model, feeds, settings, out, name=name, **how)
+    if what_if:
+        done = add_what_if(done, device, model, feeds, settings, **how)
+    return replace(done, seconds=time.perf_counter() - begin)
+
+
+def _profile_blocks(
+    device: Device,
+    model: UserModel,
+    feeds: Mapping[str, Array],
+    settings: Settings,
+    out: Path,
+    *,
+    name: str | None,
+    fresh: bool,
+    cache_dir: Path | None,
+    progress: Reporter | None,
+) -> Profile:
     begin = time.perf_counter()
     device.prepare_runtime(settings.target.runtime)
     described = device.describe()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ofa_profiler.base.parallel import Check
 from ofa_profiler.base.progress import Reporter
@@ -77,25 +77,28 @@ def profile_model_cells(
     *,
     name: str | None = None,
     fresh: bool = False,
+    what_if: bool = False,
     progress: Reporter | None = None,
     check: Check = lambda: None,
 ) -> Profile | Comparison:
     """Measure all cells in turns, with a table for each, and compare them; a single cell is just measured.
 
+    `what_if`: also measure what changes of the networks would save.
     Raises `UsageError` if the comparison cannot be written, and for a single cell what `profile_model` raises.
     """
+    how: dict[str, Any] = {"fresh": fresh, "what_if": what_if}
     if len(cells) == 1:
         ((cell, source),) = cells.items()
         if source is None:
             raise UsageError(cell.refused)
-        return profile_model(device, *source, cell.settings, out, name=name, fresh=fresh, progress=progress)
+        return profile_model(device, *source, cell.settings, out, name=name, progress=progress, **how)
     first = next(source for source in cells.values() if source is not None)
     name = table_name(name, device.describe(), [subject_of(first.model.path.name)], common_settings(cells))
 
     def measure(cell: Cell, own: Device, its_name: str, report: Reporter) -> Profile:
         source = cells[cell]
         assert source is not None, "it would be refused"
-        return profile_model(own, *source, cell.settings, out, name=its_name, fresh=fresh, progress=report)
+        return profile_model(own, *source, cell.settings, out, name=its_name, progress=report, **how)
 
     outcomes = measure_cells(device, list(cells), name, measure, progress=progress, check=check)
     return compare_cells(list(cells), outcomes, name, out)

@@ -107,7 +107,7 @@ class OnnxNet(Net):
         return _OnnxEditor(self)
 
     def output_shapes(self, data: bytes) -> dict[str, Shape]:
-        import onnxruntime  # type: ignore[import-untyped] # an extra
+        import onnxruntime  # an extra
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = 1, 4
