@@ -106,12 +106,14 @@ def simulate(device: Device, settings: Settings, ops: dict[str, int], lines: lis
         models=dict.fromkeys(ops),
         request=lambda key: {"key": key},
         trials=[],
+        profile=None,
         has_forms=False,
         has_encodings=False,
     )
     before = [json.loads(line) for line in lines or [json.dumps(run).encode()]]
     results = SimpleNamespace(
         forms=None,
+        profile=None,
         measured=[record for record in before if record["type"] in ("visit", "reference")],
         append=before.append,
         tell=lambda record: None,

@@ -16,7 +16,7 @@ from ofa_profiler.networks.blocks import block_op
 from ofa_profiler.networks.graph import Graph
 from ofa_profiler.networks.layers import Conv, Gelu, LayerNorm, Linear, SelfAttention, SqueezeExcite
 from ofa_profiler.networks.op import RESERVED, Op, register_block
-from ofa_profiler.networks.tensors import DTYPES, TensorSpec
+from ofa_profiler.networks.tensors import DTYPES, Span, TensorSpec
 from ofa_profiler.tables.op_columns import ATTRIBUTE_COLUMNS
 from ofa_profiler.tables.row import Row
 
@@ -24,7 +24,10 @@ names = st.text(st.characters(categories=("L", "N", "P", "Zs")), min_size=1, max
 plain = names.filter(str.isprintable)
 shapes = st.lists(st.integers(1, 4096), max_size=4).map(tuple)
 ranges = st.none() | st.tuples(st.integers(-5, 5), st.integers(6, 1000))
-tensors = st.lists(st.builds(TensorSpec, names, st.sampled_from(DTYPES), shapes, ranges), min_size=1, max_size=3)
+finite = st.floats(allow_nan=False, allow_infinity=False)
+spans = st.none() | st.tuples(finite, finite).map(lambda pair: Span(*sorted(pair)))
+specs = st.builds(TensorSpec, names, st.sampled_from(DTYPES), shapes, ranges, spans)
+tensors = st.lists(specs, min_size=1, max_size=3)
 scalars = st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 attributes = st.dictionaries(
     names.filter(lambda name: name not in RESERVED) | st.sampled_from((*ATTRIBUTE_COLUMNS, "family")),
