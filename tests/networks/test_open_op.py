@@ -25,8 +25,9 @@ plain = names.filter(str.isprintable)
 shapes = st.lists(st.integers(1, 4096), max_size=4).map(tuple)
 ranges = st.none() | st.tuples(st.integers(-5, 5), st.integers(6, 1000))
 finite = st.floats(allow_nan=False, allow_infinity=False)
-spans = st.none() | st.tuples(finite, finite).map(lambda pair: Span(*sorted(pair)))
-specs = st.builds(TensorSpec, names, st.sampled_from(DTYPES), shapes, ranges, spans)
+spans = st.tuples(finite, finite).map(lambda pair: Span(*sorted(pair)))
+floats = st.builds(TensorSpec, names, st.sampled_from(["float16", "float32", "float64"]), shapes, st.none(), spans)
+specs = st.builds(TensorSpec, names, st.sampled_from(DTYPES), shapes, ranges, st.none()) | floats
 tensors = st.lists(specs, min_size=1, max_size=3)
 scalars = st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 attributes = st.dictionaries(
