@@ -159,10 +159,12 @@ class OnnxDocument(Document):
     def replace(self, old: Sequence[onnx.NodeProto], new: Iterable[onnx.NodeProto]) -> None:
         """Put `new` in the place of the last of `old`, and remove what only they have read."""
         last = max(self.nodes.index(node) for node in old)
-        gone = {id(node) for node in old}
+        new, gone = list(new), {id(node) for node in old}
         before, after = self.nodes[:last], self.nodes[last + 1 :]
         self.nodes = [node for node in (*before, *new, *after) if id(node) not in gone]
-        self._folded.clear()
+        for node in new:
+            for name in node.output:
+                self._folded.pop(name, None)
         self._index()
         self._drop(name for node in old for name in node.input)
         made = {name for node in old for name in node.output} - self.maker.keys()
