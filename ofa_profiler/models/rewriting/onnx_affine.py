@@ -200,9 +200,10 @@ class AffineBeforeConv(Pattern[OnnxDocument, _Before]):
     def next_site(self, document: OnnxDocument, done: frozenset[str]) -> _Before | None:
         for node in document.of_kind("Conv"):
             convolution = Convolution.of(document, node)
-            if convolution is not None and not convolution.is_padded and node.output[0] not in done:
-                if (site := _in_front(document, convolution)) is not None:
-                    return site
+            if convolution is None or convolution.is_padded or node.output[0] in done:
+                continue
+            if (site := _in_front(document, convolution)) is not None:
+                return site
         return None
 
     def edit(self, document: OnnxDocument, site: _Before) -> None:
@@ -210,7 +211,8 @@ class AffineBeforeConv(Pattern[OnnxDocument, _Before]):
         weight = convolution.weight
         per_group = weight.shape[0] // groups
         scale, shift = (
-            np.repeat(values.reshape(groups, -1), per_group, axis=0) for values in (site.affine.scale, site.affine.shift)
+            np.repeat(values.reshape(groups, -1), per_group, axis=0)
+            for values in (site.affine.scale, site.affine.shift)
         )
         sums = weight.reshape(*weight.shape[:2], -1).sum(axis=2)
         bias = convolution.bias + (sums * shift).sum(axis=1)

@@ -46,8 +46,8 @@ class ChannelScale(Pattern[OnnxDocument, _Site]):
             document.constant_node(f"{site.place}_bias", site.affine.shift.astype(np.float32)),
         ]
         inputs = [site.tensor, *(constant.output[0] for constant in constants)]
-        form = {"group": channels, "kernel_shape": [1, 1]}
-        node = onnx.helper.make_node("Conv", inputs, [site.place], name=site.place, **form)
+        name = site.place
+        node = onnx.helper.make_node("Conv", inputs, [name], name=name, group=channels, kernel_shape=[1, 1])
         document.replace(site.nodes, [*constants, node])
 
 
@@ -61,7 +61,8 @@ def _from(document: OnnxDocument, first: onnx.NodeProto) -> _Site | None:
     aligned = (1, shape[1], 1, 1)
     total = Affine(np.ones(shape[1]), np.zeros(shape[1]))
     nodes: list[onnx.NodeProto] = []
-    node, tensor = first, variable[0]
+    node: onnx.NodeProto | None = first
+    tensor = variable[0]
     while node is not None and node.op_type in _KINDS:
         try:
             total = total.then(affine_of(document, node, tensor, 1, aligned))

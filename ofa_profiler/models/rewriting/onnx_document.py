@@ -104,8 +104,8 @@ class OnnxDocument(Document):
         if node is None or node.domain not in _DOMAINS:
             return None
         if node.op_type == "Constant":
-            values = [each.t for each in node.attribute if each.name == "value"]
-            return numpy_helper.to_array(values[0]) if values else None
+            tensors = [each.t for each in node.attribute if each.name == "value"]
+            return numpy_helper.to_array(tensors[0]) if tensors else None
         if node.op_type not in _FOLDED or "" in node.input:
             return None
         inputs = {each: self.constant(each) for each in node.input}
@@ -114,15 +114,15 @@ class OnnxDocument(Document):
     def _is_open(self, name: str) -> bool:
         return name in self._inputs and self.proto.ir_version >= 4
 
-    def _evaluated(self, node: onnx.NodeProto, inputs: dict[str, Any]) -> Array | None:
+    def _evaluated(self, node: onnx.NodeProto, inputs: dict[str, Array | None]) -> Array | None:
         from onnx.reference import ReferenceEvaluator
 
         try:
             with np.errstate(all="ignore"):
-                result = ReferenceEvaluator(node, opsets={"": self.opset}).run(None, inputs)[0]
+                result = ReferenceEvaluator(node, opsets={"": self.opset}).run(None, dict[str, Any](inputs))
         except Exception:  # a constant that cannot be computed here is none
             return None
-        return np.asarray(result)
+        return np.asarray(result[0])  # type: ignore[index]
 
     def is_inner(self, name: str) -> bool:
         """Whether exactly one node reads it, and nobody outside of the graph."""

@@ -1,7 +1,7 @@
 """onnxruntime: hard sigmoid and hard-swish that are exported as arithmetic become one or two operators.
 
-Add, Clip, Mul and Div cost a pass over the map each. onnxruntime makes HardSigmoid, and from opset 14 on HardSwish, part
-of the convolution before.
+Add, Clip, Mul and Div cost a pass over the map each. onnxruntime makes HardSigmoid, and from opset 14 on HardSwish,
+part of the convolution before.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class HardSigmoid(Pattern[OnnxDocument, _Site]):
             document.replace(site.nodes, [onnx.helper.make_node("HardSwish", [site.x], [name], name=name)])
             return
         gate = document.fresh(f"{name}_gate") if site.is_swish else name
-        form = {"alpha": 1 / site.limit, "beta": site.shift / site.limit}
-        new = [onnx.helper.make_node("HardSigmoid", [site.x], [gate], name=gate, **form)]
+        alpha, beta = 1 / site.limit, site.shift / site.limit
+        new = [onnx.helper.make_node("HardSigmoid", [site.x], [gate], name=gate, alpha=alpha, beta=beta)]
         if site.is_swish:
             new.append(onnx.helper.make_node("Mul", [site.x, gate], [name], name=name))
         document.replace(site.nodes, new)
@@ -93,11 +93,9 @@ def _upper_limit(document: OnnxDocument, clip: onnx.NodeProto) -> float | None:
 def _with_scalar(document: OnnxDocument, node: onnx.NodeProto) -> tuple[str, float]:
     """(x, a) of x + a; ("", 0) if it is another sum. `a` must not have more axes than x."""
     for x, other in (tuple(node.input), tuple(reversed(node.input))):
-        values, shape = document.constant(other), document.shape(x)
         value = scalar(document, other)
-        if values is not None and value is not None and document.constant(x) is None:
-            if values.ndim == 0 or (shape is not None and values.ndim <= len(shape)):
-                return x, value
+        if value is not None and document.constant(x) is None and _is_flat(document, other, x):
+            return x, value
     return "", 0.0
 
 

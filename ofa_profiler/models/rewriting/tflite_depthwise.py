@@ -97,7 +97,7 @@ def _site(document: TfliteDocument, operator: Any) -> _Site | None:
     tensor, pad, extra = given[0], document.maker.get(given[0]), Margins(0, 0, 0, 0)
     if pad is not None and document.kind(pad) == "PAD" and document.is_inner(tensor):
         extra = padded_by(document, pad) or extra
-    if any(extra):
+    if pad is not None and any(extra):
         tensor = int(pad.inputs[0])
     else:
         pad = None
@@ -142,7 +142,9 @@ def _is_same(document: TfliteDocument, site: _Site, grid: Part) -> bool:
     if site.margins is None:  # the size is open: "same" padding of kernels with one centre
         height, width = site.weight.shape[1:3]
         is_centred = rows[0] + rows[-1] == height - 1 and columns[0] + columns[-1] == width - 1
-        return is_centred and site.pad is None and options.strideH == options.strideW == 1 and height % 2 * width % 2 > 0
+        return (
+            is_centred and site.pad is None and options.strideH == options.strideW == 1 and height % 2 * width % 2 > 0
+        )
     if len(shape) != 4 or min(shape[1:3]) < 1:
         return False
     same = (

@@ -51,7 +51,7 @@ class TfliteDocument(Document):
     def kind(self, operator: Any) -> str:
         """The name of an operator in the schema."""
         code = self.model.operatorCodes[operator.opcodeIndex]
-        return self._kinds.get(max(code.builtinCode, code.deprecatedBuiltinCode), "")
+        return str(self._kinds.get(max(code.builtinCode, code.deprecatedBuiltinCode), ""))
 
     def of_kind(self, *kinds: str) -> list[Any]:
         """The operators of these kinds in order."""
@@ -168,7 +168,9 @@ class TfliteDocument(Document):
         self._index()
         inputs = {int(i) for operator in old for i in listed(operator.inputs)} - {-1}
         unread = [
-            self.maker[i] for i in inputs if not self.readers.get(i) and i in self.maker and self.constant(i) is not None
+            self.maker[i]
+            for i in inputs
+            if not self.readers.get(i) and i in self.maker and self.constant(i) is not None
         ]
         self.graph.operators = [each for each in self.graph.operators if all(each is not other for other in unread)]
         self._index()
@@ -190,7 +192,7 @@ class TfliteDocument(Document):
             aligned(self.api, np.asarray(each.data, np.uint8)) if full else each
             for each, full in zip(buffers, kept, strict=True)
         ]
-        builder = flatbuffers.Builder(sum(len(each.data) for each, full in zip(buffers, kept, strict=True) if full) + 4096)
+        builder = flatbuffers.Builder(sum(len(listed(each.data)) for each in self.model.buffers) + 4096)
         builder.Finish(self.model.Pack(builder), file_identifier=_IDENTIFIER)
         return bytes(builder.Output())
 
@@ -219,7 +221,9 @@ class TfliteDocument(Document):
                 for pair in (*listed(signature.inputs), *listed(signature.outputs)):
                     pair.tensorIndex = number[pair.tensorIndex]
         shared = {tensor.buffer for each in self.model.subgraphs for tensor in each.tensors}
-        shared |= {each.buffer for each in listed(self.model.metadata)} | set(map(int, listed(self.model.metadataBuffer)))
+        shared |= {each.buffer for each in listed(self.model.metadata)} | set(
+            map(int, listed(self.model.metadataBuffer))
+        )
         for buffer in freed - shared:
             self.model.buffers[buffer].data = None
         self._before = self._used()
