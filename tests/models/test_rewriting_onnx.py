@@ -261,9 +261,7 @@ def test_nothing_else_changes():
         assert kept[name] == next(n for n in plain.graph.node if n.name == name).SerializeToString()
     assert "c5" not in kept  # the constants of the pattern are gone
     weights = {each.name: each.SerializeToString() for each in plain.graph.initializer}
-    assert {each.name: each.SerializeToString() for each in other.graph.initializer} == {
-        "first_w": weights["first_w"]
-    }
+    assert {each.name: each.SerializeToString() for each in other.graph.initializer} == {"first_w": weights["first_w"]}
     for model in (plain, other):
         del model.graph.node[:], model.graph.initializer[:]
     assert plain == other
