@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ofa_profiler.base.progress import Progress
 from ofa_profiler.measuring.expectation import EXTRA_ROUNDS, visit_seconds
+from ofa_profiler.measuring.gains import t_975
 from ofa_profiler.protocol.records import Visit
 from ofa_profiler.protocol.replay import Replay
 from ofa_profiler.protocol.settings import Settings
@@ -22,8 +23,6 @@ _PRIOR_MODELS = 10
 _SMOOTH_S, _SMOOTH_SHARE = 2.0, 0.1
 #: With more models than this, an estimate serves for several records.
 _MODELS_PER_RECORD = 500
-#: 97.5% quantiles of Student's t distribution for 1, 2, ... degrees of freedom, as in the agent.
-_T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
 @dataclass(frozen=True)
@@ -143,11 +142,7 @@ def _further_visits(visits: Sequence[Visit], settings: Settings) -> float:
     if width is None:
         return max(1, settings.max_rounds - rounds)
     for more in range(1, settings.max_rounds - rounds):
-        shrunk = width * math.sqrt(rounds / (rounds + more)) * _t(rounds + more) / _t(rounds)
+        shrunk = width * math.sqrt(rounds / (rounds + more)) * t_975(rounds + more) / t_975(rounds)
         if shrunk <= settings.target_half_width:
             return more
     return max(1, settings.max_rounds - rounds)
-
-
-def _t(rounds: int) -> float:
-    return _T_975[min(max(rounds, 2) - 1, len(_T_975)) - 1]

@@ -104,7 +104,7 @@ def written(file: TfliteFile, part: Part, shapes: Mapping[int, Shape], fixed: Ma
     for i in part.tensors:
         data = _constant(file, part, i, fixed)
         if data is not None:
-            buffers.append(_aligned(api, data))
+            buffers.append(aligned(api, data))
         tensors.append(
             _tensor(api, file.tensors[i].raw, names[i], shapes.get(i), len(buffers) - 1 if data is not None else 0)
         )
@@ -123,7 +123,7 @@ def written(file: TfliteFile, part: Part, shapes: Mapping[int, Shape], fixed: Ma
     return bytes(builder.Output())
 
 
-def _aligned(api: Any, data: Any) -> Any:
+def aligned(api: Any, data: Any) -> Any:
     """A buffer whose bytes are aligned in the file, which the schema's own code does not do."""
 
     class Aligned(api.BufferT):  # type: ignore[misc]

@@ -1,0 +1,75 @@
+"""onnxruntime: a scale and shift of each channel that no convolution can take becomes a depthwise 1x1 convolution.
+
+On x86 onnxruntime keeps maps in a blocked layout, in which its Mul and Add have no broadcasting: a scalar costs two
+changes of layout. A depthwise convolution stays in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from ofa_profiler.models.rewriting.base import Pattern, Site
+from ofa_profiler.models.rewriting.onnx_affine import Affine, affine_of
+from ofa_profiler.models.rewriting.onnx_document import OnnxDocument
+
+_KINDS = ("Mul", "Add", "Sub", "Div")
+_IMAGE_AXES = 4
+
+
+@dataclass(frozen=True, eq=False)
+class _Site(Site):
+    nodes: tuple[onnx.NodeProto, ...]
+    tensor: str
+    affine: Affine
+
+
+class ChannelScale(Pattern[OnnxDocument, _Site]):
+    """x * constant + constant of an image (N, C, H, W), with at least one Mul or Div."""
+
+    name, runtime = "scale and shift of channels", "onnxruntime"
+
+    def next_site(self, document: OnnxDocument, done: frozenset[str]) -> _Site | None:
+        for node in document.of_kind("Mul", "Div"):
+            site = _from(document, node)
+            if site is not None and site.place not in done:
+                return site
+        return None
+
+    def edit(self, document: OnnxDocument, site: _Site) -> None:
+        channels = len(site.affine.scale)
+        weight = site.affine.scale.astype(np.float32).reshape(channels, 1, 1, 1)
+        constants = [
+            document.constant_node(f"{site.place}_weight", weight),
+            document.constant_node(f"{site.place}_bias", site.affine.shift.astype(np.float32)),
+        ]
+        inputs = [site.tensor, *(constant.output[0] for constant in constants)]
+        name = site.place
+        node = onnx.helper.make_node("Conv", inputs, [name], name=name, group=channels, kernel_shape=[1, 1])
+        document.replace(site.nodes, [*constants, node])
+
+
+def _from(document: OnnxDocument, first: onnx.NodeProto) -> _Site | None:
+    variable = [name for name in first.input if document.constant(name) is None]
+    shape = document.shape(variable[0]) if len(variable) == 1 else None
+    if shape is None or len(shape) != _IMAGE_AXES or not shape[1] or not document.is_float(variable[0]):
+        return None
+    if shape[2:] == (1, 1):  # a vector: nothing to gain
+        return None
+    aligned = (1, shape[1], 1, 1)
+    total = Affine(np.ones(shape[1]), np.zeros(shape[1]))
+    nodes: list[onnx.NodeProto] = []
+    node: onnx.NodeProto | None = first
+    tensor = variable[0]
+    while node is not None and node.op_type in _KINDS:
+        try:
+            total = total.then(affine_of(document, node, tensor, 1, aligned))
+        except ValueError:
+            break
+        nodes.append(node)
+        tensor = node.output[0]
+        node = document.reader(tensor)
+    finite = np.isfinite(total.scale).all() and np.isfinite(total.shift).all()
+    return _Site(tensor, tuple(nodes), variable[0], total) if nodes and finite else None
