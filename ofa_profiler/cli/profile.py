@@ -205,7 +205,7 @@ def _check(arguments: argparse.Namespace) -> None:
     _check_like(arguments)
     if arguments.remove_from_device and not arguments.device:
         raise UsageError("--remove-from-device needs --device DEVICE")
-    stops_early = arguments.plan or arguments.remove_from_device
+    stops_early = arguments.plan or arguments.remove_from_device or arguments.rewrite
     if arguments.out is None and (arguments.results or (arguments.device and not stops_early)):
         raise UsageError("no folder for the table: give --out DIR")
 

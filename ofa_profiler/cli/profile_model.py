@@ -25,6 +25,7 @@ from ofa_profiler.measuring.cells import Cell, common_settings, read_list
 from ofa_profiler.measuring.model import model_kit
 from ofa_profiler.measuring.naming import distinct_names, subject_of
 from ofa_profiler.measuring.profile import Profile
+from ofa_profiler.measuring.rewrite import check_out, rewrite
 from ofa_profiler.models.inputs import read_inputs
 from ofa_profiler.models.sources import open_sources
 from ofa_profiler.protocol.kit import check_new
@@ -40,6 +41,8 @@ def profile_models(prog: str, arguments: argparse.Namespace) -> int:
     cells = _cells(arguments)
     if arguments.plan:
         return _show_plan(arguments, cells)
+    if arguments.rewrite is not None:
+        _check_rewrite(arguments, cells)
     if arguments.kit is not None:
         return _kits(prog, arguments, cells)
     options = device_options(arguments, next(cell.settings for cell in cells if not cell.refused))
@@ -52,6 +55,8 @@ def profile_models(prog: str, arguments: argparse.Namespace) -> int:
             except OfaError as error:  # noqa: PERF203
                 outcomes[spec] = error
         names = _names(arguments, devices, cells)
+        if arguments.out is None:
+            return _only_rewrite(arguments, devices, outcomes, cells)
         with progress_bar() as reporter:
             outcomes |= run_all(
                 {
@@ -65,7 +70,9 @@ def profile_models(prog: str, arguments: argparse.Namespace) -> int:
 def _cells(arguments: argparse.Namespace) -> _Cells:
     """What is measured, and of which file. Raises `UsageError` and `InputFileError`."""
     arrays = None if arguments.inputs is None else read_inputs(arguments.inputs)
-    folder = arguments.out if arguments.device and arguments.out else default_cache_dir() / "exported"
+    folder = (
+        arguments.out if arguments.device and arguments.out and not arguments.plan else default_cache_dir() / "exported"
+    )
     sources = [Source(*each) for each in open_sources(arguments.model, folder, arguments.shape, arrays)]
     settings = Settings(
         provider=arguments.provider,
@@ -119,7 +126,7 @@ def _profile_one(
         check()
         show(state)
 
-    return profile_model_cells(
+    found = profile_model_cells(
         device,
         cells,
         arguments.out,
@@ -129,6 +136,45 @@ def _profile_one(
         progress=progress,
         check=check,
     )
+    if arguments.rewrite is None or isinstance(found, Comparison):
+        return found
+    return replace(found, more={"rewrite": _rewrite(arguments, device, cells, progress)})
+
+
+def _check_rewrite(arguments: argparse.Namespace, cells: _Cells) -> None:
+    """Raise `UsageError` before anything is measured."""
+    if len(cells) > 1 or arguments.kit is not None or len(arguments.device) > 1:
+        raise UsageError("--rewrite needs one --device, one --model and one number of --threads")
+    ((_, source),) = cells.items()
+    assert source is not None, "the only model is for the only cell"
+    check_out(source.model, arguments.rewrite)
+
+
+def _rewrite(arguments: argparse.Namespace, device: Device, cells: _Cells, progress: Reporter) -> dict[str, Any]:
+    """Write the network in faster forms, and say what was gained -> the same as a JSON document."""
+    ((cell, source),) = cells.items()
+    assert source is not None, "it is checked"
+    found = rewrite(*source, arguments.rewrite, device, cell.settings, progress=progress)
+    for line in found.lines():
+        say(line)
+    return found.to_json()
+
+
+def _only_rewrite(
+    arguments: argparse.Namespace,
+    devices: Mapping[str, Device],
+    errors: Mapping[str, Profile | Comparison | OfaError],
+    cells: _Cells,
+) -> int:
+    """`--rewrite` without a folder for a table."""
+    for error in errors.values():
+        if isinstance(error, OfaError):
+            raise error
+    with progress_bar() as reporter:
+        document = _rewrite(arguments, next(iter(devices.values())), cells, reporter)
+    if arguments.json:
+        print(json.dumps({"rewrite": document}, indent=2))
+    return 0
 
 
 def _kits(prog: str, arguments: argparse.Namespace, cells: _Cells) -> int:

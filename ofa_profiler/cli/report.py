@@ -31,6 +31,7 @@ def report_outcome(command: str, outcome: Profile | OfaError) -> dict[str, Any]:
         "measuring_seconds": round(outcome.measuring_s, 3),
         "measuring_share": round(outcome.measuring_s / outcome.seconds, 4),
         "was_complete": outcome.was_complete,
+        **outcome.more,
     }
     if outcome.uncalibrated:
         say(f"warning: table {outcome.table.name} is not calibrated: {outcome.uncalibrated}")

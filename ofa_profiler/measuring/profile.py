@@ -8,9 +8,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ofa_profiler.base.progress import Reporter
 from ofa_profiler.devices.base import Device
@@ -45,6 +46,8 @@ class Profile:
     was_complete: bool
     #: Why the table was not calibrated, although that was requested.
     uncalibrated: str = ""
+    #: Further results of the same call, for the JSON document.
+    more: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:
