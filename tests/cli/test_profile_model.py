@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from onnx import helper
-from support.onnx_nets import INT64, convolutions, network, saved, weights
+from support.onnx_nets import FLOAT, INT64, convolutions, network, saved, weights
 from support.referees import REFEREES
 
 from ofa_profiler import LatencyTable, profile
@@ -205,6 +205,51 @@ def test_python_takes_bytes_and_refuses_arguments_of_spaces(tmp_path):
     assert (tmp_path / "model.onnx").read_bytes() == data
     with pytest.raises(UsageError, match="resolutions is for search spaces"):
         profile(model=data, out=tmp_path, resolutions=[32])
+
+
+def test_a_network_without_faster_forms_is_not_written(net, tmp_path, capsys):
+    out = tmp_path / "fast.onnx"
+    words = ["--device", "local", "--model", str(net), "--rewrite", str(out), *QUICK]
+    assert main([*words, "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["rewrite"]["file"] is None
+    assert "nothing is written" in said.err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("out", "more", "words"),
+    [
+        ("net.onnx", [], "is the input file, which is never changed"),
+        ("net.tflite", [], "give a file with this suffix"),
+        ("fast.onnx", ["--threads", "1,2"], "--rewrite needs one --device, one --model and one number of --threads"),
+    ],
+)
+def test_a_wrong_rewrite_is_refused(out, more, words, net, capsys):
+    given = ["--device", "local", "--model", str(net), "--rewrite", str(net.with_name(out)), *more]
+    assert main(given) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_what_changes_would_save(tmp_path, capsys):
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], "conv", pads=[1, 1, 1, 1]),
+        helper.make_node("HardSwish", ["c"], ["h"], "swish"),
+        helper.make_node("Conv", ["h", "d"], ["y"], "depthwise", pads=[3, 3, 3, 3], group=24),
+    ]
+    constants = [weights("w", 24, 24, 3, 3), weights("d", 24, 1, 7, 7)]
+    path = saved(network(nodes, {"x": (FLOAT, [1, 24, 40, 40])}, ["y"], constants), tmp_path)
+    words = ["--device", "local", "--out", str(tmp_path / "out"), "--name", "t", "--model", str(path), "--what-if"]
+    assert main([*words, "--time-limit", "2s", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    changes = [found["change"] for found in document["what_if"]]
+    assert any("ReLU" in change for change in changes)
+    assert any("7" in change and "5" in change for change in changes)
+    saved_ms = [found["saved_ms"] for found in document["what_if"]]
+    assert saved_ms == sorted(saved_ms, reverse=True)
+    table = LatencyTable.load(tmp_path / "out" / "t.csv")
+    assert table.metadata["what_if"] == document["what_if"]
+    assert (tmp_path / "out" / "t-what-if.jsonl").exists()
 
 
 TORCH = """
