@@ -26,6 +26,11 @@ from ofa_profiler.networks.tensors import Span, TensorSpec
 
 Array = NDArray[Any]
 
+#: What a kernel costs without work, and the speeds of the estimate: those of a core of a PC.
+_KERNEL_US, _MACS_PER_US, _BYTES_PER_US = 0.5, 20_000.0, 8_000.0
+#: The share of a block's time from which on a second kind of layer is named.
+_WORTH_NAMING = 0.2
+
 
 @dataclass(frozen=True)
 class ModelInput:
@@ -79,10 +84,11 @@ class TimedModel:
 
 @dataclass(frozen=True)
 class Kernel:
-    """One unit of execution. `name` is the runtime's, `kind` the name of its operator, like `Conv`.
+    """One unit of execution. `name` is the runtime's, `kind` the name of its operator, like `FusedConv`.
 
     `macs` are multiply-accumulates, 0 for operators without any. `read_bytes` and `written_bytes` are those of all
-    inputs (weights included) and outputs. The estimate from them (`grouping.py`) only decides where to cut.
+    inputs (weights included) and outputs. `layer` is what people call it, like `DepthwiseConv`; empty if that is its
+    kind, and None for what only changes a layout.
     """
 
     name: str
@@ -90,6 +96,12 @@ class Kernel:
     macs: int
     read_bytes: int
     written_bytes: int
+    layer: str | None = ""
+
+    @property
+    def estimated_us(self) -> float:
+        """About its microseconds on one core of a PC. This only decides where to cut, and what a block is called."""
+        return _KERNEL_US + self.macs / _MACS_PER_US + (self.read_bytes + self.written_bytes) / _BYTES_PER_US
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,9 +123,15 @@ class Block:
 
     @cached_property
     def kind(self) -> str:
-        """The kinds of its kernels that do most of the work, like `Conv+Add`: each once, at most three."""
-        order = sorted(self.kernels, key=lambda kernel: (-kernel.macs, -kernel.read_bytes - kernel.written_bytes))
-        return "+".join(list(dict.fromkeys(kernel.kind for kernel in order))[:3])
+        """The layers that take most of its time, like `Conv+Add`: one, or two if the second takes a fifth of it."""
+        shares: dict[str, float] = {}
+        for kernel in self.kernels:
+            if kernel.layer is not None:
+                name = kernel.layer or kernel.kind
+                shares[name] = shares.get(name, 0.0) + kernel.estimated_us
+        order = sorted(shares, key=lambda name: (-shares[name], name))
+        second = [name for name in order[1:2] if shares[name] >= _WORTH_NAMING * sum(shares.values())]
+        return "+".join([*order[:1], *second]) or self.kernels[0].kind
 
     @property
     def macs(self) -> int:

@@ -16,13 +16,6 @@ from ofa_profiler.models.base import Kernel
 CALLS = 20.0
 #: No network has many more blocks. Nobody reads more, either.
 MOST_BLOCKS = 64
-#: What a kernel costs without work, and the speeds of the estimate.
-_KERNEL_US, _MACS_PER_US, _BYTES_PER_US = 0.5, 20_000.0, 8_000.0
-
-
-def estimated_us(kernel: Kernel) -> float:
-    """About the microseconds of a kernel on one core of a PC."""
-    return _KERNEL_US + kernel.macs / _MACS_PER_US + (kernel.read_bytes + kernel.written_bytes) / _BYTES_PER_US
 
 
 def group_kernels(
@@ -32,7 +25,7 @@ def group_kernels(
 
     `call_us` is what one call of the runtime costs. Kernels at the positions `joined` stay with the kernel before them.
     """
-    times = [estimated_us(kernel) for kernel in kernels]
+    times = [kernel.estimated_us for kernel in kernels]
     least = max(CALLS * call_us, sum(times) / MOST_BLOCKS)
     groups: list[list[int]] = []
     current: list[int] = []

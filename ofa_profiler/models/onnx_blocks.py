@@ -17,7 +17,7 @@ from ofa_profiler.errors import UsageError
 from ofa_profiler.models.base import Array, Block, Feed, Kernel, TimedModel
 from ofa_profiler.models.explained import REORDERS, plain_name
 from ofa_profiler.models.grouping import group_kernels
-from ofa_profiler.models.onnx_costs import node_macs
+from ofa_profiler.models.onnx_costs import layer_name, node_macs
 from ofa_profiler.models.onnx_graph import OnnxGraph
 from ofa_profiler.models.onnx_session import run, session
 from ofa_profiler.models.onnx_values import Fact
@@ -91,6 +91,7 @@ class Cutter:
             node_macs(node, shapes),
             sum(map(self._n_bytes, self.graph.reads[i])),
             sum(map(self._n_bytes, filter(None, node.output))),
+            None if node.op_type in REORDERS else layer_name(node, shapes),
         )
 
     def _n_bytes(self, name: str) -> int:
@@ -115,7 +116,9 @@ class Cutter:
         place = {i: number for number, i in enumerate(self._order)}
         most = max(group, key=lambda i: (self.kernels[place[i]].macs, self.kernels[place[i]].written_bytes, -i))
         node = self.graph.nodes[most]
-        # A node in a blocked layout is named after its output in the plain layout.
+        if node.name and "Conv" not in node.op_type:
+            return plain_name(node.name, "")
+        # A convolution in a blocked layout is named after its output in the plain layout.
         output = node.name if node.name.endswith("_nchwc") else node.output[0]
         return plain_name(output, "").removesuffix("_output_0")
 

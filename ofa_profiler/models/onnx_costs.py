@@ -49,6 +49,15 @@ def node_macs(node: onnx.NodeProto, shapes: Shapes) -> int:
         return 0
 
 
+def layer_name(node: onnx.NodeProto, shapes: Shapes) -> str:
+    """What people call a node: `Conv` for `FusedConv`, `DepthwiseConv` if each channel has a kernel of its own."""
+    plain = node.op_type.removeprefix("Nhwc").removeprefix("Fused")
+    if plain in ("Conv", "QLinearConv") and _integer(node, "group") > 1:
+        weights = shapes.get(node.input[_CONVOLUTIONS[node.op_type]], ())
+        return f"Depthwise{plain}" if len(weights) > 1 and weights[1] == 1 else f"Grouped{plain}"
+    return plain
+
+
 def _convolution(node: onnx.NodeProto, shapes: Shapes) -> int:
     weights, output = shapes[node.input[_CONVOLUTIONS[node.op_type]]], shapes[node.output[0]]
     channels_last = node.op_type == "NhwcFusedConv" or _integer(node, "channels_last")
