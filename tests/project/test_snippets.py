@@ -17,8 +17,12 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper
+from support.onnx_nets import FLOAT, network, weights
 from support.paths import ROOT
+from support.tflite_nets import Net, options, packed
 
 from ofa_profiler import LatencyTable, get_space, profile
 from ofa_profiler.devices import FakeDevice
@@ -33,9 +37,13 @@ MODULES = {
     "ofa-search": "ofa_search.cli.search",
     "ofa-train": "ofa_search.cli.train",
 }
+#: Shapes of the network of docs/any-model.md, which is smaller here.
+SMALLER = {"1x3x224x224": "1x3x32x32", "image=1x3x224x224": "image=1x3x32x32"}
 #: Tables that the commands of a page measure.
 _MEASURED = ("this-machine.csv", "out/board.csv")
 OVER_BUDGET = 5
+#: A convolution without padding.
+VALID = options("Conv2DOptions", padding=1, strideW=1, strideH=1, dilationWFactor=1, dilationHFactor=1)
 
 
 def text_of(page: str) -> str:
@@ -53,6 +61,8 @@ def shell_lines(page: str) -> list[str]:
 def quick(words: list[str], folder: Path) -> list[str]:
     """The same command, quicker."""
     program, *arguments = words
+    if program == "ofa-profile" and "--model" in arguments:
+        return [program, *(SMALLER.get(word, word) for word in arguments), "--time-limit", "1s"]
     if program == "ofa-profile" and "--plan" not in arguments and "--import" not in arguments:
         less = ["--resolution", "24", *([] if "--calibrate" in arguments else ["--no-calibration"])]
         return [program, *arguments, *less, *([] if "--kit" in arguments else ["--time-limit", "1s"])]
@@ -178,6 +188,37 @@ def prepare(folder: Path) -> None:
     accuracies = np.linspace(0.7, 0.8, len(samples))
     AccuracyPredictor.fit(space, samples, accuracies, hidden=(8,)).save(folder / "predictor.safetensors")
     run("ofa-search --lut latency_tables/board.csv --budget 700us", folder)  # writes out/search
+
+
+@pytest.mark.slow
+def test_the_page_about_your_own_network(tmp_path: Path) -> None:
+    """All commands and the Python of docs/any-model.md, in their order."""
+    own_networks(tmp_path)
+    for line in shell_lines("docs/any-model.md"):
+        if line.startswith("ofa-compare"):  # the table of another device
+            for suffix in (".csv", ".json"):
+                shutil.copy(tmp_path / f"tables/real{suffix}", tmp_path / f"tables/other{suffix}")
+        run(line, tmp_path)
+    assert {path.name for path in (tmp_path / "tables").glob("*-matrix.csv")} == {"both-matrix.csv"}
+    assert (tmp_path / "tables" / "small.onnx").exists()
+    (block,) = re.findall(r"^```python\n(.*?)^```", text_of("docs/any-model.md"), re.MULTILINE | re.DOTALL)
+    code = block.replace("224, 224", "32, 32").replace('out="tables"', 'out="python", time_limit_s=1.0')
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, check=True, timeout=300)
+    assert list((tmp_path / "python").glob("*-net.csv"))
+
+
+def own_networks(folder: Path) -> None:
+    """What the page takes for granted: a network as ONNX and TFLite, real inputs, a torch module."""
+    image = {"image": (FLOAT, ["batch", 3, "height", "width"])}
+    node = helper.make_node("Conv", ["image", "w"], ["y"], "conv", pads=[1, 1, 1, 1])
+    onnx.save(network([node], image, ["y"], [weights("w", 16, 3, 3, 3)]), folder / "net.onnx")
+    net = Net()
+    net.tensor("image", (1, 3, 32, 32))
+    net.add("CONV_2D", ["image", net.weights("w", 16, 3, 3, 32), ""], "y", (1, 1, 30, 16), options=VALID)
+    (folder / "net.tflite").write_bytes(packed(["image"], ["y"], net))
+    np.savez(folder / "inputs.npz", image=np.zeros((1, 3, 32, 32), np.float32))
+    (folder / "my_nets.py").write_text("import torch\n\ndef small():\n    return torch.nn.Conv2d(3, 8, 3)\n")
 
 
 # --- training ----------------------------------------------------------------------------------------------
