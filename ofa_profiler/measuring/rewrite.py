@@ -175,7 +175,10 @@ def _finished(
     gains = {name: found for name in finalists if (found := gain(before, measured[name])) is not None and found.wins}
     if not gains:
         return Rewritten(trials, note="together they are not faster beyond the noise")
-    best = max(gains, key=lambda name: gains[name].factor)
+    best = next(iter(gains))
+    for name in gains:  # patterns without a gain of their own are used only if they add one
+        more = gain(measured[best], measured[name])
+        best = name if more is not None and more.wins else best
     write_bytes(out, work.written[best])
     names = tuple(pattern.name for pattern in finalists[best])
     return Rewritten(trials, out, names, before, measured[best], gains[best])
