@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.paths import ROOT
+from support.referees import REFEREES
 
 from ofa_profiler import LatencyTable, get_space
 from ofa_profiler.spaces.mixed import MixedSpace
@@ -55,6 +56,7 @@ RUNS = {
         r"\| 10 \| transferred \| -?[\d.]+ ± ",
     ),
     "quantizers": ("cifar-mbv3 --networks 1 --rounds 2 --runs 2", r"onnxruntime: theirs / ours [\d.]+"),
+    "referees": ("--only wakeword-alexa --time-limit 1s", r"wakeword-alexa \| litert \| 1 \| [\d.]+ \| "),
     "repeat": ("--out r --resolution 24 --time-limit 1s --load", r"\d+ ops: median difference [\d.]+%"),
     "schedules": (
         "--data photos --test-data photos --out out --images 27 --batch 8 --cost 0.001 --only smallest",
@@ -158,6 +160,8 @@ def run(name: str, folder: Path) -> subprocess.CompletedProcess[str]:
 def test_it_runs(name: str, folder: Path) -> None:
     if name == "transport" and shutil.which("sshd", path="/usr/sbin:/usr/bin") is None:
         pytest.skip("needs an OpenSSH server: apt-get install openssh-server")
+    if name == "referees":
+        assert REFEREES["wakeword-alexa"].path  # skips where it cannot be downloaded
     if name in AFTER:
         run(AFTER[name], folder)  # it resumes, so at once if it ran before
     if name in BEFORE:

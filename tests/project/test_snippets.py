@@ -104,6 +104,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("scratch")
     Image.new("RGB", (40, 50), (200, 30, 30)).save(folder / "photo.jpg")
+    own_networks(folder)
     result = profile(
         FakeDevice(model="a board"), "cifar-mbv3", folder / "latency_tables", resolutions=[24], name="this-machine"
     )
