@@ -281,6 +281,29 @@ def test_a_torch_module_by_its_name(tmp_path, monkeypatch, capsys):
     assert "give --shape input=" in capsys.readouterr().err
 
 
+def test_a_torch_module_in_python_with_several_inputs(tmp_path):
+    torch = pytest.importorskip("torch")
+
+    class Both(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.out = torch.nn.Embedding(50, 64), torch.nn.Linear(64, 64)
+
+        def forward(self, ids, scale, unused=None):
+            return self.out(self.table(ids) * scale)
+
+    found = profile(
+        model=Both(),
+        shapes={"scale": (1, 40, 64)},
+        inputs={"ids": np.arange(40)[None]},
+        out=tmp_path,
+        time_limit_s=1.0,
+    )
+    inputs = found.table.metadata["model"]["inputs"]
+    assert inputs == {"ids": ["int64", 1, 40], "scale": ["float32", 1, 40, 64]}
+    assert found.table.metadata["model"]["file"] == "Both.onnx"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REFEREES)
 def test_networks_that_no_one_here_made(name, tmp_path):
