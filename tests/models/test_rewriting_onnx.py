@@ -215,13 +215,21 @@ def test_a_scale_that_others_read_too_stays():
 @settings(max_examples=12, deadline=None)
 def test_scales_of_channels_become_a_depthwise_convolution(kinds, is_scalar):
     net = Net()
-    tensor = net.add("Relu", "x", to="r")
+    tensor = net.add("Relu", net.conv("x", "conv"), to="r")
     for number, kind in enumerate(["Mul", *kinds]):
         values = net.weight(f"p{number}", *([1] if is_scalar else [8, 1, 1]), low=0.5, high=2.0)
         tensor = net.add(kind, tensor, values, to="y" if number == len(kinds) else f"t{number}")
     places, found = applied(net.data(), ChannelScale())
     assert places == ("y",)
-    assert [kind for kind in found if kind != "Constant"] == ["Relu", "Conv"]
+    assert [kind for kind in found if kind != "Constant"] == ["Conv", "Relu", "Conv"]
+
+
+def test_scales_of_tensors_that_are_no_maps_stay():
+    """Scores of attention have four axes, too."""
+    net = Net()
+    product = net.add("MatMul", "x", net.weight("w", 9, 9), to="m")
+    net.add("Softmax", net.add("Mul", product, net.number(0.125), to="s"), to="y", axis=-1)
+    assert ChannelScale().apply(OnnxDocument(net.data())) == ()
 
 
 def gated(net):

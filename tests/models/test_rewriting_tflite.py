@@ -193,6 +193,14 @@ def test_padding_that_matters_stays(data):
     assert PoolPadding().apply(TfliteDocument(data)) == ()
 
 
+def test_operators_without_options_stay():
+    document = TfliteDocument(pooling("MIRROR_PAD", 1, 3))
+    for operator in document.graph.operators:
+        operator.builtinOptions = None
+    data = document.data()
+    assert rewritten("litert", data, patterns_for("litert")) == (data, 0)
+
+
 def with_metadata(data):
     """The file with metadata and a signature."""
     document = TfliteDocument(data)

@@ -17,6 +17,9 @@ from ofa_profiler.models.rewriting.onnx_document import OnnxDocument
 
 _KINDS = ("Mul", "Add", "Sub", "Div")
 _IMAGE_AXES = 4
+#: Operators whose results are in the blocked layout, and those that pass it on.
+_BLOCKED = {"AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "MaxPool", "Resize"}
+_PASSING = {"Clip", "Concat", "HardSigmoid", "HardSwish", "LeakyRelu", "Relu", "Sigmoid", "Tanh", *_KINDS}
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +30,7 @@ class _Site(Site):
 
 
 class ChannelScale(Pattern[OnnxDocument, _Site]):
-    """x * constant + constant of an image (N, C, H, W), with at least one Mul or Div."""
+    """x * constant + constant of a map (N, C, H, W) behind a convolution, with at least one Mul or Div."""
 
     name, runtime = "scale and shift of channels", "onnxruntime"
 
@@ -56,7 +59,7 @@ def _from(document: OnnxDocument, first: onnx.NodeProto) -> _Site | None:
     shape = document.shape(variable[0]) if len(variable) == 1 else None
     if shape is None or len(shape) != _IMAGE_AXES or not shape[1] or not document.is_float(variable[0]):
         return None
-    if shape[2:] == (1, 1):  # a vector: nothing to gain
+    if shape[2:] == (1, 1) or not _is_blocked(document, variable[0]):  # nothing to gain
         return None
     aligned = (1, shape[1], 1, 1)
     total = Affine(np.ones(shape[1]), np.zeros(shape[1]))
@@ -73,3 +76,18 @@ def _from(document: OnnxDocument, first: onnx.NodeProto) -> _Site | None:
         node = document.reader(tensor)
     finite = np.isfinite(total.scale).all() and np.isfinite(total.shift).all()
     return _Site(tensor, tuple(nodes), variable[0], total) if nodes and finite else None
+
+
+def _is_blocked(document: OnnxDocument, tensor: str) -> bool:
+    """Whether the tensor is, or follows from, the result of a convolution or pooling without a change of shape."""
+    waiting, seen = [tensor], {tensor}
+    while waiting:
+        node = document.maker.get(waiting.pop())
+        if node is None:
+            continue
+        if node.op_type in _BLOCKED:
+            return True
+        if node.op_type in _PASSING:
+            waiting += [name for name in node.input if name not in seen]
+            seen.update(node.input)
+    return False

@@ -113,7 +113,7 @@ def _margins(document: TfliteDocument, operator: Any, tensor: int, weight: Array
     if options.padding == document.api.Padding.VALID:
         return extra
     shape = document.shape(tensor)
-    if len(shape) != 4 or min(shape[1:3]) < 1:
+    if not document.has_known_size(tensor):
         return None
     rows = same_along(shape[1], weight.shape[1], options.strideH)
     columns = same_along(shape[2], weight.shape[2], options.strideW)
@@ -145,7 +145,7 @@ def _is_same(document: TfliteDocument, site: _Site, grid: Part) -> bool:
         return (
             is_centred and site.pad is None and options.strideH == options.strideW == 1 and height % 2 * width % 2 > 0
         )
-    if len(shape) != 4 or min(shape[1:3]) < 1:
+    if not document.has_known_size(site.tensor):
         return False
     same = (
         *same_along(shape[1], _extent(rows), options.strideH),
@@ -157,8 +157,8 @@ def _is_same(document: TfliteDocument, site: _Site, grid: Part) -> bool:
 def _fits(document: TfliteDocument, site: _Site, grid: Part) -> bool:
     if _is_same(document, site, grid):
         return True
-    margins, shape = _remaining(site, grid), document.shape(site.tensor)
-    return margins is not None and min(margins) >= 0 and len(shape) == 4 and min(shape) >= 1
+    margins = _remaining(site, grid)
+    return margins is not None and min(margins) >= 0 and document.has_known_size(site.tensor)
 
 
 def _part(document: TfliteDocument, site: _Site, grid: Part, number: int, product: int) -> list[Any]:

@@ -21,6 +21,7 @@ _IDENTIFIER = b"TFL3"
 _NUMBERED = (b"model_control_dependencies",)
 #: Operators that only unpack constants.
 _UNPACKING = "DEQUANTIZE"
+_IMAGE_AXES = 4
 
 
 class TfliteDocument(Document):
@@ -54,8 +55,8 @@ class TfliteDocument(Document):
         return str(self._kinds.get(max(code.builtinCode, code.deprecatedBuiltinCode), ""))
 
     def of_kind(self, *kinds: str) -> list[Any]:
-        """The operators of these kinds in order."""
-        return [operator for operator in self.graph.operators if self.kind(operator) in kinds]
+        """The operators of these kinds that have options, in order."""
+        return [each for each in self.graph.operators if self.kind(each) in kinds and each.builtinOptions is not None]
 
     def tensor(self, i: int) -> Any:
         """The schema's object of a tensor."""
@@ -70,6 +71,11 @@ class TfliteDocument(Document):
         tensor = self.tensor(i)
         sizes = listed(tensor.shapeSignature) or listed(tensor.shape)
         return tuple(int(size) for size in sizes)
+
+    def has_known_size(self, i: int) -> bool:
+        """Whether it is an image (N, H, W, C) without open dimensions."""
+        shape = self.shape(i)
+        return len(shape) == _IMAGE_AXES and min(shape) > 0
 
     def is_float(self, i: int) -> bool:
         """Whether the elements are float32."""

@@ -48,7 +48,7 @@ def _site(document: TfliteDocument, pool: Any) -> _Site | None:
     if pad is None or document.kind(pad) not in ("MIRROR_PAD", "PADV2") or not document.is_inner(tensor):
         return None
     margins, source = padded_by(document, pad), int(pad.inputs[0])
-    if margins is None or options.padding != document.api.Padding.VALID or min(document.shape(source)) < 1:
+    if margins is None or options.padding != document.api.Padding.VALID or not document.has_known_size(source):
         return None
     reach = max(margins[:2]), max(margins[2:])
     windows = options.filterHeight, options.filterWidth
@@ -65,7 +65,7 @@ def _is_covered(document: TfliteDocument, pad: Any, margin: int, window: int) ->
         value = document.constant(int(pad.inputs[2]))
         return value is not None and value.size == 1 and float(value.reshape(-1)[0]) <= 0 and margin < window
     # A mirrored value changes nothing if each window with it also has the value itself.
-    is_symmetric = pad.builtinOptions.mode == document.api.MirrorPadMode.SYMMETRIC
+    is_symmetric = getattr(pad.builtinOptions, "mode", 0) == document.api.MirrorPadMode.SYMMETRIC
     return bool(window >= (2 * margin if is_symmetric else 2 * margin + 1))
 
 
