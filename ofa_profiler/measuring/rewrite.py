@@ -76,10 +76,18 @@ class Rewritten:
         """The result for people."""
         lines = [str(trial) for trial in self.trials]
         if self.path is None or self.before is None or self.after is None or self.gain is None:
-            reason = self.note or ("no form is faster on this device" if self.trials else "it has no known pattern")
-            return [*lines, f"nothing is written: {reason}"]
+            return [*lines, f"nothing is written: {self._reason}"]
         times = f"{_shown(self.before)} before, {_shown(self.after)} after"
         return [*lines, f"{times}: {self.gain.factor:.3f}x ± {self.gain.half_width:.1%}", f"written: {self.path}"]
+
+    @property
+    def _reason(self) -> str:
+        """Why there is no file."""
+        if self.note or not self.trials:
+            return self.note or "it has no known pattern"
+        if all(trial.error for trial in self.trials):
+            return "no form can be used"
+        return "no form is faster on this device"
 
     def to_json(self) -> dict[str, Any]:
         """A dict of plain JSON types."""

@@ -149,6 +149,15 @@ def test_a_network_whose_outputs_would_change_is_refused(tmp_path):
     assert SWISH not in result.patterns
 
 
+def test_patterns_that_are_all_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("ofa_profiler.measuring.rewrite.LARGEST_DIFFERENCE", -1.0)
+    case = Case(network(tmp_path / "net.onnx"), tmp_path / "out.onnx")
+    result = case.rewrite(FakeDevice())
+    assert len(result.trials) == 3
+    assert result.lines()[-1] == "nothing is written: no form can be used"
+    assert not case.out.exists()
+
+
 def test_a_network_without_patterns(tmp_path):
     path = tmp_path / "net.onnx"
     graph = helper.make_graph(
