@@ -19,6 +19,8 @@ Input = Mapping[str, Any]
 
 _IGNORED = "Unconsumed cmdline flags:"
 _OPTION = "--input_layer"
+#: How the names of types begin whose values are all valid.
+_ANY_VALUES = ("float", "int8", "uint8")
 
 
 def input_options(inputs: Sequence[Input], folder: str) -> list[str]:
@@ -43,12 +45,13 @@ def input_options(inputs: Sequence[Input], folder: str) -> list[str]:
 def check_inputs(lines: Sequence[Line], inputs: Sequence[Input], model: Callable[[], bytes]) -> tuple[str, ...]:
     """Return notes if the program ignored the options. Raises `ValueError` if it then measured another thing.
 
-    Made-up floats take the same time as others. Made-up integers may be no valid indices, and open sizes are 1.
+    Made-up floats take the same time as others, and integers of 8 bits are images or quantized tensors, not indices.
+    Other made-up integers may be no valid indices. Open sizes would be 1.
     """
     if not any(_IGNORED in line.text and _OPTION in line.text for line in lines):
         return ()
-    exact = [one for one in inputs if "values" in one]
-    needs = next((str(one["name"]) for one in exact if not str(one["dtype"]).startswith("float")), "")
+    exact = [one for one in inputs if "values" in one and not str(one["dtype"]).startswith(_ANY_VALUES)]
+    needs = str(exact[0]["name"]) if exact else ""
     if needs or _is_open(model()):
         what = f"values of inputs, which {needs!r:.80} needs" if needs else "sizes of inputs, which this model needs"
         raise ValueError(f"this benchmark_model does not take {what}; use that of TensorFlow Lite")

@@ -152,8 +152,9 @@ def test_a_program_that_ignores_the_options_gives_no_number_of_something_else() 
     integers = [{"name": "ids:0", "dtype": "int32", "shape": [400], "values": "/tmp/a.bin"}]
     assert check_inputs(lines_of("INFO: STARTING!"), integers, lookup) == ()
     assert check_inputs(lines_of("WARN: Unconsumed cmdline flags: --max_secs=5"), integers, lookup) == ()
-    (note,) = check_inputs(lines_of(IGNORED), floats, closed)
-    assert "makes them up" in note
+    for dtype in ("float32", "int8"):
+        (note,) = check_inputs(lines_of(IGNORED), [{**floats[0], "dtype": dtype}], closed)
+        assert "makes them up" in note
     with pytest.raises(ValueError, match="values of inputs, which 'ids:0' needs"):
         check_inputs(lines_of(IGNORED), integers, closed)
     with pytest.raises(ValueError, match="sizes of inputs, which this model needs"):
