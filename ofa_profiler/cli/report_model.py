@@ -44,6 +44,9 @@ def _lines(table: LatencyTable) -> Iterator[str]:
     if sum_ms is not None:
         blocks = f"{len(table.rows)} blocks" if len(table.rows) > 1 else "one block, which is the network"
         yield f"{blocks}, measured alone, add up to {format_duration_ms(sum_ms)}: {sum_ms / whole_ms - 1:+.1%}"
+    elif failed := [row for row in table.rows if row.status != OK]:
+        first = f"{failed[0].op}: {failed[0].error}"
+        yield f"there is no sum, because {len(failed)} of {len(table.rows)} blocks failed; {first}"
     if profile:
         yield f"the blocks contain {profile['named_share']:.1%} of the time in the runtime's own profile"
     ok = [row for row in table.rows if row.status == OK and row.median_ms is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,6 +59,7 @@ def model_request(
             "sha256": model.sha256,
             "bytes": model.n_bytes,
             "inputs": {name: [array.dtype.name, *array.shape] for name, array in feeds.items()},
+            "inputs_sha256": _sha256(feeds),
             "blocks": [
                 _described(block, names, names[first[block.signature].name] if len(blocks) > 1 else WHOLE)
                 for block in blocks
@@ -65,6 +67,14 @@ def model_request(
         },
     }
     return ModelRequest(tuple(models), run_record(models, settings, about, ops, profile=WHOLE))
+
+
+def _sha256(feeds: Mapping[str, Array]) -> dict[str, str]:
+    """The SHA-256 of the elements of each input, in C order, little-endian. Values can decide what a network does."""
+    return {
+        name: hashlib.sha256(array.astype(array.dtype.newbyteorder("<")).tobytes()).hexdigest()
+        for name, array in feeds.items()
+    }
 
 
 def _distinct_names(blocks: tuple[Block, ...]) -> dict[str, str]:

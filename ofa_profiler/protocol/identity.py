@@ -12,6 +12,8 @@ from ofa_profiler.protocol.records import Device, JsonObject, Run
 HARDWARE = ("model", "soc", "machine", "power_mode", "unit")
 #: The fields that describe how a device runs models.
 EXECUTION = ("cores_used", "runtime", "runtime_version", "provider")
+#: What is compared first of models of users, in this order.
+_MODEL = ("file", "sha256", "inputs")
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def request_difference(one: Run, other: Run) -> str:
     """
     settings = [{k: v for k, v in run.settings.to_json().items() if k != "time_limit_s"} for run in (one, other)]
     about = [{k: v for k, v in run.about.items() if k != "tool_version"} for run in (one, other)]
-    found = _first_difference(*settings) or _first_difference(*about)
+    found = _first_difference(*settings) or _model_difference(*about) or _first_difference(*about)
     if found or one.models != other.models:
         return found or "other models"
     if one.profile != other.profile:
@@ -100,6 +102,18 @@ def request_difference(one: Run, other: Run) -> str:
     if one.candidates is None or (other.candidates and one.candidates.variants == other.candidates.variants):
         return ""
     return "other forms"
+
+
+def _model_difference(one: JsonObject, other: JsonObject) -> str:
+    """The first difference between two models of users, in words; empty if there is none, or if one is a space."""
+    before, now = one.get("model"), other.get("model")
+    if not isinstance(before, dict) or not isinstance(now, dict) or before == now:
+        return ""
+    if found := _first_difference(*({name: each.get(name) for name in _MODEL} for each in (before, now))):
+        return found
+    hashes, others = (each.get("inputs_sha256") or {} for each in (before, now))
+    differ = [name for name in others if hashes.get(name) != others[name]]
+    return f"other values of the input {differ[0]!r:.60}" if differ else "other blocks"
 
 
 def _first_difference(one: JsonObject, other: JsonObject) -> str:

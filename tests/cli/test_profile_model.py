@@ -159,6 +159,23 @@ def test_invalid_values_are_refused_with_the_reason(tmp_path, capsys):
     assert len(said.strip().splitlines()) == 1
 
 
+def test_other_values_of_an_input_are_another_measurement(tmp_path, capsys):
+    """Shapes are equal, but values can decide what a network does."""
+    words = ["--device", "local", "--model", str(lookup(tmp_path)), "--inputs", str(tmp_path / "in.npz")]
+    words += ["--out", str(tmp_path / "out"), "--name", "n", *QUICK]
+    np.savez(tmp_path / "in.npz", ids=np.zeros((1, 400), np.int64))
+    assert main(words) == 0
+    before = (tmp_path / "out" / "n.jsonl").read_bytes()
+    np.savez(tmp_path / "in.npz", ids=np.arange(400).reshape(1, 400) % 30)
+    capsys.readouterr()
+    assert main(words) == 2
+    assert "other values of the input 'ids'" in capsys.readouterr().err
+    assert (tmp_path / "out" / "n.jsonl").read_bytes() == before
+    np.savez(tmp_path / "in.npz", ids=np.zeros((1, 400), np.int64))
+    assert main(words) == 0
+    assert "up to date" in capsys.readouterr().err
+
+
 def test_a_kit_is_measured_by_hand_and_imported(net, tmp_path, capsys):
     kit = tmp_path / "kit"
     assert main(["--kit", str(kit), "--model", str(net), *QUICK]) == 0

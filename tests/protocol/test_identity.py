@@ -91,3 +91,22 @@ def test_requests() -> None:
     other = REQUEST.with_settings(replace(REQUEST.settings, target=Target(batch=2)))
     assert request_difference(REQUEST, other) == "batch 1, now 2"
     assert request_difference(REQUEST, Run.from_json({**RUN, "models": {"a": "00"}})) == "other models"
+
+
+MODEL = {"file": "net.onnx", "sha256": "ab", "inputs": {"x": ["int64", 2]}, "inputs_sha256": {"x": "01"}, "blocks": []}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, ""),
+        ({"file": "other.onnx"}, "file 'net.onnx', now 'other.onnx'"),
+        ({"sha256": "cd"}, "sha256 'ab', now 'cd'"),
+        ({"inputs": {"x": ["int64", 3]}}, "inputs {'x': ['int64', 2]}, now {'x': ['int64', 3]}"),
+        ({"inputs_sha256": {"x": "02"}}, "other values of the input 'x'"),
+        ({"blocks": [{}]}, "other blocks"),
+    ],
+)
+def test_requests_for_models_of_users(change: dict[str, Any], words: str) -> None:
+    one, other = (Run.from_json({**RUN, "about": {"spaces": [], "model": m}}) for m in (MODEL, {**MODEL, **change}))
+    assert request_difference(one, other) == words

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ofa_profiler.devices.android.benchmark_inputs import Input, check_inputs, input_options
 from ofa_profiler.devices.android.benchmark_messages import lines_of, why_failed
 from ofa_profiler.devices.android.benchmark_model import DEFAULT, MAX_OUTPUT, Timing, arguments, parse
 from ofa_profiler.devices.remote.shell import Shell, one_line
@@ -97,11 +98,14 @@ class BenchmarkRunner:
                 kind = DeviceError if "No space left" in problem else TransientDeviceError
                 raise kind(f"{self.shell.spec}: models could not be put on the phone: {problem or done.exit_code}")
 
-    def visit(self, file: str, visit_s: float, last_median_ns: float | None) -> dict[str, Any]:
-        """Run a model for about `visit_s` -> the answer of a worker. Raises `DeviceError`."""
+    def visit(self, model: Mapping[str, Any], visit_s: float, last_median_ns: float | None) -> dict[str, Any]:
+        """Run a model for about `visit_s` -> the answer of a worker. Raises `DeviceError`.
+
+        `model` has the name of its `file`, the `path` of that on this machine, and the descriptions of its `inputs`.
+        """
         runs = self._runs(visit_s, last_median_ns)
         try:
-            return _summary(self._timing(_unpacked(file), runs))
+            return _summary(self._timing(model, runs))
         except TimeoutError:
             return {"error": f"no answer within {self.settings.op_timeout_s:g} s", "cause": "timeout"}
         except ValueError as error:
@@ -112,19 +116,29 @@ class BenchmarkRunner:
         least, most = self.settings.min_visit_samples, self.settings.max_visit_samples
         return least if last_median_ns is None else max(least, min(most, int(visit_s * 1e9 / last_median_ns)))
 
-    def _timing(self, file: str, runs: int) -> Timing:
+    def _timing(self, model: Mapping[str, Any], runs: int) -> Timing:
         """Of one call, or of a second: a phone short of memory kills programs, and command lines can be damaged."""
         delegate = None if self.settings.provider == DEFAULT else self.settings.provider
         program = [f"{self.folder}/{self.program}"]
-        program += arguments(f"{self.folder}/{file}", runs=runs, threads=self.settings.threads, delegate=delegate)
+        inputs: Sequence[Input] = model["inputs"]
+        graph = f"{self.folder}/{_unpacked(model['file'])}"
+        program += arguments(graph, runs=runs, threads=self.settings.threads, delegate=delegate)
+        program += input_options(inputs, self.folder)
         words = [*_pinned(self.cores), *program] if self.cores else program
+
+        def timing(command: Sequence[str]) -> Timing:
+            output = self._output(command, delegate)
+            found = parse(output, runs=runs, delegate=delegate)
+            notes = check_inputs(lines_of(output), inputs, lambda: _read(Path(model["path"])))
+            return dataclasses.replace(found, notes=(*found.notes, *notes))
+
         try:
-            return parse(self._output(words, delegate), runs=runs, delegate=delegate)
+            return timing(words)
         except _NotPinned as error:  # a core was switched off meanwhile
-            timing = parse(self._output(program, delegate), runs=runs, delegate=delegate)
-            return dataclasses.replace(timing, notes=(*timing.notes, f"not pinned to its cores: {error}"))
+            found = timing(program)
+            return dataclasses.replace(found, notes=(*found.notes, f"not pinned to its cores: {error}"))
         except ValueError:
-            return parse(self._output(words, delegate), runs=runs, delegate=delegate)
+            return timing(words)
 
     def _output(self, words: Sequence[str], delegate: str | None) -> str:
         """All that a program writes. Raises `TimeoutError` if it runs for too long, `ValueError` if it fails."""

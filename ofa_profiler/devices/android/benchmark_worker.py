@@ -143,7 +143,7 @@ class PhoneWorker:
             return phone_heat(shell)
         if self._runner is None:
             raise DeviceError(f"a visit was requested before the start: {request!r:.100}")
-        return self._runner.visit(request["file"], request["visit_s"], request["last_median_ns"])
+        return self._runner.visit(request, request["visit_s"], request["last_median_ns"])
 
     def _reached(self) -> AdbShell:
         if self._shell is None:
@@ -171,9 +171,12 @@ class PhoneWorker:
 
 
 def _models_of(kit: Path) -> dict[Path, str]:
-    manifest = json.loads((kit / "manifest.json").read_text("utf-8"))
-    files = [file for entry in manifest["models"] for file in (entry, *entry.get("variants", ()))]
-    return {kit / "models" / file["file"]: file["sha256"] for file in files}
+    """The SHA-256 of each file of the kit that the phone needs: models, and exact values of inputs."""
+    entries = json.loads((kit / "manifest.json").read_text("utf-8"))["models"]
+    files = [file for entry in entries for file in (entry, *entry.get("variants", ()))]
+    values = [tensor["values"] for entry in entries for tensor in entry.get("inputs", ()) if "values" in tensor]
+    hashes = {file["file"]: file["sha256"] for file in files} | {name: Path(name).stem for name in values}
+    return {kit / "models" / name: sha256 for name, sha256 in hashes.items()}
 
 
 def main(task: str) -> None:

@@ -311,7 +311,7 @@ def test_a_core_that_is_switched_off_meanwhile_costs_no_op(phone: Phone, program
     op = model(tmp_path / "models", "op", "time 11")
     with contextlib.closing(shell_to(phone.spec)) as shell:
         runner = BenchmarkRunner.bring(shell, ROOT, program.read_bytes(), {op.path: op.sha256}, SETTINGS, [62])
-        answer = runner.visit(op.path.name, 0.1, None)
+        answer = runner.visit({"file": op.path.name, "path": str(op.path), "inputs": []}, 0.1, None)
     assert answer["samples_ns"] == [11000]
     (note,) = answer["notes"]
     assert note.startswith("not pinned to its cores: ")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support import sshd
+from support.boards import SimulatedBoard
 
 from ofa_profiler.devices import DeviceOptions, open_device
 from ofa_profiler.export import export_ops
@@ -26,42 +23,15 @@ pytestmark = pytest.mark.slow
 SETTINGS = Settings(min_rounds=2, max_rounds=2, visit_s=0.01, min_visit_samples=3, op_timeout_s=300)
 
 
-class SimulatedBoard:
-    """`sim` of the shared folder, with its state in a folder of ours."""
-
-    def __init__(self, sim: Path, folder: Path) -> None:
-        self.sim, self.port = sim, sshd.free_port()
-        self.env = {**os.environ, "SIM_STATE": str(folder)}
-        self.key = self.call("start")
-        self.host_key = folder / f"board-{self.port}" / "etc" / "ssh" / "hk"
-
-    def call(self, what: str) -> str:
-        command = [str(self.sim), what, "board", str(self.port)]
-        # Its daemon keeps our pipe open, so what it says goes to a file.
-        with (Path(self.env["SIM_STATE"]) / "said").open("w+") as said:
-            subprocess.run(command, env=self.env, stdout=said, check=True, timeout=300)
-            said.seek(0)
-            return said.read().strip()
-
-
 @pytest.fixture(scope="module")
 def board(shared_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimulatedBoard]:
-    if os.geteuid() != 0 or shutil.which("qemu-aarch64-static") is None:
-        pytest.skip("needs root, and apt-get install qemu-user-static binfmt-support")
-    board = SimulatedBoard(shared_dir / "devices" / "sim", tmp_path_factory.mktemp("sim"))
-    yield board
-    board.call("stop")
+    with SimulatedBoard(shared_dir / "devices" / "sim", tmp_path_factory.mktemp("sim")) as board:
+        yield board
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "litert"])
 def test_a_board_is_provisioned_measured_and_rebooted(board, tmp_path, monkeypatch, runtime):
-    cache = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
-    monkeypatch.setenv("XDG_CACHE_HOME", cache)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / ".ssh").mkdir()
-    config = f"Host board\n  HostName 127.0.0.1\n  Port {board.port}\n  User pi\n  IdentityFile {board.key}\n"
-    (tmp_path / ".ssh" / "config").write_text(config)
-    printed = subprocess.run(["ssh-keygen", "-lf", str(board.host_key)], capture_output=True, text=True, check=True)
+    host_key = board.reached_from(tmp_path, monkeypatch)
     models = export_ops(get_space("cifar-mbv3").unique_ops()[:4], target=Target(runtime))
     journal = tmp_path / "j.jsonl"
     rebooted: list[int] = []
@@ -72,7 +42,7 @@ def test_a_board_is_provisioned_measured_and_rebooted(board, tmp_path, monkeypat
             board.call("kill")
             threading.Timer(3, board.call, ["start"]).start()
 
-    with open_device("ssh:board", DeviceOptions(accept_host_key=printed.stdout.split()[1])) as device:
+    with open_device("ssh:board", DeviceOptions(accept_host_key=host_key)) as device:
         described = device.describe()
         measured = measure(
             device, models, replace(SETTINGS, target=Target(runtime)), journal=journal, progress=progress
@@ -88,18 +58,13 @@ def test_a_board_is_provisioned_measured_and_rebooted(board, tmp_path, monkeypat
 
 def test_a_release_that_this_processor_cannot_run_is_followed_by_an_older_one(board, tmp_path, monkeypatch):
     """onnxruntime 1.21.0 uses an instruction that a Cortex-A72 (Raspberry Pi 4) lacks."""
-    monkeypatch.setenv("XDG_CACHE_HOME", os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache")))
-    monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / ".ssh").mkdir()
-    config = f"Host board\n  HostName 127.0.0.1\n  Port {board.port}\n  User pi\n  IdentityFile {board.key}\n"
-    (tmp_path / ".ssh" / "config").write_text(config)
-    printed = subprocess.run(["ssh-keygen", "-lf", str(board.host_key)], capture_output=True, text=True, check=True)
-    python = board.host_key.parents[2] / "usr" / "bin" / "python3"
+    host_key = board.reached_from(tmp_path, monkeypatch)
+    python = board.root / "usr" / "bin" / "python3"
     python.unlink()
     python.write_text('#!/bin/sh\nexport QEMU_CPU=cortex-a72\nexec /usr/bin/python3.11 "$@"\n')
     python.chmod(0o755)
     told: list[str] = []
-    options = DeviceOptions(accept_host_key=printed.stdout.split()[1], like_release="1.21.0", tell=told.append)
+    options = DeviceOptions(accept_host_key=host_key, like_release="1.21.0", tell=told.append)
     with open_device("ssh:board", options) as device:
         assert device.prepare_runtime("onnxruntime") == "1.20.1"
     assert any("onnxruntime 1.21.0 does not run there" in line and "SIGILL" in line for line in told)
