@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ofa_profiler.models.base import Array, TimedModel
+from ofa_profiler.models.onnx_session import run, session
 from ofa_profiler.models.what_if.activations import error_function, exact_gelu, tanh_gelu
 from ofa_profiler.models.what_if.base import Axis, Depthwise, Editor, Net, Node, Ties, repeated
 from ofa_profiler.models.what_if.onnx_ties import ties_of_node
@@ -107,13 +108,9 @@ class OnnxNet(Net):
         return _OnnxEditor(self)
 
     def output_shapes(self, data: bytes) -> dict[str, Shape]:
-        import onnxruntime  # an extra
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = 1, 4
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        outputs = [output.name for output in session.get_outputs()]
-        return {name: np.shape(value) for name, value in zip(outputs, session.run(outputs, self.feeds), strict=True)}
+        opened = session(data)
+        outputs = run(opened, self.feeds, [output.name for output in opened.get_outputs()])
+        return {name: np.shape(value) for name, value in outputs.items()}
 
 
 class _OnnxEditor(Editor):

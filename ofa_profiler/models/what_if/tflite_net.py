@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ofa_profiler.base.extras import need
 from ofa_profiler.models.base import Array, TimedModel
+from ofa_profiler.models.tflite_blocks import aligned
+from ofa_profiler.models.tflite_file import schema
+from ofa_profiler.models.tflite_runtime import outputs_of, prepared
 from ofa_profiler.models.what_if.activations import exact_gelu, tanh_gelu
 from ofa_profiler.models.what_if.base import Axis, Depthwise, Editor, Net, Node, Ties, repeated
 from ofa_profiler.models.what_if.tflite_ties import WEIGHTED, ties_of_node
@@ -17,7 +19,6 @@ from ofa_profiler.networks.tensors import Shape
 
 _UNPACKING = {"DEQUANTIZE", "DENSIFY"}
 _SAME = 0
-_ALIGNMENT = 16
 _DEPTHWISE = "DEPTHWISE_CONV_2D"
 _PADS = ("PAD", "PADV2")
 
@@ -28,7 +29,7 @@ class TfliteNet(Net):
     def __init__(self, model: TimedModel, feeds: Mapping[str, Array]) -> None:
         self.feeds = dict(feeds)
         self.bytes = model.data
-        self.api = _schema()
+        self.api = schema()
         self.model = self.api.ModelT.InitFromPackedBuf(model.data, 0)
         graph = self.model.subgraphs[0]
         self.tensors = list(graph.tensors)
@@ -62,7 +63,7 @@ class TfliteNet(Net):
 
     @cached_property
     def _shapes(self) -> dict[str, Shape]:
-        interpreter = self._interpreter(self.bytes)
+        interpreter = prepared(self.bytes, self.feeds)
         found = {_name(each["index"]): tuple(map(int, each["shape"])) for each in interpreter.get_tensor_details()}
         return {name: found[name] for name in map(_name, range(len(self.tensors))) if name in found}
 
@@ -123,22 +124,9 @@ class TfliteNet(Net):
         return _TfliteEditor(self)
 
     def output_shapes(self, data: bytes) -> dict[str, Shape]:
-        interpreter = self._interpreter(data)
-        for each in interpreter.get_input_details():
-            interpreter.set_tensor(each["index"], self.feeds[each["name"]])
+        interpreter = prepared(data, self.feeds)
         interpreter.invoke()
-        outputs = interpreter.get_output_details()
-        return {f"{i} {each['name']}": interpreter.get_tensor(each["index"]).shape for i, each in enumerate(outputs)}
-
-    def _interpreter(self, data: bytes) -> Any:
-        from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped]
-
-        interpreter = Interpreter(model_content=data, num_threads=1)
-        for each in interpreter.get_input_details():
-            if each["name"] in self.feeds:
-                interpreter.resize_tensor_input(each["index"], self.feeds[each["name"]].shape)
-        interpreter.allocate_tensors()
-        return interpreter
+        return {name: values.shape for name, values in outputs_of(interpreter).items()}
 
 
 class _TfliteEditor(Editor):
@@ -219,29 +207,11 @@ class _TfliteEditor(Editor):
         import flatbuffers
 
         self.graph.operators = [each for i, each in enumerate(self.operators) if i not in self.removed]
-        self.model.buffers = [_aligned(self.net.api, buffer.data) for buffer in self.model.buffers]
+        api, held = self.net.api, [buffer.data for buffer in self.model.buffers]
+        self.model.buffers = [api.BufferT() if data is None or not len(data) else aligned(api, data) for data in held]
         builder = flatbuffers.Builder(len(self.net.bytes) + 4096)
         builder.Finish(self.model.Pack(builder), b"TFL3")
         return bytes(builder.Output())
-
-
-def _aligned(api: Any, data: Any) -> Any:
-    """A buffer whose bytes are aligned in the file, which the schema's own code does not do."""
-    if data is None or not len(data):
-        return api.BufferT()
-
-    class Aligned(api.BufferT):  # type: ignore[misc]
-        def Pack(self, builder: Any) -> int:  # noqa: N802 (the schema's name)
-            content = bytes(data)
-            builder.StartVector(1, len(content), _ALIGNMENT)
-            builder.head -= len(content)
-            builder.Bytes[builder.head : builder.head + len(content)] = content
-            vector = builder.EndVector()
-            api.BufferStart(builder)
-            api.BufferAddData(builder, vector)
-            return int(api.BufferEnd(builder))
-
-    return Aligned()
 
 
 def stored_values(api: Any, model: Any, tensor: Any) -> Array | None:
@@ -268,13 +238,6 @@ def _resize_scales(quantization: Any, axis: int, size: int) -> None:
 
 def _name(i: int) -> str:
     return str(int(i)) if i >= 0 else ""
-
-
-def _schema() -> Any:
-    need("ai-edge-litert", extra="litert", purpose="a TFLite model", module="ai_edge_litert.schema_py_generated")
-    from ai_edge_litert import schema_py_generated  # type: ignore[import-untyped] # an extra
-
-    return schema_py_generated
 
 
 #: Fused activations -> the bounds to which they clamp.
