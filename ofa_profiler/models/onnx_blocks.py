@@ -18,7 +18,7 @@ from ofa_profiler.models.base import Array, Block, Feed, Kernel, TimedModel
 from ofa_profiler.models.explained import REORDERS, plain_name
 from ofa_profiler.models.grouping import group_kernels
 from ofa_profiler.models.onnx_costs import layer_name, node_macs
-from ofa_profiler.models.onnx_graph import OnnxGraph
+from ofa_profiler.models.onnx_graph import OnnxGraph, domains
 from ofa_profiler.models.onnx_session import run, session
 from ofa_profiler.models.onnx_values import Fact
 from ofa_profiler.networks.tensors import TensorSpec
@@ -174,7 +174,10 @@ class Cutter:
             return helper.make_tensor_value_info(tensor.name, dtype, tensor.shape)
 
         graph = helper.make_graph(nodes, "block", [*map(value, inputs)], [*map(value, outputs)], list(constants))
-        model = helper.make_model(graph, opset_imports=list(self.graph.model.opset_import))
+        # onnxruntime writes all sets of operators that it knows. An older one refuses a newer version, used or not.
+        used = {"", "ai.onnx"} | domains(nodes)
+        imports = [each for each in self.graph.model.opset_import if each.domain in used]
+        model = helper.make_model(graph, opset_imports=imports)
         model.ir_version, model.producer_name = self.graph.model.ir_version, ""
         return model
 

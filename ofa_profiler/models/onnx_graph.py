@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -30,6 +30,17 @@ def _captured(body: onnx.GraphProto) -> Iterator[str]:
     for node in body.node:
         yield from (name for name in used_by(node) if name not in own)
     yield from (output.name for output in body.output if output.name not in own)
+
+
+def domains(nodes: Iterable[onnx.NodeProto]) -> set[str]:
+    """The sets of operators that nodes and their bodies are of; "" is ONNX's own, which `ai.onnx` is too."""
+    found = set()
+    for node in nodes:
+        found.add("" if node.domain == "ai.onnx" else node.domain)
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs) if attribute.type in (5, 10) else ():
+                found |= domains(body.node)
+    return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -222,6 +222,19 @@ def test_a_block_has_the_nodes_of_its_kernels_and_inputs(tmp_path: Path) -> None
         assert len(onnx.load_from_string(block.model.data).graph.node) == len(block.kernels)
 
 
+@pytest.mark.parametrize("opset", [7, 17])
+def test_a_block_asks_for_no_operators_that_it_does_not_have(tmp_path: Path, opset: int) -> None:
+    """This runtime knows sets of operators that an older one on a board refuses, also if nothing uses them."""
+    path = saved(convolutions(opset=opset), tmp_path)
+    model = open_model(path)
+    for block in model.blocks(feeds_for(model.inputs, {}), this_machine=False):
+        found = onnx.load_from_string(block.model.data)
+        asked = {each.domain: each.version for each in found.opset_import}
+        assert asked.keys() == {"", *(node.domain for node in found.graph.node)}
+        assert asked[""] == opset
+        assert found.ir_version == onnx.load(path).ir_version
+
+
 def test_the_precision_follows_from_the_operators(tmp_path: Path) -> None:
     assert open_model(saved(convolutions(), tmp_path)).precision == "fp32"
     dense = helper.make_node("MatMulInteger", ["x", "w"], ["z"])
