@@ -187,11 +187,14 @@ def _change(change: Mapping[str, Any], whole_ms: float | None) -> tuple[str, ...
         return None
     places = change.get("places")
     count = len(places) if isinstance(places, list | tuple) else places
-    share = f"{saved / whole_ms:.1%}" if whole_ms else "unknown"
+    # The network as it was measured beside the change.
+    before_ms = number(change.get("before_ms")) or whole_ms
+    share = f"{saved / before_ms:.1%}" if before_ms else "unknown"
+    doubt = " (no more than the noise)" if noise is not None and saved <= noise else ""
     return (
         str(change.get("change")),
         str(count),
-        f"{saved:.3g} ms",
+        f"{saved:.3g} ms{doubt}",
         share,
         f"± {noise:.2g} ms" if noise is not None else "unknown",
     )
