@@ -196,6 +196,10 @@ def _kits(prog: str, arguments: argparse.Namespace, cells: _Cells) -> int:
     return 0
 
 
+def _counted(blocks: int, distinct: int) -> str:
+    return f"{blocks} blocks, {distinct} of them differ" if blocks > 1 else "one block, which is the network"
+
+
 def _show_plan(arguments: argparse.Namespace, cells: _Cells) -> int:
     """Print the blocks that would be measured. The network runs once on this machine, to be cut."""
     documents: dict[str, dict[str, Any]] = {}
@@ -214,7 +218,7 @@ def _show_plan(arguments: argparse.Namespace, cells: _Cells) -> int:
         if not arguments.json:
             macs, n_bytes = (sum(values) for values in zip(*((b.macs, b.n_bytes) for b in blocks), strict=True))
             print(
-                f"{source.model.path.name}: {len(blocks)} blocks, {documents[cell.label]['distinct']} of them differ; "
+                f"{source.model.path.name}: {_counted(len(blocks), documents[cell.label]['distinct'])}; "
                 f"{format_count(macs)} MACs, {n_bytes / 1e6:.3g} MB moved by the blocks"
             )
     if arguments.json:

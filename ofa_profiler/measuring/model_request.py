@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ofa_profiler.base.cache_dir import default_cache_dir
+from ofa_profiler.errors import UsageError
 from ofa_profiler.measuring.model_table import WHOLE
-from ofa_profiler.models.base import Array, Block, UserModel
+from ofa_profiler.models.base import Array, Block, UserModel, tensor_specs
 from ofa_profiler.models.timed import timed_model
 from ofa_profiler.networks.op import Op
-from ofa_profiler.networks.tensors import TensorSpec
 from ofa_profiler.protocol.kit import run_record
 from ofa_profiler.protocol.model_file import Model
 from ofa_profiler.protocol.records import Run
@@ -42,6 +42,7 @@ def model_request(
 ) -> ModelRequest:
     """Cut the network and write its models to the cache. Raises `UsageError` if it does not run with these inputs."""
     outputs = model.run(feeds)
+    _check_ends(model, feeds, outputs)
     blocks = model.blocks(feeds, this_machine=this_machine)
     first = {block.signature: block for block in reversed(blocks)}
     distinct = [block for block in blocks if first[block.signature] is block]
@@ -89,10 +90,18 @@ def _described(block: Block, names: Mapping[str, str], measured: str) -> dict[st
 
 
 def _network(feeds: Mapping[str, Array], outputs: Mapping[str, Array], blocks: tuple[Block, ...]) -> Op:
-    def specs(arrays: Mapping[str, Array]) -> tuple[TensorSpec, ...]:
-        return tuple(TensorSpec(name, array.dtype.name, tuple(array.shape)) for name, array in arrays.items())
-
     macs = sum(block.macs for block in blocks)
     n_bytes = sum(block.n_bytes for block in blocks)
     attributes = {"macs": macs, "bytes": n_bytes, "kernels": sum(len(block.kernels) for block in blocks)}
-    return Op(NETWORK, specs(feeds), specs(outputs), attributes, WHOLE)
+    return Op(NETWORK, tensor_specs(feeds), tensor_specs(outputs), attributes, WHOLE)
+
+
+def _check_ends(model: UserModel, feeds: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+    """Raise `UsageError` for a network of which no input or output can be described."""
+    if not feeds:
+        raise UsageError(f"{model.path.name} has no inputs: it computes a constant, and there is nothing to measure")
+    if not tensor_specs(outputs):
+        raise UsageError(
+            f"no output of {model.path.name} is a tensor of numbers with elements, for these inputs; if others give "
+            "some, give them by --inputs FILE.npz"
+        )

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa_profiler.networks.op import Op
-from ofa_profiler.networks.tensors import Span, TensorSpec
+from ofa_profiler.networks.tensors import DTYPES, Span, TensorSpec
 
 Array = NDArray[Any]
 
@@ -72,6 +72,15 @@ class Feed:
             return Feed.exact(name, values)
         span = Span(float(values.min()), float(values.max()))
         return Feed(TensorSpec(name, values.dtype.name, tuple(values.shape)), span=span)
+
+
+def tensor_specs(values: Mapping[str, object]) -> tuple[TensorSpec, ...]:
+    """Those values that can be described: tensors of numbers with elements."""
+    return tuple(
+        TensorSpec(name, value.dtype.name, tuple(value.shape))
+        for name, value in values.items()
+        if isinstance(value, np.ndarray) and value.size and value.dtype.name in DTYPES
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -83,6 +83,8 @@ def feeds_for(
         given = arrays[each.name].shape if each.name in arrays else shapes.get(each.name)
         if given is not None:
             _check_shape(each, given, sizes)
+            if 0 in given:
+                raise UsageError(f"--inputs: {each.name!r:.60} has no elements (its shape is {_joined(given)})")
         if each.name in arrays and each.name in shapes and shapes[each.name] != arrays[each.name].shape:
             raise UsageError(
                 f"input {each.name!r:.60}: --shape and --inputs have different shapes; omit --shape for this input"

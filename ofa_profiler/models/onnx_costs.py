@@ -43,9 +43,11 @@ def node_macs(node: onnx.NodeProto, shapes: Shapes) -> int:
     else:
         count = {"ConvTranspose": _transposed, "MatMulNBits": _blocks, "Attention": _attention}.get(kind)
         count = _multi_head if kind in ("MultiHeadAttention", "GroupQueryAttention") else count
+        # ONNX has an operator of the same name as onnxruntime's, with other inputs.
+        count = _standard_attention if kind == "Attention" and node.domain in ("", "ai.onnx") else count
     try:
         return 0 if count is None else count(node, shapes)
-    except (KeyError, IndexError):  # an operator without its usual inputs
+    except (KeyError, IndexError, ValueError):  # an operator without its usual inputs
         return 0
 
 
@@ -91,6 +93,17 @@ def _attention(node: onnx.NodeProto, shapes: Shapes) -> int:
     batch, length, _ = shapes[node.input[0]]
     weights = shapes[node.input[1]]
     return batch * length * prod(weights) + 2 * batch * length * length * (weights[-1] // 3)
+
+
+def _standard_attention(node: onnx.NodeProto, shapes: Shapes) -> int:
+    """Products of queries with keys, and of their weights with values. Shapes have heads, or these are attributes."""
+    queries, keys, values = (shapes[name] for name in node.input[:3])
+    heads = queries[1] if len(queries) == 4 else _integer(node, "q_num_heads")
+    kept = heads if len(keys) == 4 else _integer(node, "kv_num_heads")
+    depth = queries[-1] if len(queries) == 4 else queries[-1] // max(heads, 1)
+    width = values[-1] if len(values) == 4 else values[-1] // max(kept, 1)
+    past = shapes[node.input[4]][-2] if len(node.input) > 4 and node.input[4] else 0
+    return queries[0] * heads * queries[-2] * (keys[-2] + past) * (depth + width)
 
 
 def _multi_head(node: onnx.NodeProto, shapes: Shapes) -> int:

@@ -9,17 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ofa_profiler.errors import InputFileError, UsageError
-from ofa_profiler.models.base import Array, Block, Feed, Kernel, TimedModel, UserModel
+from ofa_profiler.models.base import Array, Block, Feed, Kernel, TimedModel, UserModel, tensor_specs
 from ofa_profiler.models.onnx_blocks import Cutter
 from ofa_profiler.models.onnx_graph import OnnxGraph
 from ofa_profiler.models.onnx_inputs import declared_inputs
 from ofa_profiler.models.onnx_reading import read_onnx
 from ofa_profiler.models.onnx_session import optimized_graph, run, session
 from ofa_profiler.models.onnx_values import capture
-from ofa_profiler.networks.tensors import DTYPES, TensorSpec
 
 if TYPE_CHECKING:
     import onnx
@@ -79,8 +76,8 @@ class OnnxModel(UserModel):
         return Block(
             self.path.stem,
             kernels,
-            _specs(feeds),
-            _specs(outputs),
+            tensor_specs(feeds),
+            tensor_specs(outputs),
             self.n_bytes,
             hashlib.sha256(f"{self.sha256} {described}".encode()).hexdigest(),
             self.whole(feeds),
@@ -94,15 +91,6 @@ class OnnxModel(UserModel):
         plain = OnnxGraph(optimized_graph(self._data, "ORT_ENABLE_EXTENDED"))
         graph = OnnxGraph(optimized_graph(self._data, "ORT_ENABLE_ALL")) if this_machine else plain
         return Cutter(graph, capture(graph, feeds), plain.convolution_weights).blocks()
-
-
-def _specs(values: Mapping[str, object]) -> tuple[TensorSpec, ...]:
-    """Those values that are tensors with elements."""
-    return tuple(
-        TensorSpec(name, value.dtype.name, tuple(value.shape))
-        for name, value in values.items()
-        if isinstance(value, np.ndarray) and value.size and value.dtype.name in DTYPES
-    )
 
 
 def _precision(model: onnx.ModelProto) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     import onnxruntime
 
 _LONGEST_REASON = 300
+#: A place in the C++ code of onnxruntime, with the function there.
+_PLACE = re.compile(r"(/onnxruntime_src/)?\S+\.(cc|h):\d+ ((\w|:|<[^()]*>)+ ?)*\([^()]*\)( const)?( \[with [^]]*\])? ")
 
 
 def session(
@@ -58,6 +61,6 @@ def optimized_graph(data: bytes, level: str) -> onnx.ModelProto:
 
 
 def reason(error: Exception) -> str:
-    """What onnxruntime says, without its prefix, as one short line."""
-    text = " ".join(str(error).split())
+    """What onnxruntime says, without its prefix and places in its code, as one short line."""
+    text = _PLACE.sub("", " ".join(str(error).split()))
     return text.removeprefix("[ONNXRuntimeError] : ")[:_LONGEST_REASON]

@@ -77,4 +77,4 @@ def _as_file(
         if not is_module_name(text) or Path(text).exists():
             return Path(text), False
         return export_module(load_module(text), folder / f"{text.rpartition(':')[2]}.onnx", shapes, arrays), True
-    return export_module(source.eval(), folder / f"{type(source).__name__}.onnx", shapes, arrays), True
+    return export_module(source, folder / f"{type(source).__name__}.onnx", shapes, arrays), True

@@ -6,9 +6,10 @@ import contextlib
 import importlib
 import inspect
 import io
+import logging
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,9 +44,10 @@ def load_module(name: str) -> torch.nn.Module:
     sys.path.insert(0, str(Path.cwd()))
     try:
         torch.manual_seed(0)
-        found = getattr(importlib.import_module(where), function)
-        module = found() if not isinstance(found, torch.nn.Module) else found
-    except Exception as error:  # anything can happen in a user's code
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is for the JSON document
+            found = getattr(importlib.import_module(where), function)
+            module = found() if not isinstance(found, torch.nn.Module) else found
+    except (Exception, SystemExit) as error:  # anything can happen in a user's code
         raise UsageError(f"--model {name}: {_reason(error)}") from error
     finally:
         sys.path.remove(str(Path.cwd()))
@@ -65,11 +67,36 @@ def export_module(
     `UsageError` with torch's reason if it cannot be exported.
     """
     names = _argument_names(module, arrays or {}, shapes)
-    inputs = [_declared(name, shapes, (arrays or {}).get(name), len(names)) for name in names]
+    dtype = _float_type(module)
+    inputs = [_declared(name, shapes, (arrays or {}).get(name), len(names), dtype) for name in names]
     feeds = feeds_for(inputs, parse_shapes(shapes, inputs), arrays)
-    data = _export(module, feeds)
+    with _evaluated(module):
+        data = _export(module, feeds, {name for name in names if name not in (arrays or {})})
     write_bytes(path, data)
     return path
+
+
+def _float_type(module: torch.nn.Module) -> str:
+    """The name of the type of the module's weights in numpy, which made-up floats get. Raises `UsageError`."""
+    found = next((weights.dtype for weights in module.parameters() if weights.is_floating_point()), None)
+    name = "float32" if found is None else str(found).removeprefix("torch.")
+    if name not in ("float16", "float32", "float64"):
+        raise UsageError(
+            f"{type(module).__name__} has weights of {name}, which is not supported; return module.float()"
+        )
+    return name
+
+
+@contextlib.contextmanager
+def _evaluated(module: torch.nn.Module) -> Iterator[None]:
+    """The module in eval mode, and afterwards as it was."""
+    before = [(each, each.training) for each in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for each, training in before:
+            each.training = training
 
 
 def _argument_names(module: torch.nn.Module, arrays: Mapping[str, Array], shapes: Sequence[str]) -> list[str]:
@@ -83,19 +110,22 @@ def _argument_names(module: torch.nn.Module, arrays: Mapping[str, Array], shapes
     return names
 
 
-def _declared(name: str, shapes: Sequence[str], array: Array | None, count: int) -> ModelInput:
+def _declared(name: str, shapes: Sequence[str], array: Array | None, count: int, dtype: str) -> ModelInput:
     """An input with as many open dimensions as are given."""
     if array is not None:
         return ModelInput(name, array.dtype.name, tuple(array.shape))
     for text in shapes:
         named, _, sizes = text.rpartition("=")
         if named == name or (not named and count == 1):
-            return ModelInput(name, "float32", ("?",) * len(sizes.split("x")) if sizes else ())
+            return ModelInput(name, dtype, ("?",) * len(sizes.split("x")) if sizes else ())
     raise UsageError(f"a torch module does not tell its shapes: give --shape {name}=1x3x224x224, or --inputs FILE.npz")
 
 
-def _export(module: torch.nn.Module, feeds: Mapping[str, Array]) -> bytes:
-    """The bytes of the ONNX file, by torch's exporter of today, or its older one where that fails."""
+def _export(module: torch.nn.Module, feeds: Mapping[str, Array], made_up: Collection[str]) -> bytes:
+    """The bytes of the ONNX file, by torch's exporter of today, or its older one where that fails.
+
+    `made_up` are the inputs that are floats because nothing else is known.
+    """
     import torch
 
     arguments = tuple(torch.from_numpy(array) for array in feeds.values())
@@ -110,17 +140,23 @@ def _export(module: torch.nn.Module, feeds: Mapping[str, Array]) -> bytes:
             reasons.append(_reason(error))
         else:
             return bytes(buffer.getvalue())
-    raise UsageError(f"torch cannot export {type(module).__name__} as ONNX: {reasons[-1]}")
+    hint = f"; {min(made_up)!r:.60} got made-up floats: give integers by --inputs FILE.npz" if made_up else ""
+    raise UsageError(f"torch cannot export {type(module).__name__} as ONNX: {reasons[-1]}{hint}")
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporters print and warn about themselves."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield
+    """The exporters print, warn and log about themselves."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """The first lines of an error as one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:_LONGEST_REASON]

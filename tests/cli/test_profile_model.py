@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from onnx import helper
-from support.onnx_nets import FLOAT, INT64, convolutions, network, saved, weights
+from support.onnx_nets import FLOAT, INT64, constant, convolutions, network, saved, weights
 from support.referees import REFEREES
 
 from ofa_profiler import LatencyTable, profile
@@ -174,6 +174,35 @@ def test_other_values_of_an_input_are_another_measurement(tmp_path, capsys):
     np.savez(tmp_path / "in.npz", ids=np.zeros((1, 400), np.int64))
     assert main(words) == 0
     assert "up to date" in capsys.readouterr().err
+
+
+EMPTY = network(
+    [helper.make_node("NonMaxSuppression", ["boxes", "scores", "most", "overlap", "least"], ["found"])],
+    {"boxes": (FLOAT, [1, 9, 4]), "scores": (FLOAT, [1, 2, 9])},
+    ["found"],
+    [constant("most", [5]), constant("overlap", [0.5], "float32"), constant("least", [2.0], "float32")],
+)
+EMPTY.graph.output[0].type.tensor_type.elem_type = INT64
+CONSTANT = network([helper.make_node("Constant", [], ["y"], value_floats=[1.0])], {}, ["y"])
+
+
+@pytest.mark.parametrize(
+    ("model", "arrays", "words"),
+    [
+        (EMPTY, {}, "no output of net.onnx is a tensor of numbers with elements"),
+        (CONSTANT, {}, "net.onnx has no inputs"),
+        (convolutions(2, size="n"), {"x": np.ones((1, 16, 0, 0), np.float32)}, "'x' has no elements"),
+    ],
+)
+def test_networks_without_anything_to_measure_are_refused(model, arrays, words, tmp_path, capsys):
+    path, out = saved(model, tmp_path), tmp_path / "out"
+    np.savez(tmp_path / "in.npz", **arrays)
+    more = ["--inputs", str(tmp_path / "in.npz")] if arrays else []
+    assert main(["--device", "local", "--out", str(out), "--model", str(path), *more]) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert len(said.strip().splitlines()) == 1
+    assert not out.exists() or not list(out.iterdir())
 
 
 def test_a_kit_is_measured_by_hand_and_imported(net, tmp_path, capsys):

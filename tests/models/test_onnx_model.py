@@ -17,6 +17,7 @@ from ofa_profiler.errors import UsageError
 from ofa_profiler.models.base import Block, UserModel
 from ofa_profiler.models.formats import open_model
 from ofa_profiler.models.inputs import feeds_for
+from ofa_profiler.models.onnx_costs import node_macs
 from ofa_profiler.models.onnx_model import OnnxModel
 
 
@@ -257,3 +258,28 @@ def test_wrong_values_are_said_in_the_words_of_the_runtime(tmp_path: Path) -> No
     with pytest.raises(UsageError, match=r"cannot run net\.onnx.*--inputs") as caught:
         model.run({**feeds, "ids": np.full(5, 100, np.int32)})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("with_heads", [True, False])
+def test_attention_of_onnx_has_macs(with_heads: bool, tmp_path: Path) -> None:
+    queries, keys = ((1, 4, 6, 8), (1, 2, 10, 8)) if with_heads else ((1, 6, 32), (1, 10, 16))
+    heads = {} if with_heads else {"q_num_heads": 4, "kv_num_heads": 2}
+    node = helper.make_node("Attention", ["q", "k", "v"], ["y"], "attention", **heads)
+    inputs = {"q": (FLOAT, queries), "k": (FLOAT, keys), "v": (FLOAT, keys)}
+    path = saved(network([node], inputs, ["y"], opset=23, ir_version=10), tmp_path)
+    (block,) = check_blocks(open_model(path))
+    assert block.macs in (2 * 4 * 6 * 10 * 8, 0)  # 0 if onnxruntime does not run it as one kernel
+    shapes = {name: shape for name, (_, shape) in inputs.items()}
+    assert node_macs(node, shapes) == 2 * 4 * 6 * 10 * 8
+
+
+def test_reasons_name_no_places_in_the_code_of_onnxruntime(tmp_path: Path) -> None:
+    model = network(
+        [helper.make_node("Reshape", ["x", "s"], ["y"], "r")], {"x": (FLOAT, [2, 3]), "s": (INT64, [2])}, ["y"]
+    )
+    opened = open_model(saved(model, tmp_path))
+    with pytest.raises(UsageError, match="cannot run") as error:
+        opened.run({"x": np.ones((2, 3), np.float32), "s": np.array([7, 7])})
+    assert "onnxruntime_src" not in str(error.value)
+    assert "::" not in str(error.value)
+    assert "cannot be reshaped" in str(error.value)

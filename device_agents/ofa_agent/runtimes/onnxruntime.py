@@ -117,7 +117,8 @@ class Runtime:
             bound.append(self.ort.OrtValue.ortvalue_from_numpy(array))
             binding.bind_ortvalue_input(name, bound[-1])
         for value in session.get_outputs():
-            if value.type in DTYPES and all(isinstance(size, int) for size in value.shape):
+            # As above: without dimensions, the shape may be unknown.
+            if value.type in DTYPES and value.shape and all(isinstance(size, int) for size in value.shape):
                 dtype = self.numpy.dtype(DTYPES[value.type]).type
                 bound.append(self.ort.OrtValue.ortvalue_from_shape_and_type(value.shape, dtype))
                 binding.bind_ortvalue_output(value.name, bound[-1])
