@@ -16,14 +16,17 @@ from ofa_profiler.devices.base import Device
 from ofa_profiler.devices.local import LocalDevice
 from ofa_profiler.measuring.expectation import milliseconds
 from ofa_profiler.measuring.model_request import ModelRequest, model_request
+from ofa_profiler.measuring.model_table import WHOLE, check_runs
 from ofa_profiler.measuring.model_what_if import add_what_if
 from ofa_profiler.measuring.naming import subject_of, table_name
 from ofa_profiler.measuring.profile import Profile, check_same_device
-from ofa_profiler.measuring.session import measure_into
+from ofa_profiler.measuring.progress import MeasuringProgress
+from ofa_profiler.measuring.session import MeasuringReporter, measure_into
 from ofa_profiler.measuring.table_from_journal import derive_table, table_rows
 from ofa_profiler.models.base import Array, UserModel
 from ofa_profiler.protocol.journal import Journal
 from ofa_profiler.protocol.kit import KitWheels, check_new, write_kit
+from ofa_profiler.protocol.replay import Replay
 from ofa_profiler.protocol.settings import Settings
 
 
@@ -85,7 +88,7 @@ def _profile_blocks(
         replay = journal.replay
         check_same_device(replay, described, path)
         was_complete, before_s = replay.is_finished(settings.time_limit_s), replay.measuring_s
-        measure_into(journal, device, asked.models, settings, progress, _expected_ms(asked))
+        measure_into(journal, device, asked.models, settings, _stopping(replay, progress), _expected_ms(asked))
         table_rows(replay, path)  # before an old table is replaced, it must be known that there is a new one
         journal.replace_old(keep=True)
         table = derive_table(replay, path)
@@ -107,6 +110,17 @@ def model_kit(
     asked = model_request(model, feeds, settings, this_machine=False, cache_dir=cache_dir)
     write_kit(folder, asked.models, asked.run, wheels=wheels)
     return asked
+
+
+def _stopping(replay: Replay, progress: Reporter | None) -> MeasuringReporter:
+    """A reporter that raises `DeviceError` once the network has failed: then its blocks are of no use."""
+
+    def report(state: MeasuringProgress) -> None:
+        check_runs(replay.measurement(WHOLE))
+        if progress is not None:
+            progress(state)
+
+    return report
 
 
 def _expected_ms(asked: ModelRequest) -> dict[str, float]:

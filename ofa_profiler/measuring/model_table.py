@@ -34,7 +34,7 @@ def model_rows(replay: Replay, source: Path) -> tuple[Row, ...]:
     """
     run, target = replay.run, replay.run.settings.target
     ops, measured = {op.key: op for op in run.ops or ()}, replay.measurements()
-    _check_whole(measured.get(WHOLE))
+    check_runs(measured.get(WHOLE))
     kernel_ms = _kernel_ms(replay, source)
     rows = []
     for place, block in enumerate(_blocks(run, source)):
@@ -76,7 +76,8 @@ def model_metadata(replay: Replay, rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _check_whole(whole: Measurement | None) -> None:
+def check_runs(whole: Measurement | None) -> None:
+    """Raise `DeviceError` if the network failed; None: it has not been measured yet."""
     if whole is not None and not whole.ok:
         raise DeviceError(f"the device does not run the model: {whole.error} (use --fresh to retry)")
 

@@ -29,14 +29,17 @@ for word in "$@"; do
     --graph=*) graph=${word#--graph=};;
     --num_runs=*) runs=${word#--num_runs=};;
     --use_gpu=*) gpu=1;;
+    --use_nnapi=*) none=NNAPI;;
     --input_layer_value_files=i0:*) values=${word#--input_layer_value_files=i0:};;
   esac
 done
 size=$(wc -c < "$graph"); us=$((size / 100)); low=$((us - 1)); high=$((us + 1))
 [ -z "$values" ] || [ -f "$values" ] || { echo "ERROR: Failed to read the input_layer_value_file:$values"; exit 1; }
 echo "INFO: STARTING!"
+no="is explicitly applied, the model graph will not be executed by the delegate."
+[ -z "$none" ] || echo "INFO: Though $none delegate $no"
 if [ -n "$gpu" ] && [ "$size" -lt 40000 ]; then
-  echo "INFO: Though GPU delegate is explicitly applied, the model graph will not be executed by the delegate."
+  echo "INFO: Though GPU delegate $no"
 elif [ -n "$gpu" ]; then
   echo "INFO: Explicitly applied GPU delegate, and the model graph will be completely executed by the delegate."
 fi
@@ -107,6 +110,24 @@ def test_blocks_that_a_delegate_refuses_are_rows_and_the_sum_says_so(
         f"there is no sum, because {len(failed)} of {len(table.rows)} blocks failed; {failed[0].op}: the requested "
         "delegate GPU does not run this model"
     ) in said.err
+
+
+@pytest.mark.slow
+def test_a_network_that_the_phone_does_not_run_ends_the_measurement(
+    phone: Phone, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):  # again, it ends at once
+        assert profile(phone, tmp_path, "--provider", "NNAPI", "--time-limit", "100s") == 4
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("ofa-profile: ")]
+        assert line == (
+            "ofa-profile: the device does not run the model: the requested delegate NNAPI does not run this model (use "
+            "--fresh to retry)"
+        )
+    records = [json.loads(line) for line in (tmp_path / "out" / "n.jsonl").read_text().splitlines()]
+    visits = [record["key"] for record in records if record["type"] == "visit"]
+    assert visits[-1] == "whole"
+    assert records[-1]["type"] != "end"
+    assert not (tmp_path / "out" / "n.csv").exists()
 
 
 names = st.text(max_size=20)
