@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa_profiler.networks.op import Op
-from ofa_profiler.networks.tensors import DTYPES, Span, TensorSpec
+from ofa_profiler.networks.tensors import DTYPES, USUAL_SPAN, Span, TensorSpec
 
 Array = NDArray[Any]
 
@@ -48,6 +48,20 @@ class ModelInput:
         return not all(isinstance(size, int) and size > 0 for size in self.shape)
 
 
+def spec_of(name: str, values: Array) -> TensorSpec:
+    """The description of a tensor with these values."""
+    return TensorSpec(name, values.dtype.name, tuple(values.shape))
+
+
+def tensor_specs(values: Mapping[str, object]) -> tuple[TensorSpec, ...]:
+    """Those values that can be described: tensors of numbers with elements."""
+    return tuple(
+        spec_of(name, value)
+        for name, value in values.items()
+        if isinstance(value, np.ndarray) and value.size and value.dtype.name in DTYPES
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class Feed:
     """What an input gets while a model is timed. The shape of `tensor` is that in the file, with all sizes.
@@ -63,7 +77,7 @@ class Feed:
     @staticmethod
     def exact(name: str, values: Array) -> Feed:
         """These values."""
-        return Feed(TensorSpec(name, values.dtype.name, tuple(values.shape)), values)
+        return Feed(spec_of(name, values), values)
 
     @staticmethod
     def like(name: str, values: Array) -> Feed:
@@ -71,16 +85,16 @@ class Feed:
         if not np.issubdtype(values.dtype, np.floating) or not values.size or not np.isfinite(values).all():
             return Feed.exact(name, values)
         span = Span(float(values.min()), float(values.max()))
-        return Feed(TensorSpec(name, values.dtype.name, tuple(values.shape)), span=span)
+        return Feed(spec_of(name, values), span=span)
 
-
-def tensor_specs(values: Mapping[str, object]) -> tuple[TensorSpec, ...]:
-    """Those values that can be described: tensors of numbers with elements."""
-    return tuple(
-        TensorSpec(name, value.dtype.name, tuple(value.shape))
-        for name, value in values.items()
-        if isinstance(value, np.ndarray) and value.size and value.dtype.name in DTYPES
-    )
+    def example(self, seed: int = 0) -> Array:
+        """Its values, or random ones in its range or span, as the agent makes them."""
+        if self.values is not None:
+            return self.values
+        generator, shape, dtype = np.random.default_rng(seed), self.tensor.shape, self.tensor.dtype
+        if self.tensor.range is not None:
+            return generator.integers(*self.tensor.range, shape).astype(dtype)
+        return generator.uniform(*(self.span or USUAL_SPAN), shape).astype(dtype)
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ofa_profiler.errors import UsageError
-from ofa_profiler.models.base import Array, Block, Feed, Kernel, TimedModel
+from ofa_profiler.models.base import Block, Feed, Kernel, TimedModel
 from ofa_profiler.models.explained import REORDERS, plain_name
 from ofa_profiler.models.grouping import group_kernels
+from ofa_profiler.models.names import printable, unique
 from ofa_profiler.models.onnx_costs import layer_name, node_macs
-from ofa_profiler.models.onnx_graph import OnnxGraph, domains
+from ofa_profiler.models.onnx_graph import STANDARD_DOMAINS, OnnxGraph, bodies, with_bodies
 from ofa_profiler.models.onnx_session import run, session
 from ofa_profiler.models.onnx_values import Fact
 from ofa_profiler.networks.tensors import TensorSpec
@@ -175,7 +176,7 @@ class Cutter:
 
         graph = helper.make_graph(nodes, "block", [*map(value, inputs)], [*map(value, outputs)], list(constants))
         # onnxruntime writes all sets of operators that it knows. An older one refuses a newer version, used or not.
-        used = {"", "ai.onnx"} | domains(nodes)
+        used = {*STANDARD_DOMAINS, *(node.domain for node in with_bodies(nodes))}
         imports = [each for each in self.graph.model.opset_import if each.domain in used]
         model = helper.make_model(graph, opset_imports=imports)
         model.ir_version, model.producer_name = self.graph.model.ir_version, ""
@@ -187,8 +188,7 @@ class Cutter:
             known[block.signature] = False
             with suppress(UsageError):
                 opened = session(block.model.data)
-                feeds = enumerate(block.model.feeds)
-                given = {feed.tensor.name: _values(feed.values, feed.tensor, i) for i, feed in feeds}
+                given = {feed.tensor.name: feed.example(seed) for seed, feed in enumerate(block.model.feeds)}
                 run(opened, given, [output.name for output in block.outputs])
                 known[block.signature] = {each.name for each in opened.get_inputs()} == set(given)
         return known[block.signature]
@@ -196,16 +196,6 @@ class Cutter:
 
 def _plain(tensor: TensorSpec) -> TensorSpec:
     return tensor._replace(range=None, span=None)
-
-
-def _values(values: Array | None, tensor: TensorSpec, seed: int) -> Array:
-    """What an input gets while the host checks that a block runs."""
-    if values is not None:
-        return values
-    generator = np.random.default_rng(seed)
-    if tensor.range is not None:
-        return generator.integers(*tensor.range, tensor.shape).astype(tensor.dtype)
-    return generator.uniform(0.1, 1, tensor.shape).astype(tensor.dtype)
 
 
 def tensor_bytes(tensor: onnx.TensorProto) -> int:
@@ -225,7 +215,7 @@ def signature(model: onnx.ModelProto, inputs: Sequence[Feed] = ()) -> str:
     same = type(model)()
     same.CopyFrom(model)
     names: dict[str, str] = {"": ""}
-    has_bodies = any(attribute.type in (5, 10) for node in same.graph.node for attribute in node.attribute)
+    has_bodies = any(True for node in same.graph.node for _ in bodies(node))
 
     def rename(name: str) -> str:
         return names.setdefault(name, name if has_bodies else f"t{len(names)}")
@@ -254,15 +244,7 @@ def signature(model: onnx.ModelProto, inputs: Sequence[Feed] = ()) -> str:
 
 def unique_names(names: Iterator[str]) -> list[str]:
     """Printable names that differ: the second of a name becomes `name#2`."""
-    counts: dict[str, int] = {}
-    taken: set[str] = set()
-    result = []
+    found: dict[str, None] = {}
     for name in names:
-        plain = re.sub(r"\s+", " ", "".join(c if c.isprintable() else " " for c in name)).strip() or "block"
-        candidate = plain
-        while candidate in taken:
-            counts[plain] = counts.get(plain, 1) + 1
-            candidate = f"{plain}#{counts[plain]}"
-        taken.add(candidate)
-        result.append(candidate)
-    return result
+        found[unique(re.sub(r"\s+", " ", printable(name)) or "block", found)] = None
+    return list(found)

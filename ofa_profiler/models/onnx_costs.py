@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
+from ofa_profiler.models.onnx_graph import integer
+
 if TYPE_CHECKING:
     import onnx
 
@@ -54,7 +56,7 @@ def node_macs(node: onnx.NodeProto, shapes: Shapes) -> int:
 def layer_name(node: onnx.NodeProto, shapes: Shapes) -> str:
     """What people call a node: `Conv` for `FusedConv`, `DepthwiseConv` if each channel has a kernel of its own."""
     plain = node.op_type.removeprefix("Nhwc").removeprefix("Fused")
-    if plain in ("Conv", "QLinearConv") and _integer(node, "group") > 1:
+    if plain in ("Conv", "QLinearConv") and integer(node, "group") > 1:
         weights = shapes.get(node.input[_CONVOLUTIONS[node.op_type]], ())
         return f"Depthwise{plain}" if len(weights) > 1 and weights[1] == 1 else f"Grouped{plain}"
     return plain
@@ -62,7 +64,7 @@ def layer_name(node: onnx.NodeProto, shapes: Shapes) -> str:
 
 def _convolution(node: onnx.NodeProto, shapes: Shapes) -> int:
     weights, output = shapes[node.input[_CONVOLUTIONS[node.op_type]]], shapes[node.output[0]]
-    channels_last = node.op_type == "NhwcFusedConv" or _integer(node, "channels_last")
+    channels_last = node.op_type == "NhwcFusedConv" or integer(node, "channels_last")
     places = prod(output[1:-1]) if channels_last else prod(output[2:])
     return output[0] * places * prod(weights)
 
@@ -76,12 +78,12 @@ def _product(node: onnx.NodeProto, shapes: Shapes) -> int:
     first, second = shapes[node.input[0]], shapes[node.input[_PRODUCTS[node.op_type]]]
     if len(first) == 1:
         return prod(second)
-    depth = first[-2] if _integer(node, "transA") else first[-1]
+    depth = first[-2] if integer(node, "transA") else first[-1]
     return prod(shapes[node.output[0]]) * depth
 
 
 def _blocks(node: onnx.NodeProto, shapes: Shapes) -> int:
-    return prod(shapes[node.output[0]]) * _integer(node, "K")
+    return prod(shapes[node.output[0]]) * integer(node, "K")
 
 
 def _recurrent(node: onnx.NodeProto, shapes: Shapes) -> int:
@@ -98,8 +100,8 @@ def _attention(node: onnx.NodeProto, shapes: Shapes) -> int:
 def _standard_attention(node: onnx.NodeProto, shapes: Shapes) -> int:
     """Products of queries with keys, and of their weights with values. Shapes have heads, or these are attributes."""
     queries, keys, values = (shapes[name] for name in node.input[:3])
-    heads = queries[1] if len(queries) == 4 else _integer(node, "q_num_heads")
-    kept = heads if len(keys) == 4 else _integer(node, "kv_num_heads")
+    heads = queries[1] if len(queries) == 4 else integer(node, "q_num_heads")
+    kept = heads if len(keys) == 4 else integer(node, "kv_num_heads")
     depth = queries[-1] if len(queries) == 4 else queries[-1] // max(heads, 1)
     width = values[-1] if len(values) == 4 else values[-1] // max(kept, 1)
     past = shapes[node.input[4]][-2] if len(node.input) > 4 and node.input[4] else 0
@@ -110,7 +112,3 @@ def _multi_head(node: onnx.NodeProto, shapes: Shapes) -> int:
     batch, length, width = shapes[node.input[0]][:3]
     keys = shapes[node.input[1]][-2] if node.input[1] else length
     return 2 * batch * length * keys * width
-
-
-def _integer(node: onnx.NodeProto, name: str) -> int:
-    return next((attribute.i for attribute in node.attribute if attribute.name == name), 0)

@@ -5,22 +5,60 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import onnx
 
-
+#: The domains of the operators of ONNX itself.
+STANDARD_DOMAINS = ("", "ai.onnx")
 #: Operators that compute something else in every run.
 _RANDOM = ("Random", "Multinomial", "Bernoulli")
+
+
+def is_standard(node: onnx.NodeProto) -> bool:
+    """Whether its operator is one of ONNX itself."""
+    return node.domain in STANDARD_DOMAINS
+
+
+def attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    """Name -> value of the attributes of a node."""
+    from onnx import helper
+
+    return {each.name: helper.get_attribute_value(each) for each in node.attribute}
+
+
+def integer(node: onnx.NodeProto, name: str) -> int:
+    """The attribute of this name, also of a damaged node; 0 if there is none."""
+    return next((attribute.i for attribute in node.attribute if attribute.name == name), 0)
+
+
+def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs inside a node: of If, Loop and Scan."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def with_bodies(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """All nodes, those inside others included."""
+    for node in nodes:
+        yield node
+        for body in bodies(node):
+            yield from with_bodies(body.node)
 
 
 def used_by(node: onnx.NodeProto) -> Iterator[str]:
     """The tensors that a node reads, those that its bodies take from outside included."""
     yield from (name for name in node.input if name)
-    for attribute in node.attribute:
-        for body in (attribute.g, *attribute.graphs) if attribute.type in (5, 10) else ():
-            yield from _captured(body)
+    yield from used_inside(node)
+
+
+def used_inside(node: onnx.NodeProto) -> Iterator[str]:
+    """The tensors that the bodies of a node take from outside."""
+    for body in bodies(node):
+        yield from _captured(body)
 
 
 def _captured(body: onnx.GraphProto) -> Iterator[str]:
@@ -30,17 +68,6 @@ def _captured(body: onnx.GraphProto) -> Iterator[str]:
     for node in body.node:
         yield from (name for name in used_by(node) if name not in own)
     yield from (output.name for output in body.output if output.name not in own)
-
-
-def domains(nodes: Iterable[onnx.NodeProto]) -> set[str]:
-    """The sets of operators that nodes and their bodies are of; "" is ONNX's own, which `ai.onnx` is too."""
-    found = set()
-    for node in nodes:
-        found.add("" if node.domain == "ai.onnx" else node.domain)
-        for attribute in node.attribute:
-            for body in (attribute.g, *attribute.graphs) if attribute.type in (5, 10) else ():
-                found |= domains(body.node)
-    return found
 
 
 @dataclass(frozen=True, eq=False)

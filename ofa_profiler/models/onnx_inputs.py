@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ofa_profiler.errors import InputFileError
 from ofa_profiler.models.base import ModelInput
+from ofa_profiler.models.onnx_graph import integer, with_bodies
 from ofa_profiler.networks.tensors import DTYPES
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ def _declared(path: Path, model: onnx.ModelProto, value: onnx.ValueInfoProto) ->
 
 def _index_range(graph: onnx.GraphProto, name: str) -> tuple[int, int] | None:
     """The valid indices, if an input is looked up in tables of known size: those of the smallest table."""
-    nodes = list(_with_bodies(graph))
+    nodes = list(with_bodies(graph.node))
     shapes = _constant_shapes(graph, nodes)
     users: dict[str, list[onnx.NodeProto]] = {}
     for node in nodes:
@@ -91,19 +93,10 @@ def _passes(node: onnx.NodeProto, tensor: str) -> bool:
 
 
 def _rows(node: onnx.NodeProto, shape: Sequence[int] | None) -> list[int]:
-    axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
+    axis = integer(node, "axis")
     if shape is None or not -len(shape) <= axis < len(shape) or shape[axis] < 1:
         return []
     return [shape[axis]]
-
-
-def _with_bodies(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """All nodes, those in the bodies of If, Loop and Scan included."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _with_bodies(body)
 
 
 def _constant_shapes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> dict[str, Sequence[int]]:
@@ -119,7 +112,4 @@ def _constant_shapes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) ->
 
 
 def _size(shape: Sequence[int]) -> tuple[int, int]:
-    elements = 1
-    for size in shape:
-        elements *= size
-    return elements, len(shape)
+    return prod(shape), len(shape)

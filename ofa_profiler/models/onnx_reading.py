@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ofa_profiler.errors import InputFileError
+from ofa_profiler.models.onnx_graph import bodies
 
 if TYPE_CHECKING:
     import onnx
@@ -79,10 +80,9 @@ def _names(graph: onnx.GraphProto) -> Iterator[object]:
         yield from (size.dim_param for size in value.type.tensor_type.shape.dim)
     for node in graph.node:
         yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
-        for attribute in node.attribute:
-            yield attribute.name
-            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _names(body)
+        yield from (attribute.name for attribute in node.attribute)
+        for body in bodies(node):
+            yield from _names(body)
 
 
 def _content(path: Path) -> bytes:

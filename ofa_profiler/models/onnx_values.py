@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ofa_profiler.models.base import Array, Feed
+from ofa_profiler.models.base import Array, Feed, spec_of
 from ofa_profiler.models.onnx_graph import OnnxGraph
 from ofa_profiler.models.onnx_session import run, session
 from ofa_profiler.networks.tensors import DTYPES, TensorSpec
@@ -67,6 +67,5 @@ def _feed(name: str, value: Array) -> Feed:
     if value.dtype.kind == "f" and value.size <= _FEW:
         return Feed.exact(name, value)
     if value.dtype.itemsize == 1 and value.dtype.kind in "iu" and value.size > _MANY:
-        limits = (int(value.min()), int(value.max()) + 1)
-        return Feed(TensorSpec(name, value.dtype.name, tuple(value.shape), limits))
+        return Feed(spec_of(name, value)._replace(range=(int(value.min()), int(value.max()) + 1)))
     return Feed.like(name, value)

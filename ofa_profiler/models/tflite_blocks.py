@@ -16,13 +16,12 @@ import numpy as np
 
 from ofa_profiler.models.base import Array, Feed
 from ofa_profiler.models.tflite_file import Operator, TfliteFile, listed, schema
+from ofa_profiler.models.tflite_writing import buffer_of, code_of, packed
 from ofa_profiler.networks.tensors import Shape
 
 #: Constants of more elements are weights, whatever their type.
 _SMALL = 1024
-#: Kernels read weights directly from the file, in vectors of 16 bytes.
-_ALIGNMENT = 16
-_FILE_VERSION, _IDENTIFIER = 3, b"TFL3"
+_FILE_VERSION = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +93,6 @@ def weight_bytes(file: TfliteFile, part: Part) -> int:
 
 def written(file: TfliteFile, part: Part, shapes: Mapping[int, Shape], fixed: Mapping[int, Array]) -> bytes:
     """The part as a TFLite file. The same part gives the same bytes."""
-    import flatbuffers  # comes with the schema
-
     api = schema()
     names = part.names()
     number = {i: position for position, i in enumerate(part.tensors)}
@@ -104,7 +101,7 @@ def written(file: TfliteFile, part: Part, shapes: Mapping[int, Shape], fixed: Ma
     for i in part.tensors:
         data = _constant(file, part, i, fixed)
         if data is not None:
-            buffers.append(aligned(api, data))
+            buffers.append(buffer_of(api, data))
         tensors.append(
             _tensor(api, file.tensors[i].raw, names[i], shapes.get(i), len(buffers) - 1 if data is not None else 0)
         )
@@ -115,30 +112,10 @@ def written(file: TfliteFile, part: Part, shapes: Mapping[int, Shape], fixed: Ma
     graph.operators = [_operator(api, operator, codes, number) for operator in operators]
     model = api.ModelT()
     model.version, model.description = _FILE_VERSION, "ofa-profiler"
-    model.operatorCodes = [_code(api, *code) for code in codes]
+    model.operatorCodes = [code_of(api, *code) for code in codes]
     model.subgraphs, model.buffers = [graph], buffers
     model.signatureDefs = [_signature(api, part, names, number)]
-    builder = flatbuffers.Builder(sum(len(buffer.data) for buffer in buffers[1:]) + 4096)
-    builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
-    return bytes(builder.Output())
-
-
-def aligned(api: Any, data: Any) -> Any:
-    """A buffer whose bytes are aligned in the file, which the schema's own code does not do."""
-
-    class Aligned(api.BufferT):  # type: ignore[misc]
-        def Pack(self, builder: Any) -> int:  # noqa: N802 (the schema's name)
-            builder.StartVector(1, len(data), _ALIGNMENT)
-            builder.head -= len(data)
-            builder.Bytes[builder.head : builder.head + len(data)] = data.tobytes()
-            vector = builder.EndVector()
-            api.BufferStart(builder)
-            api.BufferAddData(builder, vector)
-            return int(api.BufferEnd(builder))
-
-    buffer = Aligned()
-    buffer.data = data
-    return buffer
+    return packed(api, model)
 
 
 def _tensor(api: Any, raw: Any, name: str, shape: Shape | None, buffer: int) -> Any:
@@ -160,15 +137,6 @@ def _operator(api: Any, operator: Operator, codes: dict[tuple[str, int, bool], i
     written.intermediates = [number[i] for i in operator.inner] or None
     written.debugMetadataIndex = -1
     return written
-
-
-def _code(api: Any, kind: str, version: int, custom: bool) -> Any:
-    code = api.OperatorCodeT()
-    value = api.BuiltinOperator.CUSTOM if custom else getattr(api.BuiltinOperator, kind)
-    # Old runtimes read the first field. New runtimes use the larger of both.
-    code.deprecatedBuiltinCode, code.builtinCode, code.version = min(value, 127), value, version
-    code.customCode = kind if custom else None
-    return code
 
 
 def _signature(api: Any, part: Part, names: Mapping[int, str], number: Mapping[int, int]) -> Any:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from ofa_profiler.models.tflite_file import TfliteFile
+from ofa_profiler.models.tflite_file import UNPACKING, TfliteFile
 
-#: XNNPACK unpacks constants once, when it loads a file.
-_UNPACKING = {"DEQUANTIZE", "DENSIFY"}
 #: XNNPACK lets the operator before them clamp its results.
 _CLAMPS = {"RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1"}
 #: XNNPACK pads in these operators.
@@ -42,7 +40,7 @@ def constant_makers(file: TfliteFile) -> dict[int, int]:
     """Tensor -> the operator that unpacks it from constants. Such operators are no kernels."""
     found: dict[int, int] = {}
     for position, operator in enumerate(file.operators):
-        if operator.kind in _UNPACKING and all(file.tensors[i].is_constant or i in found for i in operator.given):
+        if operator.kind in UNPACKING and all(file.tensors[i].is_constant or i in found for i in operator.given):
             found.update(dict.fromkeys(operator.outputs, position))
     return found
 

@@ -11,12 +11,13 @@ import numpy as np
 
 from ofa_profiler.models.base import Array, Block, Feed, Kernel, TimedModel
 from ofa_profiler.models.grouping import group_kernels
+from ofa_profiler.models.names import printable, unique
 from ofa_profiler.models.tflite_blocks import Part, part_of, signature_of, weight_bytes, written
 from ofa_profiler.models.tflite_costs import operator_macs
 from ofa_profiler.models.tflite_cut import constant_makers, joined_operators
 from ofa_profiler.models.tflite_file import TfliteFile
-from ofa_profiler.models.tflite_runtime import is_delegated, prepared, unique
-from ofa_profiler.networks.tensors import DTYPES, USUAL_SPAN, Shape, TensorSpec
+from ofa_profiler.models.tflite_runtime import is_delegated, prepared
+from ofa_profiler.networks.tensors import DTYPES, Shape, TensorSpec
 
 #: One call of the runtime with a single small operator on a core of a PC.
 CALL_US = 2.0
@@ -86,10 +87,9 @@ class Cutter:
     def _runs(self, block: Block) -> bool:
         """Whether this machine runs the block. The agent refuses one of which XNNPACK runs nothing."""
         if block.signature not in self.runs:
+            feeds = {feed.tensor.name: feed.example() for feed in block.model.feeds}
             try:
-                interpreter = prepared(
-                    block.model.data, {feed.tensor.name: made_up(feed) for feed in block.model.feeds}
-                )
+                interpreter = prepared(block.model.data, feeds)
                 interpreter.invoke()
                 self.runs[block.signature] = is_delegated(interpreter) or not self.delegated
             except (ValueError, RuntimeError):
@@ -127,19 +127,3 @@ class Cutter:
         part = Part(every, self.file.inputs, self.file.outputs, tuple(range(len(self.file.tensors))))
         signature = hashlib.sha256(whole.data).hexdigest()
         return self._named(range(len(self.kernels)), part, whole, signature, {})
-
-
-def made_up(feed: Feed) -> Array:
-    """Values for a feed: its own, else random ones of its range or span."""
-    if feed.values is not None:
-        return feed.values
-    rng, shape, dtype = np.random.default_rng(0), feed.tensor.shape, feed.tensor.dtype
-    if feed.tensor.range is not None:
-        return rng.integers(*feed.tensor.range, shape).astype(dtype)
-    low, high = feed.span or USUAL_SPAN
-    return rng.uniform(low, high, shape).astype(dtype)
-
-
-def printable(name: str) -> str:
-    """A name on one line."""
-    return "".join(letter if letter.isprintable() else " " for letter in name).strip()

@@ -7,7 +7,7 @@ objects can be read completely, with indices that exist, is safe to walk through
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,10 @@ from ofa_profiler.errors import InputFileError
 
 #: Offsets of a flatbuffer have 32 bits.
 _LARGEST = 2**31 - 1
-_IDENTIFIER = b"TFL3"
+#: The first bytes of a file after the first offset.
+IDENTIFIER = b"TFL3"
+#: Operators that unpack constants. XNNPACK runs them once, when it loads a file.
+UNPACKING = {"DEQUANTIZE", "DENSIFY"}
 #: What a damaged file makes the schema's code raise.
 _DAMAGED = (Exception,)
 #: Names of element types in numpy, where they differ from the schema's in more than case.
@@ -34,8 +37,19 @@ def schema() -> Any:
     return schema_py_generated
 
 
+@cache
 def _names(enum: Any) -> dict[int, str]:
     return {value: name for name, value in vars(enum).items() if isinstance(value, int)}
+
+
+def dtype_names(api: Any) -> dict[int, str]:
+    """Number of an element type in the schema -> its name in numpy, as far as numpy has it."""
+    return {number: _DTYPES.get(name, name.lower()) for number, name in _names(api.TensorType).items()}
+
+
+def kind_of(api: Any, code: Any) -> str:
+    """The name of the operator of a code in the schema. Old files use one of its fields, new ones the other."""
+    return _names(api.BuiltinOperator)[max(code.builtinCode, code.deprecatedBuiltinCode)]
 
 
 def listed(values: Any) -> list[Any]:
@@ -129,7 +143,7 @@ def read_tflite(path: Path) -> TfliteFile:
         data = path.read_bytes()
     except OSError as error:
         raise InputFileError(path, f"cannot be read: {error.strerror or error}") from None
-    if data[4:8] != _IDENTIFIER:
+    if data[4:8] != IDENTIFIER:
         raise InputFileError(path, "is not a TFLite file" if data else "is empty")
     try:
         return _opened(api, data)
@@ -148,10 +162,9 @@ def _opened(api: Any, data: bytes) -> TfliteFile:
     if not listed(model.subgraphs):
         raise _Refused("is a TFLite file without a graph")
     graph = model.subgraphs[0]
-    dtypes = {code: _DTYPES.get(name, name.lower()) for code, name in _names(api.TensorType).items()}
-    kinds = _names(api.BuiltinOperator)
+    dtypes = dtype_names(api)
     tensors = tuple(_tensor(tensor, model.buffers, dtypes) for tensor in listed(graph.tensors))
-    operators = tuple(_operator(operator, model.operatorCodes, kinds) for operator in listed(graph.operators))
+    operators = tuple(_operator(api, operator, model.operatorCodes) for operator in listed(graph.operators))
     inputs, outputs = (tuple(int(i) for i in listed(found)) for found in (graph.inputs, graph.outputs))
     used = [*inputs, *outputs, *(i for op in operators for i in (*op.given, *op.outputs, *op.inner))]
     if any(not 0 <= i < len(tensors) for i in used):
@@ -191,9 +204,9 @@ def _check_size(shape: tuple[int, ...], dtype: str, data: Any, raw: Any) -> None
         raise _Refused("is a damaged TFLite file (a constant has not the size of its shape): get it again")
 
 
-def _operator(raw: Any, codes: Any, kinds: dict[int, str]) -> Operator:
+def _operator(api: Any, raw: Any, codes: Any) -> Operator:
     code = codes[raw.opcodeIndex]
-    kind = kinds[max(code.builtinCode, code.deprecatedBuiltinCode)]
+    kind = kind_of(api, code)
     if custom := kind == "CUSTOM":
         kind = (code.customCode or b"").decode("utf-8", "replace") or kind
     inputs, outputs, inner = (

@@ -6,13 +6,13 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from ofa_profiler.models.base import Array, Block, Feed, ModelInput, TimedModel, UserModel
+from ofa_profiler.models.base import Array, Block, Feed, ModelInput, TimedModel, UserModel, spec_of
 from ofa_profiler.models.tflite_cut import is_cuttable, shape_tensors
 from ofa_profiler.models.tflite_cutter import Cutter, Seen
 from ofa_profiler.models.tflite_file import Operator, read_tflite
 from ofa_profiler.models.tflite_inputs import index_range
 from ofa_profiler.models.tflite_runtime import captured, check_loads, is_delegated, outputs_of, prepared, reasons
-from ofa_profiler.networks.tensors import DTYPES, Shape, TensorSpec
+from ofa_profiler.networks.tensors import DTYPES, Shape
 
 #: Operators with weights; the network counts as int8 if one of them computes in integers.
 _WEIGHTED = {
@@ -95,6 +95,6 @@ class TfliteModel(UserModel):
     def _feed(self, i: int, values: Array) -> Feed:
         tensor = self._file.tensors[i]
         if tensor.is_quantized and tensor.dtype in _QUANTIZED and values.size:
-            limits = int(values.min()), int(values.max()) + 1
-            return Feed(TensorSpec(tensor.name, tensor.dtype, values.shape, limits))
+            limits = (int(values.min()), int(values.max()) + 1)
+            return Feed(spec_of(tensor.name, values)._replace(range=limits))
         return Feed.like(tensor.name, values)

@@ -14,6 +14,7 @@ import numpy as np
 
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.models.base import Array
+from ofa_profiler.models.names import unique
 
 #: A damaged file can end the process that loads it, so another one loads it first.
 _LOAD = """
@@ -92,15 +93,6 @@ def outputs_of(interpreter: Any) -> dict[str, Array]:
     for details in interpreter.get_output_details():
         found[unique(details["name"], found)] = interpreter.get_tensor(details["index"])
     return found
-
-
-def unique(name: str, taken: Mapping[str, Any]) -> str:
-    """The name, with `#2` and so on if it is taken."""
-    tried, number = name, 1
-    while tried in taken:
-        number += 1
-        tried = f"{name}#{number}"
-    return tried
 
 
 def is_delegated(interpreter: Any) -> bool:

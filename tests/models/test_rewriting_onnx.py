@@ -116,7 +116,8 @@ def test_hard_swish_of_single_operators(opset, order):
     assert kinds == ["Conv", *(["HardSwish"] if opset >= 14 and order != "gate" else form)]
 
 
-@given(st.floats(1, 8, width=32), st.floats(-4, 4, width=32), st.sampled_from(["mul div", "div mul", "gate"]))
+# With x in [-4, 4] and a shift near -4, all outputs would be differences of almost equal numbers.
+@given(st.floats(1, 8, width=32), st.floats(-2, 4, width=32), st.sampled_from(["mul div", "div mul", "gate"]))
 @settings(max_examples=15, deadline=None)
 def test_hard_sigmoids_with_other_limits(limit, shift, order):
     net = Net()

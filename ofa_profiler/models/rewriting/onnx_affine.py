@@ -13,8 +13,9 @@ import numpy as np
 import onnx
 
 from ofa_profiler.models.base import Array
+from ofa_profiler.models.onnx_graph import attributes
 from ofa_profiler.models.rewriting.base import Pattern, Site
-from ofa_profiler.models.rewriting.onnx_document import OnnxDocument, attributes
+from ofa_profiler.models.rewriting.onnx_document import OnnxDocument
 
 _ARITHMETIC = ("Add", "Sub", "Mul", "Div")
 

@@ -15,11 +15,12 @@ import onnx
 from onnx import numpy_helper
 
 from ofa_profiler.models.base import Array
+from ofa_profiler.models.names import fresh
+from ofa_profiler.models.onnx_graph import STANDARD_DOMAINS, bodies, is_standard, used_by, with_bodies
 from ofa_profiler.models.rewriting.base import Document
 
-#: Operators that are computed where all their inputs are constants.
+#: Operators that are computed if all their inputs are constants.
 _FOLDED = ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Add", "Sub", "Mul", "Div", "Sqrt")
-_DOMAINS = ("", "ai.onnx")
 
 
 class OnnxDocument(Document):
@@ -42,13 +43,13 @@ class OnnxDocument(Document):
         for node in self.nodes:
             for name in node.output:
                 self.maker[name] = node
-            for name in {*node.input, *_outer_names(node)} - {""}:
+            for name in set(used_by(node)):
                 self.readers.setdefault(name, []).append(node)
 
     @cached_property
     def opset(self) -> int:
         """The version of the standard operators."""
-        return max((each.version for each in self.proto.opset_import if each.domain in _DOMAINS), default=1)
+        return max((each.version for each in self.proto.opset_import if each.domain in STANDARD_DOMAINS), default=1)
 
     @cached_property
     def _stored(self) -> dict[str, onnx.TensorProto]:
@@ -101,7 +102,7 @@ class OnnxDocument(Document):
             # Inputs with default values can be changed by the caller.
             return None if self._is_open(name) else numpy_helper.to_array(self._stored[name])
         node = self.maker.get(name)
-        if node is None or node.domain not in _DOMAINS:
+        if node is None or not is_standard(node):
             return None
         if node.op_type == "Constant":
             tensors = [each.t for each in node.attribute if each.name == "value"]
@@ -133,23 +134,22 @@ class OnnxDocument(Document):
         if not self.is_inner(name):
             return None
         node = self.readers[name][0]
-        return node if node.domain in _DOMAINS else None
+        return node if is_standard(node) else None
 
     def of_kind(self, *kinds: str) -> Iterator[onnx.NodeProto]:
         """The nodes of these standard operators."""
-        return (node for node in self.nodes if node.op_type in kinds and node.domain in _DOMAINS)
+        return (node for node in self.nodes if node.op_type in kinds and is_standard(node))
 
     def made_by(self, name: str, *kinds: str) -> onnx.NodeProto | None:
         """The node that makes the tensor, if it is of these kinds."""
         node = self.maker.get(name)
-        return node if node is not None and node.op_type in kinds and node.domain in _DOMAINS else None
+        return node if node is not None and node.op_type in kinds and is_standard(node) else None
 
     def fresh(self, stem: str) -> str:
         """A name that no tensor has."""
-        names, number = {*self.maker, *self.readers, *self._stored, *self._inputs}, 0
-        while (name := f"{stem}_{number}" if number else stem) in names:
-            number += 1
-        return name
+        inside = (each for node in self.nodes for body in bodies(node) for each in with_bodies(body.node))
+        own = {name for node in inside for name in node.output}
+        return fresh(stem, {*self.maker, *self.readers, *self._stored, *self._inputs, *own})
 
     def constant_node(self, stem: str, values: Array) -> onnx.NodeProto:
         """A node with these values. Its output has a fresh name."""
@@ -202,22 +202,6 @@ class OnnxDocument(Document):
         self.nodes = list(self.proto.graph.node)
         self._index()
         return bytes(self.proto.SerializeToString())
-
-
-def _outer_names(node: onnx.NodeProto) -> set[str]:
-    """What the bodies of a node read; names that they make themselves are harmless here."""
-    graphs = [graph for each in node.attribute for graph in (*([each.g] if each.HasField("g") else []), *each.graphs)]
-    found: set[str] = set()
-    for graph in graphs:
-        found |= {output.name for output in graph.output}
-        for inner in graph.node:
-            found |= {*inner.input, *_outer_names(inner)}
-    return found
-
-
-def attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    """Name -> value of the attributes of a node."""
-    return {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
 
 
 def scalar(document: OnnxDocument, name: str) -> float | None:

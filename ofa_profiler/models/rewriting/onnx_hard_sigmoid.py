@@ -11,8 +11,9 @@ from math import isclose
 
 import onnx
 
+from ofa_profiler.models.onnx_graph import attributes
 from ofa_profiler.models.rewriting.base import Pattern, Site
-from ofa_profiler.models.rewriting.onnx_document import OnnxDocument, attributes, scalar
+from ofa_profiler.models.rewriting.onnx_document import OnnxDocument, scalar
 
 _HARD_SWISH_SINCE, _LIMITS_ARE_INPUTS_SINCE = 14, 11
 

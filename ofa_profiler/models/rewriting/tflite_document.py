@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from ofa_profiler.models.base import Array
+from ofa_profiler.models.names import fresh
 from ofa_profiler.models.rewriting.base import Document
-from ofa_profiler.models.tflite_blocks import aligned
-from ofa_profiler.models.tflite_file import listed, schema
+from ofa_profiler.models.tflite_file import UNPACKING, kind_of, listed, schema
+from ofa_profiler.models.tflite_writing import buffer_of, code_index, packed, stored_values
 
-_IDENTIFIER = b"TFL3"
 #: Metadata that refers to operators or tensors by their numbers.
 _NUMBERED = (b"model_control_dependencies",)
-#: Operators that only unpack constants.
-_UNPACKING = "DEQUANTIZE"
+#: Types of constants that patterns read.
+_CONSTANTS = ("float16", "float32", "int32", "int64")
 _IMAGE_AXES = 4
 
 
@@ -31,7 +31,6 @@ class TfliteDocument(Document):
         self.api: Any = schema()
         self.model = self.api.ModelT.InitFromPackedBuf(data, 0)
         self.graph = self.model.subgraphs[0]
-        self._kinds = {value: name for name, value in vars(self.api.BuiltinOperator).items() if isinstance(value, int)}
         if any(each.name in _NUMBERED for each in listed(self.model.metadata)):
             raise ValueError("has metadata that numbers its operators")
         if any(operator.largeCustomOptionsOffset > 1 for graph in self.model.subgraphs for operator in graph.operators):
@@ -51,8 +50,7 @@ class TfliteDocument(Document):
 
     def kind(self, operator: Any) -> str:
         """The name of an operator in the schema."""
-        code = self.model.operatorCodes[operator.opcodeIndex]
-        return str(self._kinds.get(max(code.builtinCode, code.deprecatedBuiltinCode), ""))
+        return kind_of(self.api, self.model.operatorCodes[operator.opcodeIndex])
 
     def of_kind(self, *kinds: str) -> list[Any]:
         """The operators of these kinds that have options, in order."""
@@ -87,16 +85,11 @@ class TfliteDocument(Document):
             return None
         maker = self.maker.get(i)
         if maker is not None:
-            is_unpacked = self.kind(maker) == _UNPACKING and self.is_float(i)
+            is_unpacked = self.kind(maker) in UNPACKING and self.is_float(i)
             values = self.constant(int(maker.inputs[0])) if is_unpacked else None
             return values.astype(np.float32) if values is not None and values.dtype == np.float16 else None
-        types = self.api.TensorType
-        dtypes = {types.FLOAT32: "<f4", types.FLOAT16: "<f2", types.INT32: "<i4", types.INT64: "<i8"}
-        tensor = self.tensor(i)
-        data = self.model.buffers[tensor.buffer].data
-        if data is None or not len(data) or tensor.type not in dtypes or tensor.sparsity is not None:
-            return None
-        return np.frombuffer(bytes(data), dtypes[tensor.type]).reshape(self.shape(i))
+        values = stored_values(self.api, self.model, self.tensor(i))
+        return values if values is not None and values.dtype.name in _CONSTANTS else None
 
     def is_inner(self, i: int) -> bool:
         """Whether exactly one operator reads it, and nobody outside of the graph."""
@@ -104,9 +97,8 @@ class TfliteDocument(Document):
 
     def add_constant(self, name: str, values: Array) -> int:
         """The number of a new constant of float32 or int32."""
-        buffer, tensor = self.api.BufferT(), self.api.TensorT()
-        buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
-        self.model.buffers.append(buffer)
+        tensor = self.api.TensorT()
+        self.model.buffers.append(buffer_of(self.api, values))
         types = self.api.TensorType
         tensor.type = {np.dtype("float32"): types.FLOAT32, np.dtype("int32"): types.INT32}[values.dtype]
         tensor.shape, tensor.buffer = list(values.shape), len(self.model.buffers) - 1
@@ -122,11 +114,8 @@ class TfliteDocument(Document):
         return self._appended(tensor, name)
 
     def _appended(self, tensor: Any, name: str) -> int:
-        names = {each.name for each in self.graph.tensors}
-        stem, number = name, 1
-        while name.encode() in names:
-            name, number = f"{stem}_{number}", number + 1
-        tensor.name, tensor.hasRank = name.encode(), True
+        taken = {self.name(i) for i in range(len(self.graph.tensors))}
+        tensor.name, tensor.hasRank = fresh(name, taken).encode(), True
         self.graph.tensors.append(tensor)
         return len(self.graph.tensors) - 1
 
@@ -139,7 +128,7 @@ class TfliteDocument(Document):
     def operator(self, kind: str, version: int, inputs: Sequence[int], output: int, options: Any) -> Any:
         """A new operator with one output, which is not yet in the graph."""
         made = self.api.OperatorT()
-        made.opcodeIndex = self._code(getattr(self.api.BuiltinOperator, kind), version)
+        made.opcodeIndex = code_index(self.api, self.model, kind, version)
         made.inputs, made.outputs = list(inputs), [output]
         made.builtinOptions = options
         made.builtinOptionsType = getattr(self.api.BuiltinOptions, type(options).__name__[:-1])
@@ -152,17 +141,6 @@ class TfliteDocument(Document):
         vars(made).update(vars(operator))
         made.inputs, made.builtinOptions = list(inputs), options
         return made
-
-    def _code(self, value: int, version: int) -> int:
-        codes = self.model.operatorCodes
-        for position, code in enumerate(codes):
-            if max(code.builtinCode, code.deprecatedBuiltinCode) == value and code.version == version:
-                return position
-        code = self.api.OperatorCodeT()
-        # Old runtimes read the first field. New runtimes use the larger of both.
-        code.deprecatedBuiltinCode, code.builtinCode, code.version = min(value, 127), value, version
-        codes.append(code)
-        return len(codes) - 1
 
     def replace(self, old: Sequence[Any], new: Sequence[Any]) -> None:
         """Put `new` in the place of the last of `old`, and remove unpacking that only they have read."""
@@ -189,18 +167,8 @@ class TfliteDocument(Document):
         return {int(i) for i in found}
 
     def data(self) -> bytes:
-        import flatbuffers  # comes with the schema
-
         self._compact()
-        buffers = self.model.buffers
-        kept = [each.data is not None and len(each.data) > 0 for each in buffers]
-        self.model.buffers = [
-            aligned(self.api, np.asarray(each.data, np.uint8)) if full else each
-            for each, full in zip(buffers, kept, strict=True)
-        ]
-        builder = flatbuffers.Builder(sum(len(listed(each.data)) for each in self.model.buffers) + 4096)
-        builder.Finish(self.model.Pack(builder), file_identifier=_IDENTIFIER)
-        return bytes(builder.Output())
+        return packed(self.api, self.model)
 
     def _compact(self) -> None:
         """Remove the tensors that were used before the edits and are not any more, and the bytes of their buffers."""

@@ -1,5 +1,5 @@
 """What a user could change in a network to make it faster: edited networks, to be measured beside the original.
 
-`ideas.py` lists the kinds of changes, a file each. `onnx_net.py` and `tflite_net.py` edit files. Weights that a change
+`variants.py` lists the ideas, a file each. `onnx_net.py` and `tflite_net.py` edit files. Weights that a change
 needs are made up, so an edited network has the time of the real one, and not its outputs. It is only measured.
 """

@@ -112,7 +112,7 @@ class Net(ABC):
 
     @abstractmethod
     def output_shapes(self, data: bytes) -> dict[str, Shape]:
-        """Run an edited file on this machine -> the shapes of its outputs. Raises what the runtime raises."""
+        """Run an edited file on this machine -> the shapes of its outputs. Raises `UsageError`."""
 
     @cached_property
     def maker(self) -> dict[str, Node]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from ofa_profiler.models.base import Array, TimedModel
+from ofa_profiler.models.names import printable
+from ofa_profiler.models.onnx_graph import attributes, is_standard, used_by, used_inside
 from ofa_profiler.models.onnx_session import run, session
 from ofa_profiler.models.what_if.activations import error_function, exact_gelu, tanh_gelu
 from ofa_profiler.models.what_if.base import Axis, Depthwise, Editor, Net, Node, Ties, repeated
@@ -36,7 +38,7 @@ class OnnxNet(Net):
             for i, raw in enumerate(graph.node)
         )
         ends = {value.name for value in (*graph.input, *graph.output)}
-        self.kept = frozenset(ends | {name for raw in graph.node for name in _inner_names(raw)})
+        self.kept = frozenset(ends | {name for raw in graph.node for name in used_inside(raw)})
         self._values: dict[str, Array] = {}
 
     @cached_property
@@ -72,7 +74,7 @@ class OnnxNet(Net):
         return self._shapes.get(tensor)
 
     def function(self, node: Node) -> Callable[..., Array] | None:
-        return _FUNCTIONS[node.kind](attributes(node)) if node.kind in _FUNCTIONS else None
+        return _FUNCTIONS[node.kind](attributes(node.raw)) if node.kind in _FUNCTIONS else None
 
     def weight(self, tensor: str) -> str | None:
         """The constant that a tensor is, or is unpacked from."""
@@ -81,9 +83,9 @@ class OnnxNet(Net):
         return tensor if tensor in self.initializers else None
 
     def depthwise(self, node: Node) -> Depthwise | None:
-        if node.kind != "Conv" or node.raw.domain not in ("", "ai.onnx"):
+        if node.kind != "Conv" or not is_standard(node.raw):
             return None
-        found, weight = attributes(node), self.weight(node.inputs[1])
+        found, weight = attributes(node.raw), self.weight(node.inputs[1])
         shape = self.shape(weight) if weight is not None else None
         if weight is None or shape is None or shape[1] != 1 or found.get("group", 1) != shape[0]:
             return None
@@ -100,17 +102,17 @@ class OnnxNet(Net):
         return ((weight, 0), (weight, 1)) if weight is not None else ()
 
     def ties(self, node: Node) -> Ties | None:
-        if node.raw.domain not in ("", "ai.onnx"):
+        if not is_standard(node.raw):
             return None
-        return ties_of_node(self, node, attributes(node))
+        return ties_of_node(self, node, attributes(node.raw))
 
     def edit(self) -> Editor:
         return _OnnxEditor(self)
 
     def output_shapes(self, data: bytes) -> dict[str, Shape]:
         opened = session(data)
-        outputs = run(opened, self.feeds, [output.name for output in opened.get_outputs()])
-        return {name: np.shape(value) for name, value in outputs.items()}
+        names = [output.name for output in opened.get_outputs()]
+        return {name: np.shape(value) for name, value in run(opened, self.feeds, names).items()}
 
 
 class _OnnxEditor(Editor):
@@ -143,7 +145,7 @@ class _OnnxEditor(Editor):
             if attribute.name == "kernel_shape":
                 attribute.ints[:] = [size - 2 for size in values.shape[2:]]
             elif attribute.name == "pads":
-                dilations = attributes(node).get("dilations", [1] * rank)
+                dilations = attributes(node.raw).get("dilations", [1] * rank)
                 attribute.ints[:] = np.subtract(attribute.ints, [*dilations, *dilations]).tolist()
 
     def resize(self, axes: Sequence[Axis], size: int) -> None:
@@ -172,7 +174,7 @@ class _OnnxEditor(Editor):
         # onnxruntime warns of those that nobody reads any more.
         gone = {name for i in self.removed for name in self.net.nodes[i].given}
         gone |= {name for i, raw in enumerate(self.raw) for name in {*self.net.nodes[i].given} - {*raw.input}}
-        gone -= {name for raw in copies for name in (*raw.input, *_inner_names(raw))} | self.net.kept
+        gone -= {name for raw in copies for name in used_by(raw)} | self.net.kept
         for name in gone & self.initializers.keys():
             self.proto.graph.initializer.remove(self.initializers[name])
         return bytes(self.proto.SerializeToString())
@@ -191,25 +193,7 @@ def _constants_to_initializers(proto: Any) -> None:
 def _place(raw: Any) -> str:
     """A name on one line; its last part tells the most."""
     name = raw.name or next(iter(raw.output), "") or raw.op_type
-    return "".join(letter if letter.isprintable() else " " for letter in name).strip() or str(raw.op_type)
-
-
-def attributes(node: Node) -> dict[str, Any]:
-    """The attributes of a node with their values."""
-    import onnx
-
-    graphs = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
-    return {each.name: onnx.helper.get_attribute_value(each) for each in node.raw.attribute if each.type not in graphs}
-
-
-def _inner_names(raw: Any) -> Iterator[str]:
-    """All tensors that are named in the inner graphs of a node."""
-    for attribute in raw.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            for node in graph.node:
-                yield from node.input
-                yield from _inner_names(node)
-            yield from (value.name for value in graph.output)
+    return printable(name) or str(raw.op_type)
 
 
 def _clip(found: Mapping[str, Any]) -> Callable[..., Array]:

@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 
 from ofa_profiler.models.base import Array, TimedModel
-from ofa_profiler.models.tflite_blocks import aligned
-from ofa_profiler.models.tflite_file import schema
-from ofa_profiler.models.tflite_runtime import outputs_of, prepared
+from ofa_profiler.models.names import printable
+from ofa_profiler.models.tflite_file import UNPACKING, kind_of, listed, schema
+from ofa_profiler.models.tflite_runtime import outputs_of, prepared, reasons
+from ofa_profiler.models.tflite_writing import buffer_of, code_index, packed, stored_values
 from ofa_profiler.models.what_if.activations import exact_gelu, tanh_gelu
 from ofa_profiler.models.what_if.base import Axis, Depthwise, Editor, Net, Node, Ties, repeated
 from ofa_profiler.models.what_if.tflite_ties import WEIGHTED, ties_of_node
 from ofa_profiler.networks.tensors import Shape
 
-_UNPACKING = {"DEQUANTIZE", "DENSIFY"}
 _SAME = 0
+#: It has 8-bit integers.
+_RELU_VERSION = 2
 _DEPTHWISE = "DEPTHWISE_CONV_2D"
 _PADS = ("PAD", "PADV2")
 
@@ -37,13 +39,10 @@ class TfliteNet(Net):
         self.kept = frozenset(map(_name, (*graph.inputs, *graph.outputs)))
 
     def _node(self, i: int, raw: Any) -> Node:
-        code = self.model.operatorCodes[raw.opcodeIndex]
-        number = max(code.builtinCode, code.deprecatedBuiltinCode)
-        kind = next(name for name, value in vars(self.api.BuiltinOperator).items() if value == number)
-        inputs, outputs = ([] if found is None else [int(t) for t in found] for found in (raw.inputs, raw.outputs))
+        kind = kind_of(self.api, self.model.operatorCodes[raw.opcodeIndex])
+        inputs, outputs = listed(raw.inputs), listed(raw.outputs)
         title = (self.tensors[outputs[-1]].name or b"").decode("utf-8", "replace") if outputs else ""
-        title = "".join(letter if letter.isprintable() else " " for letter in title).strip() or kind
-        return Node(i, kind, title, tuple(map(_name, inputs)), tuple(map(_name, outputs)), raw)
+        return Node(i, kind, printable(title) or kind, tuple(map(_name, inputs)), tuple(map(_name, outputs)), raw)
 
     def tensor(self, name: str) -> Any:
         """The schema's object."""
@@ -54,7 +53,7 @@ class TfliteNet(Net):
         return stored_values(self.api, self.model, self.tensor(name))
 
     def constant(self, tensor: str) -> Array | None:
-        if tensor in self.maker and self.maker[tensor].kind in _UNPACKING:
+        if tensor in self.maker and self.maker[tensor].kind in UNPACKING:
             return self.constant(self.maker[tensor].inputs[0])
         values, scales = self.stored(tensor), self.tensor(tensor).quantization
         if values is None or scales is None or scales.scale is None or len(scales.scale) != 1:
@@ -83,7 +82,7 @@ class TfliteNet(Net):
 
     def weight(self, tensor: str) -> str | None:
         """The constant that a tensor is, or is unpacked from."""
-        while tensor in self.maker and self.maker[tensor].kind in _UNPACKING:
+        while tensor in self.maker and self.maker[tensor].kind in UNPACKING:
             tensor = self.maker[tensor].inputs[0]
         return tensor if self.stored(tensor) is not None else None
 
@@ -124,9 +123,10 @@ class TfliteNet(Net):
         return _TfliteEditor(self)
 
     def output_shapes(self, data: bytes) -> dict[str, Shape]:
-        interpreter = prepared(data, self.feeds)
-        interpreter.invoke()
-        return {name: values.shape for name, values in outputs_of(interpreter).items()}
+        with reasons("the network"):
+            interpreter = prepared(data, self.feeds)
+            interpreter.invoke()
+            return {name: values.shape for name, values in outputs_of(interpreter).items()}
 
 
 class _TfliteEditor(Editor):
@@ -141,23 +141,10 @@ class _TfliteEditor(Editor):
         last = max(node.index for node in nodes)
         self.removed.update(node.index for node in nodes if node.index != last)
         operator = self.operators[last]
-        operator.opcodeIndex = self._relu()
+        operator.opcodeIndex = code_index(self.net.api, self.model, "RELU", _RELU_VERSION)
         operator.inputs, operator.outputs, operator.intermediates = [int(x)], [int(y)], None
         operator.builtinOptions, operator.builtinOptionsType = None, 0
         operator.customOptions, operator.mutatingVariableInputs = None, None
-
-    def _relu(self) -> int:
-        wanted = self.net.api.BuiltinOperator.RELU
-        codes = self.model.operatorCodes
-        for i, code in enumerate(codes):
-            if max(code.builtinCode, code.deprecatedBuiltinCode) == wanted:
-                return i
-        code = self.net.api.OperatorCodeT()
-        code.builtinCode = code.deprecatedBuiltinCode = wanted
-        # Version 2 has 8-bit integers.
-        code.version = 2
-        self.model.operatorCodes = [*codes, code]
-        return len(codes)
 
     def shrink_kernel(self, node: Node) -> None:
         weight = self.net.weight(node.inputs[1])
@@ -190,9 +177,8 @@ class _TfliteEditor(Editor):
 
     def _set(self, name: str, values: Array) -> None:
         tensor = self.graph.tensors[int(name)]
-        buffer = self.net.api.BufferT()
-        buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
-        self.model.buffers = [*self.model.buffers, buffer]  # equal constants can share one
+        # Equal constants can share a buffer.
+        self.model.buffers = [*self.model.buffers, buffer_of(self.net.api, values)]
         tensor.buffer = len(self.model.buffers) - 1
         self._state_shape(name, values.shape)
 
@@ -204,26 +190,8 @@ class _TfliteEditor(Editor):
         tensor.shape = list(shape)
 
     def data(self) -> bytes:
-        import flatbuffers
-
         self.graph.operators = [each for i, each in enumerate(self.operators) if i not in self.removed]
-        api, held = self.net.api, [buffer.data for buffer in self.model.buffers]
-        self.model.buffers = [api.BufferT() if data is None or not len(data) else aligned(api, data) for data in held]
-        builder = flatbuffers.Builder(len(self.net.bytes) + 4096)
-        builder.Finish(self.model.Pack(builder), b"TFL3")
-        return bytes(builder.Output())
-
-
-def stored_values(api: Any, model: Any, tensor: Any) -> Array | None:
-    """The values of a constant as they are in the file; None for other tensors, and for types numpy lacks."""
-    data = model.buffers[tensor.buffer].data
-    if data is None or not len(data) or tensor.sparsity is not None:
-        return None
-    name = next(name for name, value in vars(api.TensorType).items() if value == tensor.type).lower()
-    if name not in ("bool", "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8"):
-        return None
-    shape = [] if tensor.shape is None else list(tensor.shape)
-    return np.frombuffer(bytes(data), np.dtype(name)).reshape(shape)
+        return packed(self.net.api, self.model)
 
 
 def _resize_scales(quantization: Any, axis: int, size: int) -> None:

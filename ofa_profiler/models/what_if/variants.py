@@ -79,7 +79,7 @@ def _edited(net: Net, places: Sequence[Place], shapes: Mapping[str, tuple[int, .
     data = editor.data()
     try:
         return data if net.output_shapes(data) == shapes else None
-    except Exception:
+    except UsageError:
         return None
 
 
