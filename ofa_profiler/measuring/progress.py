@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from ofa_profiler.base.progress import Progress
 from ofa_profiler.measuring.expectation import EXTRA_ROUNDS, visit_seconds
-from ofa_profiler.measuring.gains import t_975
 from ofa_profiler.protocol.records import Visit
 from ofa_profiler.protocol.replay import Replay
 from ofa_profiler.protocol.settings import Settings
+from ofa_profiler.protocol.steady import t_975
 
 #: How many measured models the expected number of rounds counts as much as.
 _PRIOR_MODELS = 10
@@ -142,7 +142,7 @@ def _further_visits(visits: Sequence[Visit], settings: Settings) -> float:
     if width is None:
         return max(1, settings.max_rounds - rounds)
     for more in range(1, settings.max_rounds - rounds):
-        shrunk = width * math.sqrt(rounds / (rounds + more)) * t_975(rounds + more) / t_975(rounds)
+        shrunk = width * math.sqrt(rounds / (rounds + more)) * t_975(rounds + more - 1) / t_975(rounds - 1)
         if shrunk <= settings.target_half_width:
             return more
     return max(1, settings.max_rounds - rounds)

@@ -15,7 +15,7 @@ from typing import Any
 from ofa_profiler.base.files import write_bytes
 from ofa_profiler.devices.base import Device
 from ofa_profiler.errors import DeviceError, UsageError
-from ofa_profiler.measuring.gains import Gain, gain
+from ofa_profiler.measuring.gains import Gain, gains_over
 from ofa_profiler.measuring.model import settings_for
 from ofa_profiler.measuring.session import MeasuringReporter, measure
 from ofa_profiler.models.base import Array, UserModel
@@ -153,21 +153,22 @@ def rewrite(
         if len(exact) > 1 and work.add(_ALL, exact):
             networks[_ALL] = work.written[_ALL]
         first = work.measure(device, networks, progress)
-        tried = tuple(_tried(trial, first) for trial in trials)
-        finalists = work.finalists(exact, first)
+        gains = gains_over(_BEFORE, first)
+        tried = tuple(_tried(trial, first, gains) for trial in trials)
+        finalists = work.finalists(exact, gains)
         if not finalists:
             return Rewritten(tried)
         second = work.measure(device, {name: work.written[name] for name in finalists}, progress)
         return _finished(tried, out, finalists, second, work)
 
 
-def _tried(trial: Trial, measured: Mapping[str, Measurement]) -> Trial:
+def _tried(trial: Trial, measured: Mapping[str, Measurement], gains: Mapping[str, Gain]) -> Trial:
     if trial.error:
         return trial
     found = measured.get(trial.pattern)
     if found is None or not found.ok:
         return replace(trial, error=f"the device does not run it: {found.error if found else 'not measured'}")
-    known = gain(measured[_BEFORE], found)
+    known = gains.get(trial.pattern)
     return replace(trial, gain=known) if known is not None else replace(trial, error="the time limit was too short")
 
 
@@ -179,17 +180,16 @@ def _finished(
     work: _Work,
 ) -> Rewritten:
     """Write the fastest of the finalists, if it is faster than the original."""
-    before = measured[_BEFORE]
-    gains = {name: found for name in finalists if (found := gain(before, measured[name])) is not None and found.wins}
+    gains = {name: found for name, found in gains_over(_BEFORE, measured).items() if found.wins}
     if not gains:
         return Rewritten(trials, note="together they are not faster beyond the noise")
     best = next(iter(gains))
     for name in gains:  # patterns without a gain of their own are used only if they add one
-        more = gain(measured[best], measured[name])
-        best = name if more is not None and more.wins else best
+        if name != best and gains_over(best, measured)[name].wins:
+            best = name
     write_bytes(out, work.written[best])
     names = tuple(pattern.name for pattern in finalists[best])
-    return Rewritten(trials, out, names, before, measured[best], gains[best])
+    return Rewritten(trials, out, names, measured[_BEFORE], measured[best], gains[best])
 
 
 class _Work:
@@ -264,12 +264,9 @@ class _Work:
             raise DeviceError(f"device {device.spec} does not run {self.model.path.name}: {found[_BEFORE].error}")
         return found
 
-    def finalists(
-        self, exact: Sequence[AnyPattern], measured: Mapping[str, Measurement]
-    ) -> dict[str, Sequence[AnyPattern]]:
+    def finalists(self, exact: Sequence[AnyPattern], gains: Mapping[str, Gain]) -> dict[str, Sequence[AnyPattern]]:
         """Name -> patterns of the networks that are measured again: the winners together, and all if they may win."""
-        gains = {name: gain(measured[_BEFORE], found) for name, found in measured.items() if name != _BEFORE}
-        winners = [pattern for pattern in exact if (known := gains[pattern.name]) is not None and known.wins]
+        winners = [pattern for pattern in exact if (known := gains.get(pattern.name)) is not None and known.wins]
         found: dict[str, Sequence[AnyPattern]] = {}
         if winners and self.add(_WINNERS, winners):
             found[_WINNERS] = winners

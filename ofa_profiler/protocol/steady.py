@@ -16,6 +16,9 @@ import numpy as np
 
 from ofa_profiler.protocol.measurement import Measurement
 
+#: For 1, 2, ... degrees of freedom, as in the agent.
+_T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+
 
 @dataclass(frozen=True)
 class SteadyTime:
@@ -42,10 +45,27 @@ def steady_times(measurements: Iterable[Measurement]) -> dict[str, SteadyTime]:
     return {key: time_of(rounds) for key, rounds in low.items()}
 
 
+def t_975(degrees: int) -> float:
+    """The 97.5% quantile of Student's t distribution for so many degrees of freedom, at least 1."""
+    return _T_975[min(max(degrees, 1), len(_T_975)) - 1]
+
+
 def noise_of(times: Iterable[SteadyTime]) -> float:
     """The mean relative difference between the even and the odd rounds; NaN after one round."""
     found = [abs(time.even_ms / time.odd_ms - 1) for time in times if time.even_ms and time.odd_ms]
     return float(np.mean(found)) if found else math.nan
+
+
+def session_noise(times: Iterable[SteadyTime]) -> float | None:
+    """Half of the 95% confidence interval of a time, as a fraction: one for all networks of a session.
+
+    It follows from the differences between the even and the odd rounds of all of them. A time is about the mean of both
+    halves, so it has half the error of their difference. None after one round.
+    """
+    offs = [math.log(time.even_ms / time.odd_ms) for time in times if time.even_ms and time.odd_ms]
+    if not offs:
+        return None
+    return t_975(len(offs)) * float(np.sqrt(np.mean(np.square(offs)))) / 2
 
 
 def _lower_quartile(values: Iterable[float]) -> float:

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ofa_profiler.devices import FakeDevice, LocalDevice
 from ofa_profiler.errors import DeviceError, UsageError
-from ofa_profiler.measuring.gains import gain
+from ofa_profiler.measuring.gains import gains_over
 from ofa_profiler.measuring.rewrite import rewrite
 from ofa_profiler.models.formats import open_model
 from ofa_profiler.models.inputs import feeds_for
@@ -201,16 +201,30 @@ def test_on_this_machine(tmp_path):
         assert np.abs(plain - other).max() <= 1e-5 * np.abs(plain).max()
 
 
-def test_the_gain_is_a_mean_of_pairs():
-    def measured(*medians):
-        return Measurement("key", tuple((median,) * 7 for median in medians))
+def measured(key: str, *medians: float, slowed: int = 0) -> Measurement:
+    """Rounds of seven runs, some of which other programs slow down."""
+    return Measurement(key, tuple((median,) * (7 - slowed) + (3 * median,) * slowed for median in medians))
 
-    found = gain(measured(2.0, 4.0, 3.0), measured(1.0, 2.0, 1.5))  # the device changes, the factor does not
-    assert found is not None
-    assert found.factor == pytest.approx(2.0)
-    assert found.half_width == pytest.approx(0.0)
-    noisy = gain(measured(1.0, 1.2, 1.0), measured(1.0, 1.0, 1.1))
-    assert noisy is not None
-    assert not noisy.wins
-    assert gain(measured(1.0), measured(1.0)) is None
-    assert gain(Measurement("key", (), "failed", "why"), measured(1.0, 1.0)) is None
+
+def test_gains_follow_from_steady_times():
+    """Other programs that disturb some runs, or a whole round, do not count."""
+    before = measured("before", *(2.0, 2.01) * 4, 6.0)
+    found = gains_over("before", {"before": before, "a": measured("a", *(1.0, 1.005) * 4, slowed=3)})
+    assert found["a"].factor == pytest.approx(2.0, rel=0.02)
+    assert found["a"].wins
+
+
+def test_a_gain_within_the_noise_of_the_session_does_not_win():
+    found = gains_over(
+        "a", {"a": measured("a", 1.0, 1.2), "b": measured("b", 0.95, 1.1), "c": measured("c", 0.3, 0.36)}
+    )
+    assert not found["b"].wins
+    assert found["c"].wins
+    assert found["b"].half_width == found["c"].half_width
+
+
+def test_without_a_second_round_or_a_time_there_is_no_gain():
+    assert gains_over("a", {"a": measured("a", 1.0), "b": measured("b", 1.0)}) == {}
+    failed = Measurement("b", (), "failed", "why")
+    assert gains_over("a", {"a": measured("a", 1.0, 1.0), "b": failed}) == {}
+    assert gains_over("b", {"a": measured("a", 1.0, 1.0), "b": failed}) == {}

@@ -13,15 +13,14 @@ import numpy as np
 
 from ofa_profiler.models.what_if.variants import Variant
 from ofa_profiler.protocol.measurement import Measurement
-from ofa_profiler.protocol.steady import SteadyTime, steady_times
+from ofa_profiler.protocol.steady import session_noise, steady_times
 
 
 @dataclass(frozen=True)
 class Saving:
     """What a change saves: milliseconds of the network, below 0 if it costs time.
 
-    `noise_ms` is half of the 95% confidence interval of `saved_ms`. It follows from how much the even and the odd
-    rounds of all networks of the session differ.
+    `noise_ms` is half of the 95% confidence interval of `saved_ms`, from the noise of the whole session.
     """
 
     change: str
@@ -63,7 +62,9 @@ def savings(original: Measurement, variants: Sequence[Variant], found: Mapping[s
     before = times.get(original.key)
     if before is None:
         return ()
-    noise = _relative_noise([original, *found.values()], times)
+    noise = session_noise(times.values())
+    if noise is None:
+        noise = _noise_of_samples([original, *found.values()])
     measured = [(variant, times[variant.key].ms) for variant in variants if variant.key in times]
     all_savings = [
         Saving(variant.label, variant.places, before.ms, ms, noise * float(np.hypot(before.ms, ms)))
@@ -72,10 +73,6 @@ def savings(original: Measurement, variants: Sequence[Variant], found: Mapping[s
     return tuple(sorted(all_savings, key=lambda saving: -saving.saved_ms))
 
 
-def _relative_noise(measurements: Sequence[Measurement], times: Mapping[str, SteadyTime]) -> float:
-    """Half of the 95% confidence interval of a time, as a fraction of it. It is one for all networks."""
-    halves = [(time.even_ms, time.odd_ms) for time in times.values()]
-    offs = [np.log(even / odd) for even, odd in halves if even and odd]
-    if offs:  # a time is about the mean of two halves, so it has half the error of their difference
-        return 1.96 * float(np.sqrt(np.mean(np.square(offs)))) / 2
+def _noise_of_samples(measurements: Sequence[Measurement]) -> float:
+    """The largest noise by the samples of a network, for sessions of one round."""
     return max(m.half_width if m.half_width is not None else m.std_ms / m.median_ms for m in measurements if m.ok)
