@@ -294,6 +294,7 @@ def _remove(arguments: argparse.Namespace) -> int:
 
 
 def _import(arguments: argparse.Namespace) -> int:
+    from ofa_profiler.measuring.model_table import is_model
     from ofa_profiler.measuring.offline import import_results
     from ofa_profiler.tables.corrections import Sum
     from ofa_profiler.verification.calibrate import networks_journal, restore_calibration
@@ -301,7 +302,7 @@ def _import(arguments: argparse.Namespace) -> int:
 
     (name,) = arguments.name or [None]
     table, replay = import_results(arguments.results, arguments.out, name=name, fresh=arguments.fresh)
-    if arguments.calibrate != 0:
+    if arguments.calibrate != 0 and not is_model(replay.run):
         table = restore_calibration(table, replay.run.created, arguments.results)
         if table.correction.method == Sum.method:
             beside = networks_journal(arguments.results).name

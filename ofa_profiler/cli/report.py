@@ -50,7 +50,7 @@ def report_table(table: LatencyTable, replay: Replay, facts: dict[str, Any]) -> 
         for trial in replay.trials.trials:
             say(f"{'' if trial.wins else 'not used: '}{trial.label}")
     more = f" and {inferred} inferred ones" if inferred else ""
-    rows = "blocks" if is_model_table(table) else "ops"
+    rows = ("block" if ok == 1 else "blocks") if is_model_table(table) else "ops"
     what = f"{table.path}: {ok} {rows}{more} of {table.metadata['device']['model'] or 'an unnamed device'}"
     if facts.get("was_complete"):
         say(f"{what}; the table is up to date, nothing was measured; --fresh measures again")

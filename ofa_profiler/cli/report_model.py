@@ -41,9 +41,11 @@ def _lines(table: LatencyTable) -> Iterator[str]:
         f"{about['model']['file']}: {format_duration_ms(whole_ms)} (80% of the runs took "
         f"{format_duration_ms(spread['p10_ms'])} to {format_duration_ms(spread['p90_ms'])})"
     )
-    if sum_ms is not None:
-        blocks = f"{len(table.rows)} blocks" if len(table.rows) > 1 else "one block, which is the network"
-        yield f"{blocks}, measured alone, add up to {format_duration_ms(sum_ms)}: {sum_ms / whole_ms - 1:+.1%}"
+    if len(table.rows) == 1:
+        yield "it is one block: nothing of it can be measured alone"
+    elif sum_ms is not None:
+        blocks = f"{len(table.rows)} blocks, measured alone, add up to {format_duration_ms(sum_ms)}"
+        yield f"{blocks}: {sum_ms / whole_ms - 1:+.1%}"
     elif failed := [row for row in table.rows if row.status != OK]:
         first = f"{failed[0].op}: {failed[0].error}"
         yield f"there is no sum, because {len(failed)} of {len(table.rows)} blocks failed; {first}"

@@ -209,7 +209,9 @@ def test_a_kit_is_measured_by_hand_and_imported(net, tmp_path, capsys):
     kit = tmp_path / "kit"
     assert main(["--kit", str(kit), "--model", str(net), *QUICK]) == 0
     subprocess.run([sys.executable, "agent.py", "--kit", "."], cwd=kit, check=True, capture_output=True, timeout=100)
+    capsys.readouterr()
     assert main(["--import", str(kit / "results.jsonl"), "--out", str(tmp_path / "out")]) == 0
+    assert "results-networks" not in capsys.readouterr().err
     (path,) = (tmp_path / "out").glob("*.csv")
     assert path.stem.endswith("-net")
     table = LatencyTable.load(path)
