@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ofa_profiler.base.parallel import run_all
-from ofa_profiler.base.progress import Progress, Reporter
+from ofa_profiler.base.parallel import Check
+from ofa_profiler.base.progress import Reporter
+from ofa_profiler.cli.devices import measure_devices, opened_devices
 from ofa_profiler.cli.options import device_options
 from ofa_profiler.cli.report_cells import report_outcomes
-from ofa_profiler.cli.terminal import labelled, progress_bar, say
-from ofa_profiler.devices import Device, open_device
+from ofa_profiler.cli.terminal import progress_bar, say
+from ofa_profiler.devices import Device
 from ofa_profiler.devices.comparison import describe_all, prepare_runtimes
 from ofa_profiler.errors import OfaError
 from ofa_profiler.export import export_ops, for_device
@@ -33,26 +33,15 @@ def profile_devices(prog: str, arguments: argparse.Namespace, space: SearchSpace
     """Measure all devices at the same time, one table per cell; a device that fails does not stop the others."""
     specs, options = arguments.device, device_options(arguments, _able(cells)[0].settings)
     like = None if arguments.like is None else LatencyTable.load(arguments.like)
-    outcomes: dict[str, Profile | Comparison | OfaError] = {}
-    devices: dict[str, Device] = {}
-    with ExitStack() as opened:
-        for spec in specs:
-            try:
-                devices[spec] = opened.enter_context(open_device(spec, options))
-            except OfaError as error:  # noqa: PERF203
-                outcomes[spec] = error
-        with progress_bar() as reporter:
-            names = dict(zip(specs, arguments.name or [None] * len(specs), strict=True))
-            if len(specs) > 1:
-                ops = space.unique_ops() if like is None else ()
-                try_forms = arguments.forms == FAST
-                outcomes |= _prepare_comparison(devices, names, space, ops, cells, reporter, try_forms=try_forms)
-            jobs = {
-                spec: partial(_profile_one, arguments, space, cells, device, names[spec], like, reporter)
-                for spec, device in devices.items()
-                if spec not in outcomes
-            }
-            outcomes.update(run_all(jobs))
+    with opened_devices(specs, options) as (devices, failed), progress_bar() as reporter:
+        names = dict(zip(specs, arguments.name or [None] * len(specs), strict=True))
+        if len(specs) > 1:
+            ops = space.unique_ops() if like is None else ()
+            try_forms = arguments.forms == FAST
+            failed |= _prepare_comparison(devices, names, space, ops, cells, reporter, try_forms=try_forms)
+        ready = {spec: device for spec, device in devices.items() if spec not in failed}
+        measure = partial(_profile_one, arguments, space, cells, names, like)
+        outcomes = {**failed, **measure_devices(ready, measure, reporter, labels=len(specs) > 1)}
     return report_outcomes(prog, {spec: outcomes[spec] for spec in specs}, as_json=arguments.json)
 
 
@@ -102,24 +91,19 @@ def _profile_one(
     arguments: argparse.Namespace,
     space: SearchSpace,
     cells: Sequence[Cell],
-    device: Device,
-    name: str | None,
+    names: Mapping[str, str | None],
     like: LatencyTable | None,
-    reporter: Reporter,
-    check: Callable[[], None],
+    spec: str,
+    device: Device,
+    progress: Reporter,
+    check: Check,
 ) -> Profile | Comparison:
-    show = labelled(reporter, f"{device.spec}: ") if len(arguments.device) > 1 else reporter
-
-    def progress(state: Progress) -> None:
-        check()
-        show(state)
-
     how: dict[str, Any] = {
         "fresh": arguments.fresh,
         "try_forms": arguments.forms == FAST,
         "networks": arguments.calibrate,
         "progress": progress,
-        "name": name,
+        "name": names[spec],
     }
     if len(cells) > 1:
         return profile_cells(device, space, cells, arguments.out, like=like, check=check, **how)

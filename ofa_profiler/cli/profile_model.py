@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from ofa_profiler.base.cache_dir import default_cache_dir
-from ofa_profiler.base.parallel import run_all
-from ofa_profiler.base.progress import Progress, Reporter
+from ofa_profiler.base.parallel import Check
+from ofa_profiler.base.progress import Reporter
 from ofa_profiler.base.units import format_count, format_duration_ms, parse_duration_ms
+from ofa_profiler.cli.devices import measure_devices, opened_devices
 from ofa_profiler.cli.kits import wheels_for
 from ofa_profiler.cli.options import device_options, refused_by_options
 from ofa_profiler.cli.report_cells import report_outcomes
-from ofa_profiler.cli.terminal import labelled, progress_bar, say
-from ofa_profiler.devices import Device, open_device
+from ofa_profiler.cli.terminal import progress_bar, say
+from ofa_profiler.devices import Device
 from ofa_profiler.devices.comparison import describe_all
 from ofa_profiler.errors import OfaError, UsageError
 from ofa_profiler.measuring.cells import Cell, common_settings, read_list
@@ -46,25 +46,14 @@ def profile_models(prog: str, arguments: argparse.Namespace) -> int:
     if arguments.kit is not None:
         return _kits(prog, arguments, cells)
     options = device_options(arguments, next(cell.settings for cell in cells if not cell.refused))
-    outcomes: dict[str, Profile | Comparison | OfaError] = {}
-    devices: dict[str, Device] = {}
-    with ExitStack() as opened:
-        for spec in arguments.device:
-            try:
-                devices[spec] = opened.enter_context(open_device(spec, options))
-            except OfaError as error:  # noqa: PERF203
-                outcomes[spec] = error
-        names = _names(arguments, devices, cells)
+    specs = arguments.device
+    with opened_devices(specs, options) as (devices, failed):
         if arguments.out is None:
-            return _only_rewrite(arguments, devices, outcomes, cells)
+            return _only_rewrite(arguments, devices, failed, cells)
+        measure = partial(_profile_one, arguments, _names(arguments, devices, cells), cells)
         with progress_bar() as reporter:
-            outcomes |= run_all(
-                {
-                    spec: partial(_profile_one, arguments, device, names.get(spec), cells, reporter)
-                    for spec, device in devices.items()
-                }
-            )
-    return report_outcomes(prog, {spec: outcomes[spec] for spec in arguments.device}, as_json=arguments.json)
+            outcomes = {**failed, **measure_devices(devices, measure, reporter, labels=len(specs) > 1)}
+    return report_outcomes(prog, {spec: outcomes[spec] for spec in specs}, as_json=arguments.json)
 
 
 def _cells(arguments: argparse.Namespace) -> _Cells:
@@ -114,23 +103,18 @@ def _names(arguments: argparse.Namespace, devices: Mapping[str, Device], cells: 
 
 def _profile_one(
     arguments: argparse.Namespace,
-    device: Device,
-    name: str | None,
+    names: Mapping[str, str],
     cells: _Cells,
-    reporter: Reporter,
-    check: Callable[[], None],
+    spec: str,
+    device: Device,
+    progress: Reporter,
+    check: Check,
 ) -> Profile | Comparison:
-    show = labelled(reporter, f"{device.spec}: ") if len(arguments.device) > 1 else reporter
-
-    def progress(state: Progress) -> None:
-        check()
-        show(state)
-
     found = profile_model_cells(
         device,
         cells,
         arguments.out,
-        name=name,
+        name=names.get(spec),
         fresh=arguments.fresh,
         what_if=arguments.what_if,
         progress=progress,
@@ -161,15 +145,11 @@ def _rewrite(arguments: argparse.Namespace, device: Device, cells: _Cells, progr
 
 
 def _only_rewrite(
-    arguments: argparse.Namespace,
-    devices: Mapping[str, Device],
-    errors: Mapping[str, Profile | Comparison | OfaError],
-    cells: _Cells,
+    arguments: argparse.Namespace, devices: Mapping[str, Device], failed: Mapping[str, OfaError], cells: _Cells
 ) -> int:
-    """`--rewrite` without a folder for a table."""
-    for error in errors.values():
-        if isinstance(error, OfaError):
-            raise error
+    """`--rewrite` without a folder for a table. It has one device, whose error is raised."""
+    for error in failed.values():
+        raise error
     with progress_bar() as reporter:
         document = _rewrite(arguments, next(iter(devices.values())), cells, reporter)
     if arguments.json:

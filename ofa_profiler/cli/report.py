@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ofa_profiler.base.units import format_duration_ms
-from ofa_profiler.cli.report_model import is_model_table, report_model
+from ofa_profiler.cli.report_model import report_model
 from ofa_profiler.cli.terminal import say
 from ofa_profiler.errors import OfaError
 from ofa_profiler.pages.page import NOT_INSTALLED, can_write_pages
 from ofa_profiler.protocol.journal import NEW
+from ofa_profiler.tables.consistency import is_of_model
 from ofa_profiler.tables.row import FAILED, INFERRED
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def report_table(table: LatencyTable, replay: Replay, facts: dict[str, Any]) -> 
         for trial in replay.trials.trials:
             say(f"{'' if trial.wins else 'not used: '}{trial.label}")
     more = f" and {inferred} inferred ones" if inferred else ""
-    rows = ("block" if ok == 1 else "blocks") if is_model_table(table) else "ops"
+    rows = ("block" if ok == 1 else "blocks") if is_of_model(table.metadata) else "ops"
     what = f"{table.path}: {ok} {rows}{more} of {table.metadata['device']['model'] or 'an unnamed device'}"
     if facts.get("was_complete"):
         say(f"{what}; the table is up to date, nothing was measured; --fresh measures again")
@@ -60,7 +61,7 @@ def report_table(table: LatencyTable, replay: Replay, facts: dict[str, Any]) -> 
         say(f"{what}, measured in {format_duration_ms(facts['seconds'] * 1e3)}")
     else:
         say(what)
-    model = report_model(table) if is_model_table(table) else {}
+    model = report_model(table) if is_of_model(table.metadata) else {}
     page = refresh_report(table)
     validation = table.metadata.get("validation")
     if isinstance(validation, Mapping) and {"mape", "subnets"} <= validation.keys():

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from ofa_profiler.cli.devices import Outcome
 from ofa_profiler.cli.report import report_outcome
 from ofa_profiler.cli.terminal import say
 from ofa_profiler.errors import DeviceError, OfaError, UsageError
@@ -15,10 +16,8 @@ from ofa_profiler.tables.matrix_text import matrix_lines
 from ofa_profiler.verification.cells import Comparison
 from ofa_profiler.verification.mixed import MixedCalibration
 
-_Outcome = Profile | Comparison | OfaError
 
-
-def report_outcomes(command: str, outcomes: Mapping[str, _Outcome], *, as_json: bool) -> int:
+def report_outcomes(command: str, outcomes: Mapping[str, Outcome], *, as_json: bool) -> int:
     """Report on every device, by its name -> the exit code. The error of the only device is raised.
 
     A device with a list of settings has failed if it has no table at all.
@@ -38,7 +37,7 @@ def report_outcomes(command: str, outcomes: Mapping[str, _Outcome], *, as_json: 
     return next(filter(None, codes), 0)
 
 
-def _exit_code(outcome: _Outcome) -> int:
+def _exit_code(outcome: Outcome) -> int:
     if isinstance(outcome, OfaError):
         return outcome.exit_code
     if isinstance(outcome, Profile):
@@ -49,7 +48,7 @@ def _exit_code(outcome: _Outcome) -> int:
     return (UsageError if only_usage else DeviceError).exit_code
 
 
-def _only_error(outcome: _Outcome) -> OfaError | None:
+def _only_error(outcome: Outcome) -> OfaError | None:
     """The error of a device, if there is no table and the same reason for each."""
     if isinstance(outcome, OfaError):
         return outcome

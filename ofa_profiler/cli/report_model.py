@@ -9,17 +9,13 @@ from ofa_profiler.base.units import format_duration_ms
 from ofa_profiler.cli.terminal import say
 from ofa_profiler.tables.row import OK, Row
 from ofa_profiler.tables.table import LatencyTable
+from ofa_profiler.verification.model_report import short_name
 
 #: The number of blocks that are printed, the longest first.
 _SHOWN = 8
 #: The number of changes that are printed.
 _CHANGES = 3
 _LONGEST_NAME = 60
-
-
-def is_model_table(table: LatencyTable) -> bool:
-    """Whether the rows of a table are the blocks of a user's model."""
-    return bool(table.metadata.get("model"))
 
 
 def report_model(table: LatencyTable) -> dict[str, Any]:
@@ -60,13 +56,7 @@ def _lines(table: LatencyTable) -> Iterator[str]:
 
 def _row_line(row: Row) -> str:
     share = float(row.extra.get("share") or 0.0)
-    return f"  {share:6.1%}  {row.median_ms:9.4g} ms  {row.description.kind}  {short_name(row.op)}"
-
-
-def short_name(name: str) -> str:
-    """The part of a block's name that tells: the end of a path, and the first of several joined names."""
-    first = name.partition(";")[0]
-    return first if len(first) <= _LONGEST_NAME else f"...{first[-_LONGEST_NAME:]}"
+    return f"  {share:6.1%}  {row.median_ms:9.4g} ms  {row.description.kind}  {short_name(row.op, _LONGEST_NAME)}"
 
 
 def _what_if_lines(found: Any) -> Iterator[str]:

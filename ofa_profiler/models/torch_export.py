@@ -47,7 +47,9 @@ def load_module(name: str) -> torch.nn.Module:
         with contextlib.redirect_stdout(sys.stderr):  # stdout is for the JSON document
             found = getattr(importlib.import_module(where), function)
             module = found() if not isinstance(found, torch.nn.Module) else found
-    except (Exception, SystemExit) as error:  # anything can happen in a user's code
+    except BaseException as error:  # anything can happen in a user's code, also an exit
+        if isinstance(error, KeyboardInterrupt):
+            raise
         raise UsageError(f"--model {name}: {_reason(error)}") from error
     finally:
         sys.path.remove(str(Path.cwd()))

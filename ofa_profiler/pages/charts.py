@@ -117,16 +117,6 @@ def boxes(groups: Mapping[str, Sequence[float]], x_title: str, y_title: str) -> 
     return figure
 
 
-def named_bars(values: Mapping[str, float], x_title: str, y_title: str) -> Figure:
-    """A bar per name."""
-    from plotly import graph_objects
-
-    figure = _figure(x_title, y_title)
-    figure.add_trace(graph_objects.Bar(x=[escape(name) for name in values], y=list(values.values())))
-    figure.update_yaxes(zeroline=True, zerolinecolor=_GREY)
-    return figure
-
-
 def roofline(
     series: Sequence[Points],
     peak_y: float,
@@ -171,8 +161,9 @@ def bars(parts: Sequence[Part], x_title: str) -> Figure:
         )
     labels = {"tickvals": list(range(len(parts))), "ticktext": [escape(part.label) for part in parts]}
     figure.update_layout(barmode="overlay", showlegend=True)
-    # The values stand right of the bars.
-    figure.update_xaxes(range=[0, 1.2 * max((part.value for part in parts), default=1.0)], side="top")
+    values = [part.value for part in parts] or [1.0]
+    # The values stand at the ends of the bars.
+    figure.update_xaxes(range=[1.2 * min(0.0, *values), 1.2 * max(0.0, *values)], side="top", zerolinecolor=_GREY)
     figure.update_yaxes(range=[len(parts) - 0.5, -0.5], automargin=True, tickfont={"size": 11}, **labels)
     return figure
 

@@ -18,6 +18,7 @@ from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.tables.compare_groups import Group, OpRatio, groups_of
 from ofa_profiler.tables.compare_noise import LEAST_NOISE, row_noise, table_noise, whole_noise
 from ofa_profiler.tables.compare_settings import FormDifference, Setting, form_differences, question_of, settings_of
+from ofa_profiler.tables.consistency import is_of_model
 from ofa_profiler.tables.op_columns import op_values, other_attributes
 from ofa_profiler.tables.row import OK, Row
 from ofa_profiler.tables.table import LatencyTable
@@ -181,7 +182,7 @@ def _whole(base: LatencyTable, other: LatencyTable, ms: np.ndarray) -> dict[str,
     """`whole_ms` and `whole_noise` of a pair."""
     whole = [table.metadata.get("whole_ms") for table in (base, other)]
     known = [float(each) for each in whole if isinstance(each, int | float) and each > 0]
-    if isinstance(base.metadata.get("model"), Mapping) and len(known) == 2:
+    if is_of_model(base.metadata) and len(known) == 2:
         one, two = (whole_noise(table) for table in (base, other))
     else:
         known = [float(total) for total in ms.sum(axis=0)]

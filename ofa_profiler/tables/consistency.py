@@ -31,6 +31,11 @@ def check_rows(rows: Sequence[Row], metadata: Mapping[str, Any], statistic: str,
             refuse(f"column {statistic}: is empty, but the status is {row.status}", row)
 
 
+def is_of_model(metadata: Mapping[str, Any]) -> bool:
+    """Whether the rows of a table are blocks of a user's model, and not ops of a search space."""
+    return isinstance(metadata.get("model"), Mapping)
+
+
 def check_of_space(path: Path | str, metadata: Mapping[str, Any]) -> None:
     """Raise `InputFileError` for the table of a user's model, whose rows are no ops of networks of a search space."""
     if model := metadata.get("model"):

@@ -10,6 +10,7 @@ from typing import Any
 
 from ofa_profiler.base.units import format_duration_ms
 from ofa_profiler.protocol.records.values import number
+from ofa_profiler.tables.consistency import is_of_model
 from ofa_profiler.tables.row import FAILED, INFERRED, OK, Row
 from ofa_profiler.tables.stability import stability
 from ofa_profiler.tables.suspects import FAST, SLOW, Suspect, suspects_of
@@ -54,7 +55,7 @@ def row_doubts(rows: Sequence[Row], metadata: Mapping[str, Any]) -> Iterator[Dou
         yield Doubt(_suspicion(slow, "over 5 times slower than similar ones"), is_note=True)
     if fast := [suspect for suspect in suspects if suspect.reason == FAST]:
         yield Doubt(_suspicion(fast, "faster than the device can be"), remedy="measure again with --fresh")
-    copied = [] if metadata.get("model") else _copied(rows)  # equal blocks of a model share one measurement
+    copied = [] if is_of_model(metadata) else _copied(rows)  # equal blocks of a model share one measurement
     if copied:
         yield Doubt(f"the times of {_ops(copied)} are exactly equal to those of another row; the rows may be copied")
 

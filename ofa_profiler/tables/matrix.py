@@ -25,6 +25,7 @@ from ofa_profiler.errors import OfaError, UsageError
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.spaces import SearchSpace, get_space, space_names
 from ofa_profiler.spaces.sampling import draw_spread
+from ofa_profiler.tables.consistency import is_of_model
 from ofa_profiler.tables.row import OK
 from ofa_profiler.tables.table import LatencyTable
 
@@ -112,7 +113,7 @@ def _wholes_ms(tables: Sequence[LatencyTable]) -> dict[str, dict[str, dict[str, 
 
     Empty if the tables are not all of models.
     """
-    if not all(isinstance(table.metadata.get("model"), Mapping) for table in tables):
+    if not all(is_of_model(table.metadata) for table in tables):
         return {}
     return {table.name: {NETWORK: _whole_ms(table.metadata.get("whole_ms"))} for table in tables}
 

@@ -18,7 +18,7 @@ from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol.forms import Forms
 from ofa_profiler.spaces import SearchSpace, get_space, space_names
 from ofa_profiler.spaces.costs import Cost
-from ofa_profiler.tables.consistency import check_rows, index_of
+from ofa_profiler.tables.consistency import check_rows, index_of, is_of_model
 from ofa_profiler.tables.corrections import Correction, Sum, read_correction
 from ofa_profiler.tables.corrections.intervals import checked_level
 from ofa_profiler.tables.csv_file import read_csv, read_metadata, save_files
@@ -138,7 +138,7 @@ class LatencyTable:
     def spaces(self) -> tuple[str, ...]:
         """The names of the search spaces of the metadata; without metadata, of all spaces that the table covers."""
         named = self.metadata.get("spaces")
-        if named or self.metadata.get("model"):
+        if named or is_of_model(self.metadata):
             return tuple(named or ())
         return tuple(name for name in space_names() if self.covers(get_space(name)))
 

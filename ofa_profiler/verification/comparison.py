@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ofa_profiler.base.files import replacing, write_text
 from ofa_profiler.pages import charts
-from ofa_profiler.pages.charts import Points
+from ofa_profiler.pages.charts import Part, Points
 from ofa_profiler.pages.page import Page, Section, can_write_pages, page_html
 from ofa_profiler.tables.compare import PairComparison, TableComparison
 from ofa_profiler.tables.compare_groups import OpRatio
@@ -65,6 +65,10 @@ def _points(name: str, ops: Sequence[OpRatio]) -> Points:
 
 
 def _kinds(pair: PairComparison) -> Section:
-    groups = {group.label: 100 * (group.ratio_without_factor - 1) for group in pair.groups if group.count > 1}
-    figure = charts.named_bars(groups, "kind of op", "slower than the common factor (%)")
-    return Section(f"{pair.table}: kinds", "The median of the ops of each kind.", figure)
+    parts = [
+        Part(group.label, 100 * (group.ratio_without_factor - 1), group.kind, f"{group.label}: {group.count} ops")
+        for group in pair.groups
+        if group.count > 1
+    ]
+    figure = charts.bars(parts, "slower than the common factor (%)")
+    return Section(f"{pair.table}: kinds", "The median of the ops of each kind.", figure, n_rows=len(parts))

@@ -29,13 +29,12 @@ _EXPLAINED = 0.25
 _LABEL = 22
 
 
-def is_model_table(table: LatencyTable) -> bool:
-    """Whether the rows are blocks of a user's model."""
-    return isinstance(table.metadata.get("model"), Mapping)
-
-
 def short_name(name: str, width: int = _LABEL) -> str:
-    """The end of a path like `/features/features.3/conv/Conv`: it tells most. It starts at a `/` if it stays long."""
+    """The end of a path like `/features/features.3/conv/Conv`: it tells most. It starts at a `/` if it stays long.
+
+    Of several names that a converter has joined by `;`, it is that of the first.
+    """
+    name = name.partition(";")[0] or name
     if len(name) <= width:
         return name
     end = name[1 - width :]

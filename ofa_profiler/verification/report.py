@@ -18,13 +18,14 @@ from ofa_profiler.pages.charts import Points
 from ofa_profiler.pages.page import Page, Section, write_page
 from ofa_profiler.protocol.replay import Replay
 from ofa_profiler.protocol.steady import steady_times
+from ofa_profiler.tables.consistency import is_of_model
 from ofa_profiler.tables.corrections import Sum
 from ofa_profiler.tables.roofline import Peaks, row_work
 from ofa_profiler.tables.row import INFERRED, OK
 from ofa_profiler.tables.suspects import Suspect, suspects_of
 from ofa_profiler.tables.table import LatencyTable
 from ofa_profiler.verification.calibrate import drawn_networks, networks_journal, plain_sum, read_networks
-from ofa_profiler.verification.model_report import is_model_table, model_report
+from ofa_profiler.verification.model_report import model_report
 from ofa_profiler.verification.networks import network_name
 from ofa_profiler.verification.result import Subnet
 from ofa_profiler.verification.roofline import Point, achieved, by_kind, roofline
@@ -48,7 +49,7 @@ def report_path(table: LatencyTable) -> Path:
 def write_report(table: LatencyTable, verified: Sequence[Subnet] = ()) -> Path:
     """Write the report of a table that is a file -> its path. Raises `UsageError` without plotly."""
     path = report_path(table)
-    write_page(model_report(table) if is_model_table(table) else report(table, verified), path)
+    write_page(model_report(table) if is_of_model(table.metadata) else report(table, verified), path)
     return path
 
 

@@ -14,8 +14,8 @@ from ofa_profiler.tables.consistency import check_of_space
 from ofa_profiler.tables.mixed import AnyTable, MixedTable
 from ofa_profiler.tables.table import LatencyTable
 
-#: The settings that both tables of a pair have.
-_SETTINGS = ("runtime", "provider", "threads", "batch")
+#: The settings that both tables of a pair have, beside those of `DeviceIdentity`.
+_SETTINGS = ("threads", "batch")
 
 
 def table_count(paths: Sequence[str], precision: str | None) -> int:

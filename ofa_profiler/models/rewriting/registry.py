@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ofa_profiler.models.rewriting.base import Document, Pattern
@@ -26,6 +26,8 @@ _PATTERNS: tuple[AnyPattern, ...] = (
     LargeDepthwise(),
     PoolPadding(),
 )
+#: What edits a file of a runtime.
+_DOCUMENTS: Mapping[str, Callable[[bytes], Document]] = {"onnxruntime": OnnxDocument, "litert": TfliteDocument}
 
 
 def patterns_for(runtime: str) -> tuple[AnyPattern, ...]:
@@ -38,6 +40,6 @@ def rewritten(runtime: str, data: bytes, patterns: Sequence[AnyPattern]) -> tupl
 
     Raises `ValueError` with the reason if the file cannot be edited.
     """
-    document: Document = OnnxDocument(data) if runtime == "onnxruntime" else TfliteDocument(data)
+    document = _DOCUMENTS[runtime](data)
     places = sum(len(pattern.apply(document)) for pattern in patterns)
     return (document.data(), places) if places else (data, 0)
