@@ -29,10 +29,17 @@ from ofa_profiler.protocol.kit import KitWheels, check_new, write_kit
 from ofa_profiler.protocol.replay import Replay
 from ofa_profiler.protocol.settings import Settings
 
+#: Of one visit. Short models have hundreds anyway.
+_FEWEST_SAMPLES = 3
+
 
 def settings_for(model: UserModel, settings: Settings) -> Settings:
-    """The settings with the runtime and the precision of the model."""
-    return replace(settings, target=replace(settings.target, runtime=model.runtime, precision=model.precision))
+    """The settings with the runtime and the precision of the model.
+
+    A whole network can take seconds, on a board minutes: three runs per visit are enough, in at least three rounds.
+    """
+    target = replace(settings.target, runtime=model.runtime, precision=model.precision)
+    return replace(settings, target=target, min_visit_samples=min(settings.min_visit_samples, _FEWEST_SAMPLES))
 
 
 def profile_model(

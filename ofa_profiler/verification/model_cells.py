@@ -13,7 +13,7 @@ from ofa_profiler.base.progress import Reporter
 from ofa_profiler.devices.base import Device
 from ofa_profiler.errors import UsageError
 from ofa_profiler.measuring.cells import Cell, cell_label, common_settings
-from ofa_profiler.measuring.model import profile_model
+from ofa_profiler.measuring.model import profile_model, settings_for
 from ofa_profiler.measuring.naming import subject_of, table_name
 from ofa_profiler.measuring.profile import Profile
 from ofa_profiler.models.base import Array, UserModel
@@ -60,13 +60,16 @@ def model_cells(
             )
     cells: dict[Cell, Source | None] = {}
     for runtime, precision, count in product(runtimes, precisions, threads):
+        label = cell_label((runtime, runtimes), (precision, precisions), (f"t{count}", threads)) or precision
+        own = replace(settings, threads=count)
+        found = files.get((runtime, precision))
+        if found is not None:
+            cells[Cell(settings_for(found.model, own), label)] = found
+            continue
+        target = replace(settings.target, runtime=runtime, precision=precision)
         suffix = get_runtime(runtime).suffix
         missing = f"no --model is for {runtime} in {precision}: models are not converted, so give a {suffix} file"
-        label = cell_label((runtime, runtimes), (precision, precisions), (f"t{count}", threads)) or precision
-        target = replace(settings.target, runtime=runtime, precision=precision)
-        cell = Cell(replace(settings, target=target, threads=count), label)
-        found = files.get((runtime, precision))
-        cells[cell if found else replace(cell, refused=missing)] = found
+        cells[Cell(replace(own, target=target), label, refused=missing)] = None
     return cells
 
 
