@@ -92,9 +92,9 @@ def exact_values(numpy, dtype, shape, data, name):
 
 
 def values(numpy, dtype, shape, described, seed):
-    """Return floats in the `span`, or in [-1, 1], without denormal numbers, which are slow on many chips; or integers.
+    """Return floats in the `span`, or in [-1, 1]; or integers in the `range`.
 
-    These are in the `range`.
+    Floats are no denormal numbers, which are slow on many chips.
     """
     generator = numpy.random.RandomState(seed)
     if dtype.startswith("float"):

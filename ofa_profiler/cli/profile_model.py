@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ofa_profiler.base.cache_dir import default_cache_dir
@@ -14,7 +15,7 @@ from ofa_profiler.base.parallel import Check
 from ofa_profiler.base.progress import Reporter
 from ofa_profiler.base.units import format_count, format_duration_ms, parse_duration_ms
 from ofa_profiler.cli.devices import measure_devices, opened_devices
-from ofa_profiler.cli.kits import wheels_for
+from ofa_profiler.cli.kits import wheels_for, write_for_cells
 from ofa_profiler.cli.options import device_options, refused_by_options
 from ofa_profiler.cli.report_cells import report_outcomes
 from ofa_profiler.cli.terminal import progress_bar, say
@@ -28,7 +29,6 @@ from ofa_profiler.measuring.profile import Profile
 from ofa_profiler.measuring.rewrite import check_out, rewrite
 from ofa_profiler.models.inputs import read_inputs
 from ofa_profiler.models.sources import open_sources
-from ofa_profiler.protocol.kit import check_new
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.verification.cells import Comparison
 from ofa_profiler.verification.model_cells import Source, model_cells, profile_model_cells
@@ -159,21 +159,15 @@ def _only_rewrite(
 
 def _kits(prog: str, arguments: argparse.Namespace, cells: _Cells) -> int:
     """A kit, or a kit per cell in folders of their own."""
-    check_new(arguments.kit)
-    documents = []
-    for cell, source in cells.items():
-        folder = arguments.kit if len(cells) == 1 else arguments.kit / cell.name
-        if source is None:
-            say(f"{prog}: {cell.label}: {cell.refused}")
-            documents.append({"kit": str(folder), "error": cell.refused, "exit_code": UsageError.exit_code})
-            continue
+
+    def write(cell: Cell, folder: Path) -> dict[str, object]:
+        source = cells[cell]
+        assert source is not None, "it would be refused"
         wheels, _ = wheels_for(arguments, cell.settings.target.runtime)
         asked = model_kit(*source, cell.settings, folder, wheels=wheels)
-        say(f"{folder}: complete. Copy the folder to the board and run there: python3 agent.py --kit .")
-        documents.append({"kit": str(folder), "models": len(asked.models), "model": source.model.path.name})
-    if arguments.json:
-        print(json.dumps(documents[0] if len(cells) == 1 else {"kits": documents}, indent=2))
-    return 0
+        return {"models": len(asked.models), "model": source.model.path.name}
+
+    return write_for_cells(prog, arguments, cells, write)
 
 
 def _counted(blocks: int, distinct: int) -> str:

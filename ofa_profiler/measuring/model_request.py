@@ -11,7 +11,7 @@ from typing import Any
 from ofa_profiler.base.cache_dir import default_cache_dir
 from ofa_profiler.errors import UsageError
 from ofa_profiler.measuring.model_table import WHOLE
-from ofa_profiler.models.base import Array, Block, UserModel, tensor_specs
+from ofa_profiler.models.base import Array, Block, TimedModel, UserModel, tensor_specs
 from ofa_profiler.models.timed import timed_model
 from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol.kit import run_record
@@ -47,11 +47,10 @@ def model_request(
     first = {block.signature: block for block in reversed(blocks)}
     distinct = [block for block in blocks if first[block.signature] is block]
     names = _distinct_names(blocks)
-    folder, suffix = (cache_dir or default_cache_dir()) / "models", get_runtime(model.runtime).suffix
-    models = [timed_model(WHOLE, model.whole(feeds), suffix, folder)]
+    timed = {WHOLE: model.whole(feeds)}
     ops = [_network(feeds, outputs, blocks)]
     for block in distinct if len(blocks) > 1 else ():
-        models.append(timed_model(names[block.name], block.model, suffix, folder))
+        timed[names[block.name]] = block.model
         ops.append(replace(block.op, key=names[block.name]))
     about = {
         "spaces": [],
@@ -67,7 +66,14 @@ def model_request(
             ],
         },
     }
-    return ModelRequest(tuple(models), run_record(models, settings, about, ops, profile=WHOLE))
+    models = cached_models(model.runtime, timed, cache_dir)
+    return ModelRequest(models, run_record(models, settings, about, ops, profile=WHOLE))
+
+
+def cached_models(runtime: str, timed: Mapping[str, TimedModel], cache_dir: Path | None) -> tuple[Model, ...]:
+    """Write models into the cache. Raises `UsageError` if a file cannot be written."""
+    folder, suffix = (cache_dir or default_cache_dir()) / "models", get_runtime(runtime).suffix
+    return tuple(timed_model(key, each, suffix, folder) for key, each in timed.items())
 
 
 def _sha256(feeds: Mapping[str, Array]) -> dict[str, str]:

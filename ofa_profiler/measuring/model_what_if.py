@@ -6,21 +6,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ofa_profiler.base.cache_dir import default_cache_dir
 from ofa_profiler.base.progress import Reporter
 from ofa_profiler.devices.base import Device
-from ofa_profiler.errors import DeviceError
-from ofa_profiler.measuring.model_table import WHOLE
+from ofa_profiler.measuring.model_request import cached_models
+from ofa_profiler.measuring.model_table import WHOLE, check_runs
 from ofa_profiler.measuring.profile import Profile
 from ofa_profiler.measuring.session import measure_into
 from ofa_profiler.models.base import Array, UserModel
-from ofa_profiler.models.timed import timed_model
 from ofa_profiler.models.what_if.ranking import savings
 from ofa_profiler.models.what_if.variants import what_if
 from ofa_profiler.protocol.journal import Journal
 from ofa_profiler.protocol.kit import run_record
 from ofa_profiler.protocol.settings import Settings
-from ofa_profiler.runtimes import get_runtime
 
 #: The journal of the edited networks of a table NAME is `NAME-what-if.jsonl`.
 JOURNAL_ENDING = "-what-if.jsonl"
@@ -45,9 +42,8 @@ def add_what_if(
     `UsageError` if files of this runtime cannot be edited.
     """
     found = what_if(model, feeds)
-    folder, suffix = (cache_dir or default_cache_dir()) / "models", get_runtime(model.runtime).suffix
     timed = {WHOLE: model.whole(feeds), **{variant.key: variant.model for variant in found.variants}}
-    models = [timed_model(key, each, suffix, folder) for key, each in timed.items()]
+    models = cached_models(model.runtime, timed, cache_dir)
     about = {"spaces": [], "session": done.replay.run.created}
     settings = replace(settings, min_rounds=max(settings.min_rounds, _LEAST_ROUNDS))
     path = done.path.with_name(f"{done.path.stem}{JOURNAL_ENDING}")
@@ -55,8 +51,7 @@ def add_what_if(
         measure_into(journal, device, models, settings, progress)
         measured = journal.replay.measurements()
     original = measured.pop(WHOLE)
-    if not original.ok:
-        raise DeviceError(f"the device does not run the model: {original.error}")
+    check_runs(original)
     ranked = [saving.to_json() for saving in savings(original, found.variants, measured)]
     table = replace(done.table, metadata={**done.table.metadata, "what_if": ranked})
     table.save(done.path)

@@ -117,7 +117,6 @@ class TfliteFile:
     operators: tuple[Operator, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    n_graphs: int
 
     @cached_property
     def users(self) -> dict[int, tuple[int, ...]]:
@@ -176,7 +175,7 @@ def _opened(api: Any, data: bytes) -> TfliteFile:
     names = [tensors[i].name for i in inputs]
     if len(set(names)) < len(names):
         raise _Refused("has several inputs of one name; rename them")
-    return TfliteFile(data, tensors, operators, inputs, outputs, len(model.subgraphs))
+    return TfliteFile(data, tensors, operators, inputs, outputs)
 
 
 def _tensor(raw: Any, buffers: Any, dtypes: dict[int, str]) -> Tensor:

@@ -11,9 +11,10 @@ from ofa_profiler.protocol.identity import EXECUTION, HARDWARE, DeviceIdentity, 
 from ofa_profiler.tables.table import LatencyTable
 
 REPEAT, VERSION, SETTINGS, DEVICE, UNKNOWN = "repeat", "version", "settings", "device", "unknown"
-#: Fields of the JSON, beside those that identify a device. The last ones are no settings of a measurement.
-_SETTINGS = ("precision", "threads", "batch", "encoding", "ranges", "runtime_options")
-_ABOUT = ("date", "tool_version")
+#: Fields of the JSON, beside those that identify a device.
+_SETTINGS = ("precision", "threads", "batch", "encoding", "ranges")
+#: Fields that are listed, and are no settings of a measurement.
+_ABOUT = ("runtime_options", "date", "tool_version")
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,6 @@ def question_of(base: LatencyTable, other: LatencyTable) -> str:
     if difference(one, two, HARDWARE):
         return DEVICE
     execution = [name for name in EXECUTION if name != "runtime_version"]
-    if difference(one, two, execution) or any(_setting(base, name) != _setting(other, name) for name in _SETTINGS[:5]):
+    if difference(one, two, execution) or any(_setting(base, name) != _setting(other, name) for name in _SETTINGS):
         return SETTINGS
     return VERSION if difference(one, two, ("runtime_version",)) else REPEAT

@@ -27,6 +27,16 @@ class Affine:
     scale: Array
     shift: Array
 
+    @staticmethod
+    def neutral(channels: int) -> Affine:
+        """x -> x."""
+        return Affine(np.ones(channels), np.zeros(channels))
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all numbers are finite."""
+        return bool(np.isfinite(self.scale).all() and np.isfinite(self.shift).all())
+
     def then(self, other: Affine) -> Affine:
         """This one first."""
         return Affine(self.scale * other.scale, self.shift * other.scale + other.shift)
@@ -123,14 +133,11 @@ class _After(Site):
 class AffineAfterConv(Pattern[OnnxDocument, _After]):
     """Scales and shifts of the result of a convolution, also behind Transpose or a Cast that changes nothing."""
 
-    name, runtime = "scale and shift after a convolution", "onnxruntime"
+    name, runtime, kinds = "scale and shift after a convolution", "onnxruntime", ("Conv",)
 
-    def next_site(self, document: OnnxDocument, done: frozenset[str]) -> _After | None:
-        for node in document.of_kind("Conv"):
-            convolution = Convolution.of(document, node)
-            if convolution is not None and (site := _behind(document, convolution)) and site.place not in done:
-                return site
-        return None
+    def site(self, document: OnnxDocument, operator: onnx.NodeProto) -> _After | None:
+        convolution = Convolution.of(document, operator)
+        return None if convolution is None else _behind(document, convolution)
 
     def edit(self, document: OnnxDocument, site: _After) -> None:
         convolution, affine = site.convolution, site.affine
@@ -147,7 +154,7 @@ class AffineAfterConv(Pattern[OnnxDocument, _After]):
 
 def _behind(document: OnnxDocument, convolution: Convolution) -> _After | None:
     rank, axis, channels = convolution.weight.ndim, 1, convolution.weight.shape[0]
-    tensor, total = convolution.node.output[0], Affine(np.ones(channels), np.zeros(channels))
+    tensor, total = convolution.node.output[0], Affine.neutral(channels)
     nodes: list[onnx.NodeProto] = []
     passed: list[onnx.NodeProto] = []
     length = kept = 0
@@ -167,13 +174,9 @@ def _behind(document: OnnxDocument, convolution: Convolution) -> _After | None:
         nodes.append(node)
         tensor = node.output[0]
     chain = nodes[:length]
-    if not chain or not _is_finite(total) or (len(chain) == 1 and _is_merged(document, chain[0], channels)):
+    if not chain or not total.is_finite or (len(chain) == 1 and _is_merged(document, chain[0], channels)):
         return None
     return _After(chain[-1].output[0], convolution, tuple(chain), tuple(passed[:kept]), total)
-
-
-def _is_finite(affine: Affine) -> bool:
-    return bool(np.isfinite(affine.scale).all() and np.isfinite(affine.shift).all())
 
 
 def _is_merged(document: OnnxDocument, node: onnx.NodeProto, channels: int) -> bool:
@@ -196,16 +199,11 @@ class _Before(Site):
 class AffineBeforeConv(Pattern[OnnxDocument, _Before]):
     """Scales and shifts of the input of a convolution without padding."""
 
-    name, runtime = "scale and shift before a convolution", "onnxruntime"
+    name, runtime, kinds = "scale and shift before a convolution", "onnxruntime", ("Conv",)
 
-    def next_site(self, document: OnnxDocument, done: frozenset[str]) -> _Before | None:
-        for node in document.of_kind("Conv"):
-            convolution = Convolution.of(document, node)
-            if convolution is None or convolution.is_padded or node.output[0] in done:
-                continue
-            if (site := _in_front(document, convolution)) is not None:
-                return site
-        return None
+    def site(self, document: OnnxDocument, operator: onnx.NodeProto) -> _Before | None:
+        convolution = Convolution.of(document, operator)
+        return None if convolution is None or convolution.is_padded else _in_front(document, convolution)
 
     def edit(self, document: OnnxDocument, site: _Before) -> None:
         convolution, groups = site.convolution, site.convolution.groups
@@ -224,7 +222,7 @@ class AffineBeforeConv(Pattern[OnnxDocument, _Before]):
 def _in_front(document: OnnxDocument, convolution: Convolution) -> _Before | None:
     rank, channels = convolution.weight.ndim, convolution.weight.shape[1] * convolution.groups
     shape = tuple(channels if i == 1 else 1 for i in range(rank))
-    total = Affine(np.ones(channels), np.zeros(channels))
+    total = Affine.neutral(channels)
     nodes: list[onnx.NodeProto] = []
     tensor = convolution.node.input[0]
     while (node := document.made_by(tensor, *_ARITHMETIC)) is not None and document.is_inner(tensor):
@@ -239,6 +237,6 @@ def _in_front(document: OnnxDocument, convolution: Convolution) -> _Before | Non
             break
         nodes.insert(0, node)
         tensor = variable[0]
-    if not nodes or not _is_finite(total):
+    if not nodes or not total.is_finite:
         return None
     return _Before(convolution.node.output[0], convolution, tuple(nodes), tensor, total)

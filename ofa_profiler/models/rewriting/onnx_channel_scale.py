@@ -11,12 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from ofa_profiler.models.rewriting.base import Pattern, Site
+from ofa_profiler.models.rewriting.base import IMAGE_AXES, Pattern, Site
 from ofa_profiler.models.rewriting.onnx_affine import Affine, affine_of
 from ofa_profiler.models.rewriting.onnx_document import OnnxDocument
 
 _KINDS = ("Mul", "Add", "Sub", "Div")
-_IMAGE_AXES = 4
 #: Operators whose results are in the blocked layout, and those that pass it on.
 _BLOCKED = {"AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "MaxPool", "Resize"}
 _PASSING = {"Clip", "Concat", "HardSigmoid", "HardSwish", "LeakyRelu", "Relu", "Sigmoid", "Tanh", *_KINDS}
@@ -32,14 +31,10 @@ class _Site(Site):
 class ChannelScale(Pattern[OnnxDocument, _Site]):
     """x * constant + constant of a map (N, C, H, W) behind a convolution, with at least one Mul or Div."""
 
-    name, runtime = "scale and shift of channels", "onnxruntime"
+    name, runtime, kinds = "scale and shift of channels", "onnxruntime", ("Mul", "Div")
 
-    def next_site(self, document: OnnxDocument, done: frozenset[str]) -> _Site | None:
-        for node in document.of_kind("Mul", "Div"):
-            site = _from(document, node)
-            if site is not None and site.place not in done:
-                return site
-        return None
+    def site(self, document: OnnxDocument, operator: onnx.NodeProto) -> _Site | None:
+        return _from(document, operator)
 
     def edit(self, document: OnnxDocument, site: _Site) -> None:
         channels = len(site.affine.scale)
@@ -57,12 +52,12 @@ class ChannelScale(Pattern[OnnxDocument, _Site]):
 def _from(document: OnnxDocument, first: onnx.NodeProto) -> _Site | None:
     variable = [name for name in first.input if document.constant(name) is None]
     shape = document.shape(variable[0]) if len(variable) == 1 else None
-    if shape is None or len(shape) != _IMAGE_AXES or not shape[1] or not document.is_float(variable[0]):
+    if shape is None or len(shape) != IMAGE_AXES or not shape[1] or not document.is_float(variable[0]):
         return None
     if shape[2:] == (1, 1) or not _is_blocked(document, variable[0]):  # nothing to gain
         return None
     aligned = (1, shape[1], 1, 1)
-    total = Affine(np.ones(shape[1]), np.zeros(shape[1]))
+    total = Affine.neutral(shape[1])
     nodes: list[onnx.NodeProto] = []
     node: onnx.NodeProto | None = first
     tensor = variable[0]
@@ -74,8 +69,7 @@ def _from(document: OnnxDocument, first: onnx.NodeProto) -> _Site | None:
         nodes.append(node)
         tensor = node.output[0]
         node = document.reader(tensor)
-    finite = np.isfinite(total.scale).all() and np.isfinite(total.shift).all()
-    return _Site(tensor, tuple(nodes), variable[0], total) if nodes and finite else None
+    return _Site(tensor, tuple(nodes), variable[0], total) if nodes and total.is_finite else None
 
 
 def _is_blocked(document: OnnxDocument, tensor: str) -> bool:

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from ofa_profiler.models.rewriting.base import Pattern, Site
+from ofa_profiler.models.rewriting.base import IMAGE_AXES, Pattern, Site
 from ofa_profiler.models.rewriting.onnx_document import OnnxDocument
 
-_IMAGE_AXES = 4
 #: Resize has `scales` since opset 11. Since 13 its second input, which this mode ignores, can be left out.
 _RESIZE_SINCE, _REGION_IS_OPTIONAL_SINCE = 11, 13
 
@@ -30,16 +29,10 @@ class _Site(Site):
 class WideGate(Pattern[OnnxDocument, _Site]):
     """A map (N, C, H, W) times a gate (N, C, 1, 1) that depends on the input."""
 
-    name, runtime = "gates of squeeze-and-excite", "onnxruntime"
+    name, runtime, kinds = "gates of squeeze-and-excite", "onnxruntime", ("Mul",)
 
-    def next_site(self, document: OnnxDocument, done: frozenset[str]) -> _Site | None:
-        if document.opset < _RESIZE_SINCE:
-            return None
-        for node in document.of_kind("Mul"):
-            site = _gated(document, node)
-            if site is not None and site.place not in done:
-                return site
-        return None
+    def site(self, document: OnnxDocument, operator: onnx.NodeProto) -> _Site | None:
+        return None if document.opset < _RESIZE_SINCE else _gated(document, operator)
 
     def edit(self, document: OnnxDocument, site: _Site) -> None:
         scales = document.constant_node(f"{site.place}_scales", np.array([1, 1, *site.size], np.float32))
@@ -67,7 +60,7 @@ def _gated(document: OnnxDocument, node: onnx.NodeProto) -> _Site | None:
         if document.constant(gate) is not None or document.constant(image) is not None:
             continue
         small, large = document.shape(gate), document.shape(image)
-        if small is None or large is None or not len(small) == len(large) == _IMAGE_AXES:
+        if small is None or large is None or not len(small) == len(large) == IMAGE_AXES:
             continue
         channels, height, width = small[1], large[2], large[3]
         fits = channels is not None and channels == large[1] and small[0] == large[0] and small[2:] == (1, 1)

@@ -32,14 +32,10 @@ class _Site(Site):
 class HardSigmoid(Pattern[OnnxDocument, _Site]):
     """clip(x + 3, 0, 6) / 6, also multiplied by x, in any order."""
 
-    name, runtime = "hard-swish of single operators", "onnxruntime"
+    name, runtime, kinds = "hard-swish of single operators", "onnxruntime", ("Clip",)
 
-    def next_site(self, document: OnnxDocument, done: frozenset[str]) -> _Site | None:
-        for clip in document.of_kind("Clip"):
-            site = _around(document, clip)
-            if site is not None and site.place not in done:
-                return site
-        return None
+    def site(self, document: OnnxDocument, operator: onnx.NodeProto) -> _Site | None:
+        return _around(document, operator)
 
     def edit(self, document: OnnxDocument, site: _Site) -> None:
         name = site.place

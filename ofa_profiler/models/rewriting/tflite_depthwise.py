@@ -55,14 +55,10 @@ class _Site(Site):
 class LargeDepthwise(Pattern[TfliteDocument, _Site]):
     """DEPTHWISE_CONV_2D in float32 with more than 25 taps."""
 
-    name, runtime = "large depthwise convolutions", "litert"
+    name, runtime, kinds = "large depthwise convolutions", "litert", ("DEPTHWISE_CONV_2D",)
 
-    def next_site(self, document: TfliteDocument, done: frozenset[str]) -> _Site | None:
-        for operator in document.of_kind("DEPTHWISE_CONV_2D"):
-            site = _site(document, operator)
-            if site is not None and site.place not in done:
-                return site
-        return None
+    def site(self, document: TfliteDocument, operator: Any) -> _Site | None:
+        return _site(document, operator)
 
     def edit(self, document: TfliteDocument, site: _Site) -> None:
         new: list[Any] = []

@@ -13,7 +13,7 @@ import numpy as np
 
 from ofa_profiler.models.base import Array
 from ofa_profiler.models.names import fresh
-from ofa_profiler.models.rewriting.base import Document
+from ofa_profiler.models.rewriting.base import IMAGE_AXES, Document
 from ofa_profiler.models.tflite_file import UNPACKING, kind_of, listed, schema
 from ofa_profiler.models.tflite_writing import buffer_of, code_index, packed, stored_values
 
@@ -21,7 +21,6 @@ from ofa_profiler.models.tflite_writing import buffer_of, code_index, packed, st
 _NUMBERED = (b"model_control_dependencies",)
 #: Types of constants that patterns read.
 _CONSTANTS = ("float16", "float32", "int32", "int64")
-_IMAGE_AXES = 4
 
 
 class TfliteDocument(Document):
@@ -73,7 +72,7 @@ class TfliteDocument(Document):
     def has_known_size(self, i: int) -> bool:
         """Whether it is an image (N, H, W, C) without open dimensions."""
         shape = self.shape(i)
-        return len(shape) == _IMAGE_AXES and min(shape) > 0
+        return len(shape) == IMAGE_AXES and min(shape) > 0
 
     def is_float(self, i: int) -> bool:
         """Whether the elements are float32."""

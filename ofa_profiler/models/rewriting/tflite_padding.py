@@ -6,10 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ofa_profiler.models.rewriting.base import IMAGE_AXES
 from ofa_profiler.models.rewriting.tflite_document import TfliteDocument
-
-#: Axes of an image (N, H, W, C).
-_IMAGE_AXES = 4
 
 
 class Margins(NamedTuple):
@@ -30,7 +28,7 @@ def same_along(size: int, kernel: int, stride: int) -> tuple[int, int]:
 def padded_by(document: TfliteDocument, operator: Any) -> Margins | None:
     """The margins of a padding operator; None if they are unknown or not at the sides of images alone."""
     amounts = document.constant(int(operator.inputs[1]))
-    if amounts is None or amounts.shape != (_IMAGE_AXES, 2) or np.any(amounts[[0, 3]]):
+    if amounts is None or amounts.shape != (IMAGE_AXES, 2) or np.any(amounts[[0, 3]]):
         return None
     return Margins(*(int(amount) for amount in amounts[1:3].reshape(-1)))
 

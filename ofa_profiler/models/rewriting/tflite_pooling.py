@@ -27,14 +27,10 @@ class _Site(Site):
 class PoolPadding(Pattern[TfliteDocument, _Site]):
     """MIRROR_PAD or PADV2 in front of MAX_POOL_2D."""
 
-    name, runtime = "padding of max pooling", "litert"
+    name, runtime, kinds = "padding of max pooling", "litert", ("MAX_POOL_2D",)
 
-    def next_site(self, document: TfliteDocument, done: frozenset[str]) -> _Site | None:
-        for pool in document.of_kind("MAX_POOL_2D"):
-            site = _site(document, pool)
-            if site is not None and site.place not in done:
-                return site
-        return None
+    def site(self, document: TfliteDocument, operator: Any) -> _Site | None:
+        return _site(document, operator)
 
     def edit(self, document: TfliteDocument, site: _Site) -> None:
         padded, pad = add_pad(document, int(site.pad.inputs[0]), site.margins, site.place)
