@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ofa_profiler.errors import UsageError
 from ofa_profiler.models.base import Array
+from ofa_profiler.models.onnx_order import settle
 
 if TYPE_CHECKING:
     import onnx
@@ -57,7 +58,9 @@ def optimized_graph(data: bytes, level: str) -> onnx.ModelProto:
     with tempfile.TemporaryDirectory(prefix="ofa-model-") as folder:
         path = Path(folder) / "optimized.onnx"
         session(data, level=level, optimized=path)
-        return onnx.load(path)
+        model = onnx.load(path)
+    settle(model)
+    return model
 
 
 def reason(error: Exception) -> str:
