@@ -47,7 +47,7 @@ def run(
     try:
         return dict(zip(names, opened.run(list(names), dict(feeds)), strict=True))
     except Exception as error:  # as above
-        hint = "give valid ones by --inputs FILE.npz"
+        hint = "give others by --inputs FILE.npz or --shape"
         raise UsageError(f"onnxruntime cannot run {what} with these inputs: {reason(error)}; {hint}") from error
 
 
