@@ -62,7 +62,12 @@ def read_inputs(path: Path) -> dict[str, Array]:
     except OSError as error:
         raise InputFileError(path, f"cannot be read: {error.strerror or 'it is no NPZ file'}") from error
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, KeyError, NotImplementedError) as error:
-        why = "contains Python objects" if "allow_pickle" in str(error) else "is no NPZ file, or a damaged one"
+        is_numpy = isinstance(error, ValueError) and path.read_bytes()[:2] in (b"PK", b"\x93N")
+        why = (
+            "contains Python objects"
+            if is_numpy and "allow_pickle" in str(error)
+            else "is no NPZ file, or a damaged one"
+        )
         raise InputFileError(path, f"{why}; save arrays by numpy.savez(FILE, INPUT=array)") from error
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _LONGEST_REASON = 300
 #: A place in the C++ code of onnxruntime, with the function there.
 _PLACE = re.compile(r"(/onnxruntime_src/)?\S+\.(cc|h):\d+ ((\w|:|<[^()]*>)+ ?)*\([^()]*\)( const)?( \[with [^]]*\])? ")
+#: How onnxruntime begins to say why a node failed.
+_FAILED = re.compile(r"Non-zero status code returned while running \w+ node\. Name:'[^']*' Status Message: ")
 
 
 def session(
@@ -64,6 +66,8 @@ def optimized_graph(data: bytes, level: str) -> onnx.ModelProto:
 
 
 def reason(error: Exception) -> str:
-    """What onnxruntime says, without its prefix and places in its code, as one short line."""
+    """What onnxruntime says, without its prefix, places in its code and outer nodes, as one short line."""
     text = _PLACE.sub("", " ".join(str(error).split()))
+    while len(_FAILED.findall(text)) > 1:  # a node in the body of a node: the inner one tells
+        text = _FAILED.sub("", text, count=1)
     return text.removeprefix("[ONNXRuntimeError] : ")[:_LONGEST_REASON]

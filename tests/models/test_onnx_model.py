@@ -20,6 +20,7 @@ from ofa_profiler.models.inputs import feeds_for
 from ofa_profiler.models.onnx_blocks import unique_names
 from ofa_profiler.models.onnx_costs import node_macs
 from ofa_profiler.models.onnx_model import OnnxModel
+from ofa_profiler.models.onnx_session import reason
 
 
 def check_blocks(model: UserModel, shapes: dict[str, tuple[int, ...]] | None = None) -> tuple[Block, ...]:
@@ -312,3 +313,10 @@ def test_names_of_blocks_are_of_a_readable_length() -> None:
     assert len(set(names)) == 3
     assert max(map(len, names)) < 210
     assert names[2].endswith("n/b")
+
+
+def test_the_reason_is_that_of_the_innermost_node() -> None:
+    outer = "Non-zero status code returned while running If node. Name:'a' Status Message: "
+    inner = "Non-zero status code returned while running LSTM node. Name:'b' Status Message: "
+    said = reason(RuntimeError(f"[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : {outer}{outer}{inner}wrong size"))
+    assert said == f"2 : INVALID_ARGUMENT : {inner}wrong size"

@@ -12,6 +12,7 @@ from support.tflite_nets import Net, packed
 
 from ofa_profiler import profile
 from ofa_profiler.errors import UsageError
+from ofa_profiler.models.base import tensor_specs
 from ofa_profiler.models.sources import open_source, shape_texts
 
 
@@ -56,3 +57,10 @@ def test_inputs_of_other_types_are_refused(inputs: Any, tmp_path: Path) -> None:
         profile(model=convolutions().SerializeToString(), inputs=inputs, out=tmp_path)
     with pytest.raises(UsageError, match="'x' has the shape"):
         profile(model=convolutions().SerializeToString(), inputs={"x": np.ones(3)}, out=tmp_path)
+
+
+def test_a_number_is_an_output(tmp_path: Path) -> None:
+    net = Net()
+    net.add("ABS", [net.tensor("x", ())], "y", ())
+    model, feeds = open_source(packed(["x"], ["y"], net), tmp_path)
+    assert [tensor.shape for tensor in tensor_specs(model.run(feeds))] == [()]
