@@ -25,6 +25,7 @@ from ofa_profiler.errors import UsageError
 from ofa_profiler.measuring.cells import cells_of, read_list
 from ofa_profiler.measuring.model import profile_model, settings_for
 from ofa_profiler.measuring.profile import Profile
+from ofa_profiler.models.inputs import as_arrays
 from ofa_profiler.models.sources import ModelSource, open_source, shape_texts
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.protocol.forms import FAST, FORMS_CHOICES
@@ -77,7 +78,7 @@ def profile(
     are inferred, as with `--like`. `options` configure the connection to the device; an open device has both already.
 
     With `model`, that network is measured as a whole and block by block, in place of a space. It is an ONNX or TFLite
-    file, the bytes of an ONNX file, a torch module or `package.module:function`. `shapes` are those of inputs with open
+    file, the bytes of one, a torch module or `package.module:function`. `shapes` are those of inputs with open
     dimensions (for a torch module, of all inputs), `inputs` real values; both by the names of the inputs. Runtime and
     precision are those of the file, and arguments that only a space has are refused. `what_if` also measures what
     changes of the network would save.
@@ -93,7 +94,7 @@ def profile(
     how: dict[str, Any] = {"name": name, "fresh": fresh, "progress": progress}
     if model is not None:
         _check_of_model(space=space, resolutions=resolutions, batch=batch, calibrate=calibrate, like=like)
-        user_model, feeds = open_source(model, Path(out), shape_texts(shapes or {}), inputs)
+        user_model, feeds = open_source(model, Path(out), shape_texts(shapes or {}), as_arrays(inputs))
         with _opened(device, options, runtime_version) as opened:
             return profile_model(
                 opened, user_model, feeds, settings_for(user_model, settings), Path(out), what_if=what_if, **how

@@ -20,7 +20,7 @@ from ofa_profiler.protocol.records import Run
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.runtimes import get_runtime
 
-#: The kind of the network among the models.
+#: The kind of the network among the models, unless it is the only block.
 NETWORK = "network"
 
 
@@ -99,7 +99,8 @@ def _network(feeds: Mapping[str, Array], outputs: Mapping[str, Array], blocks: t
     macs = sum(block.macs for block in blocks)
     n_bytes = sum(block.n_bytes for block in blocks)
     attributes = {"macs": macs, "bytes": n_bytes, "kernels": sum(len(block.kernels) for block in blocks)}
-    return Op(NETWORK, tensor_specs(feeds), tensor_specs(outputs), attributes, WHOLE)
+    kind = NETWORK if len(blocks) > 1 else blocks[0].kind
+    return Op(kind, tensor_specs(feeds), tensor_specs(outputs), attributes, WHOLE)
 
 
 def _check_ends(model: UserModel, feeds: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:

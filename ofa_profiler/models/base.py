@@ -58,7 +58,7 @@ def tensor_specs(values: Mapping[str, object]) -> tuple[TensorSpec, ...]:
     return tuple(
         spec_of(name, value)
         for name, value in values.items()
-        if isinstance(value, np.ndarray) and value.size and value.dtype.name in DTYPES
+        if isinstance(value, np.ndarray | np.generic) and value.size and value.dtype.name in DTYPES
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.models.base import Array, ModelInput
@@ -61,8 +62,24 @@ def read_inputs(path: Path) -> dict[str, Array]:
     except OSError as error:
         raise InputFileError(path, f"cannot be read: {error.strerror or 'it is no NPZ file'}") from error
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, KeyError, NotImplementedError) as error:
-        why = "contains Python objects" if "allow_pickle" in str(error) else "is no NPZ file, or a damaged one"
+        is_numpy = isinstance(error, ValueError) and path.read_bytes()[:2] in (b"PK", b"\x93N")
+        why = (
+            "contains Python objects"
+            if is_numpy and "allow_pickle" in str(error)
+            else "is no NPZ file, or a damaged one"
+        )
         raise InputFileError(path, f"{why}; save arrays by numpy.savez(FILE, INPUT=array)") from error
+
+
+def as_arrays(values: Mapping[str, ArrayLike] | None) -> dict[str, Array] | None:
+    """What a caller gives as `inputs`, as arrays by names. Raises `UsageError`."""
+    try:
+        found = None if values is None else {name: np.asarray(value) for name, value in dict(values).items()}
+    except (TypeError, ValueError):
+        found = {"": np.array(None)}
+    if any(array.dtype.kind not in "biuf" for array in (found or {}).values()):
+        raise UsageError('inputs are arrays of numbers by the names of the inputs, like {"image": array}')
+    return found
 
 
 def feeds_for(

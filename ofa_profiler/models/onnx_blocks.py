@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 CALL_US = 5.0
 #: Small constants can be shapes, axes or indices: their values are part of what a block computes.
 _SMALL_BYTES = 1024
+#: Of longer names, the end tells most.
+_LONGEST_NAME = 200
 
 Group = tuple[int, ...]
 
@@ -246,5 +248,7 @@ def unique_names(names: Iterator[str]) -> list[str]:
     """Printable names that differ: the second of a name becomes `name#2`."""
     found: dict[str, None] = {}
     for name in names:
-        found[unique(re.sub(r"\s+", " ", printable(name)) or "block", found)] = None
+        plain = re.sub(r"\s+", " ", printable(name)).strip() or "block"
+        plain = plain if len(plain) <= _LONGEST_NAME else f"...{plain[-_LONGEST_NAME:].strip()}"
+        found[unique(plain, found)] = None
     return list(found)

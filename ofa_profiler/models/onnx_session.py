@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ofa_profiler.errors import UsageError
 from ofa_profiler.models.base import Array
+from ofa_profiler.models.onnx_order import settle
 
 if TYPE_CHECKING:
     import onnx
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 _LONGEST_REASON = 300
 #: A place in the C++ code of onnxruntime, with the function there.
 _PLACE = re.compile(r"(/onnxruntime_src/)?\S+\.(cc|h):\d+ ((\w|:|<[^()]*>)+ ?)*\([^()]*\)( const)?( \[with [^]]*\])? ")
+#: How onnxruntime begins to say why a node failed.
+_FAILED = re.compile(r"Non-zero status code returned while running \w+ node\. Name:'[^']*' Status Message: ")
 
 
 def session(
@@ -46,7 +49,7 @@ def run(
     try:
         return dict(zip(names, opened.run(list(names), dict(feeds)), strict=True))
     except Exception as error:  # as above
-        hint = "give valid ones by --inputs FILE.npz"
+        hint = "give others by --inputs FILE.npz or --shape"
         raise UsageError(f"onnxruntime cannot run {what} with these inputs: {reason(error)}; {hint}") from error
 
 
@@ -57,10 +60,14 @@ def optimized_graph(data: bytes, level: str) -> onnx.ModelProto:
     with tempfile.TemporaryDirectory(prefix="ofa-model-") as folder:
         path = Path(folder) / "optimized.onnx"
         session(data, level=level, optimized=path)
-        return onnx.load(path)
+        model = onnx.load(path)
+    settle(model)
+    return model
 
 
 def reason(error: Exception) -> str:
-    """What onnxruntime says, without its prefix and places in its code, as one short line."""
+    """What onnxruntime says, without its prefix, places in its code and outer nodes, as one short line."""
     text = _PLACE.sub("", " ".join(str(error).split()))
+    while len(_FAILED.findall(text)) > 1:  # a node in the body of a node: the inner one tells
+        text = _FAILED.sub("", text, count=1)
     return text.removeprefix("[ONNXRuntimeError] : ")[:_LONGEST_REASON]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
 from ofa_profiler.base.files import write_bytes
-from ofa_profiler.errors import UsageError
+from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.models.base import Array, UserModel
 from ofa_profiler.models.formats import open_model
 from ofa_profiler.models.inputs import feeds_for, parse_shapes
@@ -22,7 +23,11 @@ ModelSource = Union[str, "os.PathLike[str]", bytes, "torch.nn.Module"]
 
 
 def shape_texts(shapes: Mapping[str, Sequence[int]]) -> list[str]:
-    """Shapes by the names of inputs as values of `--shape`."""
+    """Shapes by the names of inputs as values of `--shape`. Raises `UsageError`."""
+    if not isinstance(shapes, Mapping) or any(
+        isinstance(sizes, str) or not isinstance(sizes, Sequence) for sizes in shapes.values()
+    ):
+        raise UsageError('shapes are sizes by the names of the inputs, like {"image": (1, 3, 224, 224)}')
     return [f"{name}={'x'.join(map(str, sizes))}" for name, sizes in shapes.items()]
 
 
@@ -31,11 +36,16 @@ def open_source(
 ) -> tuple[UserModel, dict[str, Array]]:
     """The opened model, and what its inputs get. `shapes` are values of `--shape`, `arrays` real inputs.
 
-    Bytes are those of an ONNX file. They and torch modules are written as an ONNX file into `folder`. Raises
-    `UsageError`.
+    Bytes are those of an ONNX or TFLite file. They, and torch modules as ONNX, are written into `folder`; what is no
+    model does not stay there. Raises `UsageError`.
     """
     path, is_torch = _as_file(source, folder, shapes, arrays)
-    model = open_model(path)
+    try:
+        model = open_model(path)
+    except InputFileError:
+        if isinstance(source, bytes):
+            path.unlink(missing_ok=True)
+        raise
     # The shapes in a file that torch wrote are those given.
     parsed = {} if is_torch else parse_shapes(shapes, model.inputs)
     return model, feeds_for(model.inputs, parsed, arrays)
@@ -70,11 +80,18 @@ def _as_file(
 ) -> tuple[Path, bool]:
     """The file of the model, and whether torch wrote it now."""
     if isinstance(source, bytes):
-        write_bytes(folder / "model.onnx", source)
-        return folder / "model.onnx", False
+        path = folder / ("model.tflite" if source[4:8] == b"TFL3" else "model.onnx")
+        write_bytes(path, source)
+        return path, False
     if isinstance(source, str | os.PathLike):
         text = os.fspath(source)
         if not is_module_name(text) or Path(text).exists():
             return Path(text), False
         return export_module(load_module(text), folder / f"{text.rpartition(':')[2]}.onnx", shapes, arrays), True
+    torch = sys.modules.get("torch")  # who has a module has imported it
+    if torch is None or not isinstance(source, torch.nn.Module):
+        kind = source.__name__ if isinstance(source, type) else type(source).__name__
+        raise UsageError(
+            f"model is of the type {kind}: give a file, the bytes of one, or a torch module (not its class)"
+        )
     return export_module(source, folder / f"{type(source).__name__}.onnx", shapes, arrays), True

@@ -140,6 +140,8 @@ def read_tflite(path: Path) -> TfliteFile:
         if path.stat().st_size > _LARGEST:
             raise InputFileError(path, "is larger than 2 GB, which LiteRT does not load from one buffer; split it")
         data = path.read_bytes()
+    except FileNotFoundError:
+        raise InputFileError(path, "there is no such file") from None
     except OSError as error:
         raise InputFileError(path, f"cannot be read: {error.strerror or error}") from None
     if data[4:8] != IDENTIFIER:

@@ -127,6 +127,9 @@ def test_damaged_objects_and_nameless_arrays(tmp_path):
     np.savez(tmp_path / "objects.npz", x=np.array([{}], dtype=object))
     with pytest.raises(InputFileError, match="Python objects"):
         read_inputs(tmp_path / "objects.npz")
+    (tmp_path / "text.npz").write_text("not an archive")
+    with pytest.raises(InputFileError, match="is no NPZ file"):
+        read_inputs(tmp_path / "text.npz")
     np.save(tmp_path / "one.npy", np.zeros(3))
     with pytest.raises(InputFileError, match="without a name"):
         read_inputs(tmp_path / "one.npy")

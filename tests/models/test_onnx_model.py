@@ -17,8 +17,10 @@ from ofa_profiler.errors import UsageError
 from ofa_profiler.models.base import Block, UserModel
 from ofa_profiler.models.formats import open_model
 from ofa_profiler.models.inputs import feeds_for
+from ofa_profiler.models.onnx_blocks import unique_names
 from ofa_profiler.models.onnx_costs import node_macs
 from ofa_profiler.models.onnx_model import OnnxModel
+from ofa_profiler.models.onnx_session import reason
 
 
 def check_blocks(model: UserModel, shapes: dict[str, tuple[int, ...]] | None = None) -> tuple[Block, ...]:
@@ -57,18 +59,38 @@ def test_equal_blocks_have_equal_signatures(tmp_path: Path) -> None:
         assert [tensor.shape for tensor in same.inputs] == [tensor.shape for tensor in block.inputs]
 
 
-def test_the_cut_is_the_same_in_another_process(tmp_path: Path) -> None:
-    path = saved(convolutions(6), tmp_path)
+def gates(depth: int = 5) -> onnx.ModelProto:
+    """Gates of squeeze-and-excite and parallel branches: onnxruntime changes back from its blocked layout in many."""
+    nodes, constants, name = [], [weights("w", 16, 16, 3, 3), weights("s", 16, 16, 1, 1)], "x"
+    for i in range(depth):
+        nodes += [
+            helper.make_node("Conv", [name, "w"], [f"c{i}"], f"conv{i}", pads=[1, 1, 1, 1]),
+            helper.make_node("GlobalAveragePool", [f"c{i}"], [f"p{i}"], f"pool{i}"),
+            helper.make_node("Conv", [f"p{i}", "s"], [f"g{i}"], f"gate{i}"),
+            helper.make_node("Mul", [f"c{i}", f"g{i}"], [f"m{i}"], f"mul{i}"),
+            helper.make_node("Conv", [f"m{i}", "s"], [f"b{i}"], f"branch{i}"),
+            helper.make_node("Softmax", [f"b{i}"], [f"o{i}"], f"softmax{i}", axis=1),
+        ]
+        name = f"m{i}"
+    nodes.append(helper.make_node("Concat", [f"o{i}" for i in range(depth)], ["y"], "concat", axis=1))
+    return network(nodes, {"x": (FLOAT, [1, 16, 40, 40])}, ["y"], constants)
+
+
+@pytest.mark.parametrize("model", [convolutions(6), gates()], ids=["convolutions", "gates"])
+def test_the_cut_is_the_same_in_another_process(model: onnx.ModelProto, tmp_path: Path) -> None:
+    path = saved(model, tmp_path)
+    check_blocks(open_model(path))
     program = (
         "import sys; from pathlib import Path; from ofa_profiler.models.formats import open_model;"
         "from ofa_profiler.models.inputs import feeds_for; m = open_model(Path(sys.argv[1]));"
-        "print([(b.name, b.signature) for b in m.blocks(feeds_for(m.inputs, {}), this_machine=True)])"
+        "import hashlib; b = m.blocks(feeds_for(m.inputs, {}), this_machine=True);"
+        "print([(b.name, b.signature, b.kernels, hashlib.sha256(b.model.data).hexdigest()) for b in b])"
     )
     found = {
         subprocess.run(
             [sys.executable, "-c", program, str(path)], check=True, capture_output=True, text=True, cwd=ROOT
         ).stdout
-        for _ in range(2)
+        for _ in range(3)
     }
     assert len(found) == 1
     assert found.pop().count("(") > 2
@@ -283,3 +305,18 @@ def test_reasons_name_no_places_in_the_code_of_onnxruntime(tmp_path: Path) -> No
     assert "onnxruntime_src" not in str(error.value)
     assert "::" not in str(error.value)
     assert "cannot be reshaped" in str(error.value)
+
+
+def test_names_of_blocks_are_of_a_readable_length() -> None:
+    long = "n" * 100_000
+    names = unique_names(iter([f"{long}/a", f"{long}/a", f"{long}/b"]))
+    assert len(set(names)) == 3
+    assert max(map(len, names)) < 210
+    assert names[2].endswith("n/b")
+
+
+def test_the_reason_is_that_of_the_innermost_node() -> None:
+    outer = "Non-zero status code returned while running If node. Name:'a' Status Message: "
+    inner = "Non-zero status code returned while running LSTM node. Name:'b' Status Message: "
+    said = reason(RuntimeError(f"[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : {outer}{outer}{inner}wrong size"))
+    assert said == f"2 : INVALID_ARGUMENT : {inner}wrong size"

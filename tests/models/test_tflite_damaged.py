@@ -56,8 +56,8 @@ def test_other_files_get_one_line(tmp_path: Path, data: bytes, words: str) -> No
 
 
 def test_a_missing_file_and_a_folder_get_one_line(tmp_path: Path) -> None:
-    for path in (tmp_path / "absent.tflite", tmp_path):
-        with pytest.raises(InputFileError, match="cannot be read"):
+    for path, words in ((tmp_path / "absent.tflite", "there is no such file"), (tmp_path, "cannot be read")):
+        with pytest.raises(InputFileError, match=words):
             TfliteModel(path)
 
 

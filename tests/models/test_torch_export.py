@@ -73,3 +73,8 @@ def test_code_of_users_neither_prints_to_stdout_nor_ends_the_program(
     with pytest.raises(UsageError, match="talking_nets:leaves: SystemExit: 7"):
         load_module("talking_nets:leaves")
     del sys.modules["talking_nets"]
+
+
+def test_a_class_is_no_module(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"model is of the type Flatten: .*not its class"):
+        open_source(torch.nn.Flatten, tmp_path, ["1x4"])  # type: ignore[arg-type]
