@@ -56,7 +56,7 @@ def spec_of(name: str, values: Array) -> TensorSpec:
 def tensor_specs(values: Mapping[str, object]) -> tuple[TensorSpec, ...]:
     """Those values that can be described: tensors of numbers with elements."""
     return tuple(
-        spec_of(name, value)
+        spec_of(name, np.asarray(value))
         for name, value in values.items()
         if isinstance(value, np.ndarray | np.generic) and value.size and value.dtype.name in DTYPES
     )

@@ -86,7 +86,8 @@ def profile_model_cells(
 ) -> Profile | Comparison:
     """Measure all cells in turns, with a table for each, and compare them; a single cell is just measured.
 
-    With `what_if`, also measure what changes of the networks would save. Raises `UsageError` if the comparison cannot be written, and for a single cell what `profile_model` raises.
+    With `what_if`, also measure what changes of the networks would save. Raises `UsageError` if the comparison cannot
+    be written, and for a single cell what `profile_model` raises.
     """
     how: dict[str, Any] = {"fresh": fresh, "what_if": what_if}
     if len(cells) == 1:
