@@ -11,6 +11,7 @@ import pytest
 from onnx import helper
 from support.onnx_nets import FLOAT, INT64, constant, convolutions, network, saved, weights
 
+from ofa_profiler import LatencyTable
 from ofa_profiler.cli.profile import main
 
 QUICK = ("--time-limit", "1s")
@@ -96,3 +97,17 @@ def test_networks_without_anything_to_measure_are_refused(model, arrays, words, 
     assert words in said
     assert len(said.strip().splitlines()) == 1
     assert not out.exists() or not list(out.iterdir())
+
+
+def test_outputs_whose_shape_no_one_knows_before_the_run(tmp_path):
+    nodes = [
+        helper.make_node("SplitToSequence", ["x"], ["parts"], "split", axis=0),
+        helper.make_node("SequenceAt", ["parts", "second"], ["part"], "at"),
+        helper.make_node("MatMul", ["part", "w"], ["y"], "product"),
+    ]
+    constants = [constant("second", 1), weights("w", 8, 8)]
+    path = saved(network(nodes, {"x": (FLOAT, [4, 8])}, ["y"], constants, opset=13), tmp_path)
+    out = tmp_path / "out"
+    assert main(["--device", "local", "--out", str(out), "--name", "n", "--model", str(path), *QUICK]) == 0
+    (row,) = LatencyTable.load(out / "n.csv").rows
+    assert row.status == "ok"
