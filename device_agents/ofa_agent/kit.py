@@ -66,4 +66,5 @@ class Kit:
         model = dict(model, **model.get("encodings", {}).get(self.encoding, {}))
         folder = os.path.join(self.folder, "models")
         path = os.path.join(folder, os.path.basename(model["file"]))
-        return dict(model, path=path, inputs=in_folder(model["inputs"], folder))
+        spread = 0 if model["key"] == self.profile else self.run["settings"].get("spread_bytes", 0)
+        return dict(model, path=path, inputs=in_folder(model["inputs"], folder), spread_bytes=spread)

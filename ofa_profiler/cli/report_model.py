@@ -15,6 +15,8 @@ from ofa_profiler.verification.model_report import short_name
 _SHOWN = 8
 #: The number of changes that are printed.
 _CHANGES = 3
+#: From here on, the difference between the sum of the blocks and the network needs a reason.
+_LARGEST_DIFFERENCE = 0.1
 _LONGEST_NAME = 60
 
 
@@ -42,6 +44,8 @@ def _lines(table: LatencyTable) -> Iterator[str]:
     elif sum_ms is not None:
         blocks = f"{len(table.rows)} blocks, measured alone, add up to {format_duration_ms(sum_ms)}"
         yield f"{blocks}: {sum_ms / whole_ms - 1:+.1%}"
+        if abs(sum_ms / whole_ms - 1) > _LARGEST_DIFFERENCE:
+            yield "note: that is far off; weights that no cache holds, other programs or a short --time-limit can do it"
     elif failed := [row for row in table.rows if row.status != OK]:
         first = f"{failed[0].op}: {failed[0].error}"
         yield f"there is no sum, because {len(failed)} of {len(table.rows)} blocks failed; {first}"

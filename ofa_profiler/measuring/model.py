@@ -95,7 +95,9 @@ def _profile_blocks(
         replay = journal.replay
         check_same_device(replay, described, path)
         was_complete, before_s = replay.is_finished(settings.time_limit_s), replay.measuring_s
-        measure_into(journal, device, asked.models, settings, _stopping(replay, progress), _expected_ms(asked))
+        measure_into(
+            journal, device, asked.models, asked.run.settings, _stopping(replay, progress), _expected_ms(asked)
+        )
         table_rows(replay, path)  # before an old table is replaced, it must be known that there is a new one
         journal.replace_old(keep=True)
         table = derive_table(replay, path)

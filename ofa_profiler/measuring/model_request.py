@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from ofa_profiler.base.cache_dir import default_cache_dir
 from ofa_profiler.errors import UsageError
 from ofa_profiler.measuring.model_table import WHOLE
-from ofa_profiler.models.base import Array, Block, TimedModel, UserModel, tensor_specs
+from ofa_profiler.models.base import Array, Block, TimedModel, UserModel, tensor_bytes, tensor_specs
 from ofa_profiler.models.timed import timed_model
 from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol.kit import run_record
@@ -30,6 +30,12 @@ class ModelRequest:
 
     models: tuple[Model, ...]
     run: Run
+
+
+#: Inputs and outputs of blocks are spread over as many bytes as the network has in use at a time, so that a block finds
+#: them where the network leaves them. But not over more than this, which no cache of a core holds: the tensor that was
+#: written last is still in a cache.
+_MOST_SPREAD_BYTES = 8_000_000
 
 
 def model_request(
@@ -67,6 +73,7 @@ def model_request(
         },
     }
     models = cached_models(model.runtime, timed, cache_dir)
+    settings = replace(settings, spread_bytes=min(_MOST_SPREAD_BYTES, peak_bytes(blocks)))
     return ModelRequest(models, run_record(models, settings, about, ops, profile=WHOLE))
 
 
@@ -74,6 +81,18 @@ def cached_models(runtime: str, timed: Mapping[str, TimedModel], cache_dir: Path
     """Write models into the cache. Raises `UsageError` if a file cannot be written."""
     folder, suffix = (cache_dir or default_cache_dir()) / "models", get_runtime(runtime).suffix
     return tuple(timed_model(key, each, suffix, folder) for key, each in timed.items())
+
+
+def peak_bytes(blocks: Sequence[Block]) -> int:
+    """The most bytes that the tensors between blocks take at a time: from their making to their last use."""
+    last_use = {tensor.name: place for place, block in enumerate(blocks) for tensor in block.inputs}
+    live: dict[str, int] = {tensor.name: tensor_bytes(tensor) for tensor in blocks[0].inputs}
+    peak = 0
+    for place, block in enumerate(blocks):
+        live |= {tensor.name: tensor_bytes(tensor) for tensor in block.outputs}
+        peak = max(peak, sum(live.values()))
+        live = {name: size for name, size in live.items() if last_use.get(name, -1) > place}
+    return peak
 
 
 def _sha256(feeds: Mapping[str, Array]) -> dict[str, str]:

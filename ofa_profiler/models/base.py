@@ -27,7 +27,7 @@ from ofa_profiler.networks.tensors import DTYPES, USUAL_SPAN, Span, TensorSpec
 Array = NDArray[Any]
 
 #: What a kernel costs without work, and the speeds of the estimate: those of a core of a PC.
-_KERNEL_US, _MACS_PER_US, _BYTES_PER_US = 0.5, 20_000.0, 8_000.0
+_KERNEL_US, _MACS_PER_US, _BYTES_PER_US = 0.5, 40_000.0, 60_000.0
 #: The share of a block's time from which on a second kind of layer is named.
 _WORTH_NAMING = 0.2
 
@@ -46,6 +46,11 @@ class ModelInput:
     def is_open(self) -> bool:
         """Whether the shape has dimensions without a size."""
         return not all(isinstance(size, int) and size > 0 for size in self.shape)
+
+
+def tensor_bytes(tensor: TensorSpec) -> int:
+    """The bytes of a tensor."""
+    return prod(tensor.shape) * np.dtype(tensor.dtype).itemsize
 
 
 def spec_of(name: str, values: Array) -> TensorSpec:
@@ -164,9 +169,7 @@ class Block:
     @property
     def n_bytes(self) -> int:
         """Bytes of its weights, inputs and outputs: what it moves at least."""
-        return self.weight_bytes + sum(
-            prod(tensor.shape) * np.dtype(tensor.dtype).itemsize for tensor in (*self.inputs, *self.outputs)
-        )
+        return self.weight_bytes + sum(map(tensor_bytes, (*self.inputs, *self.outputs)))
 
     @property
     def op(self) -> Op:

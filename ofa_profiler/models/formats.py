@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -18,6 +19,10 @@ def open_model(path: Path) -> UserModel:
     open_file = _FORMATS.get(path.suffix)
     if open_file is not None:
         return open_file(path)
+    if path.suffix == ".py":
+        raise InputFileError(path, f"is a module of Python; name its function, like {path.stem}:function")
     if not path.exists():
-        raise InputFileError(path, "there is no such file; give FILE.onnx, FILE.tflite or package.module:function")
+        address = re.match(r"[a-z]+:/", str(path))
+        what = "is an address; download the file" if address else "there is no such file"
+        raise InputFileError(path, f"{what}; give FILE.onnx, FILE.tflite or package.module:function")
     raise InputFileError(path, f"{path.suffix or 'a file without suffix'} is not supported; give .onnx or .tflite")

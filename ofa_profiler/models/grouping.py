@@ -15,7 +15,7 @@ from ofa_profiler.models.base import Kernel
 #: Least time of a block, in calls of the runtime: the calls then add at most 5% to the sum.
 CALLS = 20.0
 #: No network has many more blocks. Nobody reads more, either.
-MOST_BLOCKS = 64
+MOST_BLOCKS = 100
 
 
 def group_kernels(

@@ -114,8 +114,10 @@ def _load_external(path: Path, model: onnx.ModelProto) -> list[bytes]:
     for tensor in tensors:
         facts = {entry.key: entry.value for entry in tensor.external_data}
         size = _external_file(path, facts.get("location", "")).stat().st_size
-        length = facts.get("length", "")
-        total += int(length) if length.isdecimal() else size
+        for name in ("offset", "length"):
+            if not facts.get(name, "0").isdecimal():
+                raise InputFileError(path, f"is damaged: the {name} of external weights is {facts[name]!r:.40}")
+        total += int(facts.get("length", size))
     if total > LARGEST_BYTES:
         raise InputFileError(path, f"has {total / 1e9:.1f} GB of weights; models of more than 2 GB are not supported")
     try:

@@ -10,7 +10,7 @@ from ofa_profiler.errors import UsageError
 from ofa_profiler.protocol.target import DEFAULT_TARGET, Target
 
 #: Fields that the first journals do not have, and one that only int8 has.
-_NEWER = {"reference_every_s", "drift_tolerance", "encoding"}
+_NEWER = {"reference_every_s", "drift_tolerance", "encoding", "spread_bytes"}
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,10 @@ class Settings:
     #: than its normal variation), the visits since the previous reference are repeated.
     reference_every_s: float | None = 20.0
     drift_tolerance: float = 0.03
+    #: A model runs in turns on copies of its inputs and outputs that take so many bytes together, if the runtime can do
+    #: that. Then it finds them in the outer caches, as a block of a network does. 0: there is one copy. The model that
+    #: the runtime profiles, a whole network, always has one.
+    spread_bytes: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """A dict of plain JSON types, the fields of the target among the others."""
@@ -51,6 +55,8 @@ class Settings:
         order = ("runtime", "precision", "provider", "threads", "batch")
         if not self.target.encoding:
             values.pop("encoding")
+        if not self.spread_bytes:
+            values.pop("spread_bytes")
         return {name: values.pop(name) for name in order} | values
 
     @staticmethod

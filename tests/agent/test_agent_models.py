@@ -271,3 +271,39 @@ def test_the_cache_of_timed_models_is_kept(tmp_path: Path) -> None:
     assert model.values["k"].name == f"{hashlib.sha256(content).hexdigest()}.bin"
     assert model.values["k"].read_bytes() == content
     assert model.path.read_bytes() == b"some model"
+
+
+def test_a_model_runs_in_turns_on_copies_of_its_inputs(tmp_path: Path) -> None:
+    """As many as the spread has room for; the model that the runtime profiles, a whole network, has one."""
+    from device_agents.ofa_agent.runtimes.onnxruntime import Runtime
+
+    bindings = []
+
+    class Counting(Runtime):  # type: ignore[misc]
+        def _binding(self, *arguments: Any) -> Any:
+            bindings.append(super()._binding(*arguments))
+            return bindings[-1]
+
+    runtime = Counting({"provider": None, "threads": 1}, spare_core=True)
+    model = helper.make_model(
+        helper.make_graph(
+            [helper.make_node("Relu", ["x"], ["y"])],
+            "relu",
+            [helper.make_tensor_value_info("x", 1, [4])],
+            [helper.make_tensor_value_info("y", 1, [4])],
+        ),
+        opset_imports=[helper.make_opsetid("", 13)],
+        ir_version=8,
+    )
+    inputs = [{"name": "x", "dtype": "float32", "shape": [4]}]
+    for spread_bytes, copies in ((0, 1), (31, 1), (100, 3), (10**9, 64)):
+        bindings.clear()
+        runtime.spread_bytes = spread_bytes
+        run = runtime.load(model.SerializeToString(), inputs)
+        for _ in range(2 * copies):
+            run()
+        assert len(bindings) == copies
+    given = [binding.given[0] for binding in bindings]
+    assert len({array.ctypes.data for array in given}) == 64
+    results = [binding.bound[1].numpy() for binding in bindings]
+    assert all((result == given[0].clip(0)).all() for result in results)

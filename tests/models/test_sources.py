@@ -11,8 +11,9 @@ from support.onnx_nets import convolutions
 from support.tflite_nets import Net, packed
 
 from ofa_profiler import profile
-from ofa_profiler.errors import UsageError
+from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.models.base import tensor_specs
+from ofa_profiler.models.formats import open_model
 from ofa_profiler.models.sources import open_source, shape_texts
 
 
@@ -64,3 +65,17 @@ def test_a_number_is_an_output(tmp_path: Path) -> None:
     net.add("ABS", [net.tensor("x", ())], "y", ())
     model, feeds = open_source(packed(["x"], ["y"], net), tmp_path)
     assert [tensor.shape for tensor in tensor_specs(model.run(feeds))] == [()]
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("nets.py", "name its function, like nets:function"),
+        ("https://example.org/net.onnx", "there is no such file"),
+        ("https://example.org/net", "is an address; download the file"),
+        ("net.pb", "there is no such file; give FILE.onnx"),
+    ],
+)
+def test_what_is_no_file_of_a_model(path, words):
+    with pytest.raises(InputFileError, match=words):
+        open_model(Path(path))
