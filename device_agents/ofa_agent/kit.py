@@ -9,6 +9,8 @@ from .reading import one_line
 
 FORMATS = (1, 2, 3)  # 2: with trials of forms, 3: with exact values, spans or a profile
 
+SPREAD = ("spread_bytes", "weight_bytes")  # settings for blocks of a network (`copies.py`)
+
 
 class Kit:
     """A kit with a valid manifest. Raises `Fatal`."""
@@ -66,5 +68,6 @@ class Kit:
         model = dict(model, **model.get("encodings", {}).get(self.encoding, {}))
         folder = os.path.join(self.folder, "models")
         path = os.path.join(folder, os.path.basename(model["file"]))
-        spread = 0 if model["key"] == self.profile else self.run["settings"].get("spread_bytes", 0)
-        return dict(model, path=path, inputs=in_folder(model["inputs"], folder), spread_bytes=spread)
+        is_network = model["key"] == self.profile
+        spread = {} if is_network else {name: self.run["settings"].get(name, 0) for name in SPREAD}
+        return dict(model, path=path, inputs=in_folder(model["inputs"], folder), **spread)

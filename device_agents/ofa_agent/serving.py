@@ -74,7 +74,7 @@ def content(request):
 def visit(runtime, request, settings, alive):
     """Load a model, warm it up and measure it. Return the answer."""
     begin = time.perf_counter_ns()
-    runtime.spread_bytes = request.get("spread_bytes", 0)
+    runtime.spread_bytes, runtime.weight_bytes = request.get("spread_bytes", 0), request.get("weight_bytes", 0)
     run = runtime.load(*content(request))
     loaded = time.perf_counter_ns()
     alive()

@@ -73,7 +73,8 @@ def model_request(
         },
     }
     models = cached_models(model.runtime, timed, cache_dir)
-    settings = replace(settings, spread_bytes=min(_MOST_SPREAD_BYTES, peak_bytes(blocks)))
+    weight_bytes = sum(block.weight_bytes for block in blocks)
+    settings = replace(settings, spread_bytes=min(_MOST_SPREAD_BYTES, peak_bytes(blocks)), weight_bytes=weight_bytes)
     return ModelRequest(models, run_record(models, settings, about, ops, profile=WHOLE))
 
 

@@ -10,7 +10,7 @@ from ofa_profiler.errors import UsageError
 from ofa_profiler.protocol.target import DEFAULT_TARGET, Target
 
 #: Fields that the first journals do not have, and one that only int8 has.
-_NEWER = {"reference_every_s", "drift_tolerance", "encoding", "spread_bytes"}
+_NEWER = {"reference_every_s", "drift_tolerance", "encoding", "spread_bytes", "weight_bytes"}
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,9 @@ class Settings:
     #: that. Then it finds them in the outer caches, as a block of a network does. 0: there is one copy. The model that
     #: the runtime profiles, a whole network, always has one.
     spread_bytes: int = 0
+    #: The weights of the network whose blocks are measured. If they are more than caches hold, a model also runs in
+    #: turns on copies of its own weights, so that it reads them from memory, as in the network. 0: unknown, or few.
+    weight_bytes: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """A dict of plain JSON types, the fields of the target among the others."""
@@ -55,8 +58,9 @@ class Settings:
         order = ("runtime", "precision", "provider", "threads", "batch")
         if not self.target.encoding:
             values.pop("encoding")
-        if not self.spread_bytes:
-            values.pop("spread_bytes")
+        for name in ("spread_bytes", "weight_bytes"):
+            if not values[name]:
+                values.pop(name)
         return {name: values.pop(name) for name in order} | values
 
     @staticmethod

@@ -19,6 +19,7 @@ from onnx import TensorProto, helper
 from support.embedding import IDS, OFFSET, embedding_onnx, embedding_tflite
 from support.kits import QUICK, conv_model, records, run_agent, visits
 
+from device_agents.ofa_agent.copies import of_weights
 from device_agents.ofa_agent.inputs import arrays, values
 from device_agents.ofa_agent.traces import kernels_of
 from ofa_profiler.models.base import Feed, TimedModel
@@ -307,3 +308,11 @@ def test_a_model_runs_in_turns_on_copies_of_its_inputs(tmp_path: Path) -> None:
     assert len({array.ctypes.data for array in given}) == 64
     results = [binding.bound[1].numpy() for binding in bindings]
     assert all((result == given[0].clip(0)).all() for result in results)
+
+
+@pytest.mark.parametrize(
+    ("weight_bytes", "n_bytes", "count"),
+    [(0, 10, 1), (32_000_000, 10, 1), (40_000_000, 10_000_000, 4), (10**9, 10_000_000, 6), (10**9, 10, 16)],
+)
+def test_copies_of_weights(weight_bytes: int, n_bytes: int, count: int) -> None:
+    assert of_weights(weight_bytes, n_bytes) == count

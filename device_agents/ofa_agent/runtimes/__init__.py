@@ -6,8 +6,8 @@
     load(model, inputs)             takes the bytes of a model and the descriptions of its inputs (`inputs.py`), and
                                     returns a function without arguments that runs the model once. An exception
                                     fails this model only.
-    spread_bytes                    set before `load`; optional: the function runs the model in turns on copies of its
-                                    inputs and outputs that take so many bytes together
+    spread_bytes, weight_bytes      set before `load`; optional: the function runs the model in turns on copies of its
+                                    inputs and outputs, and of its weights (`copies.py`)
     profiling(model, inputs)        optional: a context manager that gives such a function, with the runtime's own
                                     profiler on, and a function `kernels(n)`, which ends it and returns the kernels of
                                     the last n runs: [{"name", "kind", "ns", "calls"}, ...] (`traces.py`)

@@ -2,11 +2,11 @@
 
 import contextlib
 import functools
-import itertools
 import os
 import re
 import tempfile
 
+from .. import copies
 from ..errors import Fatal
 from ..inputs import arrays
 from ..reading import one_line
@@ -24,13 +24,10 @@ SAME_NAMES = ("float16", "int8", "int16", "int32", "int64", "uint8", "uint16", "
 DTYPES.update({"tensor(%s)" % name: name for name in SAME_NAMES})
 
 
-MOST_COPIES = 64  # of inputs and outputs
-
-
 class Runtime:
     """The runtime `onnxruntime`."""
 
-    spread_bytes = 0
+    spread_bytes = weight_bytes = 0
 
     def __init__(self, settings, spare_core):
         os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import: no telemetry on the devices of users
@@ -79,7 +76,8 @@ class Runtime:
 
     def load(self, model, inputs):
         """Return a function that runs the model once. `inputs` are the descriptions of its inputs."""
-        return self._bound(self._session(model, self.options), inputs)
+        count = copies.of_weights(self.weight_bytes, len(model))
+        return copies.in_turns([self._bound(self._session(model, self.options), inputs) for _ in range(count)])
 
     @contextlib.contextmanager
     def profiling(self, model, inputs):
@@ -120,16 +118,9 @@ class Runtime:
         given = arrays(self.numpy, inputs, found)
         names = [name for name, _, _ in found]
         runs = [self._binding(session, names, given)]
-        copies = min(MOST_COPIES, self.spread_bytes // max(1, sum(map(n_bytes, runs[0].bound))))
-        runs += [self._binding(session, names, [array.copy() for array in given]) for _ in range(copies - 1)]
-        if len(runs) == 1:
-            return runs[0]
-        turns = itertools.cycle(runs)
-
-        def run():
-            next(turns)()
-
-        return run
+        count = copies.of_tensors(self.spread_bytes, sum(map(n_bytes, runs[0].bound)))
+        runs += [self._binding(session, names, [array.copy() for array in given]) for _ in range(count - 1)]
+        return copies.in_turns(runs)
 
     def _binding(self, session, names, given):
         """Return a function that runs the model of a session once. Its `bound` are the values that it binds."""
