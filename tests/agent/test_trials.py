@@ -17,6 +17,7 @@ class FakeKit(Kit):
     def __init__(self, asked, names=("split",)):
         self.folder, self.chosen, self.encoding = "", {}, None
         variants = [{"forms": {"group": name}, "file": name, "sha256": name} for name in names]
+        self.profile, self.run = None, {"settings": {}}
         self.models = {key: {"key": key, "file": "plain", "inputs": [], "variants": variants} for key in "abc"}
         self.trials = asked
 

@@ -118,6 +118,8 @@ class Runtime:
         given = arrays(self.numpy, inputs, found)
         names = [name for name, _, _ in found]
         runs = [self._binding(session, names, given)]
+        if not self.spread_bytes:
+            return runs[0]
         count = copies.of_tensors(self.spread_bytes, sum(map(n_bytes, runs[0].bound)))
         runs += [self._binding(session, names, [array.copy() for array in given]) for _ in range(count - 1)]
         return copies.in_turns(runs)
