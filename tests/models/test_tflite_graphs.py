@@ -201,13 +201,13 @@ def test_states_that_operators_find_by_name_are_measured_whole(tmp_path):
 
 def test_what_xnnpack_computes_as_one_stays_together(tmp_path):
     """The padding of a convolution, and the activation after an addition; not so if another operator reads between."""
-    net, shape = Net(), (1, 64, 64, 32)
+    net, shape = Net(), (1, 256, 256, 8)
     x = net.tensor("x", shape)
-    filters = [net.weights("w", 32, 3, 3, 32), net.weights("b", 32)]
+    filters = [net.weights("w", 8, 3, 3, 8), net.weights("b", 8)]
     convolution = options("Conv2DOptions", padding=1, strideW=1, strideH=1)
     for i in range(3):
         pad = net.constant(f"pad{i}", [[0, 0], [1, 1], [1, 1], [0, 0]], "int32")
-        padded = net.add("PAD", [x, pad], f"padded{i}", (1, 66, 66, 32), options=options("PadOptions"))
+        padded = net.add("PAD", [x, pad], f"padded{i}", (1, 258, 258, 8), options=options("PadOptions"))
         y = net.add("CONV_2D", [padded, *filters], f"conv{i}", shape, options=convolution)
         y = net.add("ADD", [y, x], f"sum{i}", shape, options=options("AddOptions"))
         x = net.add("RELU", [y], f"relu{i}", shape)
@@ -223,11 +223,11 @@ def test_what_xnnpack_computes_as_one_stays_together(tmp_path):
 def test_a_block_that_does_not_run_alone_joins_its_neighbour(tmp_path):
     """XNNPACK does not compute integers, and the agent refuses a model of which it runs nothing."""
     net = Net()
-    x = net.tensor("x", (1, 512, 512), "int32")
-    net.add("NEG", [x], "less", (1, 512, 512), dtype="int32")
-    net.add("CAST", ["less"], "real", (1, 512, 512), options=options("CastOptions", inDataType=2, outDataType=0))
+    x = net.tensor("x", (1, 1024, 512), "int32")
+    net.add("NEG", [x], "less", (1, 1024, 512), dtype="int32")
+    net.add("CAST", ["less"], "real", (1, 1024, 512), options=options("CastOptions", inDataType=2, outDataType=0))
     for i in range(3):
-        net.add("TANH", ["real" if i == 0 else f"tanh{i - 1}"], f"tanh{i}", (1, 512, 512))
+        net.add("TANH", ["real" if i == 0 else f"tanh{i - 1}"], f"tanh{i}", (1, 1024, 512))
     model = opened(tmp_path, packed(["x"], ["tanh2"], net))
     blocks = assert_composed(model, feeds_for(model.inputs, {}), 3)
     assert [kernel.kind for kernel in blocks[0].kernels] == ["NEG", "CAST", "TANH"]
