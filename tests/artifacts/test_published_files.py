@@ -188,6 +188,7 @@ def test_ofa_search_fetches_the_predictor(board: Path, shared_dir: Path, monkeyp
     assert mirror.sent == len(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("option", "name"), [("--predictor", "ofa-mbv3-w1.2"), ("--supernet", "ofa-mbv3-w1.2")])
 def test_ofa_search_without_a_network(board: Path, cache: Path, option: str, name: str) -> None:
     predictor = () if option == "--predictor" else ("--predictor", "macs")

@@ -359,6 +359,7 @@ print(peak_mib() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells the peak of a process")
 @pytest.mark.parametrize(
     ("content", "most_mib"),

@@ -49,6 +49,7 @@ def run(out: Path, *more: str) -> int:
     return main(["--resolution", "24", "--out", str(out), "--name", "m", "--no-calibration", *more])
 
 
+@pytest.mark.slow
 def test_a_table_per_combination_and_the_reason_of_the_others(tmp_path, capsys):
     assert run(tmp_path, "--device", "lab:a", *LISTS) == 0
     lines = capsys.readouterr().out.splitlines()

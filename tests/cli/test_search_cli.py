@@ -301,6 +301,7 @@ def test_failed_ops_are_left_out_with_a_warning(run: Any, tmp_path: Path) -> Non
 # --- measured again ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_drift")
 def test_verify_measures_the_winner(run: Any, tmp_path: Path) -> None:
     """Far from the budget, either way, so that the speed of the machine does not matter."""

@@ -301,6 +301,7 @@ def test_samples_of_something_else_are_refused(
     assert before == {path.name: path.read_bytes() for path in finished.iterdir()}
 
 
+@pytest.mark.slow
 def test_fresh_forgets(workshop: Path, tmp_path: Path) -> None:
     assert main(options(workshop, tmp_path, samples=12)) == 0
     assert main(options(workshop, tmp_path, "--seed", "1", "--fresh", samples=12)) == 0

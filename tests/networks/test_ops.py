@@ -68,6 +68,7 @@ def test_macs_and_params_of_every_op_equal_a_count_over_its_module(name):
             assert (op.macs, op.params) == counted(OpModule(op), op.input_shape), op.key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", space_names())
 def test_macs_and_params_of_networks_equal_a_count_over_the_module(name):
     space = get_space(name)

@@ -173,6 +173,7 @@ def test_several_devices_have_a_pair_and_a_budget_each(
     assert "table phone-fp32 needs one partner of the same device and settings, but no other table is" in error
 
 
+@pytest.mark.slow
 def test_limits_and_fronts(pair: list[str], predictor: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     options = [*pair, "--predictor", predictor]
     (result,) = searched(

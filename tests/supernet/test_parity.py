@@ -48,6 +48,7 @@ def architectures(space, count, seed):
     return [space.largest, space.smallest, *(space.sample(rng) for _ in range(count - 2))]
 
 
+@pytest.mark.slow
 def test_every_layer_computes_what_the_reference_does(pair):
     """In double precision, so that what tells one image from another is compared, however small it is.
 
@@ -111,6 +112,7 @@ def test_a_file_of_another_space_is_refused(pair, wanted, tmp_path):
 # --- what is done to the weights ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_sorting_gives_the_order_of_the_reference(pair):
     theirs, ours = copy.deepcopy(pair)
     theirs.float().re_organize_middle_weights()
@@ -120,6 +122,7 @@ def test_sorting_gives_the_order_of_the_reference(pair):
         assert (our_elastic - elastic).abs().max() < 1e-4 * (elastic[0] - elastic[1]).abs().max()
 
 
+@pytest.mark.slow
 def test_training_moves_the_statistics_as_the_reference_does(pair):
     theirs, ours = (network.double().train() for network in copy.deepcopy(pair))
     images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)).double()

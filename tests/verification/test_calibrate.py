@@ -115,6 +115,7 @@ def test_a_table_is_calibrated_and_validated_by_other_networks(tmp_path: Path) -
     assert again.table.metadata == result.table.metadata
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [0, 1, 60])
 @pytest.mark.parametrize("fresh", [False, True])
 def test_an_interrupted_calibration_goes_on(tmp_path: Path, at: int, fresh: bool) -> None:

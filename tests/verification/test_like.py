@@ -180,6 +180,7 @@ class Stop:
                 raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [0, 30, 110, 300])
 def test_an_interrupted_call_resumes(tmp_path: Path, old: LatencyTable, whole: Profile, at: int) -> None:
     """In the first ops, in the networks, and in the ops that are added."""

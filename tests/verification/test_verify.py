@@ -217,6 +217,7 @@ class Interrupting:
                 raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_an_interrupted_verification_goes_on(table: LatencyTable, tmp_path: Path) -> None:
     journal = tmp_path / "v.jsonl"
     with open_device("local") as device:

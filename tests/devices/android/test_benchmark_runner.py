@@ -92,6 +92,7 @@ def records(journal: Path, kind: str) -> list[dict[str, object]]:
     return [record for record in map(json.loads, journal.read_text().splitlines()) if record["type"] == kind]
 
 
+@pytest.mark.slow
 def test_models_are_measured_and_failures_stay_alone(phone: Phone, program: Path, tmp_path: Path) -> None:
     kinds = {
         "fast": "time 11",

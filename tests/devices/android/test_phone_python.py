@@ -171,6 +171,7 @@ def test_pieces_that_are_damaged_are_not_believed(phone: Phone, small_bundle: Bu
     assert [path.name for path in folder.parent.iterdir()] == [small_bundle.name]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, bundle: Bundle) -> None:
     with Phone(tmp_path) as phone:
         phone.kill()

@@ -77,6 +77,7 @@ def test_a_model_that_crashes_the_worker_fails_alone(device, models, store, tmp_
 # --- faults on the way --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("visits", [0, 7])
 def test_a_cut_connection_is_made_again(proxy, models, store, tmp_path, visits):
     journal = tmp_path / "j.jsonl"
@@ -156,6 +157,7 @@ def test_a_link_that_brings_nothing_is_given_up(proxy, store, tmp_path, monkeypa
             measure(device, [ballast], SETTINGS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_a_byte_that_is_lost_changed_or_too_much_costs_another_try(proxy, models, store, tmp_path, monkeypatch, seed):
     """Wherever it is: in either direction, from the login (the first 3 kB) to the results."""

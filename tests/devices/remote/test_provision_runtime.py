@@ -70,6 +70,7 @@ def test_a_release_that_was_asked_for_is_not_replaced(board, index, told):
     assert prepared(board, told, runtime_version="1.20") == "1.20.1"
 
 
+@pytest.mark.slow
 def test_the_number_of_releases_is_bounded(board, index, told):
     for minor in range(10, 22):
         make_release(index, f"1.{minor}.0", "system")
