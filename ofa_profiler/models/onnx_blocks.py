@@ -75,6 +75,11 @@ class Cutter:
         return [i for i in range(len(self.graph.nodes)) if i not in self.graph.constant_nodes]
 
     @cached_property
+    def _place(self) -> dict[int, int]:
+        """Node -> its position among the kernels."""
+        return {i: number for number, i in enumerate(self._order)}
+
+    @cached_property
     def kernels(self) -> list[Kernel]:
         """The kernels in order of execution."""
         return [self._kernel(i) for i in self._order]
@@ -105,19 +110,23 @@ class Cutter:
     @cached_property
     def _joined(self) -> set[int]:
         """Positions among the kernels before which the network cannot be cut, or need not be."""
-        place = {i: number for number, i in enumerate(self._order)}
         kinds = [self.graph.nodes[i].op_type for i in self._order]
         joined = {n for n, kind in enumerate(kinds) if kind == REORDERS[1] or (n and kinds[n - 1] == REORDERS[0])}
         for name, made in self.graph.maker.items():
-            if made in place and name in self.graph.last_use and (name not in self.facts or not self.facts[name].feed):
+            if (
+                made in self._place
+                and name in self.graph.last_use
+                and (name not in self.facts or not self.facts[name].feed)
+            ):
                 last = min(self.graph.last_use[name], len(self.graph.nodes) - 1)
-                joined |= {place[i] for i in range(made + 1, last + 1) if i in place}
+                joined |= {self._place[i] for i in range(made + 1, last + 1) if i in self._place}
         return joined
 
     def _name(self, group: Group) -> str:
         """The name of the node that does most of the work."""
-        place = {i: number for number, i in enumerate(self._order)}
-        most = max(group, key=lambda i: (self.kernels[place[i]].macs, self.kernels[place[i]].written_bytes, -i))
+        most = max(
+            group, key=lambda i: (self.kernels[self._place[i]].macs, self.kernels[self._place[i]].written_bytes, -i)
+        )
         node = self.graph.nodes[most]
         if node.name and "Conv" not in node.op_type:
             return plain_name(node.name, "")
@@ -142,10 +151,9 @@ class Cutter:
             return None
         inputs, outputs = feeds[: len(given)], tuple(feed.tensor for feed in feeds[len(given) :])
         model = self._model(nodes, [feed.tensor for feed in inputs], outputs, constants)
-        place = {i: number for number, i in enumerate(self._order)}
         return Block(
             name,
-            tuple(self.kernels[place[i]] for i in group),
+            tuple(self.kernels[self._place[i]] for i in group),
             tuple(feed.tensor for feed in inputs),
             tuple(map(_plain, outputs)),
             sum(map(tensor_bytes, constants)),

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ofa_profiler.errors import InputFileError
 from ofa_profiler.models.onnx_graph import bodies
+from ofa_profiler.models.reading import LARGEST_BYTES, read_model
 
 if TYPE_CHECKING:
     import onnx
 
-#: Protocol buffers, in which ONNX files are written, are not larger.
-LARGEST_BYTES = 2**31 - 1
 #: The first bytes of what people give by mistake.
 _OTHERS = (
     (b"version https://git-lfs", "is a pointer of Git LFS, not the file itself; fetch it by `git lfs pull`"),
@@ -41,7 +40,7 @@ def read_onnx(path: Path) -> OnnxFile:
     """Read a model with its external data. Raises `InputFileError`."""
     import onnx
 
-    data = _content(path)
+    data = read_model(path)
     if data[4:8] == b"ORTM":
         raise InputFileError(path, "is a model in onnxruntime's own format (.ort); give the ONNX file")
     for start, problem in _OTHERS:
@@ -83,20 +82,6 @@ def _names(graph: onnx.GraphProto) -> Iterator[object]:
         yield from (attribute.name for attribute in node.attribute)
         for body in bodies(node):
             yield from _names(body)
-
-
-def _content(path: Path) -> bytes:
-    try:
-        if path.stat().st_size > LARGEST_BYTES:
-            raise InputFileError(path, "is larger than 2 GB, which no ONNX file can be")
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise InputFileError(path, "there is no such file") from None
-    except OSError as error:
-        raise InputFileError(path, f"cannot be read: {error.strerror or error}") from error
-    if not data:
-        raise InputFileError(path, "is empty")
-    return data
 
 
 def _load_external(path: Path, model: onnx.ModelProto) -> list[bytes]:

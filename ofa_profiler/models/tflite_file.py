@@ -16,9 +16,8 @@ import numpy as np
 
 from ofa_profiler.base.extras import need
 from ofa_profiler.errors import InputFileError
+from ofa_profiler.models.reading import read_model
 
-#: Offsets of a flatbuffer have 32 bits.
-_LARGEST = 2**31 - 1
 #: The first bytes of a file after the first offset.
 IDENTIFIER = b"TFL3"
 #: Operators that unpack constants. XNNPACK runs them once, when it loads a file.
@@ -136,16 +135,9 @@ class TfliteFile:
 def read_tflite(path: Path) -> TfliteFile:
     """Read a file. Raises `InputFileError`."""
     api = schema()
-    try:
-        if path.stat().st_size > _LARGEST:
-            raise InputFileError(path, "is larger than 2 GB, which LiteRT does not load from one buffer; split it")
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise InputFileError(path, "there is no such file") from None
-    except OSError as error:
-        raise InputFileError(path, f"cannot be read: {error.strerror or error}") from None
+    data = read_model(path)
     if data[4:8] != IDENTIFIER:
-        raise InputFileError(path, "is not a TFLite file" if data else "is empty")
+        raise InputFileError(path, "is not a TFLite file")
     try:
         return _opened(api, data)
     except _Refused as error:
