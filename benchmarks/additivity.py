@@ -110,9 +110,7 @@ def profiled_us(layout: Layout) -> Counter[str]:
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = str(Path(folder) / "profile")
         session = _runtime.ort.InferenceSession(build(layout), options, providers=["CPUExecutionProvider"])
-        values = inputs.values(
-            np, "float32", _exporter.inputs(as_graph(layout), _target)[0].shape, inputs.DEFAULT_RANGE, 0
-        )
+        values = inputs.values(np, "float32", _exporter.inputs(as_graph(layout), _target)[0].shape, {}, seed=0)
         for _ in range(40):
             session.run(None, {"input": values})
         events = json.loads(Path(session.end_profiling()).read_text())
