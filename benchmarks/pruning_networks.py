@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -19,9 +20,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ofa_profiler.networks.torch_modules import StaticNetwork, load_weights
+from ofa_profiler.spaces import get_space
 from ofa_profiler.spaces.base import Preprocessing
+from ofa_search.artifacts.shipped import shipped_supernet
 from ofa_search.data.batches import augment, prepare
 from ofa_search.data.images import Images, load_images
+from ofa_search.results.weight_source import weight_source
 
 WEIGHTS = Path(__file__).parent / "weights" / "resnet20-cifar10.safetensors"
 PREPROCESSING = Preprocessing((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
@@ -71,6 +76,16 @@ def resnet20() -> tuple[nn.Module, dict[str, object]]:
     return network.eval(), about
 
 
+def cifar_mbv3() -> tuple[nn.Module, dict[str, object]]:
+    """The largest subnet of the included supernet for CIFAR-10, and its preprocessing."""
+    space = get_space("cifar-mbv3")
+    source = weight_source(space, shipped_supernet(space.name), seed=0)
+    network = StaticNetwork(space.layout(space.largest))
+    load_weights(network, source.of(space.largest))
+    about = asdict(space.preprocessing) | {"resolution": space.largest.resolution}
+    return network.eval(), about
+
+
 @torch.no_grad()
 def accuracy(network: nn.Module, images: Images) -> float:
     """Top-1 in [0, 1]."""
@@ -107,6 +122,7 @@ def train(network: nn.Module, images: Images, held_out: Images, epochs: int, see
 
 
 def main() -> None:
+    """Train ResNet-20 and write its weights."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="CIFAR-10 as parquet files")
     parser.add_argument("--epochs", type=int, default=40)
