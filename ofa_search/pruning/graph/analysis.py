@@ -8,7 +8,7 @@ one tensor, of which one can be cut.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -20,7 +20,7 @@ from ofa_search.pruning.graph.classes import NONE, Classes, Labels, collapsed, v
 from ofa_search.pruning.graph.tracing import Trace
 from ofa_search.pruning.graph.values import Flags, Parameter, Value, full, known, parameter, plain
 
-_MOST_ELEMENTS = 1 << 20  # of a parameter of which each element has its own label
+_MOST_ELEMENTS = 1 << 19  # of a parameter of which each element has its own label
 #: In place of an axis: all elements of a parameter with several axes.
 EACH = -1
 
@@ -30,11 +30,16 @@ Handler = Callable[["Analysis", Call, Mapping[str, Any]], Any]
 
 @dataclass(frozen=True, eq=False)
 class Counted:
-    """An integer of a module that may be the number of the labels."""
+    """An integer of a module that may be the number of the labels.
+
+    Without a name, it is any that is as large; or the one at `position` in any sequence of integers like `among`.
+    """
 
     module: str
     name: str
     labels: Labels
+    among: tuple[int, ...] = ()
+    position: int = 0
 
 
 class Analysis:
@@ -84,7 +89,9 @@ class Analysis:
         if tensor is not None and (source is None or not tensor.is_floating_point()):
             return known(tensor)
         shape = self.trace.shapes[name]
-        return plain(shape) if source is None or prod(shape) <= 1 else parameter(source, shape)
+        if source is None or prod(shape) <= 1:
+            return plain(shape)
+        return parameter(source, shape, buffer=source in self.trace.buffers)
 
     def _result(self, call: Call) -> Any:
         given = call.bind(self.results)
@@ -95,10 +102,14 @@ class Analysis:
             constant = all(value.constant is not None for value in values)
             self._constants[call.name] = call.evaluate(given) if constant else None
         found = self._constants[call.name]
-        if found is not None:
+        static = all(value.static for value in values)
+        if found is not None and not any(value.parameter or (value.labels >= 0).any() for value in values):
             return known(found)
         handler = self._handlers.get(call.operator)
-        return self.unknown(call, values) if handler is None else handler(self, call, given)
+        result = self.unknown(call, values) if handler is None else handler(self, call, given)
+        if isinstance(result, Value):
+            return replace(result, constant=found, static=static)
+        return [replace(each, static=static) for each in result] if isinstance(result, list) else result
 
     def unknown(self, call: Call, values: Sequence[Value], why: str = "is an operator that is not known") -> Any:
         """The result of an operator that freezes all that enters it."""
@@ -201,9 +212,9 @@ class Analysis:
                 self.merge(value.labels, np.take(value.labels, [0], axis), reason)
         return self.labelled(value)
 
-    def count(self, module: str, name: str, labels: Labels) -> None:
+    def count(self, module: str, name: str, labels: Labels, among: Sequence[int] = (), position: int = 0) -> None:
         """Say that an integer of a module, if it has one of this name, is the number of these labels."""
-        self.counted.append(Counted(module, name, labels.ravel()))
+        self.counted.append(Counted(module, name, labels.ravel(), tuple(among), position))
 
     # --- what is left open -----------------------------------------------------------------------------------
 

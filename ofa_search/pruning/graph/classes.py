@@ -25,6 +25,11 @@ class Classes:
         #: Grows with each merge and each freeze.
         self.changes = 0
 
+    @property
+    def size(self) -> int:
+        """The number of labels there are; the number of each class is smaller."""
+        return self._used
+
     def fresh(self, count: int) -> Labels:
         """`count` labels, each in a class of its own."""
         first, self._used = self._used, self._used + count
@@ -60,12 +65,13 @@ class Classes:
 
     def merge(self, one: Labels, other: Labels) -> None:
         """Put pairs of labels, none of them negative, into one class each."""
-        pairs = np.unique(np.stack([self._roots(one.ravel()), self._roots(other.ravel())]), axis=1)
-        a, b = pairs
+        pairs = np.unique(self._roots(one.ravel()) * self._used + self._roots(other.ravel()))
+        a, b = np.divmod(pairs, self._used)
+        a, b = a[a != b], b[a != b]
+        if not len(a):
+            return
         touched = np.concatenate([a, b])
         codes = self._frozen[touched]
-        if not (a != b).any():
-            return
         self.changes += 1
         while len(a):
             np.minimum.at(self._parent, np.maximum(a, b), np.minimum(a, b))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,15 @@ def addcmul(analysis: Analysis, call: Call, given: Given) -> Value:
     return several(analysis, call, values, lambda flags: flags[0] & (flags[1] | flags[2]))
 
 
+def new(analysis: Analysis, call: Call, given: Given) -> Value:
+    """A tensor whose elements do not depend on any other."""
+    return plain(call.shape)
+
+
+def nothing(analysis: Analysis, call: Call, given: Given) -> None:
+    """A check."""
+
+
 def compare(analysis: Analysis, call: Call, given: Given) -> Value:
     """Comparisons and the like, of which nothing is known."""
     return several(analysis, call, list(values_in(given)), _never)
@@ -122,8 +132,9 @@ def maximum(analysis: Analysis, call: Call, given: Given) -> Value:
 def several(analysis: Analysis, call: Call, values: Sequence[Value], rule: Rule) -> Value:
     """An operator on elements at the same place: they go together."""
     axes = len(call.shape)
-    operands = [_aligned(analysis.labelled(value), axes) for value in values]
+    operands = [_aligned(_alike(analysis, value), axes) for value in values]
     operands = [_narrow(analysis, call, operand, operands) for operand in operands]
+    operands = [_shared(analysis, call, operand, operands) for operand in operands]
     for operand in operands:
         for partner in operands:
             if partner is not operand:
@@ -132,11 +143,41 @@ def several(analysis: Analysis, call: Call, values: Sequence[Value], rule: Rule)
     return analysis.value(call.shape, labels, rule([operand.zero for operand in operands]))
 
 
+def _alike(analysis: Analysis, value: Value) -> Value:
+    """A value with labels. Where a constant has the same elements along an axis, it could be of any size."""
+    x, known = analysis.labelled(value), value.constant
+    if known is None or known.shape != x.shape:
+        return replace(x, static=value.static)
+    labels, zero, shape = x.labels, x.zero, list(x.shape)
+    for axis, size in enumerate(shape):
+        if size > 1 and bool((known == known.narrow(axis, 0, 1)).all()):
+            known, shape[axis] = known.narrow(axis, 0, 1), 1
+            labels, zero = np.take(labels, [0], axis), np.take(zero, [0], axis)
+    return Value(tuple(shape), labels, zero, static=value.static)
+
+
 def _aligned(value: Value, axes: int) -> Value:
     """The value with axes of size 1 before its own."""
     more = (1,) * (axes - value.axes)
-    shaped = [array.reshape(more + array.shape) for array in (value.labels, value.zero)]
-    return Value(more + value.shape, *shaped)
+    labels, zero = (array.reshape(more + array.shape) for array in (value.labels, value.zero))
+    return Value(more + value.shape, labels, zero, static=value.static)
+
+
+def _shared(analysis: Analysis, call: Call, value: Value, operands: Sequence[Value]) -> Value:
+    """Parameters that several heads share keep their shape: heads can be removed, but not what is in each of them."""
+    for other in operands if value.static else ():
+        theirs = varying(other.labels)
+        inside = [axis for axis in theirs if value.shape[axis] > 1]
+        if not other.static and inside and value.shape[theirs[0]] == 1:
+            analysis.freeze(value, f"is used for several heads by {call.operator} in {call.where}")
+            analysis.merge_along(other, inside, _meets_fixed(call))
+            return Value(tuple(1 if axis in inside else size for axis, size in enumerate(value.shape)), *_none(value))
+    return value
+
+
+def _none(value: Value) -> tuple[Labels, Flags]:
+    empty = plain(value.shape)
+    return empty.labels, empty.zero
 
 
 def _narrow(analysis: Analysis, call: Call, value: Value, operands: Sequence[Value]) -> Value:
@@ -152,6 +193,8 @@ def _narrow(analysis: Analysis, call: Call, value: Value, operands: Sequence[Val
 
 def _meet(analysis: Analysis, call: Call, value: Value, partner: Value) -> None:
     """Merge the labels of a value with those of another operand, unless that has one element for all of them."""
+    if not (value.labels >= 0).any():
+        return
     if (partner.labels >= 0).any() or any(partner.shape[axis] > 1 for axis in varying(value.labels)):
         analysis.merge(value.labels, partner.labels, _meets_fixed(call))
 
@@ -196,6 +239,8 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(["div", "true_divide"], divide),
     **dict.fromkeys(["maximum", "minimum", "fmax", "fmin"], maximum),
     **dict.fromkeys(["clamp", "clamp_min", "clamp_max", "clip", "hardtanh"], clamp),
+    **dict.fromkeys("new_zeros new_ones new_full zeros_like ones_like full_like empty_like rand_like".split(), new),
+    **dict.fromkeys("_assert_tensor_metadata _assert_scalar _assert_async".split(), nothing),
     "pow": power,
     "where": where,
     "masked_fill": masked_fill,

@@ -115,10 +115,10 @@ def split(analysis: Analysis, call: Call, given: Given) -> list[Value]:
         x = _periodic(analysis, call, x, axis, sizes[0])
     ends = np.cumsum(sizes)
     results = []
-    for shape, end, size in zip(call.shapes, ends, sizes, strict=True):
+    for i, (shape, end, size) in enumerate(zip(call.shapes, ends, sizes, strict=True)):
         part = slice(int(end) - size, int(end))
         results.append(_move(analysis, call, x, lambda array, part=part: _cut(array, axis, part), shape=shape))
-        analysis.count(call.module, "", _labels_along(results[-1], axis))
+        analysis.count(call.module, "", _labels_along(results[-1], axis), sizes, i)
     analysis.count(call.module, "", _labels_along(x, axis))
     return results
 

@@ -103,7 +103,7 @@ def _tied(analysis: Analysis, call: Call, operands: Sequence[Value], batch: Sequ
     """
     reason = f"{call.operator} in {call.where} combines it with what is fixed"
     shared: list[Labels] = []
-    for operand, axes in zip(operands, batch, strict=True):
+    for operand, axes in zip(operands, batch, strict=False):
         whole = analysis.merge_along(operand, [axis for axis in range(operand.axes) if axis not in axes], reason)
         labels = np.moveaxis(whole.labels, axes, range(len(axes)))
         shared.append(labels.reshape(*labels.shape[: len(axes)], -1)[..., 0])
@@ -127,11 +127,14 @@ def attention(analysis: Analysis, call: Call, given: Given) -> Any:
     query, key, value = operands = [analysis.labelled(given[name]) for name in ("query", "key", "value")]
     mask = None if given.get("attn_mask") is None else analysis.labelled(given["attn_mask"])
     size = query.axes - 1
-    if query.axes != key.axes or query.shape[:-2] != key.shape[:-2]:
-        return analysis.unknown(call, [*operands, *([mask] if mask else [])], "has heads that share keys")
     leading = [axis for axis in range(size - 1) if query.shape[axis] > 1]
+    shared = [operand for operand in (key, value) if all(operand.shape[axis] == 1 for axis in leading)]
+    if query.axes != key.axes or (query.shape[:-2] != key.shape[:-2] and len(shared) < 2):
+        return analysis.unknown(call, [*operands, *([mask] if mask else [])], "has heads that share keys")
     if any(axis in varying(operand.labels) for operand in operands for axis in leading):
-        labels = _tied(analysis, call, operands, [leading] * 3)
+        if shared:
+            analysis.unknown(call, shared, "has heads that share it")
+        labels = _tied(analysis, call, [query] if shared else operands, [leading] * 3)
         labels = np.expand_dims(labels, [axis for axis in range(query.axes) if axis not in leading])
         if mask is not None:
             _mask(analysis, call, labels, mask)

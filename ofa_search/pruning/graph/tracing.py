@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ofa_profiler.errors import UsageError
+from ofa_search.pruning.cutting.cut import named_tensors
 from ofa_search.pruning.graph.calls import Call, Name, arguments_of
 
 _LONGEST_REASON = 300
@@ -33,6 +34,7 @@ class Trace:
     outputs: tuple[str, ...]
     #: Parameters and buffers -> their shape.
     state: Mapping[str, tuple[int, ...]]
+    buffers: frozenset[str]
 
 
 def as_inputs(example_inputs: Any) -> Inputs:
@@ -66,13 +68,8 @@ def trace(module: nn.Module, inputs: Inputs) -> Trace:
         tensors={name: tensor.detach() for name, tensor in tensors.items()},
         outputs=tuple(node.name for node in last.all_input_nodes),
         state={name: tuple(tensor.shape) for name, tensor in known.items()},
+        buffers=frozenset(signature.inputs_to_buffers.values()),
     )
-
-
-def named_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """All parameters and buffers, also those that have several names."""
-    parameters, buffers = (get(remove_duplicate=False) for get in (module.named_parameters, module.named_buffers))
-    return {**dict(parameters), **dict(buffers)}
 
 
 def _call(node: torch.fx.Node) -> Call:

@@ -34,8 +34,10 @@ class Value:
     #: Whether the elements are exactly zero if what makes their label is zero.
     zero: Flags
     parameter: Parameter | None = None
-    #: Its elements, where no input and no parameter has a say in them.
+    #: Its elements, where no input and no parameter has a say in them; for buffers, which is which.
     constant: torch.Tensor | None = field(default=None, repr=False)
+    #: Whether no input has a say in it.
+    static: bool = False
 
     @property
     def axes(self) -> int:
@@ -97,10 +99,12 @@ def moved(value: Value, shape: Sequence[int], move: Callable[[Array], Array]) ->
 def known(tensor: torch.Tensor) -> Value:
     """A value whose elements are known."""
     value = plain(tensor.shape)
-    return Value(value.shape, value.labels, value.zero, constant=tensor)
+    return Value(value.shape, value.labels, value.zero, constant=tensor, static=True)
 
 
-def parameter(name: str, shape: Sequence[int]) -> Value:
-    """A parameter as it is."""
+def parameter(name: str, shape: Sequence[int], *, buffer: bool = False) -> Value:
+    """A parameter as it is; a buffer has numbers that tell later where an element is used several times."""
     value = plain(shape)
-    return Value(value.shape, value.labels, value.zero, parameter=Parameter(name, tuple(range(len(shape)))))
+    own = Parameter(name, tuple(range(len(shape))))
+    places = torch.arange(prod(shape), dtype=torch.float64).reshape(tuple(shape)) if buffer else None
+    return Value(value.shape, value.labels, value.zero, own, places, static=True)
