@@ -32,6 +32,19 @@ class Axis:
 
 
 @dataclass(frozen=True, eq=False)
+class Size:
+    """An integer of a module, like `out_channels` or `num_heads`: the length of `units`, which are as in `Axis`.
+
+    A cut subtracts those that go. With a `position`, the attribute is a sequence, and this is one of its integers.
+    """
+
+    module: str  # its path; empty for the network itself
+    attribute: str
+    units: NDArray[np.int64]
+    position: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Group:
     """`n_units` units. A cut removes their indices from the axes `made` (by zeroing which the unit vanishes) and `read`
     (what other layers do with the unit)."""
@@ -43,6 +56,8 @@ class Group:
     unit_channels: int
     made: tuple[Axis, ...]
     read: tuple[Axis, ...]
+    #: What a cut changes besides tensors.
+    sizes: tuple[Size, ...] = ()
 
     @property
     def channels(self) -> int:
