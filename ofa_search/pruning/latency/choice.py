@@ -9,8 +9,9 @@ that it is known how much better another choice could be.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil, floor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,24 @@ _EPSILON = 1e-9
 _MOST_STEPS = 100
 #: Changes of two genes are tried for spaces with at most so many of them.
 _MOST_PAIRS = 1 << 19
+
+
+@dataclass(frozen=True)
+class Unit:
+    """How a cost is written: `12.345ms`, `40.13M MACs`."""
+
+    name: str = ""
+    size: float = 1.0
+    digits: int = 3
+
+    def spelled(self, value: float, *, up: bool = False) -> str:
+        """Rounded down, or up."""
+        steps = 10**self.digits
+        rounded = (ceil if up else floor)(round(value / self.size * steps, 6)) / steps
+        return f"{rounded:.10g}{self.name}"
+
+
+MILLISECONDS, MEGA_MACS = Unit("ms"), Unit("M MACs", 1e6, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,17 +78,19 @@ def value_of(space: PruningSpace, saliencies: Mapping[str, NDArray[np.float64]])
     return AdditiveCost(space, tuple(parts))
 
 
-def choose(cost: AdditiveCost, value: AdditiveCost, budget: float, spelled: Callable[[float], str] = str) -> Choice:
+def choose(cost: AdditiveCost, value: AdditiveCost, budget: float, unit: Unit | None = None) -> Choice:
     """The genome of the highest value whose cost is at most `budget`; the cheapest among equals that were seen.
 
-    Raises `InfeasibleError` with the attainable range, spelled by `spelled`.
+    Raises `InfeasibleError` with the attainable range, in a `unit`.
     """
     lowest, cheapest = cost.minimum()
     if lowest > budget:
         highest, _ = cost.maximum()
+        unit = unit or Unit()
+        # Rounded inwards, so that both ends are valid budgets.
+        low, high = unit.spelled(lowest, up=True), unit.spelled(highest)
         raise InfeasibleError(
-            f"no pruned network meets {spelled(budget)}; attainable: {spelled(lowest)} to {spelled(highest)}",
-            (lowest, highest),
+            f"no pruned network meets {unit.spelled(budget)}; attainable: {low} to {high}", (lowest, highest)
         )
     search = _Search(cost, value, budget)
     hull, bound = search.hull(cheapest)

@@ -107,6 +107,12 @@ def point_key(template: str, units: Sequence[int]) -> str:
     return f"{template} {'>'.join(map(str, units))}" if units else template
 
 
+def parse_key(key: str) -> tuple[str, tuple[int, ...]]:
+    """Template and units of a key. Raises `ValueError`."""
+    template, _, units = key.partition(" ")
+    return template, tuple(map(int, units.split(">"))) if units else ()
+
+
 @dataclass(frozen=True, eq=False)
 class PruningSpace(SearchSpace):
     """The networks that pruning can make of one network."""

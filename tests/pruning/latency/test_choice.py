@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ofa_profiler.errors import InfeasibleError
 from ofa_profiler.spaces.costs import AdditiveCost, Part
-from ofa_search.pruning.latency.choice import choose, kept_units, value_of
+from ofa_search.pruning.latency.choice import MILLISECONDS, choose, kept_units, value_of
 from ofa_search.pruning.latency.space import PruningSpace, Width
 
 
@@ -65,8 +65,8 @@ def test_unusable_networks_are_not_chosen() -> None:
 
 def test_a_budget_below_the_attainable() -> None:
     cost, value = random_problem(1, 3)
-    with pytest.raises(InfeasibleError, match="attainable: .* to ") as caught:
-        choose(cost, value, 0.1, lambda ms: f"{ms:.2f}ms")
+    with pytest.raises(InfeasibleError, match=r"meets 0\.1ms; attainable: .*ms to .*ms$") as caught:
+        choose(cost, value, 0.1, MILLISECONDS)
     assert caught.value.attainable == (cost.minimum()[0], cost.maximum()[0])
     assert caught.value.exit_code == 3
 
