@@ -1,10 +1,10 @@
 """The most valuable units within a budget.
 
-Maximise the value of the kept units subject to a cost, both of which are sums over slots: a knapsack problem on a graph.
-Its Lagrangian relaxation minimises `multiplier * cost - value` exactly (`AdditiveCost.minimum`). The multiplier is found
-on the hull of cost and value (Everett, "Generalized Lagrange multiplier method", 1963). The best network on the hull
-leaves a gap to the budget, which changes of one or two genes fill. The relaxation also gives a bound of the value, so
-that it is known how much better another choice could be.
+Maximise the value of the kept units subject to a cost; both are sums over slots. It is a knapsack problem on a graph.
+Its Lagrangian relaxation minimises `multiplier * cost - value` exactly (`AdditiveCost.minimum`). The multiplier is
+found on the hull of cost and value (Everett, "Generalized Lagrange multiplier method", 1963). The best network on the
+hull leaves a gap to the budget, which changes of one or two genes fill. The relaxation also gives a bound of the value,
+so that it is known how much better another choice could be.
 """
 
 from __future__ import annotations

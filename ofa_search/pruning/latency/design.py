@@ -1,8 +1,8 @@
 """Which networks are measured first: few, in which every slot has a grid of all combinations of a few levels.
 
-An orthogonal array of strength 2 has each pair of levels of each pair of its columns once (Rao, 1947). For a prime p, it
-has p * p rows and p + 1 columns of p levels. Genes of one slot get different columns, so the grid of a slot of two genes
-is complete. Slots of three genes have all of their pairs.
+An orthogonal array of strength 2 has each pair of levels of each pair of its columns once (Rao, 1947). For a prime p,
+it has p * p rows and p + 1 columns of p levels. Genes of one slot get different columns, so the grid of a slot of two
+genes is complete. Slots of three genes have all of their pairs.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ def _distinct_counts(groups: Sequence[Group], number: int) -> list[Mapping[str, 
     best: list[Mapping[str, int]] = []
     most = -1
     for _ in range(_DRAWS):
-        drawn = [
+        drawn: list[Mapping[str, int]] = [
             {g.name: int(generator.integers(max(1, g.n_units // 2), max(g.n_units, 2))) for g in groups}
             for _ in range(number)
         ]

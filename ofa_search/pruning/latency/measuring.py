@@ -28,7 +28,7 @@ from ofa_profiler.verification.conditions import network_settings
 from ofa_search.pruning.groups import Counts
 from ofa_search.pruning.latency.grid import Point
 from ofa_search.pruning.latency.slots import CutNetwork
-from ofa_search.pruning.latency.space import Place
+from ofa_search.pruning.latency.space import Place, point_key
 
 #: Of one visit.
 _FEWEST_SAMPLES = 3
@@ -165,7 +165,8 @@ class Measuring:
         With the name of a `journal`, an interrupted measurement is resumed. Raises `DeviceError` if one fails.
         """
         settings = network_settings(self.settings)
-        timed = {f"network {i + 1}": model for i, (_, model) in enumerate(networks)}
+        keys = [point_key("network", list(counts.values())) for counts, _ in networks]
+        timed = dict(zip(keys, (model for _, model in networks), strict=True))
         models = cached_models(settings.target.runtime, timed, self.cache_dir)
         self.device.prepare_runtime(settings.target.runtime)
         about = {"spaces": [], "pruning": self.about, "units": [dict(counts) for counts, _ in networks]}
@@ -176,7 +177,7 @@ class Measuring:
                 raise DeviceError(f"a pruned network failed on the device: {measurement.error}")
         times = steady_times(found.values())
         noise = noise_of(times.values())
-        return [times[key].ms for key in timed], 0.0 if noise != noise else noise
+        return [times[key].ms for key in keys], 0.0 if noise != noise else noise
 
 
 def fingerprint(values: object) -> str:

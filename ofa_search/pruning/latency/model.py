@@ -1,6 +1,6 @@
 """The latency model of a network on a device: a grid that grows by the points that are asked for.
 
-    design -> points and whole networks measured -> interpolated -> choice -> its points measured -> chosen again
+design -> points and whole networks measured -> interpolated -> choice -> its points measured -> chosen again
 """
 
 from __future__ import annotations
@@ -118,7 +118,8 @@ class LatencyModel:
 
     def measure(self, genomes: Sequence[Genomes]) -> None:
         """Measure the points of these networks that are missing. One that is cut differently is left out."""
-        assert self.measuring is not None and self.design_replay is not None
+        assert self.measuring is not None
+        assert self.design_replay is not None
         networks = []
         for genome in genomes:
             counts = self.space.counts(genome)
@@ -132,14 +133,17 @@ class LatencyModel:
 
     def measure_networks(self, several: Sequence[Counts]) -> tuple[list[float], float]:
         """The measured milliseconds of whole networks, in turns, and their noise as a fraction."""
-        assert self.measuring is not None and self.blocks is not None
+        assert self.measuring is not None
+        assert self.blocks is not None
         return self.measuring.networks([(counts, self.blocks.whole(self._all(counts))) for counts in several])
 
     def _all(self, counts: Counts) -> dict[str, int]:
         return {group.name: counts.get(group.name, group.n_units) for group in self.dependencies.groups}
 
     def _save(self) -> None:
-        assert self.path is not None and self.design_replay is not None and self.measuring is not None
+        assert self.path is not None
+        assert self.design_replay is not None
+        assert self.measuring is not None
         metadata = {**table_metadata(self.design_replay), "pruning": dict(self.measuring.about)}
         save_grid(self.grid, self.path, metadata, self.design_replay.run.settings.target)
 
@@ -197,7 +201,7 @@ def _cut(model: LatencyModel, genomes: Genomes) -> tuple[Genomes, list[CutNetwor
         try:
             networks.append(model.network(model.space.counts(genome)))
             kept.append(genome)
-        except UsageError as error:
+        except UsageError as error:  # noqa: PERF203 (each takes long)
             why = str(error)
     if 2 * len(kept) < len(genomes):
         raise UsageError(f"{len(genomes) - len(kept)} of {len(genomes)} pruned networks have other blocks: {why}")

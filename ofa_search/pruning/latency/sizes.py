@@ -1,8 +1,9 @@
 """The whole numbers in an ONNX file that change when units are removed, and the file with any of them removed.
 
 Exporting a module takes seconds. But the file of a cut network differs from that of the whole network in sizes alone:
-those of weights, of constants that are shapes, of attributes. Each is its full value minus so much for each removed unit
-of some groups. Which groups these are is told by the names of weights, or learned from the exports of a few cut modules.
+those of weights, of constants that are shapes, of attributes. Each is its full value minus so much for each removed
+unit of some groups. Which groups these are is told by the names of weights, or learned from the exports of a few cut
+modules.
 """
 
 from __future__ import annotations

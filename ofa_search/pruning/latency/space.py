@@ -41,6 +41,9 @@ def levels_of(group: Group, most: int = MOST_LEVELS) -> tuple[int, ...]:
     return tuple(found[place] for place in places)
 
 
+_AS_IT_IS = Preprocessing((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
 @dataclass(frozen=True)
 class Width:
     """A gene: the units that are kept of its groups, for each of its levels in ascending order."""
@@ -122,7 +125,7 @@ class PruningSpace(SearchSpace):
     name: str = "pruning"
     family: str = "pruning"
     n_classes: int = 0
-    preprocessing: Preprocessing = Preprocessing((0.0,) * 3, (1.0,) * 3)
+    preprocessing: Preprocessing = _AS_IT_IS
 
     @staticmethod
     def of(groups: Sequence[Group], places: Sequence[Place] = ()) -> PruningSpace:
@@ -132,7 +135,7 @@ class PruningSpace(SearchSpace):
             crowded = [found for place in places if len(found := _widths(place, widths)) > MOST_GENES]
             if not crowded:
                 break
-            joined = Width.joined(list(max(crowded, key=len)))
+            joined = Width.joined(sorted(crowded, key=len)[-1])
             widths |= dict.fromkeys(joined.groups, joined)
         return PruningSpace(tuple(dict.fromkeys(widths[group.name] for group in groups)), tuple(places))
 

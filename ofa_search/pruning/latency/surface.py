@@ -44,14 +44,15 @@ class Surface:
 
     def at(self, units: NDArray[np.float64]) -> NDArray[np.float64]:
         """Units (M, groups) -> milliseconds (M,)."""
-        fitted, there = self._terms(units) @ self.weights, self._terms(self.units) @ self.weights
+        fitted: NDArray[np.float64] = self._terms(units) @ self.weights
+        there = self._terms(self.units) @ self.weights
         scale = np.maximum(self.units.max(axis=0), 1.0)
         far = np.square((units[:, np.newaxis] - self.units[np.newaxis]) / scale).sum(axis=2)
         near = 1.0 / np.maximum(far, 1e-12) ** 2
         factor = (near @ np.log(self.ms / there)) / near.sum(axis=1)
-        found = fitted * np.exp(factor)
-        exact = far.argmin(axis=1)
-        return np.where(far.min(axis=1) < 1e-12, self.ms[exact], found)
+        is_measured = far.min(axis=1) < 1e-12
+        found: NDArray[np.float64] = np.where(is_measured, self.ms[far.argmin(axis=1)], fitted * np.exp(factor))
+        return found
 
     def errors(self) -> NDArray[np.float64]:
         """The relative errors of the terms alone at the measured points."""

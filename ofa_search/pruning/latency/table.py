@@ -88,5 +88,3 @@ def _place_json(place: Place) -> dict[str, Any]:
 def _place(data: Any) -> Place:
     inputs, outputs = (tuple(map(TensorSpec.from_json, data[name])) for name in ("inputs", "outputs"))
     return Place(data["name"], data["template"], tuple(data["groups"]), data["kind"], inputs, outputs)
-
-
