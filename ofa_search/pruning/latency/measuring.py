@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from ofa_profiler.measuring.expectation import milliseconds
 from ofa_profiler.measuring.model_request import cached_models, in_network
 from ofa_profiler.measuring.profile import check_same_device
 from ofa_profiler.measuring.session import MeasuringReporter, measure, measure_into
-from ofa_profiler.models.base import Block, TimedModel
+from ofa_profiler.models.base import TimedModel
 from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol import records
 from ofa_profiler.protocol.identity import request_difference
@@ -49,24 +49,12 @@ class Asked:
     """Points to measure: each once, and one of several whose models differ in the values of weights alone."""
 
     ops: Mapping[str, Op]
-    #: The blocks that are measured.
-    blocks: Mapping[str, Block]
+    #: Those that are measured, as files.
+    models: tuple[Model, ...]
     #: Point -> the point that is measured for it.
     measured_as: Mapping[str, str]
-
-    @staticmethod
-    def of(places: Sequence[Place], networks: Sequence[CutNetwork], known: Mapping[str, object]) -> Asked:
-        """The points of `networks` that are not `known`."""
-        found: dict[str, tuple[Op, Block]] = {}
-        for network in networks:
-            for place, block in zip(places, network.blocks, strict=True):
-                key = place.key(network.counts)
-                if key not in known:
-                    found.setdefault(key, (replace(block.op, key=key, kind=place.kind), block))
-        first: dict[str, str] = {}
-        measured_as = {key: first.setdefault(block.signature, key) for key, (_, block) in found.items()}
-        blocks = {key: found[key][1] for key in first.values()}
-        return Asked({key: op for key, (op, _) in found.items()}, blocks, measured_as)
+    #: The settings under which blocks of a network of middle size find their data where the network leaves them.
+    settings: Settings
 
     def to_json(self) -> list[dict[str, Any]]:
         """The points in a journal."""
@@ -99,13 +87,30 @@ class Measuring:
     cache_dir: Path | None = None
     progress: MeasuringReporter | None = None
 
-    def design(self, asked: Asked, middle: CutNetwork) -> Replay:
-        """The points of the design. `middle` is a network of a usual size: it tells where blocks find their data.
+    def asked(self, places: Sequence[Place], networks: Iterable[CutNetwork], known: Container[str]) -> Asked:
+        """The points of `networks` that are not `known`. The networks pass one by one, because they can be large."""
+        ops: dict[str, Op] = {}
+        first: dict[str, str] = {}
+        measured_as: dict[str, str] = {}
+        models: list[Model] = []
+        spread = []
+        for network in networks:
+            spread.append(in_network(self.settings, network.blocks))
+            for place, block in zip(places, network.blocks, strict=True):
+                key = place.key(network.counts)
+                if key in known or key in ops:
+                    continue
+                ops[key] = replace(block.op, key=key, kind=place.kind)
+                measured_as[key] = first.setdefault(block.signature, key)
+                if measured_as[key] == key:
+                    models += cached_models(self.settings.target.runtime, {key: block.model}, self.cache_dir)
+        spread.sort(key=lambda settings: (settings.weight_bytes, settings.spread_bytes))
+        settings = spread[len(spread) // 2] if spread else self.settings
+        return Asked(ops, tuple(models), measured_as, settings)
 
-        Raises `UsageError` if the journal is of another network, device or settings.
-        """
-        path = self.folder / f"{self.name}.jsonl"
-        return self._measured(path, asked, in_network(self.settings, middle.blocks))
+    def design(self, asked: Asked) -> Replay:
+        """The points of the design. Raises `UsageError` if the journal is of another network, device or settings."""
+        return self._measured(self.folder / f"{self.name}.jsonl", asked, asked.settings)
 
     def more(self, asked: Asked, design: Replay) -> Replay:
         """Points beyond the design, in a journal of their own. One that exists and has other points stays."""
@@ -130,46 +135,44 @@ class Measuring:
     def _more(self, number: int) -> Path:
         return self.folder / f"{self.name}-more-{number}.jsonl"
 
-    def _run(self, asked: Asked, settings: Settings) -> tuple[tuple[Model, ...], records.Run]:
-        models = cached_models(
-            settings.target.runtime, {key: block.model for key, block in asked.blocks.items()}, self.cache_dir
-        )
+    def _run(self, asked: Asked, settings: Settings) -> records.Run:
         about = {"spaces": [], "pruning": self.about, "points": asked.to_json()}
-        return models, run_record(models, settings, about, [asked.ops[model.key] for model in models])
+        return run_record(asked.models, settings, about, [asked.ops[model.key] for model in asked.models])
 
     def _continues(self, path: Path, asked: Asked, settings: Settings) -> bool:
         try:
             found = read_journal(path)[0].run
         except InputFileError:
             return False
-        return not request_difference(found, self._run(asked, settings)[1])
+        return not request_difference(found, self._run(asked, settings))
 
     def _measured(self, path: Path, asked: Asked, settings: Settings) -> Replay:
         self.device.prepare_runtime(settings.target.runtime)
         described = self.device.describe()
-        models, run = self._run(asked, settings)
         expected = {
-            key: milliseconds(int(block.op.attributes["macs"]), int(block.op.attributes["bytes"]))
-            for key, block in asked.blocks.items()
+            key: milliseconds(int(op.attributes["macs"]), int(op.attributes["bytes"])) for key, op in asked.ops.items()
         }
-        with Journal(path, run) as journal:
+        with Journal(path, self._run(asked, settings)) as journal:
             check_same_device(journal.replay, described, path)
-            measure_into(journal, self.device, models, settings, self.progress, expected)
+            measure_into(journal, self.device, asked.models, settings, self.progress, expected)
             return journal.replay
 
     def networks(
-        self, networks: Sequence[tuple[Counts, TimedModel]], journal: str | None = None
+        self, networks: Iterable[tuple[Counts, TimedModel]], journal: str | None = None
     ) -> tuple[list[float], float]:
         """The milliseconds of whole networks that are measured in turns, and their noise as a fraction.
 
         With the name of a `journal`, an interrupted measurement is resumed. Raises `DeviceError` if one fails.
         """
         settings = network_settings(self.settings)
-        keys = [point_key("network", list(counts.values())) for counts, _ in networks]
-        timed = dict(zip(keys, (model for _, model in networks), strict=True))
-        models = cached_models(settings.target.runtime, timed, self.cache_dir)
+        keys, units = [], []
+        models: list[Model] = []
+        for counts, whole in networks:
+            keys.append(point_key("network", list(counts.values())))
+            units.append(dict(counts))
+            models += cached_models(settings.target.runtime, {keys[-1]: whole}, self.cache_dir)
         self.device.prepare_runtime(settings.target.runtime)
-        about = {"spaces": [], "pruning": self.about, "units": [dict(counts) for counts, _ in networks]}
+        about = {"spaces": [], "pruning": self.about, "units": units}
         path = None if journal is None else self.folder / f"{self.name}-{journal}.jsonl"
         found = measure(self.device, models, settings, journal=path, about=about, progress=self.progress)
         for measurement in found.values():

@@ -5,9 +5,9 @@ design -> points and whole networks measured -> interpolated -> choice -> its po
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from ofa_search.pruning.latency.correction import Correction
 from ofa_search.pruning.latency.design import DESIGN_LEVELS, design, networks_for_correction
 from ofa_search.pruning.latency.exporting import Cut, Exporter
 from ofa_search.pruning.latency.grid import Grid
-from ofa_search.pruning.latency.measuring import Asked, Measuring, fingerprint, points_of, settings_for
+from ofa_search.pruning.latency.measuring import Measuring, fingerprint, points_of, settings_for
 from ofa_search.pruning.latency.slots import Blocks, CutNetwork, check_prunable, find_places
 from ofa_search.pruning.latency.space import PruningSpace
 from ofa_search.pruning.latency.table import load_grid, save_grid
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 CORRECTION_NETWORKS = 8
 #: Times that the points of a choice are measured before it is taken as it is.
 _MOST_ROUNDS = 3
-#: A network of this share of levels tells where the blocks of pruned networks find their tensors and weights.
-_USUAL_SHARE = 0.7
 
 Saliencies = Mapping[str, NDArray[np.float64]]
 
@@ -61,8 +59,6 @@ class LatencyModel:
     design_replay: Replay | None = None
     #: The CSV of the table.
     path: Path | None = None
-    #: The cut networks of this session, by their units.
-    _networks: dict[tuple[tuple[str, int], ...], CutNetwork] = field(default_factory=dict)
 
     @property
     def space(self) -> PruningSpace:
@@ -111,31 +107,31 @@ class LatencyModel:
     def network(self, counts: Counts) -> CutNetwork:
         """The network cut to `counts`, and its blocks. Raises `UsageError` without a module."""
         assert self.blocks is not None, "a model of a table alone has no module"
-        key = tuple(sorted(self._all(counts).items()))
-        if key not in self._networks:
-            self._networks[key] = self.blocks.network(self._all(counts))
-        return self._networks[key]
+        return self.blocks.network(self._all(counts))
 
     def measure(self, genomes: Sequence[Genomes]) -> None:
         """Measure the points of these networks that are missing. One that is cut differently is left out."""
         assert self.measuring is not None
         assert self.design_replay is not None
-        networks = []
+        asked = self.measuring.asked(self.space.places, self._cut(genomes), self.grid.points)
+        if asked.models:
+            self.grid = self.grid.with_points(points_of(self.measuring.more(asked, self.design_replay)))
+            self._save()
+
+    def _cut(self, genomes: Iterable[Genomes]) -> Iterator[CutNetwork]:
+        """The networks with missing points that can be cut as the whole network is."""
         for genome in genomes:
             counts = self.space.counts(genome)
             if self.grid.missing(counts):
                 with suppress(UsageError):
-                    networks.append(self.network(counts))
-        asked = Asked.of(self.space.places, networks, self.grid.points)
-        if asked.blocks:
-            self.grid = self.grid.with_points(points_of(self.measuring.more(asked, self.design_replay)))
-            self._save()
+                    yield self.network(counts)
 
     def measure_networks(self, several: Sequence[Counts]) -> tuple[list[float], float]:
         """The measured milliseconds of whole networks, in turns, and their noise as a fraction."""
         assert self.measuring is not None
         assert self.blocks is not None
-        return self.measuring.networks([(counts, self.blocks.whole(self._all(counts))) for counts in several])
+        whole = self.blocks.whole
+        return self.measuring.networks([(self._all(counts), whole(self._all(counts))) for counts in several])
 
     def _all(self, counts: Counts) -> dict[str, int]:
         return {group.name: counts.get(group.name, group.n_units) for group in self.dependencies.groups}
@@ -178,34 +174,30 @@ def measured_model(
     measuring = Measuring(device, settings, out, name, about, cache_dir, progress)
     unit_channels = {group.name: group.unit_channels for group in dependencies.groups}
     model = LatencyModel(dependencies, Grid(space, unit_channels, {}), blocks, measuring)
-    genomes, cut_networks = _cut(model, design(space, levels))
-    middle = model.network(space.counts(np.round(_USUAL_SHARE * space.full).astype(np.int8)))
-    asked = Asked.of(places, cut_networks, {})
-    model.design_replay = measuring.design(asked, middle)
+    genomes = design(space, levels)
+    model.design_replay = measuring.design(measuring.asked(places, model._cut(genomes), ()))
     for replay in (model.design_replay, *measuring.journals()):
         model.grid = model.grid.with_points(points_of(replay))
     model.path = out / f"{name}.csv"
-    chosen = networks_for_correction(model.grid.sums.evaluate(genomes), networks)
-    several = [(cut_networks[i].counts, cut_networks[i].whole) for i in chosen]
-    ms, _ = measuring.networks(several, "networks")
-    correction = Correction.fitted(model.grid.sums.evaluate(genomes[chosen]), np.array(ms))
+    genomes = _measured_ones(model, genomes)
+    chosen = genomes[networks_for_correction(model.grid.sums.evaluate(genomes), networks)]
+    several = [space.counts(genome) for genome in chosen]
+    ms, _ = measuring.networks([(counts, blocks.whole(counts)) for counts in several], "networks")
+    correction = Correction.fitted(model.grid.sums.evaluate(chosen), np.array(ms))
     model.grid = replace(model.grid, correction=correction)
     model._save()
     return model
 
 
-def _cut(model: LatencyModel, genomes: Genomes) -> tuple[Genomes, list[CutNetwork]]:
-    """The genomes of networks that have the blocks of the whole network, and these. Raises `UsageError` if few have."""
-    kept, networks, why = [], [], ""
-    for genome in genomes:
-        try:
-            networks.append(model.network(model.space.counts(genome)))
-            kept.append(genome)
-        except UsageError as error:  # noqa: PERF203 (each takes long)
-            why = str(error)
-    if 2 * len(kept) < len(genomes):
-        raise UsageError(f"{len(genomes) - len(kept)} of {len(genomes)} pruned networks have other blocks: {why}")
-    return np.array(kept, dtype=np.int8), networks
+def _measured_ones(model: LatencyModel, genomes: Genomes) -> Genomes:
+    """The networks all of whose points are measured. Raises `UsageError` if most are cut differently."""
+    found = [genome for genome in genomes if not model.grid.missing(model.space.counts(genome))]
+    if 2 * len(found) < len(genomes):
+        raise UsageError(
+            f"{len(genomes) - len(found)} of {len(genomes)} pruned networks have other blocks than the whole network, "
+            "so their latency cannot be added up"
+        )
+    return np.array(found, dtype=np.int8)
 
 
 def model_of_table(dependencies: Dependencies, shapes: Sequence[str], path: Path) -> LatencyModel:

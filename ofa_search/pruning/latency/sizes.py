@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Constants of at most so many whole numbers can be shapes.
 _MOST_NUMBERS = 64
+#: After so many values, made-up weights repeat.
+_PERIOD = 1009
 _FLOATS = {1: np.float32, 10: np.float16, 11: np.float64}
 
 #: ("dim", tensor, axis), ("value", tensor, position) or ("attribute", node, name, position).
@@ -181,16 +183,16 @@ def _resized(tensor: onnx.TensorProto, changed: Mapping[Spot, int]) -> onnx.Tens
 def made_up(name: str, dims: Sequence[int], data_type: int) -> np.ndarray:
     """Weights that keep the size of activations, the same every time: a time must not depend on the training.
 
-    Vectors are positive, because they can be variances.
+    Vectors are positive, because they can be variances. Values repeat, so that files can be compressed.
     """
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
     generator = np.random.default_rng(seed)
     if len(dims) < 2:
-        values = generator.uniform(0.1, 1.0, dims)
+        values = generator.uniform(0.1, 1.0, _PERIOD)
     else:
         bound = (6.0 / max(int(np.prod(dims[1:])), 1)) ** 0.5
-        values = generator.uniform(-bound, bound, dims)
-    return values.astype(_FLOATS[data_type])
+        values = generator.uniform(-bound, bound, _PERIOD)
+    return np.resize(values.astype(_FLOATS[data_type]), dims)
 
 
 def with_made_up_weights(model: onnx.ModelProto) -> onnx.ModelProto:

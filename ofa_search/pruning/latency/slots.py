@@ -85,14 +85,24 @@ def find_places(blocks: Blocks, groups: Sequence[Group]) -> tuple[Place, ...]:
     whole = blocks.network({}).blocks
     depends: list[dict[str, str]] = [{} for _ in whole]
     for group in groups:
-        least = levels_of(group)[0]
-        if least < group.n_units:
-            for place, (before, after) in enumerate(
-                zip(whole, blocks.network({group.name: least}).blocks, strict=True)
-            ):
-                if before.signature != after.signature:
-                    depends[place][group.name] = f"{group.n_units} {least} {after.signature}"
+        count, narrowed = _narrowed(blocks, group)
+        for place, (before, after) in enumerate(zip(whole, narrowed, strict=True)):
+            if before.signature != after:
+                depends[place][group.name] = f"{group.n_units} {count} {after}"
     return _described(whole, depends)
+
+
+def _narrowed(blocks: Blocks, group: Group) -> tuple[int, list[str]]:
+    """The fewest units of a group with which the network is cut as before, and the signatures of its blocks then.
+
+    Raises `UsageError` if there are none.
+    """
+    for count in levels_of(group):
+        try:
+            return count, [block.signature for block in blocks.network({group.name: count}).blocks]
+        except UsageError as error:  # noqa: PERF203 (each takes long)
+            why = error
+    raise why
 
 
 def _described(whole: Sequence[Block], depends: Sequence[Mapping[str, str]]) -> tuple[Place, ...]:
