@@ -73,9 +73,13 @@ def model_request(
         },
     }
     models = cached_models(model.runtime, timed, cache_dir)
+    return ModelRequest(models, run_record(models, in_network(settings, blocks), about, ops, profile=WHOLE))
+
+
+def in_network(settings: Settings, blocks: Sequence[Block]) -> Settings:
+    """The settings under which each of `blocks` finds its tensors and weights where the network leaves them."""
     weight_bytes = sum(block.weight_bytes for block in blocks)
-    settings = replace(settings, spread_bytes=min(_MOST_SPREAD_BYTES, peak_bytes(blocks)), weight_bytes=weight_bytes)
-    return ModelRequest(models, run_record(models, settings, about, ops, profile=WHOLE))
+    return replace(settings, spread_bytes=min(_MOST_SPREAD_BYTES, peak_bytes(blocks)), weight_bytes=weight_bytes)
 
 
 def cached_models(runtime: str, timed: Mapping[str, TimedModel], cache_dir: Path | None) -> tuple[Model, ...]:

@@ -69,6 +69,34 @@ class Cutter:
         blocks = [self._block(group, name) for group, name in zip(groups, names, strict=True)]
         return tuple(block for block in blocks if block is not None)
 
+    def names(self) -> list[str]:
+        """What a block of each kernel alone is called. Changes of layout have no name of their own."""
+        return ["" if self.kernels[n].kind in REORDERS else self._name((i,)) for n, i in enumerate(self._order)]
+
+    def blocks_between(self, ends: Sequence[str]) -> tuple[Block, ...]:
+        """The blocks that end with the kernels of these names, one for each, and the rest in the last one.
+
+        So networks that differ in their sizes alone have the same blocks. A kernel that must not be cut off goes with
+        the one before it. Raises `UsageError` if there is no such cut.
+        """
+        names = self.names()
+        groups: list[Group] = []
+        start = 0
+        for end in ends[:-1]:
+            if end not in names[start:]:
+                raise UsageError(f"the graph of onnxruntime has no kernel {end!r:.80} after {len(groups)} blocks")
+            stop = names.index(end, start) + 1
+            while stop in self._joined:
+                stop += 1
+            groups.append(tuple(self._order[start:stop]))
+            start = stop
+        groups.append(tuple(self._order[start:]))
+        blocks = [self._block(group, end) if group else None for group, end in zip(groups, ends, strict=True)]
+        found = tuple(block for block in blocks if block is not None)
+        if len(found) < len(ends):
+            raise UsageError("the graph of onnxruntime cannot be cut into these blocks")
+        return found
+
     @cached_property
     def _order(self) -> list[int]:
         """The nodes that are kernels. Nodes of constants belong to each block that uses them."""

@@ -62,7 +62,7 @@ class OnnxModel(UserModel):
         """The blocks in order of execution. A network that cannot be cut is one block."""
         found: tuple[Block, ...] = ()
         with suppress(UsageError):  # onnxruntime does not load every graph that it wrote
-            found = self._cut(feeds, this_machine)
+            found = self.cutter(feeds, this_machine=this_machine).blocks()
         if len(found) > 1:
             return found
         return (replace(found[0], model=self.whole(feeds)) if found else self._as_one(feeds),)
@@ -83,14 +83,14 @@ class OnnxModel(UserModel):
             self.whole(feeds),
         )
 
-    def _cut(self, feeds: Mapping[str, Array], this_machine: bool) -> tuple[Block, ...]:
-        """The blocks of the graph that onnxruntime makes of the network, in order of execution.
+    def cutter(self, feeds: Mapping[str, Array], *, this_machine: bool) -> Cutter:
+        """What cuts the graph that onnxruntime makes of the network. Raises `UsageError` if it cannot be read again.
 
-        For this machine, its changes of layout are part of it. A network that cannot be cut is one block.
+        For this machine, its changes of layout are part of it.
         """
         plain = OnnxGraph(optimized_graph(self._data, "ORT_ENABLE_EXTENDED"))
         graph = OnnxGraph(optimized_graph(self._data, "ORT_ENABLE_ALL")) if this_machine else plain
-        return Cutter(graph, capture(graph, feeds), plain.convolution_weights).blocks()
+        return Cutter(graph, capture(graph, feeds), plain.convolution_weights)
 
 
 def _precision(model: onnx.ModelProto) -> str:

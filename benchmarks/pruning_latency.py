@@ -1,0 +1,102 @@
+"""How well the latency model of `ofa-prune` predicts pruned networks, and what it costs.
+
+    python benchmarks/pruning_latency.py --network resnet18 --resolution 96 --out /tmp/pruning-latency
+
+A design is measured on this machine. Then random pruned networks, and choices for random saliencies at several budgets,
+are measured as wholes and compared with the predictions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from ofa_profiler.devices.local import LocalDevice
+from ofa_profiler.protocol.settings import Settings
+from ofa_search.pruning.cutting import cut
+from ofa_search.pruning.graph import find_groups
+from ofa_search.pruning.latency.budget import keep_budget
+from ofa_search.pruning.latency.model import LatencyModel, measured_model
+
+_PARTS = (0.75, 0.5, 0.35)
+
+
+def network(name: str) -> nn.Module:
+    """An untrained network: `resnet20` of this folder, or one of timm."""
+    torch.manual_seed(0)
+    if name == "resnet20":
+        from pruning_networks import ResNet20
+
+        return ResNet20().eval()
+    library = torch.library.Library("torchvision", "DEF")  # operators that another release of torchvision lacks
+    for operator in ("nms", "qnms"):
+        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    import timm
+
+    found: nn.Module = timm.create_model(name)
+    return found.eval()
+
+
+def report_random(model: LatencyModel, count: int, seed: int) -> None:
+    """Random pruned networks."""
+    genomes = model.space.sample_genomes(np.random.default_rng(seed), count)
+    several = [model.space.counts(genome) for genome in genomes]
+    measured, noise = model.measure_networks(several)
+    predicted = np.array([model.predicted_ms(counts) for counts in several])
+    errors = np.abs(predicted / np.array(measured) - 1)
+    print(f"{count} random networks: {min(measured):.3f} to {max(measured):.3f} ms, noise {noise:.1%}")
+    print(f"mean error {errors.mean():.2%}, largest {errors.max():.2%}")
+
+
+def report_budgets(model: LatencyModel, seed: int) -> None:
+    """Choices that are measured until they keep the budget."""
+    rng = np.random.default_rng(seed)
+    groups = model.dependencies.groups
+    saliencies = {group.name: rng.lognormal(0.0, 0.5, group.n_units) / group.n_units**0.5 for group in groups}
+    for part in _PARTS:
+        begin_s = time.perf_counter()
+        found = keep_budget(model, saliencies, part * model.whole_ms)
+        seconds = time.perf_counter() - begin_s
+        print(
+            f"budget {found.budget_ms:.3f} ms: predicted {found.predicted_ms:.3f}, measured {found.measured_ms:.3f} ms, "
+            f"gap to the bound {found.gap:.2%}; {found.rounds} rounds, {found.networks} networks, {seconds:.0f} s"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", default="resnet18")
+    parser.add_argument("--resolution", type=int, default=96)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--levels", type=int, default=5)
+    parser.add_argument("--count", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    module = network(arguments.network)
+    inputs = torch.zeros(1, 3, arguments.resolution, arguments.resolution)
+    dependencies = find_groups(module, (inputs,))
+    shapes = [f"1x3x{arguments.resolution}x{arguments.resolution}"]
+    begin_s = time.perf_counter()
+    model = measured_model(
+        module, dependencies, shapes, cut, LocalDevice(), Settings(), arguments.out, levels=arguments.levels
+    )
+    seconds = time.perf_counter() - begin_s
+    points, every = model.grid.n_points
+    assert model.design_replay is not None
+    distinct = len(model.design_replay.visits)
+    print(f"{arguments.network}: {len(model.space.widths)} genes, {len(model.space.places)} slots, {seconds:.0f} s")
+    print(f"{points} of {every} points measured, {distinct} of them differ")
+    print(f"correction {model.grid.correction}")
+    report_random(model, arguments.count, arguments.seed)
+    report_budgets(model, arguments.seed)
+    points, every = model.grid.n_points
+    print(f"{points} of {every} points measured in the end")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""ONNX files of a network with any numbers of its units kept, for measuring: their weights are made up."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ofa_profiler.models.torch_export import export_module
+from ofa_search.pruning.groups import Counts, Dependencies, Group, Kept
+from ofa_search.pruning.latency.sizes import Example, NotLearned, Template, with_made_up_weights
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+#: Removes all but the kept units of a module, in place: (module, dependencies, kept).
+Cut = Callable[[Any, Dependencies, Kept], object]
+
+#: Exports from which the rules of sizes are learned; one more is for the check.
+_EXAMPLES = 2
+_DRAWS = 200
+
+
+def first_units(counts: Counts) -> dict[str, np.ndarray]:
+    """The first units of each group: which ones they are does not matter for the time."""
+    return {group: np.arange(count, dtype=np.int64) for group, count in counts.items()}
+
+
+@dataclass(eq=False)
+class Exporter:
+    """Exports `module`, which never changes. `shapes` are values of `--shape`."""
+
+    module: torch.nn.Module
+    dependencies: Dependencies
+    shapes: Sequence[str]
+    cut: Cut
+    #: Why each network is cut and exported by itself, which takes seconds; empty if that is not needed.
+    slow_because: str = field(default="", init=False)
+
+    def model(self, counts: Counts) -> onnx.ModelProto:
+        """The file of the network cut to `counts`; groups without a count are whole."""
+        template = self._template
+        if template is None:
+            return with_made_up_weights(self.exported(counts))
+        return template.at(counts)
+
+    def exported(self, counts: Counts) -> onnx.ModelProto:
+        """The file that torch writes of the cut module."""
+        import onnx
+
+        module = copy.deepcopy(self.module)
+        whole = {group.name: group.n_units for group in self.dependencies.groups}
+        kept = {name: count for name, count in counts.items() if count < whole[name]}
+        if kept:
+            self.cut(module, self.dependencies, first_units(kept))
+        with tempfile.TemporaryDirectory(prefix="ofa-prune-") as folder:
+            return onnx.load(export_module(module, Path(folder) / "model.onnx", self.shapes))
+
+    @cached_property
+    def _template(self) -> Template | None:
+        draws = _distinct_counts(self.dependencies.groups, _EXAMPLES + 1)
+        *examples, check = (Example(counts, self.exported(counts)) for counts in draws)
+        try:
+            return Template.learned(self.exported({}), self.dependencies, examples, check)
+        except NotLearned as error:
+            self.slow_because = str(error)
+            return None
+
+
+def _distinct_counts(groups: Sequence[Group], number: int) -> list[Mapping[str, int]]:
+    """Numbers of units of all groups, drawn so that no two groups lose the same in all of them, if possible."""
+    generator = np.random.default_rng(0)
+    best: list[Mapping[str, int]] = []
+    most = -1
+    for _ in range(_DRAWS):
+        drawn: list[Mapping[str, int]] = [
+            {g.name: int(generator.integers(max(1, g.n_units // 2), max(g.n_units, 2))) for g in groups}
+            for _ in range(number)
+        ]
+        lost = {tuple(g.n_units - counts[g.name] for counts in drawn[:-1]) for g in groups}
+        if len(lost) > most:
+            best, most = drawn, len(lost)
+        if most == len(groups):
+            break
+    return best

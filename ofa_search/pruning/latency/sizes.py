@@ -1,0 +1,204 @@
+"""The whole numbers in an ONNX file that change when units are removed, and the file with any of them removed.
+
+Exporting a module takes seconds. But the file of a cut network differs from that of the whole network in sizes alone:
+those of weights, of constants that are shapes, of attributes. Each is its full value minus so much for each removed
+unit of some groups. Which groups these are is told by the names of weights, or learned from the exports of a few cut
+modules.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ofa_search.pruning.groups import Counts, Dependencies
+
+if TYPE_CHECKING:
+    import onnx
+
+#: Constants of at most so many whole numbers can be shapes.
+_MOST_NUMBERS = 64
+#: After so many values, made-up weights repeat.
+_PERIOD = 1009
+_FLOATS = {1: np.float32, 10: np.float16, 11: np.float64}
+
+#: ("dim", tensor, axis), ("value", tensor, position) or ("attribute", node, name, position).
+Spot = tuple[str, str | int, str | int, int]
+#: Group -> what its removed units take from a number, each.
+Rule = Mapping[str, int]
+
+
+class NotLearned(Exception):
+    """The exports differ in more than in sizes, or in sizes that no rule explains."""
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """The export of a module cut to `counts`."""
+
+    counts: Counts
+    model: onnx.ModelProto
+
+
+@dataclass(frozen=True, eq=False)
+class Template:
+    """The export of the whole network, and the rules of the numbers in it that change."""
+
+    model: onnx.ModelProto
+    full: Counts
+    numbers: Mapping[Spot, int]
+    rules: Mapping[Spot, Rule]
+
+    @staticmethod
+    def learned(
+        whole: onnx.ModelProto, dependencies: Dependencies, examples: Sequence[Example], check: Example
+    ) -> Template:
+        """Learn the rules from `examples`, and compare them with `check`. Raises `NotLearned`."""
+        full = {group.name: group.n_units for group in dependencies.groups}
+        numbers = numbers_of(whole)
+        named = _named_rules(whole, dependencies)
+        others = [numbers_of(example.model) for example in examples]
+        if any(structure_of(each.model) != structure_of(whole) for each in (*examples, check)):
+            raise NotLearned("the exports have different operators")
+        rules: dict[Spot, Rule] = {}
+        for spot, value in numbers.items():
+            seen = [(example.counts, found[spot]) for example, found in zip(examples, others, strict=True)]
+            rule = named.get(spot, {})
+            if not _explains(rule, value, full, seen):
+                rule = _learned_rule(value, full, seen)
+            if rule:
+                rules[spot] = rule
+        found = Template(whole, full, numbers, rules)
+        if found.numbers_at(check.counts) != numbers_of(check.model):
+            raise NotLearned("the rules do not give the sizes of another export")
+        return found
+
+    def numbers_at(self, counts: Counts) -> dict[Spot, int]:
+        """All numbers of the network cut to `counts`."""
+        return {spot: _at(self.rules.get(spot, {}), value, self.full, counts) for spot, value in self.numbers.items()}
+
+    def at(self, counts: Counts) -> onnx.ModelProto:
+        """The file of the network cut to `counts`, with made-up weights."""
+        changed = {spot: _at(rule, self.numbers[spot], self.full, counts) for spot, rule in self.rules.items()}
+        model = type(self.model)()
+        model.CopyFrom(self._bare)
+        for position, node in enumerate(model.graph.node):
+            for attribute in node.attribute:
+                for i in range(len(attribute.ints)):
+                    attribute.ints[i] = changed.get(("attribute", position, attribute.name, i), attribute.ints[i])
+                if ("attribute", position, attribute.name, -1) in changed:
+                    attribute.i = changed["attribute", position, attribute.name, -1]
+        for tensor in self.model.graph.initializer:
+            model.graph.initializer.append(_resized(tensor, changed))
+        return model
+
+    @property
+    def _bare(self) -> onnx.ModelProto:
+        """The file without weights, and without the shapes between its nodes."""
+        model = type(self.model)()
+        model.CopyFrom(self.model)
+        del model.graph.initializer[:]
+        del model.graph.value_info[:]
+        return model
+
+
+def numbers_of(model: onnx.ModelProto) -> dict[Spot, int]:
+    """All whole numbers that can be sizes."""
+    from onnx import numpy_helper
+
+    found: dict[Spot, int] = {}
+    for tensor in model.graph.initializer:
+        found |= {("dim", tensor.name, axis, 0): size for axis, size in enumerate(tensor.dims)}
+        if tensor.data_type in (6, 7) and np.prod(tensor.dims, dtype=int) <= _MOST_NUMBERS:
+            values = numpy_helper.to_array(tensor).ravel()
+            found |= {("value", tensor.name, i, 0): int(value) for i, value in enumerate(values)}
+    for position, node in enumerate(model.graph.node):
+        for attribute in node.attribute:
+            found |= {("attribute", position, attribute.name, i): value for i, value in enumerate(attribute.ints)}
+            if attribute.type == 2:  # a single whole number
+                found["attribute", position, attribute.name, -1] = attribute.i
+    return found
+
+
+def structure_of(model: onnx.ModelProto) -> list[object]:
+    """What two files that differ in sizes alone have in common."""
+    nodes = [(node.op_type, tuple(node.input), tuple(node.output)) for node in model.graph.node]
+    return [nodes, [(tensor.name, tensor.data_type, len(tensor.dims)) for tensor in model.graph.initializer]]
+
+
+def _named_rules(model: onnx.ModelProto, dependencies: Dependencies) -> dict[Spot, Rule]:
+    """The rules of weights that have their names in the module."""
+    names = {tensor.name for tensor in model.graph.initializer}
+    rules: dict[Spot, dict[str, int]] = {}
+    for group in dependencies.groups:
+        for axis in (*group.made, *group.read):
+            if axis.tensor in names:
+                each = int(np.count_nonzero(axis.units == 0))
+                rule = rules.setdefault(("dim", axis.tensor, axis.axis, 0), {})
+                rule[group.name] = rule.get(group.name, 0) + each
+    return dict(rules)
+
+
+def _at(rule: Rule, value: int, full: Counts, counts: Counts) -> int:
+    return value - sum(each * (full[group] - counts.get(group, full[group])) for group, each in rule.items())
+
+
+def _explains(rule: Rule, value: int, full: Counts, seen: Sequence[tuple[Counts, int]]) -> bool:
+    return all(_at(rule, value, full, counts) == other for counts, other in seen)
+
+
+def _learned_rule(value: int, full: Counts, seen: Sequence[tuple[Counts, int]]) -> Rule:
+    """The rule of a single group that explains what was seen. Raises `NotLearned`."""
+    if all(other == value for _, other in seen):
+        return {}
+    counts, other = seen[0]
+    for group, n_units in full.items():
+        removed = n_units - counts[group]
+        if removed and (value - other) % removed == 0:
+            rule = {group: (value - other) // removed}
+            if _explains(rule, value, full, seen):
+                return rule
+    raise NotLearned(f"no group explains that {value} becomes {other}")
+
+
+def _resized(tensor: onnx.TensorProto, changed: Mapping[Spot, int]) -> onnx.TensorProto:
+    from onnx import numpy_helper
+
+    dims = [changed.get(("dim", tensor.name, axis, 0), size) for axis, size in enumerate(tensor.dims)]
+    if tensor.data_type in _FLOATS and tensor.dims:
+        return numpy_helper.from_array(made_up(tensor.name, dims, tensor.data_type), tensor.name)
+    values = numpy_helper.to_array(tensor).copy()
+    flat = values.reshape(-1)
+    for i in range(min(flat.size, _MOST_NUMBERS)):
+        spot = ("value", tensor.name, i, 0)
+        if spot in changed:
+            flat[i] = changed[spot]
+    return numpy_helper.from_array(values[tuple(map(slice, dims))], tensor.name)
+
+
+def made_up(name: str, dims: Sequence[int], data_type: int) -> np.ndarray:
+    """Weights that keep the size of activations, the same every time: a time must not depend on the training.
+
+    Vectors are positive, because they can be variances. Values repeat, so that files can be compressed.
+    """
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+    generator = np.random.default_rng(seed)
+    if len(dims) < 2:
+        values = generator.uniform(0.1, 1.0, _PERIOD)
+    else:
+        bound = (6.0 / max(int(np.prod(dims[1:])), 1)) ** 0.5
+        values = generator.uniform(-bound, bound, _PERIOD)
+    return np.resize(values.astype(_FLOATS[data_type]), dims)
+
+
+def with_made_up_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same file with made-up weights."""
+    same = type(model)()
+    same.CopyFrom(model)
+    del same.graph.initializer[:]
+    same.graph.initializer.extend(_resized(tensor, {}) for tensor in model.graph.initializer)
+    return same
