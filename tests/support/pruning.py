@@ -14,7 +14,7 @@ from ofa_search.pruning.groups import CHANNELS, CONV_GROUPS, Axis, Dependencies,
 
 
 class SmallNet(nn.Module):
-    """A stem with a shortcut around a depthwise block, a grouped convolution, and a classifier; (N, 3, 8, 8) -> (N, 3)."""
+    """A stem, a depthwise block with a shortcut, two more convolutions, a classifier; (N, 3, 8, 8) -> (N, 3)."""
 
     def __init__(self) -> None:
         super().__init__()

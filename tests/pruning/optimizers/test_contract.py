@@ -1,4 +1,4 @@
-"""What all optimizers that prune have in common: what is chosen is exactly zero at the end, and the rest has been trained."""
+"""What all optimizers that prune have in common: what is chosen is exactly zero at the end, the rest is trained."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_kept_units_take_the_step_of_the_wrapped_optimizer(name: str) -> None:
     """To the last bit, also while others leave; before pruning begins, all do."""
     module, plain = network(), network()
     optimizer = made(name, module)
-    base = BASES["sgd"]([parameter for parameter in plain.parameters()])
+    base = BASES["sgd"](list(plain.parameters()))
     train(module, optimizer, 0, STEPS.start)
     train(plain, base, 0, STEPS.start)
     assert same(module, plain)
@@ -179,11 +179,10 @@ def test_a_fresh_process_gives_the_same(name: str) -> None:
         here = digest(name)
     finally:
         torch.set_num_threads(threads)
-    program = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_contract as t; print(t.digest({name!r}))"
-    paths = os.pathsep.join([str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")])
+    folders = [str(Path(__file__).parent), str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
     there = subprocess.run(
-        [sys.executable, "-c", program],
-        env=os.environ | {"PYTHONPATH": paths},
+        [sys.executable, "-c", f"import test_contract; print(test_contract.digest({name!r}))"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(folders)},
         capture_output=True,
         text=True,
         check=True,
@@ -288,7 +287,7 @@ def test_groups_of_another_network_are_refused(name: str) -> None:
 @pytest.mark.parametrize("kept", [{"nowhere": np.arange(2)}, {"stem": np.array([8])}])
 def test_a_choice_of_what_does_not_exist_is_refused(name: str, kept: Any) -> None:
     module = network()
-    with pytest.raises(UsageError, match="no group of units 'nowhere'|stem has the units 0 to 7, not 8"):
+    with pytest.raises(UsageError, match=r"no group of units 'nowhere'|stem has the units 0 to 7, not 8"):
         train(module, made(name, module, choose=lambda _saliency, _share: kept))
 
 
