@@ -20,9 +20,11 @@ SMALL = 64
 def prepare(pixels: Tensor, resolution: int | None, preprocessing: Preprocessing) -> Tensor:
     """Pixels (N, 3, S, S) uint8 -> input (N, 3, R, R): resized (bilinear, antialiased), scaled, normalised.
 
-    Without a resolution, they keep their size.
+    Without a resolution, they keep their size. Mean and std are in the order of the channels that the network takes.
     """
     images = pixels.to(torch.float32)
+    if preprocessing.channels == "BGR":
+        images = images.flip(1)
     if resolution is not None and images.shape[-1] != resolution:
         size = (resolution, resolution)
         images = functional.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)

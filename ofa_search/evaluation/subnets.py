@@ -20,6 +20,7 @@ from ofa_profiler.networks.parameters import Weights
 from ofa_profiler.networks.torch_modules import StaticNetwork, load_weights, to_weights
 from ofa_profiler.protocol.target import Target
 from ofa_profiler.spaces import SearchSpace
+from ofa_profiler.spaces.base import Preprocessing
 from ofa_search.data.batches import prepare
 from ofa_search.data.images import Images
 from ofa_search.supernet.bn_statistics import StatisticsTable
@@ -98,8 +99,22 @@ def calibrated(supernet: Supernet, architecture: Architecture, calibration: Imag
 
 def accuracy(network: nn.Module, architecture: Architecture, space: SearchSpace, images: Images) -> float:
     """Measure the top-1 accuracy in [0, 1] of a torch module on images."""
-    inputs = PreparedImages(images, space, BATCH).at(architecture.resolution)
-    return top1(torch_classes(network, inputs), images)
+    return network_accuracy(network, images, space.preprocessing, architecture.resolution)
+
+
+def network_accuracy(
+    network: nn.Module, images: Images, preprocessing: Preprocessing, resolution: int | None = None
+) -> float:
+    """Measure the same of a module of no space. Without a resolution, the images keep their size."""
+    return top1(torch_classes(network, prepared(images, preprocessing, resolution)), images)
+
+
+def prepared(
+    images: Images, preprocessing: Preprocessing, resolution: int | None = None, batch: int = BATCH
+) -> Iterator[Tensor]:
+    """Yield the images as inputs of a network."""
+    for pixels, _ in images.batches(batch):
+        yield prepare(pixels, resolution, preprocessing).contiguous(memory_format=torch.channels_last)
 
 
 def subnet_accuracy(
@@ -150,9 +165,7 @@ class PreparedImages:
         return self._kept[resolution]
 
     def _prepared(self, resolution: int | None) -> Iterator[Tensor]:
-        for pixels, _ in self.images.batches(self.batch):
-            inputs = prepare(pixels, resolution, self.space.preprocessing)
-            yield inputs.contiguous(memory_format=torch.channels_last)
+        return prepared(self.images, self.space.preprocessing, resolution, self.batch)
 
 
 def top1(classes: Tensor, images: Images) -> float:

@@ -12,14 +12,14 @@ from ofa_profiler.errors import UsageError
 
 @torch.no_grad()
 def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Replace the BatchNorm statistics of an extracted subnet by those of `batches`, in place.
+    """Replace the BatchNorm statistics of a network by those of `batches`, in place.
 
     The running statistics of a supernet mix those of all subnets. A subnet with them loses most of its
     accuracy. `batches` are images (N, 3, R, R), preprocessed as for inference, at the resolution of the
     subnet; a few hundred training images are enough. Mean and variance are averaged over the batches,
     each weighted by its size. The network is left in eval mode. Raises `UsageError` if there is no batch.
     """
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     device = next(network.parameters()).device
     network.eval()

@@ -31,7 +31,13 @@ class TrainingState:
 
     def save(self, path: Path) -> None:
         """Write it, whole or not at all."""
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
+        tensors: dict[str, Tensor] = {}
+        memory: set[int] = set()
+        for name, tensor in self.tensors.items():
+            saved = tensor.detach().cpu().contiguous()
+            # The format has no shared memory, but a network may use one parameter under several names.
+            tensors[name] = saved.clone() if saved.data_ptr() in memory else saved
+            memory.add(saved.data_ptr())
         text = json.dumps({"step": self.step, "options": self.options})
         with replacing(path) as temporary:
             save_file(tensors, temporary, metadata={_METADATA_KEY: text})

@@ -75,12 +75,12 @@ class SubnetTrainer(Trainer):
         world: World,
         supernet: Supernet | None = None,
     ) -> None:
-        self.watched = (ACCURACY,)
+        self.watched, self.space = (ACCURACY,), space
         self.architecture, self.origin = start.architecture, start.origin
         self.subnet = use_fast_depthwise(start.network)
         self.subnet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         schedule = subnet_schedule(options.epochs, distill=supernet is not None)
-        super().__init__(self.subnet, space, schedule, options, images, world)
+        super().__init__(self.subnet, space.preprocessing, schedule, options, images, world)
         if supernet is not None:
             calibration = calibration_images(images).to(world.device)
             self.teacher = frozen(calibrated(supernet.to(world.device), space.largest, calibration))
@@ -108,5 +108,5 @@ class SubnetTrainer(Trainer):
     def accuracies(self, calibration: Images, images: Images) -> dict[str, float]:
         return {ACCURACY: accuracy(self.finished(calibration), self.architecture, self.space, images)}
 
-    def description(self, held_out: int) -> dict[str, Any]:
-        return super().description(held_out) | {"architecture": self.architecture.to_json(), **self.origin}
+    def about(self) -> dict[str, Any]:
+        return {"space": self.space.name, "architecture": self.architecture.to_json(), **self.origin}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -30,9 +32,9 @@ class SupernetTrainer(Trainer):
     def __init__(
         self, space: SearchSpace, schedule: Schedule, options: TrainingOptions, images: Images, world: World
     ) -> None:
-        self.supernet = new_supernet(space, options.seed)
+        self.space, self.supernet = space, new_supernet(space, options.seed)
         self.watched = tuple(representatives(space))
-        super().__init__(self.supernet, space, schedule, options, images, world)
+        super().__init__(self.supernet, space.preprocessing, schedule, options, images, world)
 
     def _backward(self, phase: Phase, within: float) -> list[Tensor]:
         rng = self._rng(SUBNETS, self.step)
@@ -81,6 +83,9 @@ class SupernetTrainer(Trainer):
 
     def _new_teacher(self) -> nn.Module:
         return frozen(self.supernet.extract(self.space.largest))
+
+    def about(self) -> dict[str, Any]:
+        return {"space": self.space.name}
 
     def accuracies(self, calibration: Images, images: Images) -> dict[str, float]:
         return {

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ofa_profiler.errors import UsageError
-from ofa_profiler.spaces import SearchSpace
+from ofa_profiler.spaces.base import Preprocessing
 from ofa_search.data.batches import augment, prepare
 from ofa_search.data.images import Images
 from ofa_search.evaluation.world import World
@@ -24,7 +24,7 @@ from ofa_search.training.schedule import Phase, Schedule
 from ofa_search.training.state import TrainingState, part, prefixed
 
 #: Streams of random numbers; each is drawn from (seed, stream, number).
-ORDER, BATCH, SUBNETS = range(3)
+ORDER, BATCH, SUBNETS, NETWORK = range(4)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Trainer(ABC):
     def __init__(
         self,
         network: nn.Module,
-        space: SearchSpace,
+        preprocessing: Preprocessing,
         schedule: Schedule,
         options: TrainingOptions,
         images: Images,
@@ -76,7 +76,7 @@ class Trainer(ABC):
             )
         if options.batch % world.size:
             raise UsageError(f"a batch of {options.batch} images cannot be dealt evenly to {world.size} processes")
-        self.space, self.schedule, self.options, self.world = space, schedule, options, world
+        self.preprocessing, self.schedule, self.options, self.world = preprocessing, schedule, options, world
         self.images = images.to(world.device)
         self.network = network.to(world.device).train()
         self.teacher: nn.Module | None = None
@@ -139,6 +139,10 @@ class Trainer(ABC):
         return 1.0
 
     @abstractmethod
+    def about(self) -> dict[str, Any]:
+        """What is trained, as JSON."""
+
+    @abstractmethod
     def accuracies(self, calibration: Images, images: Images) -> dict[str, float]:
         """Top-1 in [0, 1] on `images`, by the names in `watched`."""
 
@@ -172,7 +176,7 @@ class Trainer(ABC):
         return augment(mine.pixels, self._rng(BATCH, self.step, self.world.rank)), mine.labels
 
     def _inputs(self, pixels: Tensor, resolution: int | None) -> Tensor:
-        inputs = prepare(pixels, resolution, self.space.preprocessing)
+        inputs = prepare(pixels, resolution, self.preprocessing)
         return inputs.contiguous(memory_format=torch.channels_last)
 
     def _order_of(self, epoch: int) -> NDArray[np.int64]:
@@ -186,7 +190,7 @@ class Trainer(ABC):
     def description(self, held_out: int) -> dict[str, Any]:
         """What is trained and how, as JSON. A run may resume another one only if both have the same description."""
         return {
-            "space": self.space.name,
+            **self.about(),
             "classes": list(self.images.classes),
             "images": len(self.images),
             "held_out": held_out,
