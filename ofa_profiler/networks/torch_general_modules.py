@@ -78,7 +78,7 @@ class AnyConvModule(nn.Sequential):
         self._pads = layer.pads
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name in nn.Sequential
-        y: Tensor = super().forward(padded(input, self._pads))
+        y: Tensor = super().forward(padded(input, self._pads))  # type: ignore[no-untyped-call]
         return y
 
 

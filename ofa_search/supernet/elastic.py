@@ -230,9 +230,9 @@ class ElasticOp(nn.Module):
         for op in choices:
             for node in op.graph.nodes:
                 by_name.setdefault(node.name, {})[node.layer] = None
-        for name, layers in by_name.items():
-            elastic = ELASTIC_LAYERS[type(next(iter(layers)))]
-            self.add_module(name, elastic(list(layers)))
+        for name, choices_of_layer in by_name.items():
+            elastic = ELASTIC_LAYERS[type(next(iter(choices_of_layer)))]
+            self.add_module(name, elastic(list(choices_of_layer)))
 
     def child(self, name: str) -> nn.Module:
         """Return the module that computes the layers of this name."""

@@ -71,7 +71,9 @@ class WindowMean(Layer):
         return factors
 
     def counts_inside(self, shape: Shape) -> bool:
-        """Whether exactly the pixels inside a map of this shape count."""
+        """Whether some pixels of windows do not count, and these are the ones outside a map of this shape."""
+        if not self.rows:
+            return False
         top, left, _, _ = self.pads
         rows = counted(shape[0], self.kernel[0], self.strides[0], top, len(self.rows))
         columns = counted(shape[1], self.kernel[1], self.strides[1], left, len(self.columns))

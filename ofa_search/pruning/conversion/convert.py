@@ -34,8 +34,8 @@ def to_graph(
 ) -> tuple[Graph, dict[str, Array]]:
     """The layers of a module in eval mode, and their weights, float32 with the names of `parameters.py`.
 
-    The names of nodes are those of the modules. BatchNorm is folded into the convolutions. Raises `UsageError` that names the first
-    operator for which there is no layer.
+    Nodes have the names of the modules. BatchNorm is folded into the convolutions. Raises `UsageError` that names the
+    first operator for which there is no layer, and where it is.
     """
     inputs = as_inputs(example_inputs)
     program = exported(module, inputs)

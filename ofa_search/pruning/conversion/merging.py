@@ -42,9 +42,9 @@ def merge(draft: Draft) -> None:
 
 
 def _merge_affine(draft: Draft, before: Node, node: Node) -> None:
-    prefix = {AnyConv: "conv.", Affine: "", Linear: ""}.get(type(before.layer))
-    if prefix is None or getattr(before.layer, "activation", ""):
+    if not isinstance(before.layer, (Affine, AnyConv, Linear)) or _activation(before):
         return
+    prefix = "conv." if isinstance(before.layer, AnyConv) else ""
     scale, shift = (draft.weights[f"{node.name}.{part}"] for part in ("weight", "bias"))
     weight, bias = (f"{before.name}.{prefix}{part}" for part in ("weight", "bias"))
     draft.weights[weight] = draft.weights[weight] * scale.reshape(-1, *[1] * (draft.weights[weight].ndim - 1))
@@ -113,4 +113,9 @@ def _is_nonnegative(draft: Draft, name: str) -> bool:
         return False
     if isinstance(node.layer, (ChannelSlice, Concat, WindowMax)):
         return all(_is_nonnegative(draft, source) for source in node.inputs)
-    return getattr(node.layer, "activation", "") in _NONNEGATIVE
+    return _activation(node) in _NONNEGATIVE
+
+
+def _activation(node: Node) -> str:
+    """The activation that a layer ends in, "" for none."""
+    return str(getattr(node.layer, "activation", ""))
