@@ -1,6 +1,6 @@
 """The layers of ops, one file per type. Each file has everything that follows from the layer alone.
 
-Those of the search spaces have fixed geometries. Networks that come from torch also use the general ones, like `AnyConv`.
+Those of the search spaces have fixed geometries. Networks that come from torch also use the general ones (`AnyConv`).
 """
 
 from ofa_profiler.networks.layers.activate import Activate

@@ -64,16 +64,18 @@ class Draft:
         """Remove all nodes that nothing reads."""
         for name in reversed(list(self.nodes)):
             if not self.readers()[name]:
-                node = self.nodes.pop(name)
-                for part in node.layer.parameter_shapes():
-                    del self.weights[f"{name}.{part}"]
+                self.remove(name)
 
-    def drop(self, name: str) -> None:
-        """Remove a node with one input, with its weights. Its readers then read its input."""
+    def remove(self, name: str) -> Node:
+        """Remove a node with its weights."""
         node = self.nodes.pop(name)
-        (source,) = node.inputs
         for part in node.layer.parameter_shapes():
             del self.weights[f"{name}.{part}"]
+        return node
+
+    def drop(self, name: str) -> None:
+        """Remove a node with one input. Its readers then read its input."""
+        (source,) = self.remove(name).inputs
 
         def renamed(names: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(source if each == name else each for each in names)

@@ -162,7 +162,7 @@ def _transpose(_draft: Draft, step: Step) -> Pending:
         swapped = (step["dim0"] % 5, step["dim1"] % 5) in ((1, 2), (2, 1)) if axes is None else axes == [0, 2, 1, 3, 4]
         if swapped and not given.is_swapped:
             return Pending(given.source, step.shape, is_swapped=True)
-    return step.refuse("it is no shuffle of channels")
+    return step.refuse("axes change places, and not to shuffle channels")
 
 
 # --- channels ----------------------------------------------------------------------------------------------

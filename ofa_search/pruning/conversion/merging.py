@@ -20,6 +20,7 @@ from ofa_profiler.networks.layers import (
     WindowMax,
 )
 from ofa_profiler.networks.layers.any_conv import Margins
+from ofa_search.pruning.conversion.branches import merge_branches
 from ofa_search.pruning.conversion.draft import Draft
 
 _NONNEGATIVE = ("relu", "relu6", "sigmoid", "h_sigmoid")
@@ -29,7 +30,11 @@ def merge(draft: Draft) -> None:
     """Merge all layers that can be. The function of the network stays the same."""
     draft.remove_unread()
     for name in list(draft.nodes):
-        node = draft.nodes[name]
+        if (node := draft.nodes.get(name)) is None:
+            continue
+        if isinstance(node.layer, Add):
+            merge_branches(draft, node)
+            continue
         before = draft.nodes.get(node.inputs[0])
         rule = _RULES.get(type(node.layer))
         if rule is not None and before is not None and draft.readers()[before.name] == 1:

@@ -116,8 +116,12 @@ def _add(draft: Draft, step: Step) -> Value:
 def _subtract(draft: Draft, step: Step) -> Value:
     first, second = _operands(step)
     source = step.value(first)
-    if isinstance(step[second], Value) or step.arguments.get("alpha", 1) != 1:
-        step.refuse("only constants are subtracted, or subtracted from")
+    if step.arguments.get("alpha", 1) != 1:
+        step.refuse("alpha is not 1")
+    if isinstance(step[second], Value):
+        ones = np.ones(source.shape[1])
+        negative = add_affine(draft, step, step[second], -ones, 0 * ones)
+        return draft.add(step, Add, source, negative)
     sign = 1.0 if (first == "self") == (step.operator == "sub") else -1.0
     constant = _per_channel(step, second, source)
     return add_affine(draft, step, source, np.full(source.shape[1], sign), -sign * constant)
