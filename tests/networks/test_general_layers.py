@@ -116,7 +116,9 @@ def test_layers_that_do_not_fit_are_refused():
 def test_general_layers_serve_as_elastic_ones():
     for layer in (Pad("a", (1, 1, 1, 1)), Affine("a", 3)):
         x = torch.randn(1, 3, 4, 4)
-        torch.testing.assert_close(ELASTIC_LAYERS[type(layer)]([layer])(x), GraphModule(Graph.chain((layer,), (4, 4, 3)))(x))
+        torch.testing.assert_close(
+            ELASTIC_LAYERS[type(layer)]([layer])(x), GraphModule(Graph.chain((layer,), (4, 4, 3)))(x)
+        )
 
 
 def test_nonnegative_maps_are_padded_with_zeros():

@@ -72,7 +72,9 @@ def _converted(draft: Draft, node: Any, values: dict[str, Any]) -> Any:
         import torch
 
         with torch.no_grad():
-            return node.target(*step.arguments.values())
+            return node.target(
+                *_resolved(node.args, values), **{k: _resolved(v, values) for k, v in node.kwargs.items()}
+            )
     convert = OPERATORS.get(step.operator)
     return step.refuse() if convert is None else convert(draft, step)
 
