@@ -14,7 +14,7 @@ from onnx import helper
 
 from ofa_profiler.base.releases import numbers_of
 from ofa_profiler.errors import UsageError
-from ofa_profiler.export import onnx_layers  # noqa: F401 (fills the table)
+from ofa_profiler.export import onnx_general_layers, onnx_layers  # noqa: F401 (they fill the table)
 from ofa_profiler.export.base import Exporter, nchw
 from ofa_profiler.export.forms import hard_sigmoid_swish, wide_gate  # noqa: F401 (they register forms)
 from ofa_profiler.export.forms.base import activation_writers

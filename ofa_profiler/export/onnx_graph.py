@@ -95,6 +95,8 @@ class OnnxGraph:
             return self.add_node("Clip", [tensor, *limits], name)
         if kind.onnx == "HardSwish" and self.opset < HARD_SWISH_SINCE:
             return self.add_gated(name, tensor)
+        if activation == "silu":
+            return self.add_node("Mul", [tensor, self.add_node("Sigmoid", [tensor], name)], name)
         return self.add_node(kind.onnx, [tensor], name, **kind.onnx_attributes)
 
     def add_gated(self, name: str, tensor: str) -> str:

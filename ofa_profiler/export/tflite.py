@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ofa_profiler.export import tflite_layers  # noqa: F401 (fills the table)
+from ofa_profiler.export import tflite_general_layers, tflite_layers  # noqa: F401 (they fill the table)
 from ofa_profiler.export.base import Exporter
 from ofa_profiler.export.forms import (  # noqa: F401 (they register forms)
     average_convolution,

@@ -15,6 +15,7 @@ from ofa_profiler.errors import UsageError
 from ofa_profiler.export.marks import Marks
 from ofa_profiler.export.tflite_file import Node, Tensor
 from ofa_profiler.networks.layers.activations import LINEAR, get_activation
+from ofa_profiler.networks.layers.any_conv import Margins
 from ofa_profiler.networks.parameters import Array, Weights
 from ofa_profiler.networks.tensors import Shape
 
@@ -60,12 +61,17 @@ class TfliteGraph:
                 operator, inputs, name, shape, FusedActivationFunction=FUSED[kind.tflite_fused], **options
             )
         linear = self.add_active(operator, inputs, name, shape, **options)
-        self.marks.add(linear, f"{name}.{LINEAR}", lambda span: span.clipped(kind.relevant))
-        if write := self.activations.get(activation):
-            return write(self, name, linear)
+        return self.add_activation(activation, name, linear)
+
+    def add_activation(self, activation: str, name: str, tensor: str) -> str:
+        """Add an activation that no node before it includes."""
+        kind = get_activation(activation)
+        self.marks.add(tensor, f"{name}.{LINEAR}", lambda span: span.clipped(kind.relevant))
+        if write := self.activations.get(activation) or COMPOSED.get(activation):
+            return write(self, name, tensor)
         if kind.tflite is None:
             raise UsageError(f"{name}: the TFLite exporter does not support the activation {activation!r}")
-        return self.add_node(kind.tflite, [linear], name, shape)
+        return self.add_node(kind.tflite, [tensor], name, self.shapes[tensor])
 
     def add_constant(self, name: str, value: Array) -> str:
         """Add a constant: int32 for integers, else float32."""
@@ -115,11 +121,16 @@ class TfliteGraph:
 
     def add_pad(self, operator: str, tensor: str, name: str, rows: int, columns: int, **options: int) -> str:
         """Pad with `rows` rows above and below, and `columns` columns left and right."""
+        return self.add_margins(operator, tensor, name, (rows, columns, rows, columns), **options)
+
+    def add_margins(self, operator: str, tensor: str, name: str, pads: Margins, *more: str, **options: int) -> str:
+        """Pad a map. `more` are further inputs of the operator."""
         batch, height, width, channels = self.shapes[tensor]
-        margins = np.array([[0, 0], [rows, rows], [columns, columns], [0, 0]], np.int32)
-        constant = f"margins_{rows}" if rows == columns else f"margins_{rows}_{columns}"
-        inputs = [tensor, self.add_constant(constant, margins)]
-        shape = (batch, height + 2 * rows, width + 2 * columns, channels)
+        top, left, bottom, right = pads
+        margins = np.array([[0, 0], [top, bottom], [left, right], [0, 0]], np.int32)
+        sizes = pads if pads[:2] != pads[2:] else pads[:1] if top == left else pads[:2]
+        inputs = [tensor, self.add_constant("_".join(map(str, ("margins", *sizes))), margins), *more]
+        shape = (batch, height + top + bottom, width + left + right, channels)
         return self.add_node(operator, inputs, name, shape, **options)
 
     def add_pool(self, operator: str, tensor: str, name: str, size: int, padding: int) -> str:
@@ -159,3 +170,21 @@ class TfliteGraph:
             self.nodes[i] = replace(node, inputs=inputs, output=new if node.output == old else node.output)
         self.shapes[new] = self.shapes.pop(old)
         self.marks.rename(old, new)
+
+
+def _hard_sigmoid(graph: TfliteGraph, name: str, tensor: str) -> str:
+    """relu6(x + 3) / 6: TFLite has no such operator."""
+    shape = graph.shapes[tensor]
+    three = graph.add_constant("three", np.array(3, np.float32))
+    shifted = graph.add_active("ADD", [tensor, three], f"{name}.shifted", shape, "relu6")
+    sixth = graph.add_constant("one_sixth", np.array(1 / 6, np.float32))
+    return graph.add_active("MUL", [shifted, sixth], f"{name}.gate", shape)
+
+
+def _silu(graph: TfliteGraph, name: str, tensor: str) -> str:
+    gate = graph.add_node("LOGISTIC", [tensor], name, graph.shapes[tensor])
+    return graph.add_active("MUL", [tensor, gate], f"{name}.gated", graph.shapes[tensor])
+
+
+#: The activations of several operators.
+COMPOSED: Mapping[str, ActivationWriter] = {"h_sigmoid": _hard_sigmoid, "silu": _silu}

@@ -81,9 +81,13 @@ def _global_pool(graph: TfliteGraph, _layer: GlobalPool, name: str, tensor: str)
 
 @TFLITE_LAYERS.register(Linear)
 def _linear(graph: TfliteGraph, layer: Linear, name: str, tensor: str) -> str:
-    constants = [graph.add_parameter(f"{name}.{part}") for part in ("weight", "bias")]
-    shape = (graph.shapes[tensor][0], layer.out_features)
-    return graph.add_active("FULLY_CONNECTED", [tensor, *constants], name, shape)
+    weight = graph.weights[f"{name}.weight"]
+    batch, *sizes = graph.shapes[tensor]
+    if len(sizes) == 3 and sizes[:2] != [1, 1]:  # torch flattens (C, H, W)
+        height, width, channels = sizes
+        weight = weight.reshape(-1, channels, height, width).transpose(0, 2, 3, 1).reshape(weight.shape)
+    constants = [graph.add_constant(f"{name}.weight", weight), graph.add_parameter(f"{name}.bias")]
+    return graph.add_active("FULLY_CONNECTED", [tensor, *constants], name, (batch, layer.out_features))
 
 
 @TFLITE_LAYERS.register(Add)

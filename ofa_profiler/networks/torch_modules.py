@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ofa_profiler.networks import layers
 from ofa_profiler.networks.blocks import Layout
 from ofa_profiler.networks.graph import Graph, Node
 from ofa_profiler.networks.layers import (
@@ -154,6 +155,13 @@ class SelfAttentionModule(nn.Module):
         attended = nn.functional.scaled_dot_product_attention(queries, keys, values)
         y: Tensor = self.out(attended.transpose(1, 2).reshape(batch, length, channels))
         return y
+
+
+for _general in (
+    *(layers.Activate, layers.Affine, layers.AnyConv, layers.AsMap, layers.ChannelShuffle, layers.ChannelSlice),
+    *(layers.Concat, layers.Flatten, layers.Multiply, layers.Pad, layers.Softmax, layers.WindowMax, layers.WindowMean),
+):
+    TORCH_LAYERS.register(_general)(f"ofa_profiler.networks.torch_general_modules:{_general.__name__}Module")
 
 
 def layer_module(layer: Layer) -> nn.Module:

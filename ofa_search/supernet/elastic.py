@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ofa_profiler.errors import UsageError
+from ofa_profiler.networks import layers
 from ofa_profiler.networks.graph import Node
 from ofa_profiler.networks.layers import (
     Add,
@@ -210,9 +211,13 @@ def fixed_layer(choices: Sequence[Layer]) -> nn.Module:
     return layer_module(choices[0])
 
 
-for _shared in (Add, AvgPool, Gelu, GlobalPool, MaxPool):
+for _shared in (
+    *(layers.Activate, Add, layers.AsMap, AvgPool, layers.ChannelShuffle, layers.ChannelSlice, layers.Concat),
+    *(layers.Flatten, Gelu, GlobalPool, MaxPool, layers.Multiply, layers.Pad, layers.Softmax, layers.WindowMax),
+    layers.WindowMean,
+):
     ELASTIC_LAYERS.register(_shared)(shared_layer)
-for _fixed in (LayerNorm, SelfAttention):
+for _fixed in (layers.Affine, layers.AnyConv, LayerNorm, SelfAttention):
     ELASTIC_LAYERS.register(_fixed)(fixed_layer)
 
 
@@ -225,9 +230,9 @@ class ElasticOp(nn.Module):
         for op in choices:
             for node in op.graph.nodes:
                 by_name.setdefault(node.name, {})[node.layer] = None
-        for name, layers in by_name.items():
-            elastic = ELASTIC_LAYERS[type(next(iter(layers)))]
-            self.add_module(name, elastic(list(layers)))
+        for name, choices_of_layer in by_name.items():
+            elastic = ELASTIC_LAYERS[type(next(iter(choices_of_layer)))]
+            self.add_module(name, elastic(list(choices_of_layer)))
 
     def child(self, name: str) -> nn.Module:
         """Return the module that computes the layers of this name."""

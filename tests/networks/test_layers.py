@@ -16,7 +16,7 @@ from ai_edge_litert.interpreter import Interpreter
 from torch import nn
 
 from ofa_profiler.errors import UsageError
-from ofa_profiler.export import get_exporter, onnx_layers, tflite_layers  # noqa: F401 (they fill their tables)
+from ofa_profiler.export import get_exporter, onnx, tflite  # noqa: F401 (they fill their tables)
 from ofa_profiler.networks import layers
 from ofa_profiler.networks.graph import Graph
 from ofa_profiler.networks.layers import Conv, Gelu, Layer, LayerNorm, LayerTable, SelfAttention

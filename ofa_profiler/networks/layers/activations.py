@@ -20,7 +20,7 @@ class Activation:
 
     `gain`: the output has a mean square of about 1 if the input has this variance. `torch`: its module in `torch.nn`.
     `onnx`, `onnx_attributes`: its operator, "" if no node is needed. `tflite_fused`: its member in the schema's
-    `ActivationFunctionType`, if the node before can include it. `tflite`: its operator otherwise.
+    `ActivationFunctionType`, if the node before can include it. `tflite`: its operator otherwise, if one is enough.
     `clip`: the limits of the output, if the activation does nothing but clip. `relevant`: outside of it, the output is
     that of the nearer limit. `output_span`: from the span of the input to that of the output.
     """
@@ -59,6 +59,23 @@ ACTIVATIONS = {
             tflite="HARD_SWISH",
             relevant=Span(-3.0, inf),
             output_span=lambda linear: Span(-0.375, max(linear.high, 0.0)),  # its minimum is at -1.5
+        ),
+        Activation(
+            "h_sigmoid",
+            1.0,
+            "Hardsigmoid",
+            "HardSigmoid",
+            {"alpha": 1 / 6, "beta": 0.5},
+            relevant=Span(-3.0, 3.0),
+            output_span=lambda _: Span(0.0, 1.0),
+        ),
+        Activation("sigmoid", 1.0, "Sigmoid", "Sigmoid", tflite="LOGISTIC", output_span=lambda _: Span(0.0, 1.0)),
+        Activation(
+            "silu",
+            2.8,
+            "SiLU",
+            "Sigmoid",  # and a product
+            output_span=lambda linear: Span(-0.279, max(linear.high, 0.0)),  # its minimum is at -1.28
         ),
     )
 }
