@@ -68,9 +68,7 @@ def image_input(said: object, resolution: int, where: str) -> ImageInput:
     )
     channels = fields.get("channels", "RGB")
     if channels not in _ORDERS:
-        raise UsageError(
-            f"{where}: the channels {channels!r:.40} of the preprocessing are none of {', '.join(_ORDERS)}"
-        )
+        raise UsageError(f"{where}: channels in the preprocessing is {channels!r:.40}, not {' or '.join(_ORDERS)}")
     turned = slice(None, None, -1 if channels == "BGR" else 1)
     mean = _numbers(fields.get("mean", usual_mean[turned]), 3, "mean", where)
     std = _numbers(fields.get("std", usual_std[turned]), 3, "std", where)
