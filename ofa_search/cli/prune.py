@@ -14,7 +14,6 @@ from pathlib import Path
 from ofa_profiler.base.extras import need
 from ofa_profiler.cli.options import Parser, add_device_options, positive_integer
 from ofa_profiler.devices.registry import device_names
-from ofa_profiler.runtimes import runtimes
 from ofa_search.cli import train_options as common
 from ofa_search.cli.processes import run_in_processes
 from ofa_search.cli.prune_request import read_request
@@ -30,11 +29,11 @@ it resumes.
 
 _EXAMPLES = """\
 examples:
-  ofa-prune --model my_nets:resnet20 --input 1x3x32x32 --data cifar10/ --device local --budget 2ms --out out/pruned
+  ofa-prune --model my_nets:resnet20 --input 1x3x32x32 --data cifar10/ --device local --budget 200us --out out/pruned
   ofa-prune --model my_nets:resnet20 --input 1x3x32x32 --data cifar10/ --device ssh:pi@board --threads 4 \\
       --budget 8ms --epochs 20 --test-data cifar10/ --out out/for-the-board
   ofa-prune --model my_nets:resnet20 --input 1x3x32x32 --data cifar10/ --lut out/pruned/resnet20-grid.csv \\
-      --budget 1.5ms --out out/faster                       nothing is measured
+      --budget 150us --out out/faster                       nothing is measured
   torchrun --nproc-per-node 2 -m ofa_search.prune_cli --model my_nets:resnet20 ...    several processes
 
 The function returns the trained module, or (module, {mean, std, resolution, channels, range}); what it does not say
@@ -43,8 +42,9 @@ is as for ImageNet. The outputs of the network are the classes of --data, in the
 exit codes: 0 done, 2 bad usage or bad input, 3 no pruned network meets the budget, 4 the device failed, 5 over the
 budget when measured, 130 or 143 interrupted
 """
-#: How units are chosen and removed.
+#: The names of `ofa_search.pruning.optimizers`, which needs torch. A test holds them together.
 METHODS = ("hesso", "hesso-cric", "dhspg")
+EPOCHS = 10.0
 _RESUME = "interrupted; run the same command again to resume"
 
 
@@ -69,7 +69,9 @@ def _parser() -> Parser:
     what.add_argument("--name", metavar="NAME", help="name of the files (default: that of the function)")
     _add_latency(parser)
     common.add_data_arguments(parser)
-    common.add_training_arguments(parser, epochs="10", learning_rate="0.001 for adamw, 0.01 for sgd", machine="train-")
+    common.add_training_arguments(
+        parser, epochs=f"{EPOCHS:g}", learning_rate="0.001 for adamw, 0.01 for sgd", machine="train-"
+    )
     add_device_options(parser)
     return parser
 
@@ -84,7 +86,10 @@ def _add_latency(parser: Parser) -> None:
         help="grid that ofa-prune --device wrote: nothing is measured, and points that it lacks are not used",
     )
     group.add_argument(
-        "--runtime", metavar="NAME", default="onnxruntime", help=f"{', '.join(runtimes())} (default: %(default)s)"
+        "--runtime",
+        choices=("onnxruntime",),
+        default="onnxruntime",
+        help="what runs the network (default: %(default)s)",
     )
     group.add_argument("--provider", metavar="EP", help="execution provider, as in ofa-profile")
     group.add_argument(
@@ -113,7 +118,7 @@ def _prune(argv: Sequence[str] | None) -> int:
     need("torch", extra="train", purpose=PROG)
     from ofa_search.cli.prune_run import prune_network
 
-    return prune_network(request, arguments)
+    return prune_network(request, arguments, EPOCHS)
 
 
 if __name__ == "__main__":

@@ -26,8 +26,6 @@ def prepare(pixels: Tensor, resolution: int | None, preprocessing: Preprocessing
     if resolution is not None and images.shape[-1] != resolution:
         size = (resolution, resolution)
         images = functional.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
-    if preprocessing.channels == "BGR":
-        images = images.flip(1)
     low, high = preprocessing.range
     mean, std = (
         torch.tensor(values, dtype=torch.float32, device=pixels.device).view(1, 3, 1, 1)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ofa_profiler.base.files import write_text
 from ofa_profiler.base.version import __version__
 from ofa_profiler.models.image_input import ImageInput
 from ofa_search.pruning.groups import Unprunable
 from ofa_search.results.model_card import CROP, RESIZE, TRAINED
+
+if TYPE_CHECKING:
+    from torch import nn
 
 TOOL = "ofa-prune"
 
@@ -59,19 +63,27 @@ class Latency:
     missing_points: int = 0
 
 
+@dataclass(frozen=True, eq=False)
+class CutNetwork:
+    """The pruned network, how it was cut out of the whole one (for `load_pruned`), and what is left."""
+
+    module: nn.Module
+    record: Mapping[str, Any]
+    groups: tuple[GroupUnits, ...]
+    layers: tuple[LayerChannels, ...]
+
+
 @dataclass(frozen=True)
 class PrunedResult:
-    """All of it. `record` is what `load_pruned` cuts by; `tflite_reason` says why there is no TFLite file."""
+    """All of it. `tflite_reason` says why there is no TFLite file."""
 
     model: str
     image_input: ImageInput
     labels: tuple[str, ...]
     method: str
-    record: Mapping[str, Any]
+    pruned: CutNetwork
     before: NetworkFacts
     after: NetworkFacts
-    layers: Sequence[LayerChannels]
-    groups: Sequence[GroupUnits]
     unprunable: Sequence[Unprunable]
     latency: Latency
     training: Mapping[str, Any] | None
@@ -97,14 +109,21 @@ class PrunedResult:
             "before": asdict(self.before),
             "after": asdict(self.after),
             "latency": {name: value for name, value in asdict(self.latency).items() if name != "budget_ms"},
-            "layers": [asdict(layer) for layer in self.layers],
-            "groups": [asdict(group) for group in self.groups],
+            "layers": [asdict(layer) for layer in self.pruned.layers],
+            "groups": [asdict(group) for group in self.pruned.groups],
             "unprunable": [asdict(each) for each in self.unprunable],
             "training": self.training,
             "files": {kind: path.name for kind, path in self.files.items()},
             "tflite_reason": self.tflite_reason,
-            "record": self.record,
+            "record": self.pruned.record,
         }
+
+
+def write_document(result: PrunedResult, path: Path, report: Path | None) -> PrunedResult:
+    """Write `NAME.json`, which names the report, and return the result with both files."""
+    result = replace(result, files={**result.files, **({} if report is None else {"report": report})})
+    write_text(path, json.dumps(result.to_json(), indent=2, allow_nan=False) + "\n")
+    return result
 
 
 def preprocessing(image_input: ImageInput) -> dict[str, Any]:

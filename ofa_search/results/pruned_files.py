@@ -58,26 +58,8 @@ class OnnxRun:
         return run(self._session, {self._input: values}, [self._output])[self._output]
 
 
-class LiteRtRun:
-    """Runs a TFLite file with images in the order (N, H, W, C). Raises `ImportError` without LiteRT."""
-
-    def __init__(self, data: bytes) -> None:
-        from ai_edge_litert.interpreter import Interpreter
-
-        self._interpreter = Interpreter(model_content=data, num_threads=1)
-        self._interpreter.allocate_tensors()
-        self._input = self._interpreter.get_input_details()[0]
-        self._output = self._interpreter.get_output_details()[0]["index"]
-
-    def __call__(self, values: Array) -> Array:
-        fits = tuple(self._input["shape"]) == values.shape
-        self._interpreter.set_tensor(self._input["index"], values if fits else values.transpose(0, 2, 3, 1))
-        self._interpreter.invoke()
-        return np.asarray(self._interpreter.get_tensor(self._output))
-
-
 @torch.no_grad()
-def check_outputs(module: nn.Module, shape: Sequence[int], run_file: OnnxRun | LiteRtRun, name: str) -> float:
+def check_outputs(module: nn.Module, shape: Sequence[int], run_file: OnnxRun, name: str) -> float:
     """The largest difference between the outputs of a file and of torch, as a fraction of the largest output.
 
     Raises `UsageError` if it is above `TOLERANCE`.

@@ -115,7 +115,7 @@ def _comparison(result: PrunedResult) -> Iterator[Section]:
 
 
 def _channels(result: PrunedResult) -> Iterator[Section]:
-    layers = result.layers
+    layers = result.pruned.layers
     if layers:
         yield Section(
             "Channels per layer",
@@ -133,7 +133,7 @@ def _channels(result: PrunedResult) -> Iterator[Section]:
 def _groups(result: PrunedResult) -> Iterator[Section]:
     rows = [
         (each.group, each.kind, str(each.before), str(each.after), f"{each.after / each.before:.0%}")
-        for each in result.groups
+        for each in result.pruned.groups
     ]
     if rows:
         yield Section(

@@ -18,7 +18,7 @@ from torch import nn
 from ofa_profiler.errors import UsageError
 from ofa_profiler.models.image_input import image_input
 from ofa_search.pruning.groups import Unprunable
-from ofa_search.results.pruned import GroupUnits, Latency, NetworkFacts, PrunedResult, card
+from ofa_search.results.pruned import CutNetwork, GroupUnits, Latency, NetworkFacts, PrunedResult, card
 from ofa_search.results.pruned_files import (
     OnnxRun,
     channels_of,
@@ -46,16 +46,16 @@ def result(measured_ms: float | None = 1.9) -> PrunedResult:
     accuracy = {"held_out": {"images": 50, "top1": 0.9}}
     before = NetworkFacts(accuracy, 4.0, 4.1, 1_000_000, 5000, {"onnx": 20_000})
     after = NetworkFacts({"held_out": {"images": 50, "top1": 0.88}}, measured_ms, 1.95, 400_000, 2000, {"onnx": 9000})
+    layers = layer_channels(channels_of(network()), network(4))
+    pruned = CutNetwork(network(4), {"indices": [0, 1]}, (GroupUnits("0", "channels", 8, 4),), layers)
     return PrunedResult(
         "nets:small",
         INPUT,
         ("a<b", "c", "d"),
         "hesso",
-        {"indices": [0, 1]},
+        pruned,
         before,
         after,
-        layer_channels(channels_of(network()), network(4)),
-        [GroupUnits("0", "channels", 8, 4)],
         [Unprunable("5", 3, "they are the outputs")],
         LATENCY,
         {"epochs": 2.0, "optimizer": "sgd"},
