@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 #: What a folder was made for. A run with another request does not resume there.
 REQUEST = "request.json"
-_TRAINING = ("training.safetensors", "training.csv")
+_TRAINING = ("training.safetensors", "training.csv", "choices.json")
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,8 @@ def claim_folder(request: Request) -> None:
     path = request.out / REQUEST
     mine = request.to_json()
     if request.fresh:
-        for name in (REQUEST, *_TRAINING):
+        journals = [path.name for path in request.out.glob("*-grid*.jsonl") if path.name.startswith(request.name)]
+        for name in (REQUEST, *_TRAINING, *journals):
             keep_old(request.out / name)
     elif path.exists():
         _check_same(path, mine)

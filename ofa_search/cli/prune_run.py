@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from ofa_profiler.base.progress import Reporter
-from ofa_profiler.base.units import format_count
 from ofa_profiler.cli.terminal import say
 from ofa_profiler.devices import Device
 from ofa_profiler.errors import OverBudgetError
@@ -157,7 +156,7 @@ class _Run:
     ) -> PrunedResult:
         """Cut, export and measure, and write the document and the report."""
         request, latency = self.request, latencies.latency
-        pruned = cut_network(whole, trained.module, trained.kept)
+        pruned = cut_network(trained.module.cpu(), whole.dependencies, trained.kept)
         after = self._accuracies(pruned.module, whole, data)
         pruned.module.cpu()
         predicted_ms = latencies.whole_ms, latencies.predicted_ms(trained.kept)
@@ -217,8 +216,8 @@ def _say_before(before: _Accuracies, data: DataSplit) -> None:
     if is_chance(top1, data.held_out):
         names = ", ".join(data.held_out.classes[:5]) + (", ..." if len(data.held_out.classes) > 5 else "")
         say(
-            f"warning: the network is no better than chance before it is pruned: are its outputs the classes {names} in "
-            "this order, is the preprocessing right, and is it trained?"
+            f"warning: the network is no better than chance before it is pruned: are its outputs the classes {names} "
+            "in this order, is the preprocessing right, and is it trained?"
         )
 
 

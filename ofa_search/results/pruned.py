@@ -72,6 +72,14 @@ class CutNetwork:
     groups: tuple[GroupUnits, ...]
     layers: tuple[LayerChannels, ...]
 
+    def to_json(self) -> dict[str, Any]:
+        """The fields of the document about it."""
+        return {
+            "layers": [asdict(layer) for layer in self.layers],
+            "groups": [asdict(group) for group in self.groups],
+            "record": dict(self.record),
+        }
+
 
 @dataclass(frozen=True)
 class PrunedResult:
@@ -109,13 +117,11 @@ class PrunedResult:
             "before": asdict(self.before),
             "after": asdict(self.after),
             "latency": {name: value for name, value in asdict(self.latency).items() if name != "budget_ms"},
-            "layers": [asdict(layer) for layer in self.pruned.layers],
-            "groups": [asdict(group) for group in self.pruned.groups],
             "unprunable": [asdict(each) for each in self.unprunable],
             "training": self.training,
             "files": {kind: path.name for kind, path in self.files.items()},
             "tflite_reason": self.tflite_reason,
-            "record": self.pruned.record,
+            **self.pruned.to_json(),
         }
 
 

@@ -58,18 +58,15 @@ class Written:
         return NetworkFacts(accuracy, measured_ms, predicted_ms, self.macs, self.params, sizes)
 
 
-def cut_network(whole: WholeNetwork, trained: nn.Module, kept: Kept) -> CutNetwork:
-    """Cut what is not kept out of `trained`, in place. What is cut must be zero there."""
-    before = channels_of(trained)
+def cut_network(module: nn.Module, dependencies: Dependencies, kept: Kept) -> CutNetwork:
+    """Cut what is not kept out of a trained module, in place. What is cut must be zero there."""
+    before = channels_of(module)
+    record = cut(module, dependencies, kept)
     groups = tuple(
-        GroupUnits(
-            group.name, group.kind, group.n_units, len(kept[group.name]) if group.name in kept else group.n_units
-        )
-        for group in whole.dependencies.groups
+        GroupUnits(group.name, group.kind, group.n_units, len(kept.get(group.name, range(group.n_units))))
+        for group in dependencies.groups
     )
-    trained = trained.cpu().eval()
-    record = cut(trained, whole.dependencies, kept)
-    return CutNetwork(trained, record.to_json(), groups, layer_channels(before, trained))
+    return CutNetwork(module.eval(), record.to_json(), groups, layer_channels(before, module))
 
 
 def write_network(
