@@ -32,7 +32,8 @@ from ofa_profiler.tables.table import LatencyTable
 from ofa_search.pruning.cutting import cut
 from ofa_search.pruning.graph import find_groups
 from ofa_search.pruning.groups import Dependencies
-from ofa_search.pruning.latency import LatencyModel, chooser, measured_model, model_of_table
+from ofa_search.pruning.latency.chooser import chooser
+from ofa_search.pruning.latency.model import LatencyModel, measured_model, model_of_table
 from ofa_search.pruning.optimizers import (
     DEFAULT_PRUNING_OPTIMIZER,
     PruningOptimizer,

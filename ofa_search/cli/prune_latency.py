@@ -12,7 +12,8 @@ from ofa_profiler.tables.table import LatencyTable
 from ofa_search.cli.prune_request import Request
 from ofa_search.pruning.cutting import cut
 from ofa_search.pruning.groups import Kept
-from ofa_search.pruning.latency import LatencyChooser, LatencyModel, chooser, measured_model, model_of_table
+from ofa_search.pruning.latency.chooser import LatencyChooser, chooser
+from ofa_search.pruning.latency.model import LatencyModel, measured_model, model_of_table
 from ofa_search.results.pruned import Latency
 from ofa_search.results.pruned_build import WholeNetwork
 
