@@ -3,6 +3,8 @@
 table, predictor = LatencyTable.load("note10/"), AccuracyPredictor.load("acc_predictor.pth")
 result = search("ofa-mbv3-w1.2", [(table, 25.0)], predictor, seed=0)
 result.architecture, result.predicted_accuracy, result.latency_ms
+
+Or makes a trained network of your own as fast as a budget asks: `prune`, and `load_pruned` to use it again.
 """
 
 from __future__ import annotations
@@ -12,18 +14,25 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ofa_search.predictor import AccuracyPredictor
+    from ofa_search.prune_api import Pruned, prune
+    from ofa_search.pruning.cutting import load_pruned
     from ofa_search.searching.api import SearchResult, search, search_each
     from ofa_search.searching.objectives import Macs, Objective, PredictedAccuracy
     from ofa_search.supernet.supernet import Supernet
 
-#: Imported on first use. Commands start at once, and only `Supernet` needs torch.
+#: What needs torch.
+_WITH_TORCH = ("Pruned", "Supernet", "load_pruned", "prune")
+#: Imported on first use: commands start at once, and torch is needed for a part only.
 _HOMES = {
     "AccuracyPredictor": "ofa_search.predictor",
     "Macs": "ofa_search.searching.objectives",
     "Objective": "ofa_search.searching.objectives",
     "PredictedAccuracy": "ofa_search.searching.objectives",
+    "Pruned": "ofa_search.prune_api",
     "SearchResult": "ofa_search.searching.api",
     "Supernet": "ofa_search.supernet.supernet",
+    "load_pruned": "ofa_search.pruning.cutting",
+    "prune": "ofa_search.prune_api",
     "search": "ofa_search.searching.api",
     "search_each": "ofa_search.searching.api",
 }
@@ -33,8 +42,11 @@ __all__ = [
     "Macs",
     "Objective",
     "PredictedAccuracy",
+    "Pruned",
     "SearchResult",
     "Supernet",
+    "load_pruned",
+    "prune",
     "search",
     "search_each",
 ]
@@ -45,10 +57,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    if name == "Supernet":
+    if name in _WITH_TORCH:
         from ofa_profiler.base.extras import need
 
-        need("torch", extra="train", purpose="Supernet")
+        need("torch", extra="train", purpose=name)
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 

@@ -32,10 +32,15 @@ def is_module_name(text: str) -> bool:
 
 
 def load_module(name: str) -> torch.nn.Module:
-    """The module that the function `package.module:function` returns, in eval mode.
+    """The module that the function `package.module:function` returns, in eval mode. Raises `UsageError`."""
+    return load_network(name)[0]
 
-    The function may return (module, preprocessing). The current folder is searched first. Random weights are the same
-    every time. Raises `UsageError`.
+
+def load_network(name: str) -> tuple[torch.nn.Module, object]:
+    """The module that the function `package.module:function` returns, in eval mode, and what it returns beside it.
+
+    That is how an image becomes the input (`image_input.py`), or None. The current folder is searched first. Random
+    weights are the same every time. Raises `UsageError`.
     """
     need("torch", extra="train", purpose="a torch module")
     import torch
@@ -46,18 +51,17 @@ def load_module(name: str) -> torch.nn.Module:
         torch.manual_seed(0)
         with contextlib.redirect_stdout(sys.stderr):  # stdout is for the JSON document
             found = getattr(importlib.import_module(where), function)
-            module = found() if not isinstance(found, torch.nn.Module) else found
+            returned = found() if not isinstance(found, torch.nn.Module) else found
     except BaseException as error:  # anything can happen in a user's code, also an exit
         if isinstance(error, KeyboardInterrupt):
             raise
         raise UsageError(f"--model {name}: {_reason(error)}") from error
     finally:
         sys.path.remove(str(Path.cwd()))
-    if isinstance(module, tuple) and module:
-        module = module[0]
+    module, *others = returned if isinstance(returned, tuple) and returned else (returned,)
     if not isinstance(module, torch.nn.Module):
         raise UsageError(f"--model {name} returns {type(module).__name__}, not a torch module")
-    return module.eval()
+    return module.eval(), others[0] if others else None
 
 
 def export_module(

@@ -168,6 +168,36 @@ def bars(parts: Sequence[Part], x_title: str) -> Figure:
     return figure
 
 
+def before_and_after(labels: Sequence[str], before: Sequence[float], after: Sequence[float], x_title: str) -> Figure:
+    """A row per label, in this order from the top: what is left, in colour, in front of what there was, in grey."""
+    from plotly import graph_objects
+
+    figure = _figure(x_title, "")
+    places = list(range(len(labels)))
+    for name, values, colour, width in (("before", before, "#ccc", 0.8), ("after", after, _COLOURS[0], 0.45)):
+        hints = [
+            f"{escape(label)}: {one:g} before, {two:g} after"
+            for label, one, two in zip(labels, before, after, strict=True)
+        ]
+        figure.add_trace(
+            graph_objects.Bar(
+                y=places,
+                x=list(values),
+                width=width,
+                orientation="h",
+                name=name,
+                hovertext=hints,
+                hoverinfo="text",
+                marker={"color": colour},
+            )
+        )
+    figure.update_layout(barmode="overlay", showlegend=True)
+    figure.update_xaxes(range=[0, 1.05 * max([1.0, *before, *after])], side="top")
+    ticks = {"tickvals": places, "ticktext": [escape(label) for label in labels]}
+    figure.update_yaxes(range=[len(labels) - 0.5, -0.5], automargin=True, tickfont={"size": 11}, **ticks)
+    return figure
+
+
 def treemap(parts: Sequence[Part]) -> Figure:
     """A rectangle per group, which contains one per part; areas are values."""
     from plotly import graph_objects

@@ -1,10 +1,10 @@
-"""The start of `ofa-search` and `ofa-train`, as in `ofa_profiler.cli.start`."""
+"""The start of `ofa-search`, `ofa-train` and `ofa-prune`, as in `ofa_profiler.cli.start`."""
 
 from __future__ import annotations
 
 from ofa_profiler.cli.start import end_quietly, leave, run
 
-__all__ = ["end_quietly", "leave", "search", "train"]
+__all__ = ["end_quietly", "leave", "prune", "search", "train"]
 
 
 def search() -> int:
@@ -15,3 +15,8 @@ def search() -> int:
 def train() -> int:
     """`ofa-train`."""
     return run("ofa_search.cli.train")
+
+
+def prune() -> int:
+    """`ofa-prune`."""
+    return run("ofa_search.cli.prune")

@@ -7,16 +7,13 @@ if __name__ == "__main__":  # before the other imports, which take a while
 
     end_quietly()
 
-import os
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ofa_profiler.base.extras import need
 from ofa_profiler.cli.options import Parser
-from ofa_profiler.cli.terminal import run_command
-from ofa_profiler.errors import OfaError
 from ofa_search.cli import train_predictor, train_subnet, train_supernet
+from ofa_search.cli.processes import run_in_processes
 
 PROG = "ofa-train"
 
@@ -33,9 +30,6 @@ exit codes: 0 done, 2 bad usage or bad input, 130 or 143 interrupted
 """
 _COMMANDS = {"supernet": train_supernet, "subnet": train_subnet, "predictor": train_predictor}
 _RESUME = "interrupted; run the same command again to resume from the last saved step (at most a minute back)"
-#: A process waits this long before it reports an error: the first process reports the same one, and torchrun
-#: ends all processes.
-_PATIENCE_S = 3.0
 
 
 def _parser() -> Parser:
@@ -53,23 +47,9 @@ def _train(argv: Sequence[str] | None) -> int:
     return int(_COMMANDS[arguments.command].run(arguments))
 
 
-def _following(command: Callable[[], int]) -> int:
-    """Run it in a process other than the first, which reports for all."""
-    try:
-        return command()
-    except OfaError:
-        time.sleep(_PATIENCE_S)
-        raise
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and give its exit code (`docs/contracts.md` lists them)."""
-    leads = os.environ.get("RANK", "0") == "0"  # torchrun sets it
-    return run_command(
-        PROG,
-        lambda: _train(argv) if leads else _following(lambda: _train(argv)),
-        interrupted=lambda: _RESUME if leads else "",
-    )
+    return run_in_processes(PROG, lambda: _train(argv), interrupted=lambda: _RESUME)
 
 
 if __name__ == "__main__":

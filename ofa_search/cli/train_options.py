@@ -18,7 +18,6 @@ from ofa_profiler.errors import UsageError
 from ofa_profiler.verification.plot import can_plot
 
 if TYPE_CHECKING:
-    from ofa_profiler.spaces import SearchSpace
     from ofa_search.data.images import DataSplit
     from ofa_search.evaluation.world import World
     from ofa_search.training.trainer import TrainingOptions
@@ -58,8 +57,13 @@ def add_skip_damaged(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--skip-damaged", action="store_true", help="leave out images that cannot be decoded")
 
 
-def add_training_arguments(parser: argparse.ArgumentParser, *, epochs: str, learning_rate: str) -> None:
-    """Add the options of training; `epochs` and `learning_rate` name the defaults."""
+def add_training_arguments(
+    parser: argparse.ArgumentParser, *, epochs: str, learning_rate: str, machine: str = ""
+) -> None:
+    """Add the options of training; `epochs` and `learning_rate` name the defaults.
+
+    `machine` begins the names of the options of the machine, where those without it mean another device.
+    """
     group = parser.add_argument_group("training")
     group.add_argument(
         "--epochs", metavar="X", type=positive_number, help=f"passes over the training images (default: {epochs})"
@@ -94,10 +98,12 @@ def add_training_arguments(parser: argparse.ArgumentParser, *, epochs: str, lear
         help="random seed; equal seeds give equal results (default: 0)",
     )
     group.add_argument("--fresh", action="store_true", help="discard an existing training in --out and start again")
-    machine = parser.add_argument_group("machine")
-    machine.add_argument("--device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    machine.add_argument("--threads", metavar="N", type=positive_integer, help="CPU threads per process")
-    machine.add_argument("--bf16", action="store_true", help="compute in bfloat16 (for GPUs; slower on CPUs)")
+    trains = parser.add_argument_group("machine that trains")
+    trains.add_argument(
+        f"--{machine}device", metavar="NAME", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)"
+    )
+    trains.add_argument(f"--{machine}threads", metavar="N", type=positive_integer, help="CPU threads per process")
+    trains.add_argument("--bf16", action="store_true", help="compute in bfloat16 (for GPUs; slower on CPUs)")
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout")
 
 
@@ -151,8 +157,8 @@ def training_options(
     )
 
 
-def prepare_process(arguments: argparse.Namespace) -> None:
-    """Set up torch for training."""
+def prepare_process(threads: int | None) -> None:
+    """Set up torch for training with so many threads, or as many as it takes by itself."""
     import torch
 
     from ofa_search.training.memory import keep_freed_memory
@@ -160,26 +166,27 @@ def prepare_process(arguments: argparse.Namespace) -> None:
     keep_freed_memory()
     # Moments of weights that stop learning become denormal numbers, a hundred times slower on a CPU.
     torch.set_flush_denormal(True)
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    if threads:
+        torch.set_num_threads(threads)
 
 
 def load_data(
     arguments: argparse.Namespace,
-    space: SearchSpace,
+    resolution: int,
     world: World,
     reporter: Reporter | None,
     tell: Callable[[str], None] = say,
 ) -> DataSplit:
-    """Training, held-out and test images. One process per host decodes them, the others read its cache.
+    """Training, held-out and test images for a network with inputs of up to this resolution.
 
-    The first process tells what it understood of the data.
+    One process per host decodes them, the others read its cache. The first process
+    tells what it understood of the data.
     """
     from ofa_search.data.images import DataSplit, load_images, refuse_shared_files
 
     load = partial(
         load_images,
-        resolution=max(space.valid_resolutions),
+        resolution=resolution,
         cache=arguments.cache,
         progress=reporter,
         exclude=[folder for folder in (arguments.out, arguments.cache) if folder is not None],

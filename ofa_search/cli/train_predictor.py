@@ -112,7 +112,7 @@ def run(arguments: Namespace) -> int:
     from ofa_search.evaluation.world import join_world
     from ofa_search.supernet.supernet import load_trained
 
-    common.prepare_process(arguments)
+    common.prepare_process(arguments.threads)
     arguments.supernet = shipped_supernet(str(arguments.supernet)) or arguments.supernet
     start = _start(arguments)
     samples = arguments.samples or _SAMPLES[arguments.precision]
@@ -151,7 +151,7 @@ def _data(arguments: Namespace, trained: TrainedSupernet, world: World, reporter
     held_out = number_held_out(arguments.supernet, trained)
     wanted = Namespace(**vars(arguments), held_out=held_out)
     # The training of the supernet has told what it understood of these images.
-    data = common.load_data(wanted, trained.supernet.space, world, reporter, tell=common.silent)
+    data = common.load_data(wanted, max(trained.supernet.space.valid_resolutions), world, reporter, tell=common.silent)
     return measured_on(arguments.supernet, trained, data, arguments.data.name, arguments.images)
 
 

@@ -89,7 +89,7 @@ def run(arguments: Namespace) -> int:
         )
     deployments = read_deployments(arguments.architecture)
     supernet = _supernet_file(arguments.supernet) if arguments.supernet is not None else None
-    common.prepare_process(arguments)
+    common.prepare_process(arguments.threads)
     from ofa_search.evaluation.world import join_world
 
     with join_world(arguments.device) as world:
@@ -113,7 +113,7 @@ def _train(
 
     space = get_space(architecture.space)
     with common.progress(world) as reporter:
-        data = common.load_data(arguments, space, world, reporter)
+        data = common.load_data(arguments, max(space.valid_resolutions), world, reporter)
         space = space.with_classes(len(data.training.classes))
         trained = _load(supernet, architecture, data, distill=arguments.distill)
         if world.leads and trained is not None and _other_classes(trained, data):

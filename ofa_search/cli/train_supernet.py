@@ -60,7 +60,7 @@ def run(arguments: Namespace) -> int:
 
     schedule = load_schedule(arguments.schedule)
     get_space(arguments.space)
-    common.prepare_process(arguments)
+    common.prepare_process(arguments.threads)
     with join_world(arguments.device) as world:
         path = _train(arguments, schedule, world)
     if path is not None:
@@ -73,7 +73,7 @@ def _train(arguments: Namespace, schedule: Schedule, world: World) -> Path | Non
 
     space = get_space(arguments.space)
     with common.progress(world) as reporter:
-        data = common.load_data(arguments, space, world, reporter)
+        data = common.load_data(arguments, max(space.valid_resolutions), world, reporter)
         return train_supernet(
             space.with_classes(len(data.training.classes)),
             schedule,

@@ -79,8 +79,8 @@ class World:
             self.wait()
 
 
-def pick_device(name: str, local_rank: int = 0) -> torch.device:
-    """Convert `auto`, `cpu`, `cuda` or `cuda:N` to a device. Raises `UsageError` if it does not exist."""
+def pick_device(name: str, local_rank: int = 0, option: str = "--device") -> torch.device:
+    """Convert `auto`, `cpu`, `cuda` or `cuda:N`, the value of `option`, to a device. Raises `UsageError`."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cpu":
@@ -88,21 +88,21 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
     kind, _, number = name.partition(":")
     index = int(number) if number.isdigit() else local_rank
     if kind != "cuda" or (":" in name and not number.isdigit()):
-        raise UsageError(f"--device {name} is not one of auto, cpu, cuda, cuda:N")
+        raise UsageError(f"{option} {name} is not one of auto, cpu, cuda, cuda:N")
     if not torch.cuda.is_available() or index >= torch.cuda.device_count():
-        raise UsageError(f"--device {name}: torch sees {torch.cuda.device_count()} GPUs here")
+        raise UsageError(f"{option} {name}: torch sees {torch.cuda.device_count()} GPUs here")
     return torch.device("cuda", index)
 
 
 @contextmanager
-def join_world(device: str) -> Iterator[World]:
-    """Connect to the other processes that torchrun has started, if any."""
+def join_world(device: str, option: str = "--device") -> Iterator[World]:
+    """Connect to the other processes that torchrun has started, if any. `option` names the device in messages."""
     size = _from_environment("WORLD_SIZE", 1)
     if size == 1:
-        yield World(0, 1, pick_device(device))
+        yield World(0, 1, pick_device(device, option=option))
         return
     local_rank = _from_environment("LOCAL_RANK", 0)
-    where = pick_device(device, local_rank)
+    where = pick_device(device, local_rank, option)
     if where.type == "cuda":
         torch.cuda.set_device(where)
     try:

@@ -33,7 +33,7 @@ from ofa_search.results.deployments import Deployment
 
 TRAINED, UNTRAINED = "trained", "untrained"
 #: How training, recalibration and evaluation bring images to a resolution (`data/decoding.py`, `data/batches.py`).
-_CROP, _RESIZE = "centred square", "bilinear, antialiased"
+CROP, RESIZE = "centred square", "bilinear, antialiased"
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ class ModelCard:
         """How an image becomes the input: cropped, resized, scaled to `range`, then (x - mean) / std."""
         steps = get_space(self.architecture.space).preprocessing
         return {
-            "crop": _CROP,
-            "resize": _RESIZE,
+            "crop": CROP,
+            "resize": RESIZE,
             "mean": list(steps.mean),
             "std": list(steps.std),
             "resolution": self.architecture.resolution,

@@ -55,7 +55,7 @@ def help_of(command: str, *subcommand: str) -> str:
 
 
 def test_the_commands_of_the_design_are_installed() -> None:
-    assert {"ofa-compare", "ofa-profile", "ofa-search", "ofa-train", "ofa-verify"} == set(COMMANDS)
+    assert {"ofa-compare", "ofa-profile", "ofa-prune", "ofa-search", "ofa-train", "ofa-verify"} == set(COMMANDS)
 
 
 @pytest.mark.parametrize("what", [(), ("weights",), ("supernet", "--epochs", "0"), ("subnet",)])

@@ -24,10 +24,11 @@ PROFILER = [
     {"errors"},
 ]
 SEARCH = [
-    {"train_cli"},
+    {"train_cli", "prune_cli"},
     {"cli"},
+    {"prune_api"},
     {"results", "training"},
-    {"searching", "evaluation"},
+    {"searching", "evaluation", "pruning"},
     {"predictor", "supernet"},
     {"artifacts", "data"},
 ]

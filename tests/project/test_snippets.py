@@ -36,6 +36,7 @@ MODULES = {
     "ofa-compare": "ofa_profiler.cli.compare",
     "ofa-search": "ofa_search.cli.search",
     "ofa-train": "ofa_search.cli.train",
+    "ofa-prune": "ofa_search.cli.prune",
 }
 #: Shapes of the network of docs/any-model.md, which is smaller here.
 SMALLER = {"1x3x224x224": "1x3x32x32", "image=1x3x224x224": "image=1x3x32x32"}
@@ -139,7 +140,7 @@ def published(folder: Path, shared_dir: Path) -> bool:
 def test_the_commands_run(page: str, scratch: Path, request: pytest.FixtureRequest) -> None:
     ran = []
     for line in shell_lines(page):
-        if line.startswith((*SKIPPED, "ofa-train ")) or "--wheels" in line:
+        if line.startswith((*SKIPPED, "ofa-train ", "ofa-prune ")) or "--wheels" in line:
             continue
         if "note10" in line and not published(scratch, request.getfixturevalue("shared_dir")):
             continue

@@ -1,0 +1,173 @@
+"""The request to `ofa-prune`: its arguments, checked before anything is loaded."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ofa_profiler.base.files import keep_old, write_text
+from ofa_profiler.base.units import format_duration_ms, parse_duration_ms
+from ofa_profiler.cli.options import device_options
+from ofa_profiler.errors import InputFileError, UsageError
+from ofa_profiler.measuring.naming import check_name
+from ofa_profiler.models.image_input import image_shape
+from ofa_profiler.models.torch_export import is_module_name
+from ofa_profiler.protocol.settings import Settings
+from ofa_profiler.protocol.target import Target
+from ofa_profiler.runtimes import get_runtime
+
+if TYPE_CHECKING:
+    from ofa_profiler.devices import Device
+
+#: What a folder was made for. A run with another request does not resume there.
+REQUEST = "request.json"
+_TRAINING = ("training.safetensors", "training.csv", "choices.json")
+
+
+@dataclass(frozen=True)
+class Request:
+    """The arguments of `ofa-prune` that are about the network, the device and the files."""
+
+    model: str
+    name: str
+    shape: tuple[int, int, int, int]
+    budget_ms: float
+    method: str
+    #: What is measured, or the grid that was measured before: one of them.
+    device: str | None
+    lut: Path | None
+    settings: Settings
+    out: Path
+    fresh: bool
+
+    @property
+    def resolution(self) -> int:
+        """Height and width of the input."""
+        return self.shape[-1]
+
+    def path(self, suffix: str) -> Path:
+        """A file of the result, like NAME.onnx for `.onnx`."""
+        return self.out / f"{self.name}{suffix}"
+
+    def to_json(self) -> dict[str, Any]:
+        """What a run must have in common with the one that it resumes."""
+        target = self.settings.target
+        return {
+            "model": self.model,
+            "input": "x".join(map(str, self.shape)),
+            "budget": format_duration_ms(self.budget_ms),
+            "method": self.method,
+            "device": self.device,
+            "lut": None if self.lut is None else str(self.lut),
+            "runtime": target.runtime,
+            "provider": self.settings.provider,
+            "threads": self.settings.threads,
+            "name": self.name,
+        }
+
+
+def read_request(arguments: argparse.Namespace) -> Request:
+    """Raises `UsageError` and `InputFileError`."""
+    if not is_module_name(arguments.model):
+        raise UsageError(
+            f"--model {arguments.model!r:.80} is not package.module:function, a function that returns a torch module"
+        )
+    if (arguments.device is None) == (arguments.lut is None):
+        raise UsageError(
+            "give --device DEVICE to measure, or --lut TABLE.csv, a grid that ofa-prune --device wrote; one of them"
+        )
+    request = Request(
+        model=arguments.model,
+        name=check_name(arguments.name or arguments.model.rpartition(":")[2]),
+        shape=image_shape(arguments.input),
+        budget_ms=parse_duration_ms(arguments.budget, "--budget"),
+        method=arguments.method,
+        device=arguments.device,
+        lut=arguments.lut,
+        settings=_settings(arguments),
+        out=arguments.out,
+        fresh=arguments.fresh,
+    )
+    if request.lut is not None:
+        _check_lut(arguments)
+    return request
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    get_runtime(arguments.runtime)
+    return Settings(
+        Target(arguments.runtime),
+        provider=arguments.provider,
+        threads=arguments.threads,
+        time_limit_s=parse_duration_ms(arguments.time_limit, "--time-limit") / 1e3,
+    )
+
+
+def _check_lut(arguments: argparse.Namespace) -> None:
+    if not arguments.lut.is_file():
+        raise InputFileError(arguments.lut, "no such file; it is a NAME-grid.csv of ofa-prune --device")
+    given = [option for option in ("provider", "cores", "benchmark_model") if getattr(arguments, option) is not None]
+    if given:
+        option = given[0].replace("_", "-")
+        raise UsageError(f"--{option} is for a device that is measured: omit it with --lut")
+
+
+def open_requested(request: Request, arguments: argparse.Namespace) -> Device | None:
+    """The device that is measured, not yet reached; None for a table. Raises `UsageError`."""
+    if request.device is None:
+        return None
+    from ofa_profiler.devices import open_device
+
+    return open_device(request.device, device_options(arguments, request.settings))
+
+
+def claim_folder(request: Request) -> None:
+    """Make `--out` the folder of this request, or find that it is.
+
+    Raises `UsageError` if it cannot be written, `InputFileError` if it has results of another request and `--fresh`
+    was not given.
+    """
+    path = request.out / REQUEST
+    mine = request.to_json()
+    if request.fresh:
+        journals = [path.name for path in request.out.glob("*-grid*.jsonl") if path.name.startswith(request.name)]
+        for name in (REQUEST, *_TRAINING, *journals):
+            keep_old(request.out / name)
+    elif path.exists():
+        _check_same(path, mine)
+    else:
+        _refuse_others(request)
+    write_text(path, json.dumps({"tool": "ofa-prune", "request": mine}, indent=2) + "\n")
+
+
+def _check_same(path: Path, mine: Mapping[str, Any]) -> None:
+    try:
+        theirs = json.loads(path.read_text(encoding="utf-8"))["request"]
+        differing = [name for name in mine if theirs.get(name) != mine[name]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise InputFileError(path, "damaged: choose another --out, or start over with --fresh") from None
+    if differing:
+        name = differing[0]
+        raise InputFileError(
+            path,
+            f"belongs to a run with another {name} ({_short(theirs.get(name))}, now {_short(mine[name])}): choose "
+            "another --out, or start over with --fresh",
+        )
+
+
+def _refuse_others(request: Request) -> None:
+    names = (*_TRAINING, *(f"{request.name}{suffix}" for suffix in (".json", ".safetensors", ".onnx", ".tflite")))
+    if found := [name for name in names if (request.out / name).exists()]:
+        raise UsageError(
+            f"{request.out} has results of another command ({found[0]}): choose another --out, or replace them with "
+            "--fresh"
+        )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"...{text[-57:]}"
