@@ -213,7 +213,7 @@ def _train(
             optimizer.step()
             rates.step()
             done += 1
-            report(progress, "train", done, steps, None, f"loss {float(value):.3f}")
+            report(progress, "train", done, steps, None, f"loss {value.item():.3f}")
 
 
 def _rate(done: float) -> float:
