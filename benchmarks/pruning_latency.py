@@ -58,17 +58,22 @@ def report_budgets(model: LatencyModel, seed: int) -> None:
     rng = np.random.default_rng(seed)
     groups = model.dependencies.groups
     saliencies = {group.name: rng.lognormal(0.0, 0.5, group.n_units) / group.n_units**0.5 for group in groups}
+    lowest_ms, _ = model.attainable_ms
     for part in _PARTS:
+        if part * model.whole_ms < lowest_ms:
+            print(f"{part:.0%} of the whole network is less than the attainable {lowest_ms:.3f} ms")
+            continue
         begin_s = time.perf_counter()
         found = keep_budget(model, saliencies, part * model.whole_ms)
         seconds = time.perf_counter() - begin_s
         print(
-            f"budget {found.budget_ms:.3f} ms: predicted {found.predicted_ms:.3f}, measured {found.measured_ms:.3f} ms, "
+            f"budget {found.budget_ms:.3f} ms: predicted {found.predicted_ms:.3f}, measured {found.measured_ms:.3f}, "
             f"gap to the bound {found.gap:.2%}; {found.rounds} rounds, {found.networks} networks, {seconds:.0f} s"
         )
 
 
 def main() -> None:
+    """Measure, predict, choose."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", default="resnet18")
     parser.add_argument("--resolution", type=int, default=96)

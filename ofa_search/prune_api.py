@@ -29,8 +29,8 @@ from ofa_profiler.devices import Device, open_device
 from ofa_profiler.errors import UsageError
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.tables.table import LatencyTable
-from ofa_search.pruning.cutting import cut
-from ofa_search.pruning.graph import find_groups
+from ofa_search.pruning.cutting.cut import cut
+from ofa_search.pruning.graph.find import find_groups
 from ofa_search.pruning.groups import Dependencies
 from ofa_search.pruning.latency.chooser import chooser
 from ofa_search.pruning.latency.model import LatencyModel, measured_model, model_of_table
@@ -213,7 +213,7 @@ def _train(
             optimizer.step()
             rates.step()
             done += 1
-            report(progress, "train", done, steps, None, f"loss {float(value):.3f}")
+            report(progress, "train", done, steps, None, f"loss {value.item():.3f}")
 
 
 def _rate(done: float) -> float:

@@ -46,14 +46,15 @@ class Cutter:
     #: Output of a convolution -> the shape of its weights, before a blocked layout padded it.
     weights: Mapping[str, Sequence[int]]
 
-    def blocks(self) -> tuple[Block, ...]:
+    def blocks(self, call_us: float = CALL_US) -> tuple[Block, ...]:
         """The blocks in order of execution; one if the network cannot be cut.
 
-        Each distinct block has run once. A block that does not run alone is merged with the one before it.
+        Each distinct block has run once. A block that does not run alone is merged with the one before it. With 0 for
+        `call_us`, the calls of the runtime do not matter, and blocks can be as short as a hundredth of the network.
         """
         # Changes of layout do not count, so that the blocks are about the same with and without them.
         counted = [replace(k, read_bytes=0, written_bytes=0) if k.kind in REORDERS else k for k in self.kernels]
-        groups = list(group_kernels(counted, CALL_US, joined=self._joined))
+        groups = list(group_kernels(counted, call_us, joined=self._joined))
         groups = [tuple(self._order[i] for i in group) for group in groups]
         known: dict[str, bool] = {}
         position = 0

@@ -10,7 +10,7 @@ from ofa_profiler.cli.terminal import say
 from ofa_profiler.devices import Device
 from ofa_profiler.tables.table import LatencyTable
 from ofa_search.cli.prune_request import Request
-from ofa_search.pruning.cutting import cut
+from ofa_search.pruning.cutting.cut import cut
 from ofa_search.pruning.groups import Kept
 from ofa_search.pruning.latency.chooser import LatencyChooser, chooser
 from ofa_search.pruning.latency.model import LatencyModel, measured_model, model_of_table

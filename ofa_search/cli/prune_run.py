@@ -27,7 +27,7 @@ from ofa_search.data.images import DataSplit
 from ofa_search.evaluation.networks import check_classes, is_chance, outputs_of
 from ofa_search.evaluation.subnets import network_accuracy
 from ofa_search.evaluation.world import World, join_world
-from ofa_search.pruning.graph import find_groups
+from ofa_search.pruning.graph.find import find_groups
 from ofa_search.pruning.groups import Kept
 from ofa_search.results.pruned import PrunedResult, write_document
 from ofa_search.results.pruned_build import WholeNetwork, cut_network, write_network

@@ -14,7 +14,7 @@ from torch import nn
 from ofa_profiler.errors import UsageError
 from ofa_profiler.models.image_input import ImageInput
 from ofa_search.pruning.conversion import write_tflite
-from ofa_search.pruning.cutting import cut
+from ofa_search.pruning.cutting.cut import cut
 from ofa_search.pruning.groups import Dependencies, Kept
 from ofa_search.results.pruned import CutNetwork, GroupUnits, Latency, NetworkFacts, card
 from ofa_search.results.pruned_files import (

@@ -26,6 +26,8 @@ Cut = Callable[[Any, Dependencies, Kept], object]
 #: Exports from which the rules of sizes are learned; one more is for the check.
 _EXAMPLES = 2
 _DRAWS = 200
+#: A layer is looked for among so many operators before an activation.
+_MOST_STEPS = 4
 
 
 def first_units(counts: Counts) -> dict[str, np.ndarray]:
@@ -50,6 +52,28 @@ class Exporter:
         if template is None:
             return with_made_up_weights(self.exported(counts))
         return template.at(counts)
+
+    def layer_of(self, kernel: str) -> str:
+        """The layer of the module to which a kernel belongs: by the names of weights. Its own name if none is known."""
+        layers, name = self._layers, kernel
+        for _ in range(_MOST_STEPS):
+            layer, before = layers.get(name, ("", ""))
+            if layer or not before:
+                return layer or kernel
+            name = before
+        return kernel
+
+    @cached_property
+    def _layers(self) -> Mapping[str, tuple[str, str]]:
+        """Name or output of a node -> the layer of its weights, if it has any, and its first input."""
+        found: dict[str, tuple[str, str]] = {}
+        layers = {name.rpartition(".")[0] for name in self.module.state_dict() if name.endswith(".weight")}
+        for node in self.model({}).graph.node:
+            read = (name.rpartition(".")[0] for name in node.input)
+            layer = next((name for name in read if name in layers), "")
+            about = layer, node.input[0] if node.input else ""
+            found |= dict.fromkeys((node.name, *node.output), about)
+        return found
 
     def exported(self, counts: Counts) -> onnx.ModelProto:
         """The file that torch writes of the cut module."""

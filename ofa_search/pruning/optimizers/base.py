@@ -62,6 +62,8 @@ class PruningOptimizer(torch.optim.Optimizer, ABC):
         self.done = 0
         #: The step before which the leaving units are zero.
         self._until = 0
+        #: The values with which units left, while a later choice may want them again.
+        self._left: list[Tensor] = []
         self.leaving, self.removed = (
             torch.zeros(self.units.total, dtype=torch.bool, device=self.units.device) for _ in range(2)
         )
@@ -116,6 +118,8 @@ class PruningOptimizer(torch.optim.Optimizer, ABC):
         period = self.steps.period_at(self.done)
         if period is not None:
             self._let_go(self._chosen(self.saliency.values(), (period + 1) / self.steps.periods))
+            if period + 1 == self.steps.periods:
+                self._left = []
             self._until = self.steps.decayed(period)
             self.saliency.clear()
 
@@ -124,9 +128,15 @@ class PruningOptimizer(torch.optim.Optimizer, ABC):
         return self.units.mask(self.choose(self.units.by_group(values), share))
 
     def _let_go(self, kept: Tensor) -> None:
-        """From now on, all units that are not kept leave, if they are not gone. One that was gone may learn again."""
+        """From now on, all units that are not kept leave, if they are not gone.
+
+        One that was gone and is kept now gets the values with which it left: from zero, it could not learn.
+        """
+        if self._left:
+            self.units.put_back(kept & self.removed, self._left)
         self.removed &= ~kept
         self.leaving = ~kept & ~self.removed
+        self._left = self.units.copied(self.leaving, self._left)
 
     @abstractmethod
     def _lead_to_zero(self) -> None:
@@ -150,7 +160,8 @@ class PruningOptimizer(torch.optim.Optimizer, ABC):
         counters = {"done": torch.tensor(self.done), "until": torch.tensor(self._until)}
         masks = {"leaving": self.leaving, "removed": self.removed}
         saliency = {f"saliency.{name}": tensor for name, tensor in self.saliency.tensors().items()}
-        return counters | masks | saliency
+        left = {f"left.{number}": tensor for number, tensor in enumerate(self._left)}
+        return counters | masks | saliency | left
 
     def load_pruning_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Continue from there."""
@@ -158,6 +169,8 @@ class PruningOptimizer(torch.optim.Optimizer, ABC):
         self.leaving.copy_(tensors["leaving"])
         self.removed.copy_(tensors["removed"])
         self.saliency.load({name: tensors[f"saliency.{name}"] for name in self.saliency.tensors()})
+        count = sum(name.startswith("left.") for name in tensors)
+        self._left = [tensors[f"left.{number}"].to(self.units.device) for number in range(count)]
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the wrapped optimizer, and of the pruning."""

@@ -22,12 +22,14 @@ from ofa_search.pruning.optimizers.steps import Chooser, PruningSteps
 NEARLY = math.nextafter(1.0, 0.0)
 #: The shares of the least salient units of a group for which the loss is probed.
 _PROBED = (0.25, 0.5, 0.75)
+#: Trials take at most one over this of the pruning phase.
+_PART = 4
 _SNAPSHOT = "snapshot."
 
 
 class HESSOCRIC(HESSO):
-    """At most `cycles` trials, in the first half of the pruning phase, until at most the share `tolerance` of all units
-    would have to be tried. It chooses for the last time after them, so `steps` counts as one period."""
+    """At most `cycles` trials, in the first quarter of the pruning phase, until at most the share `tolerance` of all
+    units would have to be tried. It chooses for the last time after them, so `steps` counts as one period."""
 
     name = "hesso-cric"
 
@@ -41,13 +43,13 @@ class HESSOCRIC(HESSO):
         steps: PruningSteps,
         weights: Mapping[str, float] | None = None,
         probe: Callable[[], float] | None = None,
-        cycles: int = 10,
+        cycles: int = 5,
         tolerance: float = 0.01,
     ) -> None:
         once = PruningSteps(steps.start, steps.steps, 1, steps.samples)
         super().__init__(base, module, dependencies, choose, steps=once, weights=weights, probe=probe)
-        self.cycles = min(cycles, once.steps // 2)
-        self.cycle_steps = once.steps // (2 * self.cycles) if self.cycles else 0
+        self.cycles = min(cycles, once.steps // _PART)
+        self.cycle_steps = once.steps // (_PART * self.cycles) if self.cycles else 0
         self.tolerance = tolerance
         self._names = {id(parameter): name for name, parameter in module.named_parameters()}
         #: The network and the state of `base` before the trials; empty when there is no trial.
@@ -102,6 +104,7 @@ class HESSOCRIC(HESSO):
         """Choose for the last time, by the saliency of all cycles."""
         self._snapshot = {}
         self._let_go(self._chosen(self._mean(), 1.0))
+        self._left = []
         self._until = self.steps.decayed(0)
 
     def _mean(self) -> Tensor:

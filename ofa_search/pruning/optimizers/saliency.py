@@ -44,9 +44,9 @@ class Saliency:
 
     def sample(self, at: Callable[[Tensor], Tensor] = torch.Tensor.detach) -> None:
         """Add the scores of the present gradients. `at` gives the values to be taken for those of a parameter."""
-        x_g = self.units.sums(lambda x: None if x.grad is None else at(x) * x.grad)
-        x_x = self.units.sums(lambda x: at(x).square())
-        g_g = self.units.sums(lambda x: None if x.grad is None else x.grad.square())
+        x_g = self.units.sums(lambda x: None if x.grad is None else at(x).float() * x.grad.float())
+        x_x = self.units.sums(lambda x: at(x).float().square())
+        g_g = self.units.sums(lambda x: None if x.grad is None else x.grad.float().square())
         lengths = (x_x * g_g).sqrt()
         # Units that are zero already get no score for a direction that they do not have.
         cosine = torch.where(x_x > 0, 1.0 - x_g / lengths.clamp_min(torch.finfo(lengths.dtype).tiny), 0.0)
@@ -55,7 +55,7 @@ class Saliency:
 
     def scores(self, at: Callable[[Tensor], Tensor] = torch.Tensor.detach) -> dict[str, Tensor]:
         """The mean of what was sampled, and the magnitudes now."""
-        magnitude = self.units.sums(lambda x: at(x).square()).sqrt()
+        magnitude = self.units.sums(lambda x: at(x).float().square()).sqrt()
         sampled = self._rows / max(1, self.samples)
         return {
             "magnitude": magnitude,

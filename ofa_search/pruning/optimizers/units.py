@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,8 +99,27 @@ class Units:
     @torch.no_grad()
     def erase(self, removed: Tensor) -> None:
         """Make the parameters and buffers of the `removed` units (N,) exactly zero."""
-        for slices in (*self.parameters, *self._buffers):
+        for slices in self._all:
             slices.tensor.masked_fill_(slices.spread(removed, 0.0), 0)
+
+    @torch.no_grad()
+    def copied(self, which: Tensor, older: Sequence[Tensor] = ()) -> list[Tensor]:
+        """All values of these units (N,), for `put_back`; those of other units are as in `older`, or zero."""
+        tensors = [slices.tensor for slices in self._all]
+        return [
+            torch.where(slices.spread(which, 0.0), tensor, old)
+            for slices, tensor, old in zip(self._all, tensors, older or map(torch.zeros_like, tensors), strict=True)
+        ]
+
+    @torch.no_grad()
+    def put_back(self, which: Tensor, values: Sequence[Tensor]) -> None:
+        """Give these units (N,) the values that were copied."""
+        for slices, old in zip(self._all, values, strict=True):
+            slices.tensor.copy_(torch.where(slices.spread(which, 0.0), old, slices.tensor))
+
+    @property
+    def _all(self) -> list[_Slices]:
+        return [*self.parameters, *self._buffers]
 
     @torch.no_grad()
     def erase_gradients(self, removed: Tensor) -> None:
