@@ -1,6 +1,6 @@
 """The networks that `benchmarks/pruning.py` prunes, and the training of the one that no package contains.
 
-    python benchmarks/pruning_networks.py --data cifar10 --epochs 40     # writes weights/resnet20-cifar10.safetensors
+    python benchmarks/pruning_networks.py --data cifar10 --epochs 24     # writes weights/resnet20-cifar10.safetensors
 
 ResNet-20 is that of He et al., "Deep Residual Learning for Image Recognition" (arXiv 1512.03385, section 4.2), with
 1x1 convolutions where the shape changes. The training images are those of `ofa-train`, without the held-out ones.
@@ -102,7 +102,7 @@ def train(network: nn.Module, images: Images, held_out: Images, epochs: int, see
     network.to(memory_format=torch.channels_last)
     steps = len(images) // BATCH
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.4, total_steps=epochs * steps, pct_start=0.2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.2, total_steps=epochs * steps, pct_start=0.2)
     begin = time.monotonic()
     for epoch in range(epochs):
         network.train()
@@ -125,7 +125,7 @@ def main() -> None:
     """Train ResNet-20 and write its weights."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="CIFAR-10 as parquet files")
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     arguments = parser.parse_args()
