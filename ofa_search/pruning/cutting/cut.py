@@ -128,11 +128,15 @@ def _owner(module: nn.Module, change: AttributeCut) -> nn.Module:
     try:
         owner = module.get_submodule(change.module)
     except AttributeError:
-        raise UsageError(f"{type(module).__name__} has no module {change.module!r:.80}, which the record changes") from None
+        raise UsageError(
+            f"{type(module).__name__} has no module {change.module!r:.80}, which the record changes"
+        ) from None
     held = vars(owner).get(change.attribute)
     wanted = tuple if isinstance(change.value, tuple) else int
     if type(held) is not int if wanted is int else not isinstance(held, list | tuple):
-        raise UsageError(f"{change.module or 'the network'} has no {change.attribute!r:.80} that the record could change")
+        raise UsageError(
+            f"{change.module or 'the network'} has no {change.attribute!r:.80} that the record could change"
+        )
     return owner
 
 

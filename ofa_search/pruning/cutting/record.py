@@ -79,7 +79,9 @@ class CutRecord:
         tensors = _mapping(fields.get("tensors"), "tensors of the record")
         attributes = _mapping(fields.get("attributes"), "attributes of the record")
         return cls(
-            tuple(_tensor(name, axis, cut) for name, axes in tensors.items() for axis, cut in _mapping(axes, name).items()),
+            tuple(
+                _tensor(name, axis, cut) for name, axes in tensors.items() for axis, cut in _mapping(axes, name).items()
+            ),
             tuple(
                 AttributeCut(module, name, _value(value, f"{module}.{name}"))
                 for module, values in attributes.items()

@@ -1,0 +1,1 @@
+"""Which units of a network can be removed, from what `torch.export` traces."""

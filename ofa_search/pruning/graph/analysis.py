@@ -18,7 +18,7 @@ import torch
 from ofa_search.pruning.graph.calls import Call, values_in
 from ofa_search.pruning.graph.classes import NONE, Classes, Labels, collapsed, varying
 from ofa_search.pruning.graph.tracing import Trace
-from ofa_search.pruning.graph.values import Flags, Parameter, Value, full, known, parameter, plain
+from ofa_search.pruning.graph.values import Flags, Value, full, known, parameter, plain
 
 _MOST_ELEMENTS = 1 << 19  # of a parameter of which each element has its own label
 #: In place of an axis: all elements of a parameter with several axes.

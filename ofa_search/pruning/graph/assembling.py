@@ -54,7 +54,9 @@ def assemble(analysis: Analysis, module: nn.Module) -> Dependencies:
         for i, units in index.of(analysis.classes.resolve(integer.labels)):
             drafts[i].sizes.append(Size(integer.module, integer.attribute, units, integer.position))
     kinds = {HEADS: index.any_of(analysis, analysis.heads), CONV_GROUPS: index.any_of(analysis, analysis.conv_groups)}
-    groups = (_finished(analysis, draft, [k for k, mine in kinds.items() if i in mine]) for i, draft in enumerate(drafts))
+    groups = (
+        _finished(analysis, draft, [k for k, mine in kinds.items() if i in mine]) for i, draft in enumerate(drafts)
+    )
     single = [classes for classes in found if len(classes) == 1]
     return Dependencies(tuple(groups), tuple(_unprunable(analysis, makers, single)))
 

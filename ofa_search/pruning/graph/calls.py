@@ -87,7 +87,11 @@ def _named(argument: Any) -> Any:
         return Name(argument.name)
     if isinstance(argument, Mapping):
         return {key: _named(each) for key, each in argument.items()}
-    return [_named(each) for each in argument] if isinstance(argument, Sequence) and not isinstance(argument, str) else argument
+    return (
+        [_named(each) for each in argument]
+        if isinstance(argument, Sequence) and not isinstance(argument, str)
+        else argument
+    )
 
 
 def _bound(argument: Any, environment: Mapping[str, Any]) -> Any:

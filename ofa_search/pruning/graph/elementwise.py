@@ -18,18 +18,95 @@ Given = Mapping[str, Any]
 Rule = Callable[[Sequence[Flags]], Flags]
 
 #: They give zero for zero.
-KEEP_ZERO = (
-    "abs alias alpha_dropout asin asinh atan atanh celu ceil clone contiguous detach dropout elu erf expm1 fake_quantize "
-    "feature_alpha_dropout feature_dropout floor gelu hardshrink hardswish leaky_relu lift_fresh_copy log1p mish neg "
-    "negative positive relu relu6 round rrelu selu sgn sign silu sin sinh softshrink softsign sqrt square tan tanh trunc "
-    "to type_as _to_copy float half double nan_to_num"
-).split()
+KEEP_ZERO = [
+    "abs",
+    "alias",
+    "alpha_dropout",
+    "asin",
+    "asinh",
+    "atan",
+    "atanh",
+    "celu",
+    "ceil",
+    "clone",
+    "contiguous",
+    "detach",
+    "dropout",
+    "elu",
+    "erf",
+    "expm1",
+    "fake_quantize",
+    "feature_alpha_dropout",
+    "feature_dropout",
+    "floor",
+    "gelu",
+    "hardshrink",
+    "hardswish",
+    "leaky_relu",
+    "lift_fresh_copy",
+    "log1p",
+    "mish",
+    "neg",
+    "negative",
+    "positive",
+    "relu",
+    "relu6",
+    "round",
+    "rrelu",
+    "selu",
+    "sgn",
+    "sign",
+    "silu",
+    "sin",
+    "sinh",
+    "softshrink",
+    "softsign",
+    "sqrt",
+    "square",
+    "tan",
+    "tanh",
+    "trunc",
+    "to",
+    "type_as",
+    "_to_copy",
+    "float",
+    "half",
+    "double",
+    "nan_to_num",
+]
 #: They do not.
-LOSE_ZERO = (
-    "acos acosh bitwise_not cos cosh digamma erfc erfinv exp exp2 hardsigmoid isfinite isinf isnan lgamma log log10 log2 "
-    "log_sigmoid logical_not logit reciprocal rsqrt sigmoid softplus special_expit threshold"
-).split()
-COMPARE = "eq ne lt le gt ge logical_and logical_or logical_xor bitwise_and bitwise_or floor_divide atan2 fmod remainder"
+LOSE_ZERO = [
+    "acos",
+    "acosh",
+    "bitwise_not",
+    "cos",
+    "cosh",
+    "digamma",
+    "erfc",
+    "erfinv",
+    "exp",
+    "exp2",
+    "hardsigmoid",
+    "isfinite",
+    "isinf",
+    "isnan",
+    "lgamma",
+    "log",
+    "log10",
+    "log2",
+    "log_sigmoid",
+    "logical_not",
+    "logit",
+    "reciprocal",
+    "rsqrt",
+    "sigmoid",
+    "softplus",
+    "special_expit",
+    "threshold",
+]
+COMPARE = (
+    "eq ne lt le gt ge logical_and logical_or logical_xor bitwise_and bitwise_or floor_divide atan2 fmod remainder"
+)
 
 
 def one(analysis: Analysis, call: Call, given: Given, *, keeps_zero: bool = True) -> Value:
@@ -239,8 +316,10 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(["div", "true_divide"], divide),
     **dict.fromkeys(["maximum", "minimum", "fmax", "fmin"], maximum),
     **dict.fromkeys(["clamp", "clamp_min", "clamp_max", "clip", "hardtanh"], clamp),
-    **dict.fromkeys("new_zeros new_ones new_full zeros_like ones_like full_like empty_like rand_like".split(), new),
-    **dict.fromkeys("_assert_tensor_metadata _assert_scalar _assert_async".split(), nothing),
+    **dict.fromkeys(
+        ["new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like", "empty_like", "rand_like"], new
+    ),
+    **dict.fromkeys(["_assert_tensor_metadata", "_assert_scalar", "_assert_async"], nothing),
     "pow": power,
     "where": where,
     "masked_fill": masked_fill,

@@ -137,7 +137,9 @@ def group_norm(analysis: Analysis, call: Call, given: Given) -> Any:
     for value in affine:
         if value.parameter is None:
             return analysis.unknown(call, [x, *affine], "has weights that are computed")
-        analysis.merge(_channels_last(x, 1), made_axis(analysis, value.parameter.name, 0), "is normalised with a constant")
+        analysis.merge(
+            _channels_last(x, 1), made_axis(analysis, value.parameter.name, 0), "is normalised with a constant"
+        )
         module = value.parameter.name.rpartition(".")[0]
         analysis.count(module, "num_channels", labels)
         analysis.count(module, "num_groups", parts[:, 0])

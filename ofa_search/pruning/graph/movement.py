@@ -41,9 +41,9 @@ def _order(operator: str, axes: int, given: Given) -> list[int]:
         return order[::-1] if operator != "mT" else [*order[:-2], order[-1], order[-2]]
     if operator == "movedim":
         source, destination = given["source"], given["destination"]
-        return list(np.moveaxis(np.empty([1] * axes + [0])[..., 0].reshape([1] * axes), source, destination).shape) and [
-            int(axis) for axis in _moved_axes(axes, source, destination)
-        ]
+        return list(
+            np.moveaxis(np.empty([1] * axes + [0])[..., 0].reshape([1] * axes), source, destination).shape
+        ) and [int(axis) for axis in _moved_axes(axes, source, destination)]
     first, second = (given[key] % axes for key in (("dim0", "dim1") if "dim0" in given else ("axis0", "axis1")))
     order[first], order[second] = order[second], order[first]
     return order
@@ -118,8 +118,8 @@ def split(analysis: Analysis, call: Call, given: Given) -> list[Value]:
     for i, (shape, end, size) in enumerate(zip(call.shapes, ends, sizes, strict=True)):
         part = slice(int(end) - size, int(end))
         results.append(_move(analysis, call, x, lambda array, part=part: _cut(array, axis, part), shape=shape))
-        analysis.count(call.module, "", _labels_along(results[-1], axis), sizes, i)
-    analysis.count(call.module, "", _labels_along(x, axis))
+        _count_along(analysis, call, results[-1], axis, sizes, i)
+    _count_along(analysis, call, x, axis)
     return results
 
 
@@ -163,7 +163,7 @@ def slice_(analysis: Analysis, call: Call, given: Given) -> Value:
             x = _periodic(analysis, call, x, axis, size)
     result = _move(analysis, call, x, lambda array: _cut(array, axis, part))
     for value in (result, x):
-        analysis.count(call.module, "", _labels_along(value, axis))
+        _count_along(analysis, call, value, axis)
     return result
 
 
@@ -232,7 +232,9 @@ def index(analysis: Analysis, call: Call, given: Given) -> Value:
     axes = [axis for axis, place in enumerate(places) if place is not None]
     known = [place.constant for place in places if place is not None]
     if not varying(x.labels):
-        return analysis.value(call.shape, *(a.reshape(-1)[:1].reshape((1,) * len(call.shape)) for a in (x.labels, x.zero)))
+        return analysis.value(
+            call.shape, *(a.reshape(-1)[:1].reshape((1,) * len(call.shape)) for a in (x.labels, x.zero))
+        )
     if any(each is None for each in known):
         return analysis.unknown(call, [x], "takes elements by places that are computed")  # type: ignore[no-any-return]
     if x.parameter is None and given["self"].parameter is None:
@@ -304,32 +306,49 @@ def patches(analysis: Analysis, call: Call, given: Given) -> Value:
 def _move(
     analysis: Analysis, call: Call, x: Value, move: Callable[[Array], Array], shape: tuple[int, ...] | None = None
 ) -> Value:
-    return analysis.value(call.shape if shape is None else shape, move(x.labels), move(np.broadcast_to(x.zero, x.labels.shape)))
+    return analysis.value(
+        call.shape if shape is None else shape, move(x.labels), move(np.broadcast_to(x.zero, x.labels.shape))
+    )
 
 
 def _count_axes(analysis: Analysis, call: Call, value: Value) -> None:
     """Say that the sizes of the axes may be integers of the module in whose forward this is."""
     for axis in varying(value.labels):
-        analysis.count(call.module, "", _labels_along(value, axis))
+        _count_along(analysis, call, value, axis)
 
 
-def _labels_along(value: Value, axis: int) -> Array:
-    first = tuple(slice(None) if other == axis else 0 for other in range(value.axes))
-    return np.broadcast_to(value.labels[first], value.shape[axis])
+def _count_along(
+    analysis: Analysis, call: Call, value: Value, axis: int, among: Sequence[int] = (), position: int = 0
+) -> None:
+    if varies(value.labels, axis):
+        first = tuple(slice(None) if other == axis else 0 for other in range(value.axes))
+        analysis.count(call.module, "", value.labels[first], among, position)
 
 
 HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(
-        "view reshape _unsafe_view view_as reshape_as flatten unflatten unsqueeze squeeze ravel _reshape_alias".split(),
+        [
+            "view",
+            "reshape",
+            "_unsafe_view",
+            "view_as",
+            "reshape_as",
+            "flatten",
+            "unflatten",
+            "unsqueeze",
+            "squeeze",
+            "ravel",
+            "_reshape_alias",
+        ],
         reshape,
     ),
-    **dict.fromkeys("permute transpose t swapaxes swapdims movedim numpy_T mT".split(), permute),
-    **dict.fromkeys("expand expand_as broadcast_to".split(), expand),
+    **dict.fromkeys(["permute", "transpose", "t", "swapaxes", "swapdims", "movedim", "numpy_T", "mT"], permute),
+    **dict.fromkeys(["expand", "expand_as", "broadcast_to"], expand),
     **dict.fromkeys(["repeat", "tile"], repeat),
-    **dict.fromkeys("cat concat concatenate".split(), cat),
-    **dict.fromkeys("split split_with_sizes chunk tensor_split unsafe_chunk unsafe_split".split(), split),
+    **dict.fromkeys(["cat", "concat", "concatenate"], cat),
+    **dict.fromkeys(["split", "split_with_sizes", "chunk", "tensor_split", "unsafe_chunk", "unsafe_split"], split),
     **dict.fromkeys(["pad", "constant_pad_nd"], pad),
-    **dict.fromkeys("pixel_shuffle pixel_unshuffle channel_shuffle".split(), shuffle),
+    **dict.fromkeys(["pixel_shuffle", "pixel_unshuffle", "channel_shuffle"], shuffle),
     **dict.fromkeys(["im2col", "col2im"], patches),
     "stack": stack,
     "unbind": unbind,

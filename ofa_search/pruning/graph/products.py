@@ -55,7 +55,10 @@ def addmm(analysis: Analysis, call: Call, given: Given) -> Any:
 def _product(analysis: Analysis, call: Call, values: Sequence[Value], letters: Sequence[str], out: str) -> Any:
     """A product of two tensors, of which each axis has a letter."""
     operands = [analysis.labelled(value) for value in values]
-    real = [{letter: operand.shape[i] for i, letter in enumerate(each)} for operand, each in zip(operands, letters, strict=True)]
+    real = [
+        {letter: operand.shape[i] for i, letter in enumerate(each)}
+        for operand, each in zip(operands, letters, strict=True)
+    ]
     # An axis of size 1 is as good as none.
     batch = [letter for letter in out if all(size.get(letter, 1) > 1 for size in real)]
     vary = [{each[axis] for axis in varying(operand.labels)} for operand, each in zip(operands, letters, strict=True)]
@@ -68,7 +71,9 @@ def _product(analysis: Analysis, call: Call, values: Sequence[Value], letters: S
             parts = [_along(operand, each.index(letter)) for operand, each in zip(operands, letters, strict=True)]
             analysis.merge(parts[0][0], parts[1][0], reason)
             for labels, _ in parts:
-                analysis.freeze_labels(labels[~(parts[0][1] | parts[1][1])], f"{call.operator} in {call.where} adds to it")
+                analysis.freeze_labels(
+                    labels[~(parts[0][1] | parts[1][1])], f"{call.operator} in {call.where} adds to it"
+                )
     free = [set(each) - set(contracted) for each in vary]
     if any(free[i] and (vary[i] & set(contracted) or len(free[i]) > 1) for i in (0, 1)) or all(free):
         return analysis.unknown(call, operands, "combines several axes of it")

@@ -91,14 +91,37 @@ def glu(analysis: Analysis, call: Call, given: Given) -> Value:
 
 
 HANDLERS: dict[str, Handler] = {
-    **dict.fromkeys("mean sum amax amin max min var std logsumexp argmax argmin linalg_vector_norm norm".split(), reduce),
-    **dict.fromkeys("softmax log_softmax _softmax cumsum".split(), along),
+    **dict.fromkeys(
+        [
+            "mean",
+            "sum",
+            "amax",
+            "amin",
+            "max",
+            "min",
+            "var",
+            "std",
+            "logsumexp",
+            "argmax",
+            "argmin",
+            "linalg_vector_norm",
+            "norm",
+        ],
+        reduce,
+    ),
+    **dict.fromkeys(["softmax", "log_softmax", "_softmax", "cumsum"], along),
     **dict.fromkeys(
         [
             *(f"{kind}_pool{n}d" for kind in ("max", "avg", "adaptive_avg", "adaptive_max", "lp") for n in (1, 2, 3)),
             *(f"max_pool{n}d_with_indices" for n in (1, 2, 3)),
-            *("upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_bilinear2d upsample_bicubic2d").split(),
-            *("_upsample_bicubic2d_aa _upsample_bilinear2d_aa upsample_linear1d upsample_trilinear3d").split(),
+            *[
+                "upsample_nearest1d",
+                "upsample_nearest2d",
+                "upsample_nearest3d",
+                "upsample_bilinear2d",
+                "upsample_bicubic2d",
+            ],
+            *["_upsample_bicubic2d_aa", "_upsample_bilinear2d_aa", "upsample_linear1d", "upsample_trilinear3d"],
         ],
         spatial,
     ),

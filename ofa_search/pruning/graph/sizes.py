@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 from torch import nn
 
 from ofa_search.pruning.graph.analysis import Analysis, Counted
@@ -31,10 +32,20 @@ def integers(analysis: Analysis, module: nn.Module) -> list[Integer]:
     for counted in analysis.counted:
         owner = modules.get(counted.module)
         if owner is not None and (analysis.classes.resolve(counted.labels) >= 0).any():
-            for name, position in _attributes(owner, counted):
+            matches = list(_attributes(owner, counted))
+            of_heads = [match for match in matches if "head" in match[0] and "dim" not in match[0]]
+            for name, position in of_heads if _of_heads(analysis, counted) and of_heads else matches:
                 key = (counted.module, name, position)
                 found.setdefault(key, Integer(*key, counted.labels))
     return list(found.values())
+
+
+def _of_heads(analysis: Analysis, counted: Counted) -> bool:
+    """Whether each label is another head."""
+    classes = analysis.classes.resolve(counted.labels)
+    return len(np.unique(classes)) == len(classes) and any(
+        np.isin(classes, analysis.classes.resolve(labels)).all() for labels in analysis.heads
+    )
 
 
 def _attributes(owner: nn.Module, counted: Counted) -> Iterator[tuple[str, int | None]]:

@@ -89,7 +89,9 @@ def _call(node: torch.fx.Node) -> Call:
     first = next(iter(arguments.values()), None)
     changed = first.text if in_place and isinstance(first, Name) else None
     kind = name.removesuffix("_") if in_place else name
-    return Call(node.name, kind, node.target, arguments, shapes, isinstance(results, list | tuple), changed, path, where)
+    return Call(
+        node.name, kind, node.target, arguments, shapes, isinstance(results, list | tuple), changed, path, where
+    )
 
 
 def _path(node: torch.fx.Node) -> str:

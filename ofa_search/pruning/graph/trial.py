@@ -18,7 +18,32 @@ from ofa_search.pruning.groups import Dependencies, Group, Kept
 
 #: A deviation relative to the largest output, in the precision of the trial: float64, where the network can do that.
 _TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-5}
+_LARGEST_IN_FLOAT64 = 40_000_000  # parameters: larger networks would take twice the memory
 _SHARE = 4  # one in so many units goes
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why some units cannot be removed, and the path of the module in whose forward that was seen, if it was."""
+
+    reason: str
+    where: str | None = None
+
+    def suspects(self, groups: Sequence[Group]) -> list[Group]:
+        """The groups that have parameters in that module, or in the smallest one around it that has any."""
+        where = self.where
+        while where:
+            found = [
+                group for group in groups if any(_inside(axis.tensor, where) for axis in (*group.made, *group.read))
+            ]
+            if found:
+                return found
+            where = where.rpartition(".")[0]
+        return []
+
+
+def _inside(tensor: str, module: str) -> bool:
+    return tensor.startswith(f"{module}.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,30 +54,46 @@ class Trial:
     inputs: Inputs
     precision: torch.dtype
 
-    def failure(self, dependencies: Dependencies, groups: Sequence[Group]) -> str | None:
+    def failure(self, dependencies: Dependencies, groups: Sequence[Group]) -> Failure | None:
         """Why units of these groups cannot be removed, or None if they can."""
-        zeroed = copy.deepcopy(self.module)
+        whole = copy.deepcopy(self.module)
         kept = {group.name: kept_units(group) for group in groups}
         for group in groups:
-            zero_units(zeroed, group, np.setdiff1d(np.arange(group.n_units), kept[group.name]))
-        expected = run(zeroed, self.inputs)
-        smaller = zeroed  # cut what is zero
+            zero_units(whole, group, np.setdiff1d(np.arange(group.n_units), kept[group.name]))
+        smaller = copy.deepcopy(whole)
+        entered = _watched(smaller)
         try:
             cut(smaller, dependencies, kept)
             found = run(smaller, self.inputs)
         except Exception as error:  # anything can happen in a user's code
-            return f"its forward does not work without some of them: {one_line(error)}"
+            reason = f"its forward does not work without some of them: {one_line(error)}"
+            return Failure(reason, entered[-1] if entered else None)
+        expected = run(whole, self.inputs)
         if [tuple(each.shape) for each in found] != [tuple(each.shape) for each in expected]:
-            return "its outputs have another shape without some of them"
+            return Failure("its outputs have another shape without some of them")
         return self._deviation(found, expected)
 
-    def _deviation(self, found: Sequence[Tensor], expected: Sequence[Tensor]) -> str | None:
+    def _deviation(self, found: Sequence[Tensor], expected: Sequence[Tensor]) -> Failure | None:
         for one, other in zip(found, expected, strict=True):
             scale = float(other.abs().max()) if other.numel() else 0.0
             worst = float((one - other).abs().max()) if other.numel() else 0.0
             if not worst <= _TOLERANCES[self.precision] * scale:
-                return f"its outputs change by {worst / scale if scale else worst:.1e} of the largest without some of them"
+                share = worst / scale if scale else worst
+                return Failure(f"its outputs change by {share:.1e} of the largest without some of them")
         return None
+
+
+def _watched(module: nn.Module) -> list[str]:
+    """The paths of the modules in whose forward it is, from the outer to the inner, while it runs."""
+    inside: list[str] = []
+
+    def leave(*_ignored: object) -> None:
+        inside.pop()
+
+    for path, each in module.named_modules():
+        each.register_forward_pre_hook(lambda *_ignored, path=path: inside.append(path))
+        each.register_forward_hook(leave)
+    return inside
 
 
 def kept_units(group: Group) -> Kept | Any:
@@ -70,14 +111,16 @@ def proven(trial: Trial, dependencies: Dependencies) -> dict[str, str]:
     passed: list[Group] = []
     while waiting:
         groups = waiting.pop()
-        reason = trial.failure(dependencies, [*passed, *groups])
-        if reason is None:
+        failure = trial.failure(dependencies, [*passed, *groups])
+        if failure is None:
             passed += groups
         elif len(groups) == 1:
-            failed[groups[0].name] = reason
+            failed[groups[0].name] = failure.reason
         else:
-            middle = len(groups) // 2
-            waiting += [groups[middle:], groups[:middle]]
+            suspects = failure.suspects(groups)
+            if not 0 < len(suspects) < len(groups):
+                suspects = groups[len(groups) // 2 :]
+            waiting += [suspects, [group for group in groups if group not in suspects]]
     return failed
 
 
@@ -90,16 +133,19 @@ def prepare(module: nn.Module, inputs: Inputs) -> Trial:
     module = copy.deepcopy(module)
     generator = torch.Generator().manual_seed(0)
     _disturb(module, generator)
-    plain = _mapped(inputs, lambda tensor: tensor.detach().clone())
-    larger = _mapped(inputs, lambda tensor: _with_one_more(tensor, generator))
-    for precision in (torch.float64, torch.float32):
-        for each in (larger, plain):
-            candidate = Trial(
-                copy.deepcopy(module).to(precision), _mapped(each, lambda t: _as(t, precision)), precision
-            )
-            if _works(candidate):
-                return candidate
-    return Trial(module, plain, torch.float32)
+    more = _mapped(inputs, lambda tensor: _with_one_more(tensor, generator))
+    for precision in _precisions(module):
+        module = module.to(precision)
+        for each in (more, inputs):
+            trial = Trial(module, _mapped(each, lambda tensor: _as(tensor, precision)), precision)
+            if _works(trial):
+                return trial
+    return trial
+
+
+def _precisions(module: nn.Module) -> list[torch.dtype]:
+    size = sum(tensor.numel() for tensor in module.parameters())
+    return [torch.float32] if size > _LARGEST_IN_FLOAT64 else [torch.float64, torch.float32]
 
 
 def _works(trial: Trial) -> bool:
