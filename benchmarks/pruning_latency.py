@@ -18,8 +18,8 @@ from torch import nn
 
 from ofa_profiler.devices.local import LocalDevice
 from ofa_profiler.protocol.settings import Settings
-from ofa_search.pruning.cutting import cut
-from ofa_search.pruning.graph import find_groups
+from ofa_search.pruning.cutting.cut import cut
+from ofa_search.pruning.graph.find import find_groups
 from ofa_search.pruning.latency.budget import keep_budget
 from ofa_search.pruning.latency.model import LatencyModel, measured_model
 

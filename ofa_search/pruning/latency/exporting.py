@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 #: Removes all but the kept units of a module, in place: (module, dependencies, kept).
 Cut = Callable[[Any, Dependencies, Kept], object]
 
-#: Exports from which the rules of sizes are learned; one more is for the check.
-_EXAMPLES = 2
+#: Exports from which the rules of sizes are learned.
+_EXAMPLES = 3
 _DRAWS = 200
 #: A layer is looked for among so many operators before an activation.
 _MOST_STEPS = 4
@@ -89,10 +89,10 @@ class Exporter:
 
     @cached_property
     def _template(self) -> Template | None:
-        draws = _distinct_counts(self.dependencies.groups, _EXAMPLES + 1)
-        *examples, check = (Example(counts, self.exported(counts)) for counts in draws)
+        draws = _distinct_counts(self.dependencies.groups, _EXAMPLES)
+        examples = [Example(counts, self.exported(counts)) for counts in draws]
         try:
-            return Template.learned(self.exported({}), self.dependencies, examples, check)
+            return Template.learned(self.exported({}), self.dependencies, examples)
         except NotLearned as error:
             self.slow_because = str(error)
             return None
@@ -108,7 +108,7 @@ def _distinct_counts(groups: Sequence[Group], number: int) -> list[Mapping[str, 
             {g.name: int(generator.integers(max(1, g.n_units // 2), max(g.n_units, 2))) for g in groups}
             for _ in range(number)
         ]
-        lost = {tuple(g.n_units - counts[g.name] for counts in drawn[:-1]) for g in groups}
+        lost = {tuple(g.n_units - counts[g.name] for counts in drawn) for g in groups}
         if len(lost) > most:
             best, most = drawn, len(lost)
         if most == len(groups):

@@ -9,7 +9,7 @@ modules.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -54,32 +54,27 @@ class Template:
     rules: Mapping[Spot, Rule]
 
     @staticmethod
-    def learned(
-        whole: onnx.ModelProto, dependencies: Dependencies, examples: Sequence[Example], check: Example
-    ) -> Template:
-        """Learn the rules from `examples`, and compare them with `check`. Raises `NotLearned`."""
+    def learned(whole: onnx.ModelProto, dependencies: Dependencies, examples: Sequence[Example]) -> Template:
+        """Learn rules that explain all sizes of all `examples`. Raises `NotLearned`.
+
+        A rule has one number to learn, and it has to explain several: a wrong one hardly does.
+        """
         full = {group.name: group.n_units for group in dependencies.groups}
         numbers = numbers_of(whole)
         named = _named_rules(whole, dependencies)
         others = [numbers_of(example.model) for example in examples]
-        if any(structure_of(each.model) != structure_of(whole) for each in (*examples, check)):
+        if any(structure_of(each.model) != structure_of(whole) for each in examples):
             raise NotLearned("the exports have different operators")
         rules: dict[Spot, Rule] = {}
         for spot, value in numbers.items():
             seen = [(example.counts, found[spot]) for example, found in zip(examples, others, strict=True)]
-            rule = named.get(spot, {})
-            if not _explains(rule, value, full, seen):
+            likely = (rule for rule in _likely_rules(spot, whole, named) if _explains(rule, value, full, seen))
+            rule = next(likely, None)
+            if rule is None:
                 rule = _learned_rule(value, full, seen)
             if rule:
                 rules[spot] = rule
-        found = Template(whole, full, numbers, rules)
-        if found.numbers_at(check.counts) != numbers_of(check.model):
-            raise NotLearned("the rules do not give the sizes of another export")
-        return found
-
-    def numbers_at(self, counts: Counts) -> dict[Spot, int]:
-        """All numbers of the network cut to `counts`."""
-        return {spot: _at(self.rules.get(spot, {}), value, self.full, counts) for spot, value in self.numbers.items()}
+        return Template(whole, full, numbers, rules)
 
     def at(self, counts: Counts) -> onnx.ModelProto:
         """The file of the network cut to `counts`, with made-up weights."""
@@ -143,6 +138,15 @@ def _named_rules(model: onnx.ModelProto, dependencies: Dependencies) -> dict[Spo
     return dict(rules)
 
 
+def _likely_rules(spot: Spot, model: onnx.ModelProto, named: Mapping[Spot, Rule]) -> Iterator[Rule]:
+    """The rule of a weight, or for an attribute, those of the weights of its node: so depthwise convolutions get the
+    number of their groups."""
+    yield named.get(spot, {})
+    if spot[0] == "attribute":
+        read = set(model.graph.node[int(spot[1])].input)
+        yield from (rule for (kind, tensor, *_), rule in named.items() if kind == "dim" and tensor in read)
+
+
 def _at(rule: Rule, value: int, full: Counts, counts: Counts) -> int:
     return value - sum(each * (full[group] - counts.get(group, full[group])) for group, each in rule.items())
 
@@ -155,7 +159,7 @@ def _learned_rule(value: int, full: Counts, seen: Sequence[tuple[Counts, int]]) 
     """The rule of a single group that explains what was seen. Raises `NotLearned`."""
     if all(other == value for _, other in seen):
         return {}
-    counts, other = seen[0]
+    counts, other = max(seen, key=lambda each: abs(value - each[1]))
     for group, n_units in full.items():
         removed = n_units - counts[group]
         if removed and (value - other) % removed == 0:
