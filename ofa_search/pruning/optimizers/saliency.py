@@ -13,9 +13,8 @@ means over several batches, because the gradients of a single one are noisy.
 
 HESSO adds up all five (`EQUAL`), which is good to rank units by. It is bad for a choice by value per millisecond, which
 adds up the values of a group: magnitudes and cosines are about the same for all units, so that it would buy many cheap
-ones. `taylor2` is what the loss rises by, and adds up. Without half of its MACs, and
-before any training, a network for CIFAR-10 has 88.7% right if they are chosen by `taylor2`, and 30% if by all five (88.6%
-before; `benchmarks/saliency.py`).
+ones. `taylor2` is what the loss rises by, and adds up. If half of the MACs of a network for CIFAR-10 go, before any
+training, its 88.6% become 88.7% if they are chosen by `taylor2`, and 30% if by all five (`benchmarks/saliency.py`).
 """
 
 from __future__ import annotations
