@@ -24,6 +24,7 @@ from ofa_search.evaluation.world import World
 from ofa_search.pruning.groups import Dependencies
 from ofa_search.pruning.optimizers import (
     DEFAULT_PRUNING_OPTIMIZER,
+    VALUE,
     Chooser,
     PruningOptimizer,
     get_pruning_optimizer,
@@ -46,15 +47,15 @@ PROBED = 250
 
 @dataclass(frozen=True)
 class PruningOptions:
-    """How a network is pruned. `start` and `end` are shares of the training, and `weights` those of the scores, if not
-    the usual ones of the optimizer. With `distill`, the network as it was teaches the pruned one."""
+    """How a network is pruned. `start` and `end` are shares of the training, and `weights` those of the scores of
+    saliency. With `distill`, the network as it was teaches the pruned one."""
 
     optimizer: str = DEFAULT_PRUNING_OPTIMIZER
     start: float = 0.05
     end: float = 0.55
     periods: int = 10
     samples: int = 20
-    weights: Mapping[str, float] | None = None
+    weights: Mapping[str, float] = field(default_factory=lambda: dict(VALUE))
     distill: bool = False
 
     def __post_init__(self) -> None:
@@ -215,7 +216,7 @@ class PruningTrainer(Trainer):
             "groups": [[group.name, group.kind, group.n_units] for group in self.dependencies.groups],
             "preprocessing": asdict(self.preprocessing),
             "resolution": self.resolution,
-            "pruning": asdict(self.pruning) | {"weights": dict(self.optimizer.saliency.weights)},
+            "pruning": asdict(self.pruning),
         }
 
     # --- interruptions ---------------------------------------------------------------------------

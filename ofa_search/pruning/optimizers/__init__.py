@@ -9,13 +9,17 @@ from ofa_search.pruning.optimizers.registry import (
     pruning_optimizer_names,
     register_pruning_optimizer,
 )
+from ofa_search.pruning.optimizers.saliency import EQUAL, SCORES, VALUE
 from ofa_search.pruning.optimizers.steps import Chooser, PruningSteps, pruning_steps
 
 __all__ = [
     "DEFAULT_PRUNING_OPTIMIZER",
     "DHSPG",
+    "EQUAL",
     "HESSO",
     "HESSOCRIC",
+    "SCORES",
+    "VALUE",
     "Chooser",
     "PruningOptimizer",
     "PruningSteps",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ofa_search.pruning.groups import Dependencies
-from ofa_search.pruning.optimizers.saliency import EQUAL, Saliency
+from ofa_search.pruning.optimizers.saliency import VALUE, Saliency
 from ofa_search.pruning.optimizers.steps import Chooser, PruningSteps
 from ofa_search.pruning.optimizers.units import Units
 
@@ -40,8 +40,6 @@ class PruningOptimizer(torch.optim.Optimizer, ABC):
 
     #: By which users name it.
     name: ClassVar[str]
-    #: The weights of the scores, unless others are given.
-    usual_weights: ClassVar[Mapping[str, float]] = EQUAL
 
     def __init__(
         self,
@@ -51,14 +49,14 @@ class PruningOptimizer(torch.optim.Optimizer, ABC):
         choose: Chooser,
         *,
         steps: PruningSteps,
-        weights: Mapping[str, float] | None = None,
+        weights: Mapping[str, float] = VALUE,
         probe: Callable[[], float] | None = None,
     ) -> None:
         super().__init__(base.param_groups, base.defaults)
         self.base, self.module, self.choose, self.steps, self.probe = base, module, choose, steps, probe
         self._share_state()
         self.units = Units(module, dependencies)
-        self.saliency = Saliency(self.units, weights or self.usual_weights)
+        self.saliency = Saliency(self.units, weights)
         self.done = 0
         #: The step before which the leaving units are zero.
         self._until = 0

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ofa_search.pruning.groups import Dependencies
 from ofa_search.pruning.optimizers.hesso import HESSO
-from ofa_search.pruning.optimizers.saliency import normalised
+from ofa_search.pruning.optimizers.saliency import VALUE, normalised
 from ofa_search.pruning.optimizers.steps import Chooser, PruningSteps
 
 #: A trial asks for nearly all of the way, because the answer to all of it is final, and may be measured on a device.
@@ -41,7 +41,7 @@ class HESSOCRIC(HESSO):
         choose: Chooser,
         *,
         steps: PruningSteps,
-        weights: Mapping[str, float] | None = None,
+        weights: Mapping[str, float] = VALUE,
         probe: Callable[[], float] | None = None,
         cycles: int = 5,
         tolerance: float = 0.01,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ofa_search.pruning.groups import Dependencies
 from ofa_search.pruning.optimizers.base import PruningOptimizer
+from ofa_search.pruning.optimizers.saliency import VALUE
 from ofa_search.pruning.optimizers.steps import Chooser, PruningSteps
 
 
@@ -24,7 +23,6 @@ class DHSPG(PruningOptimizer):
     """
 
     name = "dhspg"
-    usual_weights: ClassVar[Mapping[str, float]] = MappingProxyType({"cosine": 0.5, "average_magnitude": 0.5})
 
     def __init__(
         self,
@@ -34,7 +32,7 @@ class DHSPG(PruningOptimizer):
         choose: Chooser,
         *,
         steps: PruningSteps,
-        weights: Mapping[str, float] | None = None,
+        weights: Mapping[str, float] = VALUE,
         probe: Callable[[], float] | None = None,
         penalty: float = 1e-3,
         amplify: float = 2.0,

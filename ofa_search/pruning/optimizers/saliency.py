@@ -10,6 +10,11 @@ With `x` all parameters of a unit (the weights that make it, its bias, its norma
 
 Each score is divided by its norm over all units, and the saliency is their weighted sum. Scores with gradients are
 means over several batches, because the gradients of a single one are noisy.
+
+HESSO adds up all five (`EQUAL`), which is good to rank units by. It is bad for a choice by value per millisecond, which
+adds up the values of a group: magnitudes and cosines are about the same for all units, so that it would buy many cheap
+ones. `taylor2` is what the loss rises by, and adds up. If half of the MACs of a network for CIFAR-10 go, before any
+training, its 88.6% become 88.7% if they are chosen by `taylor2`, and 30% if by all five (`benchmarks/saliency.py`).
 """
 
 from __future__ import annotations
@@ -24,7 +29,9 @@ from ofa_profiler.errors import UsageError
 from ofa_search.pruning.optimizers.units import Units
 
 SCORES = ("magnitude", "average_magnitude", "cosine", "taylor1", "taylor2")
-#: The weights of HESSO.
+#: The weights for a choice by value per millisecond.
+VALUE: Mapping[str, float] = MappingProxyType({"taylor2": 1.0})
+#: The weights of HESSO's authors, who remove the units that rank lowest.
 EQUAL: Mapping[str, float] = MappingProxyType(dict.fromkeys(SCORES, 0.2))
 #: Those with gradients, in the order of the rows of sums.
 _SAMPLED = ("cosine", "taylor1", "taylor2")
