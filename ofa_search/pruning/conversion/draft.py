@@ -28,6 +28,8 @@ class Draft:
         self.inputs = inputs
         self.nodes: dict[str, Node] = {}
         self.weights: dict[str, Array] = {}
+        #: The shapes of all tensors, channels last.
+        self.shapes: dict[str, Shape] = {name: channels_last(shape) for name, shape in inputs.items()}
         self.outputs: tuple[str, ...] = ()
 
     def add(
@@ -43,6 +45,7 @@ class Draft:
         if found != channels_last(torch_shape):
             step.refuse(f"its output is {torch_shape}, that of {type(layer).__name__} would be {found}")
         self.nodes[name] = Node(name, layer, tuple(value.name for value in inputs))
+        self.shapes[name] = found
         self.weights |= {f"{name}.{part.replace('_', '.')}": value for part, value in weights.items()}
         return Value(name, torch_shape)
 

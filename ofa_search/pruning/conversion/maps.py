@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from math import inf, prod
 from typing import Any
 
+import numpy as np
+
 from ofa_profiler.networks.layers import (
+    Affine,
     AsMap,
     ChannelShuffle,
     ChannelSlice,
     Concat,
     Flatten,
-    GlobalPool,
     Pad,
     WindowMax,
     WindowMean,
@@ -88,8 +90,6 @@ def _add_mean(draft: Draft, step: Step, kernel: Pair, strides: Pair, before: Pai
 @operator("adaptive_avg_pool2d")
 def _adaptive_pool(draft: Draft, step: Step) -> Value:
     source, sizes = step.source, step.shape[2:]
-    if sizes == (1, 1):
-        return draft.add(step, GlobalPool, source)
     if sizes == source.shape[2:]:
         return source
     (height, width), (rows, columns) = source.shape[2:], sizes
@@ -99,17 +99,27 @@ def _adaptive_pool(draft: Draft, step: Step) -> Value:
     return _add_mean(draft, step, kernel, kernel, (0, 0), (0, 0))
 
 
-@operator("mean")
+@operator("mean", "sum")
 def _mean(draft: Draft, step: Step) -> Value | Pending:
     given = step["self"]
-    pixels = isinstance(given, Pending) and given.shape[:2] == given.source.shape[:2]  # (N, C, H W)
-    source = given.source if pixels else step.source
-    rank = 3 if pixels else len(source.shape)
-    axes = tuple(sorted(axis % rank for axis in step.arguments.get("dim") or ()))
-    if axes != _PIXELS[: rank - 2] or len(source.shape) != 4:
-        step.refuse("it is no mean over the pixels of a map")
-    pooled = (*source.shape[:2], 1, 1)
-    value = draft.add(step, GlobalPool, source, shape=pooled)
+    is_flat = isinstance(given, Pending) and given.shape[:2] == given.source.shape[:2]  # (N, C, H W)
+    source = given.source if is_flat else step.source
+    rank = 3 if is_flat else len(source.shape)
+    axes = {axis % rank for axis in step.arguments.get("dim") or ()}
+    if len(source.shape) != 4 or not axes or not axes <= {*_PIXELS[: rank - 2]}:
+        step.refuse("it is not over the pixels of a map")
+    height, width = (
+        size if is_flat or axis in axes else 1 for axis, size in zip(_PIXELS, source.shape[2:], strict=True)
+    )
+    rows, columns = source.shape[2] // height, source.shape[3] // width
+    kernel = (height, width)
+    pooled = (*source.shape[:2], rows, columns)
+    value = draft.add(step, lambda name: WindowMean(name, kernel, kernel), source, shape=pooled)
+    if step.operator == "sum":
+        ones = np.ones(source.shape[1])
+        value = draft.add(
+            step, lambda name: Affine(name, len(ones)), value, shape=pooled, weight=height * width * ones, bias=0 * ones
+        )
     return reshaped(draft, step, value, step.shape)
 
 

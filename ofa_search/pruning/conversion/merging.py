@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
+
 from ofa_profiler.networks.graph import Node
 from ofa_profiler.networks.layers import (
     Activate,
@@ -15,11 +17,13 @@ from ofa_profiler.networks.layers import (
     Concat,
     Conv,
     Flatten,
+    GlobalPool,
     Linear,
     Pad,
     WindowMax,
+    WindowMean,
 )
-from ofa_profiler.networks.layers.any_conv import Margins
+from ofa_profiler.networks.layers.any_conv import NO_MARGINS, Margins
 from ofa_search.pruning.conversion.branches import merge_branches
 from ofa_search.pruning.conversion.draft import Draft
 
@@ -42,6 +46,8 @@ def merge(draft: Draft) -> None:
     for node in list(draft.nodes.values()):
         if isinstance(node.layer, AnyConv):
             draft.replace(node.name, _simplest(node.layer))
+        elif isinstance(node.layer, WindowMean):
+            _simplify_mean(draft, node, node.layer)
         elif isinstance(node.layer, WindowMax):
             draft.replace(node.name, replace(node.layer, nonnegative=_is_nonnegative(draft, node.inputs[0])))
 
@@ -55,6 +61,10 @@ def _merge_affine(draft: Draft, before: Node, node: Node) -> None:
     draft.weights[weight] = draft.weights[weight] * scale.reshape(-1, *[1] * (draft.weights[weight].ndim - 1))
     draft.weights[bias] = draft.weights[bias] * scale + shift
     draft.drop(node.name)
+    # Such as a sum that is divided by the number of its terms.
+    is_identity = np.allclose(draft.weights[weight], 1, rtol=0, atol=1e-12) and not draft.weights[bias].any()
+    if is_identity and isinstance(before.layer, Affine):
+        draft.drop(before.name)
 
 
 def _merge_activation(draft: Draft, before: Node, node: Node) -> None:
@@ -67,6 +77,26 @@ def _merge_activation(draft: Draft, before: Node, node: Node) -> None:
 def _merge_flatten(draft: Draft, before: Node, _node: Node) -> None:
     if isinstance(before.layer, Flatten):
         draft.drop(before.name)
+
+
+def _merge_means(draft: Draft, before: Node, node: Node) -> None:
+    """The mean of means of windows side by side, such as of all columns and then of all rows."""
+    assert isinstance(node.layer, WindowMean)
+    if isinstance(before.layer, WindowMean) and all(_is_side_by_side(each) for each in (before.layer, node.layer)):
+        first, second = before.layer.kernel, node.layer.kernel
+        kernel = (first[0] * second[0], first[1] * second[1])
+        draft.replace(node.name, replace(node.layer, kernel=kernel, strides=kernel))
+        draft.drop(before.name)
+
+
+def _is_side_by_side(layer: WindowMean) -> bool:
+    return layer.kernel == layer.strides and layer.pads == NO_MARGINS and not layer.rows
+
+
+def _simplify_mean(draft: Draft, node: Node, layer: WindowMean) -> None:
+    """A mean of the whole map is the pooling of the search spaces."""
+    if layer.kernel == draft.shapes[node.inputs[0]][:2] and layer.pads == NO_MARGINS:
+        draft.replace(node.name, GlobalPool(node.name))
 
 
 def _merge_margins(draft: Draft, before: Node, node: Node) -> None:
@@ -87,6 +117,7 @@ _RULES: dict[type, Callable[[Draft, Node, Node], None]] = {
     Affine: _merge_affine,
     AnyConv: _merge_margins,
     Linear: _merge_flatten,
+    WindowMean: _merge_means,
 }
 
 

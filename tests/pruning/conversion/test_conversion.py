@@ -84,6 +84,9 @@ FUNCTIONS = {
     "two unsqueezes": lambda net, x: x * net.fc(x.mean((2, 3)))[:, :, None, None],
     "two squeezes": lambda net, x: functional.adaptive_avg_pool2d(net.conv(x), 1).squeeze(-1).squeeze(-1),
     "flat pixels": lambda net, x: x.view(x.shape[0], x.shape[1], -1).mean(2),
+    "sums": lambda net, x: (x.sum(3, keepdim=True) / 8).sum(2, keepdim=True) / 9,
+    "mean of rows": lambda net, x: x * x.mean(3, keepdim=True),
+    "sum of pixels": lambda net, x: x.sum((2, 3)),
     "shuffle": shuffle,
     "halves": halves,
     "slices": lambda net, x: torch.cat([x[:, 1:], net.conv(x)[:, :-1]], 1),
@@ -179,6 +182,13 @@ def test_batch_norm_before_a_convolution_stays():
     graph = convert(with_statistics(net), (1, 3, 8, 8))
     assert kinds(graph) == ["Affine", "Conv"]
     assert graph.nodes[0].layer.activation == "relu"
+
+
+def test_means_of_the_whole_map_are_one_layer():
+    for name in ("sums", "two squeezes", "flat pixels"):
+        graph = convert(Called(FUNCTIONS[name], conv=nn.Conv2d(4, 4, 1)), (1, 4, 9, 8))
+        assert "GlobalPool" in kinds(graph)
+        assert not {"WindowMean", "Affine"} & {*kinds(graph)}
 
 
 class Rep(nn.Module):
