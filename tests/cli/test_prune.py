@@ -113,9 +113,7 @@ def test_a_network_within_the_budget_is_exported_as_it_is(whole: Path, there: Pa
 
 
 @pytest.mark.slow
-def test_from_a_function_to_files(
-    whole: Path, there: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_from_a_function_to_files(whole: Path, there: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """To two thirds of the latency, on this machine, and the same by the grid alone."""
     budget = f"{0.7e3 * document(whole)['before']['measured_ms']:.3f}us"
     words = arguments(tmp_path / "out", "--test-data", "photos", "--json", budget=budget)
