@@ -99,7 +99,7 @@ def top1(path: Path, photos: Path) -> float:
 
 
 def test_the_methods_are_those_of_the_optimizers() -> None:
-    assert prune_cli.METHODS == tuple(pruning_optimizer_names())
+    assert tuple(pruning_optimizer_names()) == prune_cli.METHODS
 
 
 def test_a_network_within_the_budget_is_exported_as_it_is(whole: Path, there: Path) -> None:
