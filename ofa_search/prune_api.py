@@ -31,8 +31,8 @@ from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.tables.table import LatencyTable
 from ofa_search.pruning.cutting.cut import cut
 from ofa_search.pruning.graph.find import find_groups
-from ofa_search.pruning.groups import Dependencies
-from ofa_search.pruning.latency.chooser import chooser
+from ofa_search.pruning.groups import Dependencies, Kept
+from ofa_search.pruning.latency.chooser import LatencyChooser, chooser
 from ofa_search.pruning.latency.model import LatencyModel, measured_model, model_of_table
 from ofa_search.pruning.optimizers import (
     DEFAULT_PRUNING_OPTIMIZER,
@@ -98,17 +98,16 @@ def prune(
     budget when measured, `UsageError` for what is impossible.
     """
     steps = _steps(loader, epochs)
-    module = copy.deepcopy(model)
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-    dependencies = find_groups(module.cpu().eval(), inputs)
-    module.to(next(model.parameters()).device)
+    module = copy.deepcopy(model)
+    dependencies = find_groups(module, inputs)
     shapes = _shapes(model, inputs)
     with ExitStack() as stack:
-        latencies = (
-            _measured(stack, module, dependencies, shapes, device, out, threads, time_limit_s, progress)
-            if table is None
-            else model_of_table(dependencies, shapes, _path_of(table))
-        )
+        if table is not None:
+            latencies = model_of_table(dependencies, shapes, _path_of(table))
+        else:
+            settings = Settings(threads=threads, time_limit_s=time_limit_s)
+            latencies = _measured(stack, module, dependencies, shapes, device, out, settings, progress)
         choose = chooser(latencies, budget_ms)
         trained = get_pruning_optimizer(method)(
             (optimizer or _sgd)(module),
@@ -118,27 +117,27 @@ def prune(
             steps=pruning_steps(steps, _START, _END, _PERIODS),
         )
         _train(module, trained, loss, loader, steps, progress)
-    kept = trained.kept()
-    params = parameters_of(module)
+    params, kept = parameters_of(module), trained.kept()
     pruned = cut_network(module, dependencies, kept)
     _calibrate(module, loader)
-    counts = {name: len(units) for name, units in kept.items()}
-    return Pruned(
-        module,
-        {
-            "method": method,
-            "budget_ms": budget_ms,
-            "before": {"predicted_ms": latencies.whole_ms, "params": params},
-            "after": {
-                "predicted_ms": latencies.predicted_ms(counts),
-                "measured_ms": None if choose.decision is None else choose.decision.measured_ms,
-                "params": parameters_of(module),
-            },
-            **pruned.to_json(),
-            "unprunable": [vars(each) for each in dependencies.unprunable],
-            "training": {"epochs": epochs, "steps": steps},
-        },
-    )
+    document = {
+        "method": method,
+        "budget_ms": budget_ms,
+        "training": {"epochs": epochs, "steps": steps},
+        "before": {"predicted_ms": latencies.whole_ms, "params": params},
+        "after": _after(pruned.module, latencies, choose, kept),
+        "unprunable": [vars(each) for each in dependencies.unprunable],
+        **pruned.to_json(),
+    }
+    return Pruned(pruned.module, document)
+
+
+def _after(module: nn.Module, latencies: LatencyModel, choose: LatencyChooser, kept: Kept) -> dict[str, Any]:
+    return {
+        "predicted_ms": latencies.predicted_ms({name: len(units) for name, units in kept.items()}),
+        "measured_ms": None if choose.decision is None else choose.decision.measured_ms,
+        "params": parameters_of(module),
+    }
 
 
 def _measured(
@@ -148,8 +147,7 @@ def _measured(
     shapes: list[str],
     device: str | Device | None,
     out: _Path | None,
-    threads: int,
-    time_limit_s: float | None,
+    settings: Settings,
     progress: Reporter | None,
 ) -> LatencyModel:
     if device is None or out is None:
@@ -157,7 +155,6 @@ def _measured(
     opened = open_device(device) if isinstance(device, str) else device
     stack.enter_context(opened)
     whole = copy.deepcopy(module).cpu().eval()
-    settings = Settings(threads=threads, time_limit_s=time_limit_s)
     return measured_model(whole, dependencies, shapes, cut, opened, settings, Path(out), name="grid", progress=progress)
 
 

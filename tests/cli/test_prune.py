@@ -99,7 +99,7 @@ def top1(path: Path, photos: Path) -> float:
 
 
 def test_the_methods_are_those_of_the_optimizers() -> None:
-    assert prune_cli.METHODS == tuple(pruning_optimizer_names())
+    assert tuple(pruning_optimizer_names()) == prune_cli.METHODS
 
 
 def test_a_network_within_the_budget_is_exported_as_it_is(whole: Path, there: Path) -> None:
@@ -113,9 +113,7 @@ def test_a_network_within_the_budget_is_exported_as_it_is(whole: Path, there: Pa
 
 
 @pytest.mark.slow
-def test_from_a_function_to_files(
-    whole: Path, there: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_from_a_function_to_files(whole: Path, there: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """To two thirds of the latency, on this machine, and the same by the grid alone."""
     budget = f"{0.7e3 * document(whole)['before']['measured_ms']:.3f}us"
     words = arguments(tmp_path / "out", "--test-data", "photos", "--json", budget=budget)
