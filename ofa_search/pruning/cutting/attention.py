@@ -75,7 +75,7 @@ class PrunedAttention(nn.MultiheadAttention):
         return [functional.linear(*each) for each in zip(inputs, weights, biases, strict=True)]
 
     def _heads(self, tokens: Tensor) -> Tensor:
-        return tokens.unflatten(2, (self.num_heads, self.head_dim)).transpose(1, 2)
+        return tokens.reshape(*tokens.shape[:2], self.num_heads, self.head_dim).transpose(1, 2)
 
     def _mask(
         self, padding: Tensor | None, mask: Tensor | None, query: Tensor, keys: int, is_causal: bool
@@ -85,7 +85,7 @@ class PrunedAttention(nn.MultiheadAttention):
             mask = torch.ones(query.shape[2], keys, dtype=torch.bool, device=query.device).triu(1)
         added = None if mask is None else _as_bias(mask, query)
         if added is not None and added.dim() == 3:  # (N * heads, queries, keys)
-            added = added.unflatten(0, (query.shape[0], -1))
+            added = added.reshape(query.shape[0], -1, *added.shape[1:])
         if padding is not None:
             hidden = _as_bias(padding, query).reshape(-1, 1, 1, keys)
             added = hidden if added is None else added + hidden

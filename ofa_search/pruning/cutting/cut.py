@@ -21,8 +21,8 @@ def cut(module: nn.Module, dependencies: Dependencies, kept: Kept) -> CutRecord:
     """Remove from the module, in place, the units that are not kept. Parameters stay the same objects.
 
     All groups are cut in one pass, and indices are those of the module as it is. A second cut needs the dependencies of
-    what the first one left; the record of both is `first.then(second)`. Raises `UsageError` if a unit does not exist, if
-    a group would become empty, or if the module is not the one whose dependencies these are.
+    what the first one left; the record of both is `first.then(second)`. Raises `UsageError` if a unit does not exist,
+    if a group would become empty, or if the module is not the one whose dependencies these are.
     """
     removed: dict[tuple[str, int], Removed] = {}
     lost: dict[tuple[str, str, int | None], int] = {}
@@ -111,8 +111,8 @@ def apply_record(module: nn.Module, record: CutRecord) -> None:
     for owner, change in zip(owners, record.attributes, strict=True):
         if isinstance(owner, nn.MultiheadAttention):
             PrunedAttention.replace(owner)
-        value = change.value
-        setattr(owner, change.attribute, list(value) if isinstance(getattr(owner, change.attribute), list) else value)
+        as_list = isinstance(getattr(owner, change.attribute), list) and isinstance(change.value, tuple)
+        setattr(owner, change.attribute, [*change.value] if as_list else change.value)  # type: ignore[misc]
     _forget(module)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, TypeGuard
 
 from ofa_profiler.errors import UsageError
 
@@ -78,16 +79,13 @@ class CutRecord:
             raise UsageError(f"the record has format {fields.get('format')!r:.40}, not {FORMAT}")
         tensors = _mapping(fields.get("tensors"), "tensors of the record")
         attributes = _mapping(fields.get("attributes"), "attributes of the record")
-        return cls(
-            tuple(
-                _tensor(name, axis, cut) for name, axes in tensors.items() for axis, cut in _mapping(axes, name).items()
-            ),
-            tuple(
-                AttributeCut(module, name, _value(value, f"{module}.{name}"))
-                for module, values in attributes.items()
-                for name, value in _mapping(values, f"attributes of {module!r}").items()
-            ),
-        )
+        cuts = [_tensor(name, *each) for name, axes in tensors.items() for each in _mapping(axes, name).items()]
+        values = [
+            AttributeCut(module, name, _value(value, f"{module}.{name}"))
+            for module, named in attributes.items()
+            for name, value in _mapping(named, f"attributes of {module!r}").items()
+        ]
+        return cls(tuple(cuts), tuple(values))
 
 
 def _tensor(name: str, axis: str, document: object) -> TensorCut:
@@ -100,20 +98,20 @@ def _tensor(name: str, axis: str, document: object) -> TensorCut:
         raise UsageError(f"{where}: no 'of' with a size, or no 'kept' with indices")
     if not kept or not all(map(_is_integer, kept)):
         raise UsageError(f"{where}: 'kept' has no indices, or something else")
-    if any(later <= earlier for earlier, later in zip(kept, kept[1:], strict=False)) or kept[0] < 0 or kept[-1] >= size:
+    if any(later <= earlier for earlier, later in pairwise(kept)) or kept[0] < 0 or kept[-1] >= size:
         raise UsageError(f"{where}: 'kept' is not ascending within 0 to {size - 1}")
     return TensorCut(name, int(axis), size, tuple(kept))
 
 
 def _value(value: object, where: str) -> Attribute:
     if _is_integer(value):
-        return value  # type: ignore[return-value]
+        return value
     if isinstance(value, list) and value and all(map(_is_integer, value)):
         return tuple(value)
     raise UsageError(f"{where}: neither a positive integer nor a list of them")
 
 
-def _is_integer(value: object) -> bool:
+def _is_integer(value: object) -> TypeGuard[int]:
     return type(value) is int and value >= 0
 
 

@@ -75,7 +75,8 @@ class Analysis:
         for kept in (self.made, self.heads, self.conv_groups, self.counted, self._conflicts):
             kept.clear()
         self.results = {name: self._input(name) for name in self.trace.inputs}
-        for self._place, call in enumerate(self.trace.calls):
+        for place, call in enumerate(self.trace.calls):
+            self._place = place
             result = self._result(call)
             self.results[call.name] = result
             if call.changed is not None:
@@ -247,7 +248,8 @@ class Analysis:
         labels = self.classes.resolve(self.labels[name, EACH]).reshape(shape)
         alone = self.classes.alone(labels)
         for axis in varying(labels) if alone.any() else ():
-            rows, flags = (np.moveaxis(each, axis, 0).reshape(shape[axis], -1) for each in (labels, alone))
+            rows = np.moveaxis(labels, axis, 0).reshape(shape[axis], -1)
+            flags = np.moveaxis(alone, axis, 0).reshape(shape[axis], -1)
             partners = np.where(flags, rows.min(), rows).max(1, keepdims=True)
             if (flags | (rows == partners)).all():
                 self.merge(rows[flags], np.broadcast_to(partners, rows.shape)[flags], f"{name} is frozen in part")

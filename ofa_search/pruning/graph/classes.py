@@ -1,8 +1,8 @@
 """Which elements of which tensors can only be removed together.
 
-A **label** names an element along the axes of a tensor. Labels that must be removed together are in one class. A class
-can be frozen for a reason: then none of it is removed. Where a tensor has no label, the number there is negative: -1, or
-`-2 - i` if it was frozen for reason `i`, so that the first cause is known wherever the tensor goes.
+A **label** names an element along the axes of a tensor. Labels that must be removed together are in one class. A
+class can be frozen for a reason: then none of it is removed. Where a tensor has no label, the number there is negative:
+-1, or `-2 - i` if it was frozen for reason `i`, so that the first cause is known wherever the tensor goes.
 """
 
 from __future__ import annotations

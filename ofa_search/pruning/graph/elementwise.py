@@ -11,102 +11,37 @@ import numpy as np
 from ofa_search.pruning.graph.analysis import EACH, Analysis, Handler
 from ofa_search.pruning.graph.calls import Call, values_in
 from ofa_search.pruning.graph.classes import Labels, varying
-from ofa_search.pruning.graph.values import Flags, Value, plain
+from ofa_search.pruning.graph.values import Flags, Value, moved, plain
 
 Given = Mapping[str, Any]
 #: Whether a result is zero, from whether each operand is.
 Rule = Callable[[Sequence[Flags]], Flags]
 
+# fmt: off
 #: They give zero for zero.
-KEEP_ZERO = [
-    "abs",
-    "alias",
-    "alpha_dropout",
-    "asin",
-    "asinh",
-    "atan",
-    "atanh",
-    "celu",
-    "ceil",
-    "clone",
-    "contiguous",
-    "detach",
-    "dropout",
-    "elu",
-    "erf",
-    "expm1",
-    "fake_quantize",
-    "feature_alpha_dropout",
-    "feature_dropout",
-    "floor",
-    "gelu",
-    "hardshrink",
-    "hardswish",
-    "leaky_relu",
-    "lift_fresh_copy",
-    "log1p",
-    "mish",
-    "neg",
-    "negative",
-    "positive",
-    "relu",
-    "relu6",
-    "round",
-    "rrelu",
-    "selu",
-    "sgn",
-    "sign",
-    "silu",
-    "sin",
-    "sinh",
-    "softshrink",
-    "softsign",
-    "sqrt",
-    "square",
-    "tan",
-    "tanh",
-    "trunc",
-    "to",
-    "type_as",
-    "_to_copy",
-    "float",
-    "half",
-    "double",
-    "nan_to_num",
-]
-#: They do not.
-LOSE_ZERO = [
-    "acos",
-    "acosh",
-    "bitwise_not",
-    "cos",
-    "cosh",
-    "digamma",
-    "erfc",
-    "erfinv",
-    "exp",
-    "exp2",
-    "hardsigmoid",
-    "isfinite",
-    "isinf",
-    "isnan",
-    "lgamma",
-    "log",
-    "log10",
-    "log2",
-    "log_sigmoid",
-    "logical_not",
-    "logit",
-    "reciprocal",
-    "rsqrt",
-    "sigmoid",
-    "softplus",
-    "special_expit",
-    "threshold",
-]
-COMPARE = (
-    "eq ne lt le gt ge logical_and logical_or logical_xor bitwise_and bitwise_or floor_divide atan2 fmod remainder"
+KEEP_ZERO = (
+    "abs", "alias", "alpha_dropout", "asin", "asinh", "atan", "atanh", "celu", "ceil", "clone", "contiguous", "detach",
+    "dropout", "elu", "erf", "expm1", "feature_alpha_dropout", "feature_dropout", "floor", "gelu", "hardshrink",
+    "hardswish", "leaky_relu", "lift_fresh_copy", "log1p", "mish", "nan_to_num", "neg", "negative", "positive", "relu",
+    "relu6", "round", "rrelu", "selu", "sgn", "sign", "silu", "sin", "sinh", "softshrink", "softsign", "sqrt", "square",
+    "tan", "tanh", "to", "trunc", "type_as", "_to_copy",
 )
+#: They do not.
+LOSE_ZERO = (
+    "acos", "acosh", "bitwise_not", "cos", "cosh", "digamma", "erfc", "erfinv", "exp", "exp2", "hardsigmoid",
+    "isfinite", "isinf", "isnan", "lgamma", "log", "log10", "log2", "log_sigmoid", "logical_not", "logit", "reciprocal",
+    "rsqrt", "sigmoid", "softplus", "special_expit", "threshold",
+)
+#: Comparisons and the like.
+COMPARE = (
+    "atan2", "bitwise_and", "bitwise_or", "eq", "floor_divide", "fmod", "ge", "gt", "le", "logical_and", "logical_or",
+    "logical_xor", "lt", "ne", "remainder",
+)
+#: What a layer reads after them is still the parameter itself.
+_UNCHANGED = {"alias", "clone", "contiguous", "detach", "dropout", "lift_fresh_copy", "to", "type_as", "_to_copy"}
+#: Of their first tensor, only the shape counts.
+_NEW = ("new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like", "empty_like", "rand_like")
+# fmt: on
 
 
 def one(analysis: Analysis, call: Call, given: Given, *, keeps_zero: bool = True) -> Value:
@@ -116,10 +51,6 @@ def one(analysis: Analysis, call: Call, given: Given, *, keeps_zero: bool = True
         return x
     x = analysis.labelled(x)
     return analysis.value(call.shape, x.labels, x.zero & keeps_zero)
-
-
-#: What a layer reads after them is still the parameter itself.
-_UNCHANGED = {"alias", "contiguous", "clone", "detach", "to", "type_as", "_to_copy", "float", "dropout"}
 
 
 def _loses_zero(analysis: Analysis, call: Call, given: Given) -> Value:
@@ -187,12 +118,12 @@ def addcmul(analysis: Analysis, call: Call, given: Given) -> Value:
     return several(analysis, call, values, lambda flags: flags[0] & (flags[1] | flags[2]))
 
 
-def new(analysis: Analysis, call: Call, given: Given) -> Value:
+def new(_analysis: Analysis, call: Call, _given: Given) -> Value:
     """A tensor whose elements do not depend on any other."""
     return plain(call.shape)
 
 
-def nothing(analysis: Analysis, call: Call, given: Given) -> None:
+def nothing(_analysis: Analysis, _call: Call, _given: Given) -> None:
     """A check."""
 
 
@@ -236,8 +167,8 @@ def _alike(analysis: Analysis, value: Value) -> Value:
 def _aligned(value: Value, axes: int) -> Value:
     """The value with axes of size 1 before its own."""
     more = (1,) * (axes - value.axes)
-    labels, zero = (array.reshape(more + array.shape) for array in (value.labels, value.zero))
-    return Value(more + value.shape, labels, zero, static=value.static)
+    wider = moved(value, more + value.shape, lambda array: array.reshape(more + array.shape))
+    return replace(wider, static=value.static)
 
 
 def _shared(analysis: Analysis, call: Call, value: Value, operands: Sequence[Value]) -> Value:
@@ -310,16 +241,14 @@ def _never(flags: Sequence[Flags]) -> Flags:
 HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(KEEP_ZERO, one),
     **dict.fromkeys(LOSE_ZERO, _loses_zero),
-    **dict.fromkeys(COMPARE.split(), compare),
+    **dict.fromkeys(COMPARE, compare),
     **dict.fromkeys(["add", "sub", "rsub"], add),
     **dict.fromkeys(["mul"], multiply),
     **dict.fromkeys(["div", "true_divide"], divide),
     **dict.fromkeys(["maximum", "minimum", "fmax", "fmin"], maximum),
     **dict.fromkeys(["clamp", "clamp_min", "clamp_max", "clip", "hardtanh"], clamp),
-    **dict.fromkeys(
-        ["new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like", "empty_like", "rand_like"], new
-    ),
-    **dict.fromkeys(["_assert_tensor_metadata", "_assert_scalar", "_assert_async"], nothing),
+    **dict.fromkeys(_NEW, new),
+    **dict.fromkeys(("_assert_tensor_metadata", "_assert_scalar", "_assert_async"), nothing),
     "pow": power,
     "where": where,
     "masked_fill": masked_fill,

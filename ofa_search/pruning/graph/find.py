@@ -9,7 +9,7 @@ from torch import nn
 
 from ofa_profiler.errors import UsageError
 from ofa_search.pruning.cutting.attention import PrunedAttention
-from ofa_search.pruning.graph import elementwise, layers, movement, products, reductions
+from ofa_search.pruning.graph import elementwise, layers, movement, products, reductions, selection
 from ofa_search.pruning.graph.analysis import Analysis
 from ofa_search.pruning.graph.assembling import assemble, without
 from ofa_search.pruning.graph.tracing import as_inputs, one_line, trace
@@ -20,6 +20,7 @@ _HANDLERS = {
     **layers.HANDLERS,
     **elementwise.HANDLERS,
     **movement.HANDLERS,
+    **selection.HANDLERS,
     **reductions.HANDLERS,
     **products.HANDLERS,
 }

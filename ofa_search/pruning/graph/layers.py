@@ -198,7 +198,7 @@ def _along(x: Value, axis: int) -> tuple[Labels, Flags]:
     """Labels and flags along one axis, written out; those at the start of the others."""
     first = tuple(slice(None) if other == axis else 0 for other in range(x.axes))
     size = (x.shape[axis],)
-    zero = np.moveaxis(x.zero, axis, 0).reshape(x.zero.shape[axis], -1).all(1)
+    zero: Flags = np.asarray(np.moveaxis(x.zero, axis, 0).reshape(x.zero.shape[axis], -1).all(1))
     return full(x.labels[first], size), full(zero, size)
 
 

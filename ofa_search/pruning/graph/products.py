@@ -90,12 +90,14 @@ def _by_batch(
     tied = _tied(analysis, call, operands, [[each.index(letter) for letter in batch] for each in letters])
     zero = np.zeros((1,) * len(batch), np.bool_)
     for operand, each in zip(operands, letters, strict=True):
-        flags = operand.zero.all(tuple(i for i, letter in enumerate(each) if letter not in batch))
+        inner = tuple(i for i, letter in enumerate(each) if letter not in batch)
+        flags: Flags = np.asarray(operand.zero.all(inner))
         left = [letter for letter in each if letter in batch]
         zero = zero | flags.transpose([left.index(letter) for letter in batch])
     zero = np.broadcast_to(zero, np.broadcast_shapes(zero.shape, tied.shape))
     in_order = [letter for letter in out if letter in batch]
-    labels, zero = (array.transpose([list(batch).index(letter) for letter in in_order]) for array in (tied, zero))
+    order = [list(batch).index(letter) for letter in in_order]
+    labels, zero = tied.transpose(order), zero.transpose(order)
     places = [out.index(letter) for letter in in_order]
     others = tuple(i for i in range(len(out)) if i not in places)
     return analysis.value(call.shape, np.expand_dims(labels, others), np.expand_dims(zero, others))
@@ -123,8 +125,10 @@ def _result(analysis: Analysis, call: Call, operand: Value, letters: str, out: s
     left = [letter for letter in letters if letter in out]
     order = [left.index(letter) for letter in out if letter in left]
     more = tuple(i for i, letter in enumerate(out) if letter not in left)
-    labels, zero = operand.labels.max(gone).transpose(order), operand.zero.all(gone).transpose(order)
-    return analysis.value(call.shape, np.expand_dims(labels, more), np.expand_dims(zero, more))
+    labels, zero = np.asarray(operand.labels.max(gone)), np.asarray(operand.zero.all(gone))
+    return analysis.value(
+        call.shape, np.expand_dims(labels.transpose(order), more), np.expand_dims(zero.transpose(order), more)
+    )
 
 
 def attention(analysis: Analysis, call: Call, given: Given) -> Any:

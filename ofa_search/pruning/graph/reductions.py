@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from ofa_search.pruning.graph.analysis import Analysis, Handler
 from ofa_search.pruning.graph.calls import Call
 from ofa_search.pruning.graph.classes import varies, varying
@@ -84,46 +86,27 @@ def glu(analysis: Analysis, call: Call, given: Given) -> Value:
     half = x.shape[axis] // 2
     if not varies(x.labels, axis):
         return analysis.value(call.shape, x.labels, x.zero)
-    first, second = (np.split(array, 2, axis) for array in (x.labels, x.zero))
-    analysis.merge(first[0], first[1], f"glu in {call.where} needs equal halves of it")
-    assert first[0].shape[axis] == half
-    return analysis.value(call.shape, first[0], second[0])
+    first, second = (np.take(x.labels, range(start, start + half), axis) for start in (0, half))
+    analysis.merge(first, second, f"glu in {call.where} needs equal halves of it")
+    zero = np.broadcast_to(x.zero, x.labels.shape)
+    return analysis.value(call.shape, first, np.take(zero, range(half), axis))
 
+
+# fmt: off
+_REDUCTIONS = (
+    "amax", "amin", "argmax", "argmin", "linalg_vector_norm", "logsumexp", "max", "mean", "min", "norm", "std", "sum",
+    "var",
+)
+_RESIZES = (
+    "upsample_bicubic2d", "upsample_bilinear2d", "upsample_linear1d", "upsample_nearest1d", "upsample_nearest2d",
+    "upsample_nearest3d", "upsample_trilinear3d", "_upsample_bicubic2d_aa", "_upsample_bilinear2d_aa",
+)
+# fmt: on
+_POOLS = [f"{kind}_pool{n}d" for kind in ("max", "avg", "adaptive_avg", "adaptive_max", "lp") for n in (1, 2, 3)]
 
 HANDLERS: dict[str, Handler] = {
-    **dict.fromkeys(
-        [
-            "mean",
-            "sum",
-            "amax",
-            "amin",
-            "max",
-            "min",
-            "var",
-            "std",
-            "logsumexp",
-            "argmax",
-            "argmin",
-            "linalg_vector_norm",
-            "norm",
-        ],
-        reduce,
-    ),
-    **dict.fromkeys(["softmax", "log_softmax", "_softmax", "cumsum"], along),
-    **dict.fromkeys(
-        [
-            *(f"{kind}_pool{n}d" for kind in ("max", "avg", "adaptive_avg", "adaptive_max", "lp") for n in (1, 2, 3)),
-            *(f"max_pool{n}d_with_indices" for n in (1, 2, 3)),
-            *[
-                "upsample_nearest1d",
-                "upsample_nearest2d",
-                "upsample_nearest3d",
-                "upsample_bilinear2d",
-                "upsample_bicubic2d",
-            ],
-            *["_upsample_bicubic2d_aa", "_upsample_bilinear2d_aa", "upsample_linear1d", "upsample_trilinear3d"],
-        ],
-        spatial,
-    ),
+    **dict.fromkeys(_REDUCTIONS, reduce),
+    **dict.fromkeys(("softmax", "log_softmax", "_softmax", "cumsum"), along),
+    **dict.fromkeys((*_POOLS, *(f"max_pool{n}d_with_indices" for n in (1, 2, 3)), *_RESIZES), spatial),
     "glu": glu,
 }

@@ -6,15 +6,16 @@ import copy
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ofa_search.pruning.cutting.cut import cut, zero_units
 from ofa_search.pruning.graph.tracing import Inputs, one_line, quiet
-from ofa_search.pruning.groups import Dependencies, Group, Kept
+from ofa_search.pruning.groups import Dependencies, Group
 
 #: A deviation relative to the largest output, in the precision of the trial: float64, where the network can do that.
 _TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-5}
@@ -33,17 +34,12 @@ class Failure:
         """The groups that have parameters in that module, or in the smallest one around it that has any."""
         where = self.where
         while where:
-            found = [
-                group for group in groups if any(_inside(axis.tensor, where) for axis in (*group.made, *group.read))
-            ]
+            inside = f"{where}."
+            found = [g for g in groups if any(axis.tensor.startswith(inside) for axis in (*g.made, *g.read))]
             if found:
                 return found
             where = where.rpartition(".")[0]
         return []
-
-
-def _inside(tensor: str, module: str) -> bool:
-    return tensor.startswith(f"{module}.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +92,7 @@ def _watched(module: nn.Module) -> list[str]:
     return inside
 
 
-def kept_units(group: Group) -> Kept | Any:
+def kept_units(group: Group) -> NDArray[np.int64]:
     """The units that a trial keeps: about three quarters, always the same, another number in each group."""
     generator = np.random.default_rng(zlib.crc32(group.name.encode()))
     most = max(1, group.n_units // _SHARE)
@@ -137,7 +133,7 @@ def prepare(module: nn.Module, inputs: Inputs) -> Trial:
     for precision in _precisions(module):
         module = module.to(precision)
         for each in (more, inputs):
-            trial = Trial(module, _mapped(each, lambda tensor: _as(tensor, precision)), precision)
+            trial = Trial(module, _mapped(each, partial(_as, precision=precision)), precision)
             if _works(trial):
                 return trial
     return trial
@@ -183,7 +179,7 @@ def _with_one_more(tensor: Tensor, generator: torch.Generator) -> Tensor:
     return torch.cat([tensor, more])
 
 
-def _as(tensor: Tensor, precision: torch.dtype) -> Tensor:
+def _as(tensor: Tensor, *, precision: torch.dtype) -> Tensor:
     return tensor.to(precision) if tensor.is_floating_point() else tensor
 
 
