@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 import torch
 
 pytest.importorskip("PIL")
 from support.paths import ROOT
-from support.prunable import write_images, write_network
+from support.prunable import fake_device, made_up_ms, write_images, write_network
 
+from ofa_profiler.devices import FakeDevice
 from ofa_search.cli import prune as prune_cli
 from ofa_search.data.images import load_images
 from ofa_search.pruning.optimizers import pruning_optimizer_names
@@ -45,26 +48,32 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def there(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def there(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(scratch)
     yield scratch
     sys.modules.pop("small_nets", None)
 
 
-def arguments(out: Path, *more: str, model: str = "trained", budget: str | None = None) -> list[str]:
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--device local` measures nothing, and gives made-up times."""
+    monkeypatch.setattr("ofa_profiler.devices.open_device", lambda *_: fake_device())
+
+
+def arguments(out: Path, *more: str, model: str = "trained", budget: str = "1h") -> list[str]:
     what = ["--model", f"small_nets:{model}", "--input", "1x3x32x32", "--data", "photos", "--out", str(out)]
     where = [] if "--lut" in more else ["--device", "local"]
-    return [*what, *QUICK, "--cache", "cache", *where, *more, "--budget", budget or "1h"]
+    return [*what, *QUICK, "--cache", "cache", *where, *more, "--budget", budget]
 
 
-@pytest.fixture(scope="module")
-def whole(scratch: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The result of a budget that the network keeps, with a grid."""
-    out = tmp_path_factory.mktemp("whole")
-    done = command(scratch, *arguments(out, "--json"))
-    assert done.returncode == 0, done.stderr
-    assert "the network is within the budget" in done.stderr
-    return out
+@pytest.fixture
+def grid(there: Path, fake: None, capsys: pytest.CaptureFixture[str]) -> Path:
+    """The grid of a run that the network needs no pruning for."""
+    path = there / "grid" / "trained-grid.csv"
+    if not path.exists():
+        assert prune_cli.main(arguments(path.parent)) == 0
+        assert "the network is within the budget of 3.6e+06 ms: nothing is pruned" in capsys.readouterr().err
+    return path
 
 
 def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -79,7 +88,7 @@ def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def document(out: Path) -> dict:
+def document(out: Path) -> dict[str, Any]:
     return json.loads((out / "trained.json").read_text())
 
 
@@ -102,52 +111,77 @@ def test_the_methods_are_those_of_the_optimizers() -> None:
     assert tuple(pruning_optimizer_names()) == prune_cli.METHODS
 
 
-def test_a_network_within_the_budget_is_exported_as_it_is(whole: Path, there: Path) -> None:
-    found = document(whole)
+def test_a_network_within_the_budget_is_exported_as_it_is(grid: Path) -> None:
+    found = document(grid.parent)
     assert found["training"] is None
     assert found["before"]["accuracy"] == found["after"]["accuracy"]
     assert found["before"]["params"] == found["after"]["params"]
     assert all(group["before"] == group["after"] for group in found["groups"])
     assert found["after"]["measured_ms"] > 0
-    assert {path.name for path in whole.iterdir()} >= {"trained.onnx", "trained.safetensors", "trained-grid.csv"}
+    assert {path.name for path in grid.parent.iterdir()} >= {"trained.onnx", "trained.safetensors", "trained-grid.csv"}
 
 
 @pytest.mark.slow
-def test_from_a_function_to_files(whole: Path, there: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """To two thirds of the latency, on this machine, and the same by the grid alone."""
-    budget = f"{0.7e3 * document(whole)['before']['measured_ms']:.3f}us"
-    words = arguments(tmp_path / "out", "--test-data", "photos", "--json", budget=budget)
-    code = prune_cli.main(words)
+def test_from_a_function_to_files(there: Path, fake: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the device, and by its grid alone."""
+    out = tmp_path / "out"
+    code = prune_cli.main(arguments(out, "--test-data", "photos", "--json", budget="200us"))
     captured = capsys.readouterr()
     assert code == 0, captured.err
     found = json.loads(captured.out)
-    assert found == document(tmp_path / "out")
-    assert found["after"]["measured_ms"] <= found["budget_ms"] < found["before"]["measured_ms"]
-    assert found["after"]["macs"] < found["before"]["macs"]
-    assert found["after"]["accuracy"]["test"]["top1"] > 0.8
-    model = tmp_path / "out" / "trained.onnx"
-    assert top1(model, there / "photos") == pytest.approx(found["accuracy"]["test"]["top1"], abs=1e-4)
-    sizes = {tuple(tensor.dims) for tensor in onnx.load(model).graph.initializer}
-    assert any(size[0] == layer["after"][0] for layer in found["layers"] for size in sizes if size)
-    assert found["unprunable"]
+    assert found == document(out)
+    check_pruned(found)
     assert found["training"]["images"] + found["training"]["held_out"] == 72
+    assert found["unprunable"]
+    assert top1(out / "trained.onnx", there / "photos") == pytest.approx(found["accuracy"]["test"]["top1"], abs=1e-4)
+    assert prune_cli.main(arguments(out, budget="210us")) == 2, "the folder is that of another budget"
 
-    lut = str(tmp_path / "out" / "trained-grid.csv")
-    assert prune_cli.main(arguments(tmp_path / "by-table", "--lut", lut, budget=budget)) == 0
+    words = arguments(tmp_path / "by-table", "--lut", str(out / "trained-grid.csv"), budget="200us")
+    assert prune_cli.main(words) == 0
     said = capsys.readouterr().err
     assert "which are not used; nothing is measured" in said
     assert "nothing was measured" in said
     again = document(tmp_path / "by-table")
     assert again["after"]["measured_ms"] is None
     assert again["after"]["predicted_ms"] <= again["budget_ms"]
-    assert prune_cli.main(arguments(tmp_path / "by-table", "--lut", lut, budget=budget)) == 0, "it has all it needs"
+    assert prune_cli.main(words) == 0, "all is there"
+    assert document(tmp_path / "by-table") == again
+
+
+def check_pruned(found: dict[str, Any]) -> None:
+    assert found["after"]["measured_ms"] <= found["budget_ms"] < found["before"]["measured_ms"]
+    assert found["after"]["macs"] < found["before"]["macs"]
+    assert found["after"]["size_bytes"]["onnx"] < found["before"]["size_bytes"]["onnx"]
+    assert found["after"]["accuracy"]["held_out"]["top1"] > 0.8
+    assert any(layer["after"] != layer["before"] for layer in found["layers"])
+
+
+@pytest.mark.slow
+def test_on_this_machine(there: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Measured: to two thirds of the latency."""
+    assert prune_cli.main(arguments(tmp_path / "whole", "--json")) == 0
+    whole_ms = json.loads(capsys.readouterr().out)["before"]["measured_ms"]
+    assert prune_cli.main(arguments(tmp_path / "out", "--json", budget=f"{0.67e3 * whole_ms:.3f}us")) == 0
+    check_pruned(json.loads(capsys.readouterr().out))
+
+
+@pytest.mark.slow
+def test_over_the_budget_when_measured_all_is_written(
+    there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def slower(key: str) -> float:
+        return 0.5 if key == "after" else made_up_ms(key)
+
+    monkeypatch.setattr("ofa_profiler.devices.open_device", lambda *_: FakeDevice(latency_ms=slower))
+    assert prune_cli.main(arguments(tmp_path / "out", budget="200us")) == 5
+    assert "which is over the budget of 0.2 ms; all files are written" in capsys.readouterr().err
+    assert document(tmp_path / "out")["after"]["measured_ms"] == pytest.approx(0.5, rel=0.1)
 
 
 def test_an_unreachable_budget_is_refused_before_any_training(
-    whole: Path, there: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    grid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lut = str(whole / "trained-grid.csv")
-    assert prune_cli.main(arguments(tmp_path / "out", "--lut", lut, budget="1us")) == 3
+    assert prune_cli.main(arguments(tmp_path / "out", "--lut", str(grid), budget="1us")) == 3
     assert "no pruned network meets" in capsys.readouterr().err
     assert not (tmp_path / "out" / "training.csv").exists()
 
@@ -165,19 +199,14 @@ def test_an_unreachable_budget_is_refused_before_any_training(
 def test_what_cannot_be_pruned_is_named(
     model: str, more: tuple[str, ...], problem: str, there: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import re
-
     assert prune_cli.main(arguments(tmp_path / "out", *more, model=model)) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("ofa-prune: ")]
     assert len(lines) == 1
     assert re.search(problem, lines[0])
 
 
-def test_an_untrained_network_is_noticed(
-    whole: Path, there: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    lut = str(whole / "trained-grid.csv")
-    assert prune_cli.main(arguments(tmp_path / "out", "--lut", lut, model="untrained")) == 0
+def test_an_untrained_network_is_noticed(grid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert prune_cli.main(arguments(tmp_path / "out", "--lut", str(grid), model="untrained")) == 0
     said = capsys.readouterr().err
     assert "no better than chance before it is pruned: are its outputs the classes 0-dark, 1-middling" in said
 
@@ -188,24 +217,62 @@ def test_the_table_of_another_network(there: Path, tmp_path: Path, capsys: pytes
     assert "make one by ofa-prune --device" in capsys.readouterr().err
 
 
+def started(folder: Path, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "ofa_search.prune_cli", *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(path: Path, lines: int, process: subprocess.Popen[str]) -> None:
+    while not (path.exists() and len(path.read_bytes().splitlines()) >= lines):
+        assert process.poll() is None
+        time.sleep(0.02)
+
+
 @pytest.mark.slow
-def test_killed_in_each_phase_it_resumes(whole: Path, there: Path, tmp_path: Path) -> None:
-    """The result is that of a run without interruption."""
-    budget = f"{0.7e3 * document(whole)['before']['measured_ms']:.3f}us"
-    words = arguments(tmp_path / "out", "--epochs", "20", budget=budget)
-    for sign in ("trained-grid.jsonl", "training.csv"):
-        started = subprocess.Popen(
-            [sys.executable, "-m", "ofa_search.prune_cli", *words],
-            cwd=there,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-            stderr=subprocess.DEVNULL,
-        )
-        path = tmp_path / "out" / sign
-        while not (path.exists() and len(path.read_bytes().splitlines()) > 2):
-            assert started.poll() is None
-            time.sleep(0.05)
-        started.send_signal(signal.SIGKILL)
-        started.wait()
+def test_interrupted_in_each_phase_it_resumes(there: Path, tmp_path: Path) -> None:
+    """Killed while it measures, ended by Ctrl-C while it trains, and finished."""
+    out = tmp_path / "out"
+    assert command(there, *arguments(tmp_path / "whole")).returncode == 0
+    whole_ms = document(tmp_path / "whole")["before"]["measured_ms"]
+    words = arguments(out, "--epochs", "60", budget=f"{0.67e3 * whole_ms:.3f}us")
+    process = started(there, *words)
+    wait_for(out / "trained-grid.jsonl", 4, process)
+    process.kill()
+    process.communicate()
+    process = started(there, *words)
+    wait_for(out / "training.csv", 2, process)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "ofa-prune: interrupted; run the same command again to resume"
+    measured = (out / "trained-grid.jsonl").read_bytes()
     done = command(there, *words)
     assert done.returncode == 0, done.stderr
-    assert document(tmp_path / "out")["after"]["measured_ms"] > 0
+    assert (out / "trained-grid.jsonl").read_bytes() == measured
+    check_pruned(document(out))
+
+
+@pytest.mark.slow
+def test_several_processes(there: Path, grid: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+            *("-m", "ofa_search.prune_cli"),
+            *arguments(tmp_path / "out", "--lut", str(grid), budget="200us"),
+        ],
+        cwd=there,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = document(tmp_path / "out")
+    assert found["training"]["processes"] == 2
+    assert found["after"]["predicted_ms"] <= 0.2

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.prunable import SOURCE
+from support.prunable import SOURCE, fake_device
 from torch import nn
 
-from ofa_profiler.devices import FakeDevice
 from ofa_profiler.errors import InfeasibleError, UsageError
 from ofa_search import prune
 
@@ -39,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A grid of made-up times."""
     out = tmp_path_factory.mktemp("grid")
     with pytest.raises(InfeasibleError):
-        prune(network(), EXAMPLE, 1e-6, None, nn.MSELoss(), regression(), device=FakeDevice(), out=out)
+        prune(network(), EXAMPLE, 1e-6, None, nn.MSELoss(), regression(), device=fake_device(), out=out)
     return out
 
 
@@ -74,7 +73,7 @@ def test_what_is_wrong_is_named(folder: Path) -> None:
     with pytest.raises(UsageError, match="the loader has no length"):
         prune(network(), EXAMPLE, 1.0, table, loss, iter(regression()))
     with pytest.raises(UsageError, match="give table, or device to measure and out"):
-        prune(network(), EXAMPLE, 1.0, None, loss, regression(), device=FakeDevice())
+        prune(network(), EXAMPLE, 1.0, None, loss, regression(), device=fake_device())
     with pytest.raises(UsageError, match="pruning optimizer"):
         prune(network(), EXAMPLE, attainable(folder)[1], table, loss, regression(), method="magnitude")
     bad = [(inputs, np.nan * target) for inputs, target in regression(1)]
