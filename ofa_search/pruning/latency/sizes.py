@@ -153,7 +153,7 @@ def numbers_of(model: onnx.ModelProto) -> dict[Spot, int]:
 
 def structure_of(model: onnx.ModelProto) -> list[object]:
     """What two files that differ in sizes alone have in common."""
-    nodes = [(node.op_type, tuple(map(_place, node.input)), tuple(node.output)) for node in model.graph.node]
+    nodes = [(node.op_type, tuple(map(_use_of, node.input)), tuple(node.output)) for node in model.graph.node]
     return [nodes, [(_use_of(tensor.name), tensor.data_type, len(tensor.dims)) for tensor in model.graph.initializer]]
 
 
@@ -177,7 +177,7 @@ def _likely_rules(spot: Spot, model: onnx.ModelProto, named: Mapping[Spot, Rule]
     number of their groups."""
     yield named.get(spot, {})
     if spot[0] == "attribute":
-        read = set(map(_place, model.graph.node[int(spot[1])].input))
+        read = set(map(_use_of, model.graph.node[int(spot[1])].input))
         yield from (rule for (kind, tensor, *_), rule in named.items() if kind == "dim" and tensor in read)
 
 
