@@ -14,7 +14,7 @@ import numpy as np
 
 from ofa_profiler.models.torch_export import export_module
 from ofa_search.pruning.groups import Counts, Dependencies, Group, Kept
-from ofa_search.pruning.latency.sizes import Example, NotLearned, Template, with_made_up_weights
+from ofa_search.pruning.latency.sizes import Example, NotLearned, Template, name_before, separated, with_made_up_weights
 
 if TYPE_CHECKING:
     import onnx
@@ -69,7 +69,7 @@ class Exporter:
         found: dict[str, tuple[str, str]] = {}
         layers = {name.rpartition(".")[0] for name in self.module.state_dict() if name.endswith(".weight")}
         for node in self.model({}).graph.node:
-            read = (name.rpartition(".")[0] for name in node.input)
+            read = (name_before(name).rpartition(".")[0] for name in node.input)
             layer = next((name for name in read if name in layers), "")
             about = layer, node.input[0] if node.input else ""
             found |= dict.fromkeys((node.name, *node.output), about)
@@ -85,7 +85,7 @@ class Exporter:
         if kept:
             self.cut(module, self.dependencies, first_units(kept))
         with tempfile.TemporaryDirectory(prefix="ofa-prune-") as folder:
-            return onnx.load(export_module(module, Path(folder) / "model.onnx", self.shapes))
+            return separated(onnx.load(export_module(module, Path(folder) / "model.onnx", self.shapes)))
 
     @cached_property
     def _template(self) -> Template | None:

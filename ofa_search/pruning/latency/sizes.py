@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ofa_profiler.models.onnx_graph import used_inside
 from ofa_search.pruning.groups import Counts, Dependencies
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ _MOST_NUMBERS = 64
 _PERIOD = 1009
 _FLOATS = {1: np.float32, 10: np.float16, 11: np.float64}
 
-#: ("dim", tensor, axis), ("value", tensor, position) or ("attribute", node, name, position).
+#: ("dim", place, axis, 0) or ("value", place, position, 0) of a constant; ("attribute", node, name, position).
 Spot = tuple[str, str | int, str | int, int]
 #: Group -> what its removed units take from a number, each.
 Rule = Mapping[str, int]
@@ -101,16 +102,47 @@ class Template:
         return model
 
 
+def separated(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same file with a constant of its own for each use, named by node, input and its name before.
+
+    torch merges constants of equal values: shapes that are equal in the whole network differ in cut ones.
+    """
+    same = type(model)()
+    same.CopyFrom(model)
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    del same.graph.initializer[:]
+    for i, node in enumerate(same.graph.node):
+        for position, name in enumerate(node.input):
+            if name in constants:
+                own = same.graph.initializer.add()
+                own.CopyFrom(constants[name])
+                node.input[position] = own.name = f"{i}.{position}:{name}"
+    inside = {name for node in model.graph.node for name in used_inside(node)}
+    kept = (inside | {output.name for output in model.graph.output}) & constants.keys()
+    same.graph.initializer.extend(constants[name] for name in sorted(kept))
+    return same
+
+
+def name_before(name: str) -> str:
+    """The name of a constant in the file before it was separated."""
+    return name.partition(":")[2] or name
+
+
+def _use_of(name: str) -> str:
+    """Where a constant is used: what it was called before can differ between exports."""
+    return name.partition(":")[0]
+
+
 def numbers_of(model: onnx.ModelProto) -> dict[Spot, int]:
     """All whole numbers that can be sizes."""
     from onnx import numpy_helper
 
     found: dict[Spot, int] = {}
     for tensor in model.graph.initializer:
-        found |= {("dim", tensor.name, axis, 0): size for axis, size in enumerate(tensor.dims)}
+        found |= {("dim", _use_of(tensor.name), axis, 0): size for axis, size in enumerate(tensor.dims)}
         if tensor.data_type in (6, 7) and np.prod(tensor.dims, dtype=int) <= _MOST_NUMBERS:
             values = numpy_helper.to_array(tensor).ravel()
-            found |= {("value", tensor.name, i, 0): int(value) for i, value in enumerate(values)}
+            found |= {("value", _use_of(tensor.name), i, 0): int(value) for i, value in enumerate(values)}
     for position, node in enumerate(model.graph.node):
         for attribute in node.attribute:
             found |= {("attribute", position, attribute.name, i): value for i, value in enumerate(attribute.ints)}
@@ -121,19 +153,21 @@ def numbers_of(model: onnx.ModelProto) -> dict[Spot, int]:
 
 def structure_of(model: onnx.ModelProto) -> list[object]:
     """What two files that differ in sizes alone have in common."""
-    nodes = [(node.op_type, tuple(node.input), tuple(node.output)) for node in model.graph.node]
-    return [nodes, [(tensor.name, tensor.data_type, len(tensor.dims)) for tensor in model.graph.initializer]]
+    nodes = [(node.op_type, tuple(map(_use_of, node.input)), tuple(node.output)) for node in model.graph.node]
+    return [nodes, [(_use_of(tensor.name), tensor.data_type, len(tensor.dims)) for tensor in model.graph.initializer]]
 
 
 def _named_rules(model: onnx.ModelProto, dependencies: Dependencies) -> dict[Spot, Rule]:
     """The rules of weights that have their names in the module."""
-    names = {tensor.name for tensor in model.graph.initializer}
+    names: dict[str, list[str]] = {}
+    for tensor in model.graph.initializer:
+        names.setdefault(name_before(tensor.name), []).append(_use_of(tensor.name))
     rules: dict[Spot, dict[str, int]] = {}
     for group in dependencies.groups:
         for axis in (*group.made, *group.read):
-            if axis.tensor in names:
-                each = int(np.count_nonzero(axis.units == 0))
-                rule = rules.setdefault(("dim", axis.tensor, axis.axis, 0), {})
+            each = int(np.count_nonzero(axis.units == 0))
+            for name in names.get(axis.tensor, ()):
+                rule = rules.setdefault(("dim", name, axis.axis, 0), {})
                 rule[group.name] = rule.get(group.name, 0) + each
     return dict(rules)
 
@@ -143,7 +177,7 @@ def _likely_rules(spot: Spot, model: onnx.ModelProto, named: Mapping[Spot, Rule]
     number of their groups."""
     yield named.get(spot, {})
     if spot[0] == "attribute":
-        read = set(model.graph.node[int(spot[1])].input)
+        read = set(map(_use_of, model.graph.node[int(spot[1])].input))
         yield from (rule for (kind, tensor, *_), rule in named.items() if kind == "dim" and tensor in read)
 
 
@@ -172,13 +206,13 @@ def _learned_rule(value: int, full: Counts, seen: Sequence[tuple[Counts, int]]) 
 def _resized(tensor: onnx.TensorProto, changed: Mapping[Spot, int]) -> onnx.TensorProto:
     from onnx import numpy_helper
 
-    dims = [changed.get(("dim", tensor.name, axis, 0), size) for axis, size in enumerate(tensor.dims)]
+    dims = [changed.get(("dim", _use_of(tensor.name), axis, 0), size) for axis, size in enumerate(tensor.dims)]
     if tensor.data_type in _FLOATS and tensor.dims:
         return numpy_helper.from_array(made_up(tensor.name, dims, tensor.data_type), tensor.name)
     values = numpy_helper.to_array(tensor).copy()
     flat = values.reshape(-1)
     for i in range(min(flat.size, _MOST_NUMBERS)):
-        spot = ("value", tensor.name, i, 0)
+        spot = ("value", _use_of(tensor.name), i, 0)
         if spot in changed:
             flat[i] = changed[spot]
     return numpy_helper.from_array(values[tuple(map(slice, dims))], tensor.name)
