@@ -124,7 +124,7 @@ def test_a_vector_goes_through_linear_layers():
     assert kinds(convert(net, (2, 6))) == ["Linear", "Activate", "Linear"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_convolutions_of_any_geometry(data):
     draw = data.draw
@@ -146,7 +146,7 @@ def test_convolutions_of_any_geometry(data):
     convert(conv, (1, inputs, draw(st.integers(9, 12)), draw(st.integers(9, 12))))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_pooling_of_any_geometry(data):
     draw = data.draw
