@@ -9,6 +9,7 @@ are measured as wholes and compared with the predictions.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
@@ -33,9 +34,10 @@ def network(name: str) -> nn.Module:
         from pruning_networks import ResNet20
 
         return ResNet20().eval()
-    library = torch.library.Library("torchvision", "DEF")  # operators that another release of torchvision lacks
-    for operator in ("nms", "qnms"):
-        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+    from support.torchvision_operators import complete_torchvision
+
+    complete_torchvision()
     import timm
 
     found: nn.Module = timm.create_model(name)

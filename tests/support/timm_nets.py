@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-_KEPT: list[Any] = []
+from support.torchvision_operators import complete_torchvision
 
 
 def _import(name: str) -> Any:
-    """A package that needs torchvision, or skip. The operators of torchvision may have been built for another torch."""
-    try:
-        return pytest.importorskip(name, reason=f"needs {name}, a dev dependency")
-    except RuntimeError:
-        for module in [each for each in sys.modules if each.partition(".")[0] in ("torchvision", name)]:
-            del sys.modules[module]
-        library = torch.library.Library("torchvision", "DEF")
-        for operator in ("nms", "qnms"):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _KEPT.append(library)  # it is undone when it is deleted
-        return pytest.importorskip(name)
+    """A package that needs torchvision, or skip."""
+    complete_torchvision()
+    return pytest.importorskip(name, reason=f"needs {name}, a dev dependency")
 
 
 def timm_net(name: str, **options: Any) -> nn.Module:
