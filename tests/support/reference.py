@@ -15,6 +15,7 @@ from torch import nn
 
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.spaces import get_space
+from support.torchvision_operators import complete_torchvision
 
 PUBLISHED = ("ofa-mbv3-w1.0", "ofa-mbv3-w1.2", "ofa-proxyless-w1.3", "ofa-resnet50")
 
@@ -39,9 +40,10 @@ class _StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def do_without_torchvision() -> None:
-    """Let `ofa` be imported where torchvision is not installed."""
+    """Let `ofa` be imported where torchvision is not installed, or does not fit torch."""
     if importlib.util.find_spec("torchvision") is None:
         sys.meta_path.append(_StandIns())
+    complete_torchvision()
 
 
 def networks():
