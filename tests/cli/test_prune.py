@@ -23,6 +23,7 @@ from support.paths import ROOT
 from support.prunable import fake_device, made_up_ms, write_images, write_network
 
 from ofa_profiler.devices import FakeDevice
+from ofa_search import load_pruned
 from ofa_search.cli import prune as prune_cli
 from ofa_search.data.images import load_images
 from ofa_search.pruning.optimizers import pruning_optimizer_names
@@ -134,6 +135,7 @@ def test_from_a_function_to_files(there: Path, fake: None, tmp_path: Path, capsy
     assert found["training"]["images"] + found["training"]["held_out"] == 72
     assert found["unprunable"]
     assert top1(out / "trained.onnx", there / "photos") == pytest.approx(found["accuracy"]["test"]["top1"], abs=1e-4)
+    check_loaded(out, found)
     assert prune_cli.main(arguments(out, budget="210us")) == 2, "the folder is that of another budget"
 
     words = arguments(tmp_path / "by-table", "--lut", str(out / "trained-grid.csv"), budget="200us")
@@ -146,6 +148,17 @@ def test_from_a_function_to_files(there: Path, fake: None, tmp_path: Path, capsy
     assert again["after"]["predicted_ms"] <= again["budget_ms"]
     assert prune_cli.main(words) == 0, "all is there"
     assert document(tmp_path / "by-table") == again
+
+
+def check_loaded(out: Path, found: dict[str, Any]) -> None:
+    """`load_pruned` makes the network of the ONNX file out of the user's function."""
+    module = load_pruned(out)
+    assert sum(tensor.numel() for tensor in module.parameters()) == found["after"]["params"]
+    inputs = torch.randn(1, 3, 32, 32)
+    session = onnxruntime.InferenceSession(str(out / "trained.onnx"))
+    (outputs,) = session.run(None, {session.get_inputs()[0].name: inputs.numpy()})
+    with torch.no_grad():
+        np.testing.assert_allclose(module(inputs).numpy(), outputs, atol=1e-5 * np.abs(outputs).max())
 
 
 def check_pruned(found: dict[str, Any]) -> None:
