@@ -176,7 +176,7 @@ def made(name: str) -> tuple[nn.Module, Tensor]:
 def hide_nothing(network: nn.Module, seed: int = 0) -> nn.Module:
     """Give statistics, scales and biases that fresh networks have at 0 and 1 other values."""
     generator = torch.Generator().manual_seed(seed)
-    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+    for tensor in (*network.parameters(), *network.buffers()):
         if tensor.is_floating_point() and tensor.numel() > 1 and bool((tensor == tensor.flatten()[0]).all()):
             low = 0.5 if float(tensor.flatten()[0]) else -0.3
             tensor.copy_(low + torch.rand(tensor.shape, generator=generator))

@@ -32,7 +32,9 @@ def test_the_same_as_that_of_torch(options: dict[str, object], weights: bool) ->
     query, key = torch.randn(3, 5, 12, generator=rng), torch.randn(3, 5, 7 if "kdim" in options else 12, generator=rng)
     value = torch.randn(3, 5, 5 if "vdim" in options else 12, generator=rng)
     for arguments in ([query, key, value], [each[0] for each in (query, key, value)]):
-        for got, expected in zip(ours(*arguments, need_weights=weights), theirs(*arguments, need_weights=weights), strict=True):
+        for got, expected in zip(
+            ours(*arguments, need_weights=weights), theirs(*arguments, need_weights=weights), strict=True
+        ):
             assert (got is None) == (expected is None)
             assert got is None or torch.allclose(got, expected, atol=1e-6)
 

@@ -93,7 +93,7 @@ def test_the_groups_of_another_state_are_refused() -> None:
 def test_records_of_other_networks_are_refused() -> None:
     net = network()
     record = cut(net, find_groups(net, X), {"0": np.arange(4)})
-    with pytest.raises(UsageError, match="Linear has no 0.weight, which the record cuts"):
+    with pytest.raises(UsageError, match=r"Linear has no 0\.weight, which the record cuts"):
         apply_record(nn.Linear(3, 3), record)
     with pytest.raises(UsageError, match="Sequential has no module 'conv', which the record changes"):
         apply_record(network(), CutRecord((), (AttributeCut("conv", "groups", 3),)))

@@ -87,7 +87,10 @@ def test_a_module_may_be_given(network: nn.Module) -> None:
         (lambda d: d.update(record=[]), "the record: no object"),
         (lambda d: d["record"]["tensors"]["0.weight"]["0"].update(of=9), "not for this network: 0.weight has shape"),
         (lambda d: d["record"]["tensors"]["0.weight"]["0"].update(kept=[3, 2]), "is not ascending within 0 to 7"),
-        (lambda d: d["record"]["tensors"].pop("0.bias"), "weights has 0.bias of shape (3,), and the network needs (8,)"),
+        (
+            lambda d: d["record"]["tensors"].pop("0.bias"),
+            "weights has 0.bias of shape (3,), and the network needs (8,)",
+        ),
         (lambda d: d.update(weights="../net.safetensors"), "names no file NAME.safetensors beside it as its 'weights'"),
         (lambda d: d.update(weights="other.safetensors"), "other.safetensors: cannot be read (No such file"),
         (lambda d: d.pop("weights"), "names no file NAME.safetensors beside it as its 'weights'"),
