@@ -20,7 +20,8 @@ from ofa_search.pruning.graph.classes import NONE, Classes, Labels, collapsed, v
 from ofa_search.pruning.graph.tracing import Trace
 from ofa_search.pruning.graph.values import Flags, Value, full, known, parameter, plain
 
-_MOST_ELEMENTS = 1 << 19  # of a parameter of which each element has its own label
+#: Elements of a parameter that each get a label: positions and tables have two axes, weights often more.
+_MOST_ELEMENTS, _MOST_OF_MANY_AXES = 1 << 19, 1 << 16
 #: In place of an axis: all elements of a parameter with several axes.
 EACH = -1
 
@@ -54,6 +55,8 @@ class Analysis:
         self.makers: dict[tuple[str, int], int] = {}
         #: (parameter, axis) -> where zeroing it helps to make the label zero. The others only follow.
         self.made: dict[tuple[str, int], Flags] = {}
+        #: (parameter, axis) along which a layer reads labels.
+        self.readers: set[tuple[str, int]] = set()
         self.heads: list[Labels] = []
         self.conv_groups: list[Labels] = []
         self.counted: list[Counted] = []
@@ -72,7 +75,7 @@ class Analysis:
                 return
 
     def _pass(self) -> None:
-        for kept in (self.made, self.heads, self.conv_groups, self.counted, self._conflicts):
+        for kept in (self.made, self.readers, self.heads, self.conv_groups, self.counted, self._conflicts):
             kept.clear()
         self.results = {name: self._input(name) for name in self.trace.inputs}
         for place, call in enumerate(self.trace.calls):
@@ -139,7 +142,7 @@ class Analysis:
             return self.value(value.shape, value.labels, value.zero)
         name, axes = value.parameter.name, [axis for axis in value.parameter.axes if axis >= 0]
         shape = self.trace.state[name]
-        if prod(shape) > _MOST_ELEMENTS:
+        if prod(shape) > (_MOST_ELEMENTS if sum(size > 1 for size in shape) < 3 else _MOST_OF_MANY_AXES):
             return plain(value.shape, self.classes.code(f"each element of {name} would have to be followed"))
         axis = 0 if len(shape) == 1 else EACH
         self.made.setdefault((name, axis), np.ones(1, np.bool_))
@@ -170,6 +173,7 @@ class Analysis:
     def reader(self, name: str, axis: int, zero: Flags) -> Labels:
         """The labels that a layer reads along an axis of its weights. Where they are not zero, zeroing these helps."""
         labels = self.axis(name, axis)
+        self.readers.add((name, axis))
         made = self.made.get((name, axis), np.zeros(1, np.bool_))
         self.made[name, axis] = full(made, labels.shape) | ~full(zero, labels.shape)
         return labels

@@ -25,6 +25,7 @@ class _Place:
     axis: int
     classes: Labels
     made: NDArray[np.bool_]
+    read: bool  # by a layer
 
 
 @dataclass(eq=False)
@@ -66,13 +67,13 @@ def _places(analysis: Analysis) -> Iterator[_Place]:
         classes = analysis.classes.resolve(labels)
         made = np.broadcast_to(analysis.made.get((name, axis), np.zeros(1, np.bool_)), classes.shape)
         if axis != EACH:
-            yield _Place(name, axis, classes, made)
+            yield _Place(name, axis, classes, made, (name, axis) in analysis.readers)
             continue
         shape = analysis.trace.state[name]
         shaped = classes.reshape(shape)
         for only in varying(shaped):
             along = np.moveaxis(shaped, only, 0).reshape(shape[only], -1)[:, 0]
-            yield _Place(name, only, along, np.broadcast_to(made[:1], along.shape))
+            yield _Place(name, only, along, np.broadcast_to(made[:1], along.shape), read=False)
 
 
 def _by_signature(places: Sequence[_Place], makers: Sequence[_Place]) -> list[Units]:
@@ -132,7 +133,7 @@ def _add(draft: _Draft, place: _Place, units: Units) -> None:
     zeroed = np.where(place.made, units, -1)
     if (zeroed >= 0).any():
         draft.made.append(Axis(place.tensor, place.axis, zeroed))
-    if (zeroed != units).any():
+    if place.read or (zeroed != units).any():
         draft.read.append(Axis(place.tensor, place.axis, units))
 
 

@@ -142,7 +142,7 @@ def several(analysis: Analysis, call: Call, values: Sequence[Value], rule: Rule)
     axes = len(call.shape)
     operands = [_aligned(_alike(analysis, value), axes) for value in values]
     operands = [_narrow(analysis, call, operand, operands) for operand in operands]
-    operands = [_shared(analysis, call, operand, operands) for operand in operands]
+    operands = [_shared(operand, operands) for operand in operands]
     for operand in operands:
         for partner in operands:
             if partner is not operand:
@@ -152,14 +152,15 @@ def several(analysis: Analysis, call: Call, values: Sequence[Value], rule: Rule)
 
 
 def _alike(analysis: Analysis, value: Value) -> Value:
-    """A value with labels. Where a constant has the same elements along an axis, it could be of any size."""
+    """A value with labels. Axes along which it has the same elements again and again could be of any size."""
     x, known = analysis.labelled(value), value.constant
-    if known is None or known.shape != x.shape:
-        return replace(x, static=value.static)
     labels, zero, shape = x.labels, x.zero, list(x.shape)
     for axis, size in enumerate(shape):
-        if size > 1 and bool((known == known.narrow(axis, 0, 1)).all()):
-            known, shape[axis] = known.narrow(axis, 0, 1), 1
+        copies = axis in value.copies
+        if known is not None and known.shape == x.shape and not copies:
+            copies = bool((known == known.narrow(axis, 0, 1)).all())
+        if size > 1 and copies:
+            shape[axis] = 1
             labels, zero = np.take(labels, [0], axis), np.take(zero, [0], axis)
     return Value(tuple(shape), labels, zero, static=value.static)
 
@@ -171,14 +172,15 @@ def _aligned(value: Value, axes: int) -> Value:
     return replace(wider, static=value.static)
 
 
-def _shared(analysis: Analysis, call: Call, value: Value, operands: Sequence[Value]) -> Value:
-    """Parameters that several heads share keep their shape: heads can be removed, but not what is in each of them."""
+def _shared(value: Value, operands: Sequence[Value]) -> Value:
+    """Parameters that the outer axis of others shares wait until it is known along which axis those are cut.
+
+    They are for each channel of several tokens, or for what is inside of several heads.
+    """
     for other in operands if value.static else ():
         theirs = varying(other.labels)
         inside = [axis for axis in theirs if value.shape[axis] > 1]
         if not other.static and inside and value.shape[theirs[0]] == 1:
-            analysis.freeze(value, f"is used for several heads by {call.operator} in {call.where}")
-            analysis.merge_along(other, inside, _meets_fixed(call))
             return Value(tuple(1 if axis in inside else size for axis, size in enumerate(value.shape)), *_none(value))
     return value
 

@@ -150,7 +150,8 @@ def layer_norm(analysis: Analysis, call: Call, given: Given) -> Any:
     """A normalisation over the last axes. The number of what is there counts, so none of it can be removed."""
     x = analysis.labelled(given["input"])
     normalised = range(x.axes - len(given["normalized_shape"]), x.axes)
-    if any(axis in normalised for axis in varying(x.labels)):
+    # Labels along other axes too, like heads, leave open along which they are cut.
+    if varying(x.labels) and all(axis in normalised for axis in varying(x.labels)):
         return analysis.unknown(call, [x], "normalises all of it together")
     return analysis.value(call.shape, x.labels, x.zero & (given.get("bias") is None))
 
@@ -172,13 +173,14 @@ def _made(analysis: Analysis, call: Call, axis: int, made: Labels, bias: Value |
     """A result with these labels along an axis: zero where weights and bias are."""
     shape = [1] * len(call.shape)
     shape[axis] = len(made)
-    zero = True
+    zero: Flags = np.ones(1, np.bool_)
     if bias is not None and bias.parameter is not None and len(bias.parameter.axes) == 1:
         analysis.merge(made, made_axis(analysis, bias.parameter.name, 0), "has a bias that is fixed")
     elif bias is not None:
-        analysis.merge(made, analysis.labelled(bias).labels.reshape(-1), "has a bias that is computed")
-        zero = False
-    return analysis.value(call.shape, made.reshape(shape), np.full((1,) * len(shape), zero))
+        added = analysis.labelled(bias)
+        analysis.merge(made, added.labels.reshape(-1), "has a bias that is computed")
+        zero = added.zero.reshape(-1)
+    return analysis.value(call.shape, made.reshape(shape), full(zero, made.shape).reshape(shape))
 
 
 def _only_along(analysis: Analysis, call: Call, x: Value, axis: int) -> Value:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,8 @@ def expand(analysis: Analysis, call: Call, given: Given) -> Value:
     more = (1,) * (len(call.shape) - x.axes)
     result = moved(x, call.shape, lambda array: array.reshape(more + array.shape))
     _count_axes(analysis, call, result)
-    return result
+    copies = [i for i, (old, new) in enumerate(zip(more + x.shape, call.shape, strict=True)) if old == 1 < new]
+    return replace(result, copies=tuple(copies))
 
 
 def repeat(analysis: Analysis, call: Call, given: Given) -> Value:

@@ -51,6 +51,8 @@ def _of_heads(analysis: Analysis, counted: Counted) -> bool:
 def _attributes(owner: nn.Module, counted: Counted) -> Iterator[tuple[str, int | None]]:
     if counted.name:
         names = [counted.name]
+    elif isinstance(owner, nn.MultiheadAttention):
+        names = ["num_heads"]  # the embedding may be of the same size
     else:
         names = [name for name in vars(owner) if not any(part in name for part in _GEOMETRY)]
     for name in names:

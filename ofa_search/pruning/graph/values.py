@@ -38,6 +38,8 @@ class Value:
     constant: torch.Tensor | None = field(default=None, repr=False)
     #: Whether no input has a say in it.
     static: bool = False
+    #: Axes along which it was just expanded from a size of 1.
+    copies: tuple[int, ...] = ()
 
     @property
     def axes(self) -> int:
