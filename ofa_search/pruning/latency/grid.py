@@ -26,11 +26,6 @@ class Point:
     op: Op
     ms: float | None
 
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates."""
-        return int(self.op.attributes["macs"])
-
 
 @dataclass(frozen=True, eq=False)
 class Grid:
@@ -87,8 +82,16 @@ class Grid:
     @cached_property
     def macs(self) -> AdditiveCost:
         """The multiply-accumulates of all networks. They are polynomials of the units, so a few points tell them."""
-        polynomials = {place.template: self._macs_of(place) for place in self.space.places}
-        return self._times(lambda place, units: _polynomial_terms(units) @ polynomials[place.template])
+        return self._counted("macs")
+
+    @cached_property
+    def megabytes(self) -> AdditiveCost:
+        """What the slots of all networks move: weights, inputs and outputs. Interpolated, too."""
+        return self._counted("bytes").affine(1e-6, 0.0)
+
+    def _counted(self, attribute: str) -> AdditiveCost:
+        found = {place.template: self._polynomial(place, attribute) for place in self.space.places}
+        return self._times(lambda place, units: _polynomial_terms(units) @ found[place.template])
 
     def share_interpolated(self) -> float:
         """The share of all points of the space that is not measured."""
@@ -127,7 +130,11 @@ class Grid:
         return AdditiveCost(self.space, tuple(parts), constant)
 
     def _corrected(self, cost: AdditiveCost) -> AdditiveCost:
-        return cost.affine(self.correction.scale, self.correction.offset_ms)
+        fitted = self.correction
+        corrected = cost.affine(fitted.scale, fitted.offset_ms)
+        if fitted.ms_per_mb > 0:
+            corrected = AdditiveCost.weighted([corrected, self.megabytes], [1.0, fitted.ms_per_mb])
+        return corrected
 
     def _point(self, place: Place, units: Sequence[float] | NDArray[np.float64]) -> Point | None:
         return self.points.get(point_key(place.template, tuple(map(int, units))))
@@ -146,13 +153,13 @@ class Grid:
         step = best_step(list(slots.values()))
         return {template: Surface.fitted(*slot, step) for template, slot in slots.items()}
 
-    def _macs_of(self, place: Place) -> NDArray[np.float64]:
+    def _polynomial(self, place: Place, attribute: str) -> NDArray[np.float64]:
         known = self.units.get(place.template, {})
         units = np.array(list(known), dtype=float).reshape(len(known), len(place.groups))
-        macs = np.array([point.macs for point in known.values()], dtype=float)
+        counted = np.array([float(point.op.attributes[attribute]) for point in known.values()])
         terms = _polynomial_terms(units)
         scale = np.maximum(np.abs(terms).max(axis=0), 1.0)
-        found: NDArray[np.float64] = np.linalg.lstsq(terms / scale, macs, rcond=1e-12)[0] / scale
+        found: NDArray[np.float64] = np.linalg.lstsq(terms / scale, counted, rcond=1e-12)[0] / scale
         return found
 
 

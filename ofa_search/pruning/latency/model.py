@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import torch
 
 #: Whole networks for the correction.
-CORRECTION_NETWORKS = 8
+CORRECTION_NETWORKS = 12
 #: Times that the points of a choice are measured before it is taken as it is.
 _MOST_ROUNDS = 3
 
@@ -183,7 +183,8 @@ def measured_model(
     chosen = genomes[networks_for_correction(model.grid.sums.evaluate(genomes), networks)]
     several = [space.counts(genome) for genome in chosen]
     ms, _ = measuring.networks([(counts, blocks.whole(counts)) for counts in several], "networks")
-    correction = Correction.fitted(model.grid.sums.evaluate(chosen), np.array(ms))
+    sums_ms, megabytes = (cost.evaluate(chosen) for cost in (model.grid.sums, model.grid.megabytes))
+    correction = Correction.fitted(sums_ms, megabytes, np.array(ms))
     model.grid = replace(model.grid, correction=correction)
     model._save()
     return model
