@@ -15,7 +15,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sized
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Union
@@ -109,27 +109,18 @@ def prune(
             settings = Settings(threads=threads, time_limit_s=time_limit_s)
             latencies = _measured(stack, module, dependencies, shapes, device, out, settings, progress)
         choose = chooser(latencies, budget_ms)
-        trained = get_pruning_optimizer(method)(
-            (optimizer or _sgd)(module),
-            module,
-            dependencies,
-            choose,
-            steps=pruning_steps(steps, _START, _END, _PERIODS),
-        )
+        phase = pruning_steps(steps, _START, _END, _PERIODS)
+        make = get_pruning_optimizer(method)
+        trained = make((optimizer or _sgd)(module), module, dependencies, choose, steps=phase)
         _train(module, trained, loss, loader, steps, progress)
     params, kept = parameters_of(module), trained.kept()
     pruned = cut_network(module, dependencies, kept)
     _calibrate(module, loader)
-    document = {
-        "method": method,
-        "budget_ms": budget_ms,
-        "training": {"epochs": epochs, "steps": steps},
-        "before": {"predicted_ms": latencies.whole_ms, "params": params},
-        "after": _after(pruned.module, latencies, choose, kept),
-        "unprunable": [vars(each) for each in dependencies.unprunable],
-        **pruned.to_json(),
-    }
-    return Pruned(pruned.module, document)
+    how = {"method": method, "budget_ms": budget_ms, "training": {"epochs": epochs, "steps": steps}}
+    before = {"predicted_ms": latencies.whole_ms, "params": params}
+    found = {"before": before, "after": _after(module, latencies, choose, kept), **pruned.to_json()}
+    unprunable = [asdict(each) for each in dependencies.unprunable]
+    return Pruned(pruned.module, {**how, **found, "unprunable": unprunable})
 
 
 def _after(module: nn.Module, latencies: LatencyModel, choose: LatencyChooser, kept: Kept) -> dict[str, Any]:

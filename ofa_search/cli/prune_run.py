@@ -31,7 +31,7 @@ from ofa_search.pruning.graph.find import find_groups
 from ofa_search.pruning.groups import Kept
 from ofa_search.results.pruned import PrunedResult, write_document
 from ofa_search.results.pruned_build import WholeNetwork, cut_network, write_network
-from ofa_search.results.pruned_measure import measure_files
+from ofa_search.results.pruned_measure import measure_for_budget
 from ofa_search.results.pruned_report import comparison_rows, latency_words, write_report
 from ofa_search.training.loop import LOG
 from ofa_search.training.pruning_trainer import PrunableNetwork, PruningOptions, train_pruned
@@ -167,7 +167,15 @@ class _Run:
             measured: Mapping[str, float] = {}
             if self.device is not None:
                 models = {_BEFORE: old.files["onnx"], _AFTER: new.files["onnx"]}
-                measured = measure_files(self.device, models, request.shape, request.settings, progress=self.reporter)
+                measured = measure_for_budget(
+                    self.device,
+                    models,
+                    request.shape,
+                    request.settings,
+                    _AFTER,
+                    request.budget_ms,
+                    progress=self.reporter,
+                )
             facts = old.facts(before, measured.get(_BEFORE), predicted_ms[0])
         result = PrunedResult(
             whole.model,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 TOOL = "ofa-prune"
+#: A list of numbers in JSON with a line for each: indices fill most of a document.
+_NUMBERS = re.compile(r"\[[-+.eE\d,\s]+\]")
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,8 @@ class PrunedResult:
 def write_document(result: PrunedResult, path: Path, report: Path | None) -> PrunedResult:
     """Write `NAME.json`, which names the report, and return the result with both files."""
     result = replace(result, files={**result.files, **({} if report is None else {"report": report})})
-    write_text(path, json.dumps(result.to_json(), indent=2, allow_nan=False) + "\n")
+    text = json.dumps(result.to_json(), indent=2, allow_nan=False)
+    write_text(path, _NUMBERS.sub(lambda found: " ".join(found[0].split()), text) + "\n")
     return result
 
 
