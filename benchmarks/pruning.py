@@ -128,7 +128,9 @@ def norms_of(start: Start) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
         for axis in group.made:
             if "running" in axis.tensor:
                 continue
-            values = tensors[axis.tensor].double().movedim(axis.axis, 0).flatten(1).square().sum(1).numpy()
+            values = (
+                tensors[axis.tensor].double().movedim(axis.axis, 0).reshape(len(axis.units), -1).square().sum(1).numpy()
+            )
             np.add.at(squares, axis.units[axis.units >= 0], values[axis.units >= 0])
         norms[group.name] = np.sqrt(squares)
     return norms

@@ -30,7 +30,7 @@ from ofa_search.results.weight_source import weight_source
 
 WEIGHTS = Path(__file__).parent / "weights" / "resnet20-cifar10.safetensors"
 PREPROCESSING = Preprocessing((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
-HELD_OUT, BATCH = 5000, 128
+HELD_OUT = 5000
 
 
 class BasicBlock(nn.Module):
@@ -97,10 +97,10 @@ def accuracy(network: nn.Module, images: Images) -> float:
     return right / len(images)
 
 
-def train(network: nn.Module, images: Images, held_out: Images, epochs: int, seed: int) -> None:
+def train(network: nn.Module, images: Images, held_out: Images, epochs: int, batch: int, seed: int) -> None:
     """SGD with a one-cycle schedule, in bfloat16 where the CPU has it."""
     network.to(memory_format=torch.channels_last)
-    steps = len(images) // BATCH
+    steps = len(images) // batch
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.2, total_steps=epochs * steps, pct_start=0.2)
     begin = time.monotonic()
@@ -108,7 +108,7 @@ def train(network: nn.Module, images: Images, held_out: Images, epochs: int, see
         network.train()
         order = np.random.default_rng((seed, epoch)).permutation(len(images))
         for step in range(steps):
-            pixels, labels = next(images.take(order[step * BATCH : (step + 1) * BATCH]).batches(BATCH))
+            pixels, labels = next(images.take(order[step * batch : (step + 1) * batch]).batches(batch))
             pixels = augment(pixels, np.random.default_rng((seed, epoch, step)))
             inputs = prepare(pixels, None, PREPROCESSING).contiguous(memory_format=torch.channels_last)
             with torch.autocast("cpu", torch.bfloat16):
@@ -126,15 +126,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="CIFAR-10 as parquet files")
     parser.add_argument("--epochs", type=int, default=24)
+    parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
     torch.set_flush_denormal(True)
     load = partial(load_images, arguments.data, resolution=32)
-    training, held_out = load().split(HELD_OUT)
+    images = load()
+    training, held_out = images.split(min(HELD_OUT, len(images) // 10))
     network = ResNet20()
-    train(network, training, held_out, arguments.epochs, arguments.seed)
+    train(network, training, held_out, arguments.epochs, arguments.batch, arguments.seed)
     print(f"test: {accuracy(network, load(split='test')):.2%}")
     arguments.out.parent.mkdir(exist_ok=True)
     save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, arguments.out)

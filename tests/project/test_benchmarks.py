@@ -55,9 +55,17 @@ RUNS = {
         "--samples mixed --same mixed --counts 10 --held-out 6 --splits 1",
         r"\| 10 \| transferred \| -?[\d.]+ ± ",
     ),
+    "pruning": (
+        "resnet20 --data photos --epochs 1 --batch 8 --ways uniform --out pruning",
+        r"\| uniform \| [\d.]+% \| [\d.]+ \| ",
+    ),
+    "pruning_graphs": ("resnet18", r"resnet18 +ours "),
+    "pruning_latency": ("--network resnet20 --resolution 32 --out latency --levels 2 --count 2", r"mean error [\d.]+%"),
+    "pruning_networks": ("--data photos --epochs 1 --batch 8 --out resnet20.safetensors", r"test: [\d.]+%"),
     "quantizers": ("cifar-mbv3 --networks 1 --rounds 2 --runs 2", r"onnxruntime: theirs / ours [\d.]+"),
     "referees": ("--only wakeword-alexa --time-limit 1s", r"wakeword-alexa \| litert \| 1 \| [\d.]+ \| "),
     "repeat": ("--out r --resolution 24 --time-limit 1s --load", r"\d+ ops: median difference [\d.]+%"),
+    "saliency": ("--data photos", r"50% of the MACs by taylor2: loss "),
     "schedules": (
         "--data photos --test-data photos --out out --images 27 --batch 8 --cost 0.001 --only smallest",
         r"each alone \| [\d.]+%",
