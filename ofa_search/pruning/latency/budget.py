@@ -1,15 +1,16 @@
 """A choice that keeps its budget when it is measured.
 
 A choice looks for networks that the model underestimates, and a device can be slower or faster than when its points
-were measured. So the choices at and just below the budget are measured in turns, as whole networks. The predictions are
-multiplied by the median of measured / predicted latency, and it is chosen again, until nothing better is found than the
-best network that was measured to keep the budget. It must keep it by a margin, because the fastest of several
+were measured. So the choices at and just below the budget are measured in turns, as whole networks. What was measured
+tells which prediction a network has that takes the budget, and it is chosen again, until nothing better is found than
+the best network that was measured to keep the budget. It must keep it by a margin, because the fastest of several
 measurements is fast by luck, too. The latency depends on the numbers of units alone, so all of this happens before the
 training ends, with any weights.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -39,9 +40,10 @@ class Candidate:
     measured_ms: float
     noise: float
 
-    def keeps(self, budget_ms: float, margin: float = _MARGIN) -> bool:
-        """Whether it keeps the budget by a margin."""
-        return self.measured_ms * (1 + margin * self.noise) <= budget_ms
+    @property
+    def slow_ms(self) -> float:
+        """The time that another measurement hardly exceeds: this must keep the budget."""
+        return self.measured_ms * (1 + _MARGIN * self.noise)
 
 
 @dataclass(frozen=True)
@@ -73,15 +75,30 @@ class _Trials:
     gap: float = 0.0
 
     @property
-    def scale(self) -> float:
-        """Measured / predicted."""
-        ratios = [each.measured_ms / each.predicted_ms for each in self.measured.values()]
-        return statistics.median(ratios) if ratios else 1.0
+    def aimed_ms(self) -> float:
+        """The prediction of a network that takes just the budget.
+
+        Between the slowest network that keeps the budget and the next one that does not, it is interpolated: the ratio
+        of measured and predicted can differ much from one to the other.
+        """
+        best = max(self._kept, key=lambda each: each.measured_ms, default=None)
+        failed = [each for each in self.measured.values() if each not in self._kept]
+        above = [each for each in failed if best is None or each.predicted_ms > best.predicted_ms]
+        worse = min(above, key=lambda each: each.predicted_ms, default=None)
+        if best is not None and worse is not None:
+            part = math.log(self.budget_ms / best.slow_ms) / math.log(worse.slow_ms / best.slow_ms)
+            return float(best.predicted_ms * (worse.predicted_ms / best.predicted_ms) ** part)
+        ratios = [each.slow_ms / each.predicted_ms for each in self._kept or self.measured.values()]
+        return self.budget_ms / (statistics.median(ratios) if ratios else 1.0)
+
+    @property
+    def _kept(self) -> list[Candidate]:
+        return [each for each in self.measured.values() if each.slow_ms <= self.budget_ms]
 
     @property
     def best(self) -> Candidate | None:
-        kept = [each for each in self.measured.values() if each.keeps(self.budget_ms)]
-        return max(kept, key=lambda each: each.value, default=None)
+        """The most valuable network that keeps the budget."""
+        return max(self._kept, key=lambda each: each.value, default=None)
 
     def chosen(self) -> list[tuple[Counts, float]]:
         """Networks, with their values, that were not measured and may be better than the best one.
@@ -89,9 +106,8 @@ class _Trials:
         Raises `InfeasibleError` if the first choice is impossible.
         """
         best, found = self.best, {}
-        if best is None and self.measured:
-            self.caution *= _LOWER
-        aimed_ms = self.budget_ms / self.scale * self.caution
+        self.caution = 1.0 if best is not None or not self.measured else self.caution * _LOWER
+        aimed_ms = self.aimed_ms * self.caution
         lowest_ms, _ = self.model.attainable_ms
         for aim in _AIMS:
             choice = self._choice(max(aim * aimed_ms, lowest_ms) if self.measured or aim < 1 else aimed_ms)
