@@ -62,7 +62,7 @@ class Start:
     model: LatencyModel
     data: DataSplit
     options: TrainingOptions
-    method: str
+    pruning: PruningOptions
     out: Path
 
     @property
@@ -178,9 +178,8 @@ def trained(
 ) -> nn.Module:
     """The module after the training, cut."""
     network = PrunableNetwork(deepcopy(module), dependencies, start.preprocessing, start.resolution)
-    pruning = PruningOptions(optimizer=start.method)
     with join_world("cpu") as world:
-        done = train_pruned(network, choose, start.options, pruning, start.data, folder, world)
+        done = train_pruned(network, choose, start.options, start.pruning, start.data, folder, world)
     cut(done.module, dependencies, done.kept)
     return done.module
 
@@ -241,6 +240,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--learning-rate", type=float, default=0.05)
     parser.add_argument("--method", default="hesso")
+    parser.add_argument("--start", type=float, default=PruningOptions.start, help="share of the training")
+    parser.add_argument("--end", type=float, default=PruningOptions.end, help="share of the training")
+    parser.add_argument("--periods", type=int, default=PruningOptions.periods)
+    parser.add_argument("--samples", type=int, default=PruningOptions.samples)
     parser.add_argument("--fp32", action="store_true", help="train in float32, not in bfloat16")
     arguments = parser.parse_args()
     torch.manual_seed(0)
@@ -264,10 +267,11 @@ def main() -> None:
         weight_decay=5e-4,
         bf16=not arguments.fp32,
     )
+    pruning = PruningOptions(arguments.method, arguments.start, arguments.end, arguments.periods, arguments.samples)
     with LocalDevice() as device:
         shapes = [f"1x3x{resolution}x{resolution}"]
         model = measured_model(module, dependencies, shapes, cut, device, Settings(), out, name="grid")
-        start = Start(module, preprocessing, resolution, dependencies, model, data, options, arguments.method, out)
+        start = Start(module, preprocessing, resolution, dependencies, model, data, options, pruning, out)
         print(f"{arguments.network}: {before:.2%} of {len(test)} images before, {arguments.epochs:g} epochs")
         for share in arguments.shares:
             compare(start, share, arguments.ways)

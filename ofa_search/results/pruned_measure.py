@@ -22,7 +22,6 @@ from ofa_profiler.protocol.steady import steady_times
 from ofa_profiler.runtimes import get_runtime
 from ofa_profiler.verification.conditions import network_settings
 
-
 #: Measurements of a network that is over its budget, until one is not.
 _MOST_MEASUREMENTS = 3
 
