@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from support.pruning_nets import NETS, deviation_of_cut, hide_nothing, made, out
 
 from ofa_search.pruning.cutting.cut import cut
 from ofa_search.pruning.graph.find import find_groups
+
+LONGEST_SECONDS = 90
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,9 @@ def torch_pruning(network: nn.Module, x: Tensor) -> Row:
         if hasattr(module, "num_heads") and isinstance(getattr(module, "qkv", None), nn.Linear):
             heads[module.qkv] = module.num_heads
     classes = outputs_of(network, x).shape[1]
-    ignored = [m for m in network.modules() if isinstance(m, nn.Linear) and m.out_features == classes]
+    ignored = [
+        m for m in network.modules() if classes in (getattr(m, "out_features", 0), getattr(m, "out_channels", 0))
+    ]
     start = time.process_time()
     pruner = tp.pruner.BasePruner(
         network,
@@ -117,8 +122,14 @@ def zero_outputs(group: list[tuple[object, list[int]]]) -> None:
                 layer.bias.index_fill_(0, torch.tensor(indices), 0)
 
 
+def give_up(*_ignored: object) -> None:
+    """What the alarm does."""
+    raise TimeoutError(f"no result in {LONGEST_SECONDS} s")
+
+
 def main() -> None:
     """Print a line for each network."""
+    signal.signal(signal.SIGALRM, give_up)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NETWORK", help=", ".join(NETS))
     for name in parser.parse_args().names or NETS:
@@ -126,10 +137,13 @@ def main() -> None:
         for method in (ours, torch_pruning):
             network, x = made(name)
             hide_nothing(network)
+            signal.alarm(LONGEST_SECONDS)
             try:
                 found.append(method(network, x))
             except Exception as error:  # of either: that is what is compared
                 found.append(Row(error=f"{type(error).__name__}: {error}".split("\n")[0]))
+            finally:
+                signal.alarm(0)
         print(f"{name:22} ours {found[0]!s:44} torch-pruning {found[1]}", flush=True)
 
 

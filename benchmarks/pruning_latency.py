@@ -50,9 +50,11 @@ def report_random(model: LatencyModel, count: int, seed: int) -> None:
     several = [model.space.counts(genome) for genome in genomes]
     measured, noise = model.measure_networks(several)
     predicted = np.array([model.predicted_ms(counts) for counts in several])
-    errors = np.abs(predicted / np.array(measured) - 1)
+    ratios = predicted / np.array(measured)
+    errors, steady = np.abs(ratios - 1), np.abs(ratios / np.median(ratios) - 1)
     print(f"{count} random networks: {min(measured):.3f} to {max(measured):.3f} ms, noise {noise:.1%}")
     print(f"mean error {errors.mean():.2%}, largest {errors.max():.2%}")
+    print(f"but for one factor of the session: mean {steady.mean():.2%}, largest {steady.max():.2%}")
 
 
 def report_budgets(model: LatencyModel, seed: int) -> None:
