@@ -44,8 +44,8 @@ from ofa_search.results.pruned_build import cut_network
 from ofa_search.results.pruned_files import parameters_of, write_weights
 from ofa_search.supernet.recalibration import recalibrate
 
-#: As in the trainings of the command: shares of the training, and the number of choices.
-_WARM_UP, _START, _END, _PERIODS = 0.05, 0.05, 0.55, 10
+#: The share of the training in which the learning rate rises, as in the command.
+_WARM_UP = 0.05
 _CALIBRATION_BATCHES = 20
 
 _Path = Union[str, "os.PathLike[str]"]
@@ -109,7 +109,7 @@ def prune(
             settings = Settings(threads=threads, time_limit_s=time_limit_s)
             latencies = _measured(stack, module, dependencies, shapes, device, out, settings, progress)
         choose = chooser(latencies, budget_ms)
-        phase = pruning_steps(steps, _START, _END, _PERIODS)
+        phase = pruning_steps(steps)
         make = get_pruning_optimizer(method)
         trained = make((optimizer or _sgd)(module), module, dependencies, choose, steps=phase)
         _train(module, trained, loss, loader, steps, progress)

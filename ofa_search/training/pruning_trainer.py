@@ -24,6 +24,9 @@ from ofa_search.evaluation.world import World
 from ofa_search.pruning.groups import Dependencies
 from ofa_search.pruning.optimizers import (
     DEFAULT_PRUNING_OPTIMIZER,
+    END,
+    PERIODS,
+    START,
     VALUE,
     Chooser,
     PruningOptimizer,
@@ -51,9 +54,9 @@ class PruningOptions:
     saliency. With `distill`, the network as it was teaches the pruned one."""
 
     optimizer: str = DEFAULT_PRUNING_OPTIMIZER
-    start: float = 0.05
-    end: float = 0.55
-    periods: int = 10
+    start: float = START
+    end: float = END
+    periods: int = PERIODS
     samples: int = 20
     weights: Mapping[str, float] = field(default_factory=lambda: dict(VALUE))
     distill: bool = False

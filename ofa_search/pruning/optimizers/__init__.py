@@ -10,15 +10,18 @@ from ofa_search.pruning.optimizers.registry import (
     register_pruning_optimizer,
 )
 from ofa_search.pruning.optimizers.saliency import EQUAL, SCORES, VALUE
-from ofa_search.pruning.optimizers.steps import Chooser, PruningSteps, pruning_steps
+from ofa_search.pruning.optimizers.steps import END, PERIODS, START, Chooser, PruningSteps, pruning_steps
 
 __all__ = [
     "DEFAULT_PRUNING_OPTIMIZER",
     "DHSPG",
+    "END",
     "EQUAL",
     "HESSO",
     "HESSOCRIC",
+    "PERIODS",
     "SCORES",
+    "START",
     "VALUE",
     "Chooser",
     "PruningOptimizer",
