@@ -20,6 +20,7 @@ from support.image_files import encoded, write_parquet
 from support.paths import ROOT
 
 from ofa_profiler.spaces import get_space
+from ofa_search.cli import processes
 from ofa_search.cli import train as train_cli
 from ofa_search.data.images import load_images
 
@@ -237,7 +238,7 @@ def test_only_the_first_process_tells_what_happens_to_all(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The others wait to be ended, and speak up if that does not happen."""
-    monkeypatch.setattr(train_cli, "_PATIENCE_S", 0.01)
+    monkeypatch.setattr(processes, "_PATIENCE_S", 0.01)
     monkeypatch.setenv("RANK", "1")
     assert train("supernet", "--data", "x", "--out", "y", "--schedule", "fast") == 2
     assert "no schedule 'fast'" in capsys.readouterr().err
@@ -245,7 +246,7 @@ def test_only_the_first_process_tells_what_happens_to_all(
     def interrupted(_seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_cli.time, "sleep", interrupted)
+    monkeypatch.setattr(processes.time, "sleep", interrupted)
     assert train("supernet", "--data", "x", "--out", "y", "--schedule", "fast") == 130
     assert capsys.readouterr().err == ""
 
