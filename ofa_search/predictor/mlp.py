@@ -22,9 +22,9 @@ from ofa_search.predictor.layers import PredictorData
 from ofa_search.predictor.predictor_file import load_predictor, save_predictor
 from ofa_search.predictor.transfer import add_bits, bits_of, fine_tuned, with_bits
 
-#: The rows of a matrix product, padded up. With a few fixed shapes BLAS sums in a fixed order, whatever the number of its
-#: threads, so a search has one outcome. Some kernels of OpenBLAS (those for Haswell) round differently by the number of
-#: the row: there, the accuracies of a genome in two batches can differ by some 1e-7.
+#: The rows of a matrix product, padded up. With a few fixed shapes BLAS sums in a fixed order, whatever the number of
+#: its threads, so a search has one outcome. Some kernels of OpenBLAS (those for Haswell) round differently by the
+#: number of the row: there, the accuracies of a genome in two batches can differ by some 1e-7.
 _BATCHES = (64, 512)
 
 
