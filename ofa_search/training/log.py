@@ -60,8 +60,10 @@ def plot_log(path: Path, picture: Path, *, title: str = "") -> None:
     rows = read_log(path)
     figure = Figure(figsize=(7.2, 4.2), dpi=150, layout="constrained")
     losses, accuracies = figure.subplots(1, 2)
-    losses.plot(*_column(rows, "loss"), color="0.6", label="mean of the subnets")
-    losses.plot(*_column(rows, "largest_loss"), color="C0", label="largest")
+    largest = _column(rows, "largest_loss")
+    losses.plot(*_column(rows, "loss"), color="0.6", label="mean of the subnets" if largest[0] else "loss")
+    if largest[0]:  # of a supernet
+        losses.plot(*largest, color="C0", label="largest")
     losses.set(xlabel="epoch", ylabel="training loss")
     for name in list(rows[0])[len(COLUMNS) :] if rows else ():
         accuracies.plot(*_column(rows, name), marker=".", label=name)
