@@ -33,6 +33,7 @@ from torch import nn
 from ofa_profiler.devices.local import LocalDevice
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.spaces.base import Preprocessing
+from ofa_search.data.cifar10 import CIFAR10_CLASSES
 from ofa_search.data.images import DataSplit, load_images
 from ofa_search.evaluation.subnets import network_accuracy
 from ofa_search.evaluation.world import join_world
@@ -253,9 +254,9 @@ def main() -> None:
     preprocessing = Preprocessing(**about)
     out = arguments.out / arguments.network
     out.mkdir(parents=True, exist_ok=True)
-    images = load_images(arguments.data, resolution).take(slice(arguments.images))
+    images = load_images(arguments.data, resolution).with_classes(CIFAR10_CLASSES).take(slice(arguments.images))
     held_out = min(HELD_OUT, len(images) // 10)
-    test = load_images(arguments.data, resolution, split="test")
+    test = load_images(arguments.data, resolution, split="test").with_classes(CIFAR10_CLASSES)
     data = DataSplit(*images.split(held_out), test)
     before = network_accuracy(module, test, preprocessing, resolution)
     dependencies = find_groups(module, torch.zeros(1, 3, resolution, resolution))
