@@ -76,7 +76,7 @@ def export_module(
     dtype = _float_type(module)
     inputs = [_declared(name, shapes, (arrays or {}).get(name), len(names), dtype) for name in names]
     feeds = feeds_for(inputs, parse_shapes(shapes, inputs), arrays)
-    with _evaluated(module):
+    with evaluated(module):
         data = _export(module, feeds, {name for name in names if name not in (arrays or {})})
     write_bytes(path, data)
     return path
@@ -94,7 +94,7 @@ def _float_type(module: torch.nn.Module) -> str:
 
 
 @contextlib.contextmanager
-def _evaluated(module: torch.nn.Module) -> Iterator[None]:
+def evaluated(module: torch.nn.Module) -> Iterator[None]:
     """The module in eval mode, and afterwards as it was."""
     before = [(each, each.training) for each in module.modules()]
     module.eval()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from ofa_profiler.base.extras import need
 from ofa_profiler.errors import UsageError
+from ofa_profiler.models.torch_export import evaluated
 from ofa_profiler.networks.layers.any_conv import NO_MARGINS, Margins
 from ofa_profiler.networks.parameters import Array
 from ofa_profiler.networks.tensors import Shape
@@ -94,18 +94,6 @@ class Step:
         raise UsageError(
             f"{where}: the operator {self.operator} cannot be converted" + (f": {reason}" if reason else "")
         )
-
-
-@contextmanager
-def evaluated(module: torch.nn.Module) -> Iterator[None]:
-    """The module in eval mode, and afterwards as it was."""
-    before = [(each, each.training) for each in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for each, training in before:
-            each.training = training
 
 
 def exported(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> Any:

@@ -13,10 +13,10 @@ from ofa_profiler.base.files import write_bytes
 from ofa_profiler.errors import UsageError
 from ofa_profiler.export import LOGITS_NAME, OP_OUTPUT_NAME, get_exporter
 from ofa_profiler.models.tflite_runtime import outputs_of, prepared, reasons
+from ofa_profiler.models.torch_export import evaluated
 from ofa_profiler.networks.parameters import Array
 from ofa_profiler.protocol.target import Target
 from ofa_search.pruning.conversion.convert import as_inputs, to_graph
-from ofa_search.pruning.conversion.steps import evaluated
 
 if TYPE_CHECKING:
     import torch
