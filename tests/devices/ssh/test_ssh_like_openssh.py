@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -70,13 +71,18 @@ def shown(key: Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[1]
 
 
+def answers(path: Path) -> bool:
+    """Whether a program listens at a socket, which is there before one does."""
+    with socket.socket(socket.AF_UNIX) as link:
+        return link.connect_ex(str(path)) == 0
+
+
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "my agent.sock"
     environment = {**os.environ, "SSH_ASKPASS": "/bin/false", "DISPLAY": ":0"}  # it never gets a confirmation
     process = subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.DEVNULL, env=environment)
-    while not path.exists():
-        time.sleep(0.01)
+    wait_for(lambda: answers(path), timeout_s=20)
     yield path
     process.kill()
     process.wait()
