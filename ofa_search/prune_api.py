@@ -42,6 +42,7 @@ from ofa_search.pruning.optimizers import (
 )
 from ofa_search.results.pruned_build import cut_network
 from ofa_search.results.pruned_files import parameters_of, write_weights
+from ofa_search.supernet.depthwise import fast_depthwise
 from ofa_search.supernet.recalibration import recalibrate
 
 #: The share of the training in which the learning rate rises, as in the command.
@@ -112,7 +113,8 @@ def prune(
         phase = pruning_steps(steps)
         make = get_pruning_optimizer(method)
         trained = make((optimizer or _sgd)(module), module, dependencies, choose, steps=phase)
-        _train(module, trained, loss, loader, steps, progress)
+        with fast_depthwise(module):
+            _train(module, trained, loss, loader, steps, progress)
     params, kept = parameters_of(module), trained.kept()
     pruned = cut_network(module, dependencies, kept)
     _calibrate(module, loader)

@@ -13,7 +13,9 @@ is composed of gradients of weights 3 wide:
 from __future__ import annotations
 
 import platform
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -48,22 +50,62 @@ class DepthwiseConv2d(nn.Conv2d):
         size, stride = conv.kernel_size[0], conv.stride[0]
         groups = conv.in_channels
         super().__init__(groups, groups, size, stride, size // 2, groups=groups, bias=False, device="meta")
-        self.weight = conv.weight
+        self.weight, self.bias = conv.weight, conv.bias
+        self.train(conv.training)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name in nn.Conv2d
-        return depthwise_conv2d(input, self.weight, self.stride[0]) if self.training else super().forward(input)
+        if not self.training:
+            return super().forward(input)
+        y = depthwise_conv2d(input, self.weight, self.stride[0])
+        return y if self.bias is None else y + self.bias[:, None, None]
+
+
+def _is_depthwise(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Whether `DepthwiseConv2d` computes the same, and nobody else listens to the module."""
+    return (
+        type(module) is nn.Conv2d
+        and module.groups == module.in_channels == module.out_channels > 1
+        and module.kernel_size[0] == module.kernel_size[1]
+        and module.kernel_size[0] % 2 == 1
+        and module.stride in ((1, 1), (2, 2))
+        and module.dilation == (1, 1)
+        and module.padding == (module.kernel_size[0] // 2,) * 2
+        and module.padding_mode == "zeros"
+        and not any(vars(module)[hooks] for hooks in vars(module) if hooks.endswith("_hooks"))
+    )
 
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
 def use_fast_depthwise(network: Network) -> Network:
-    """Replace the depthwise convolutions of a static network by `DepthwiseConv2d`; the names stay the same."""
-    for parent in list(network.modules()):
-        for name, child in parent.named_children():
-            if type(child) is nn.Conv2d and child.groups == child.in_channels > 1 and child.bias is None:
-                setattr(parent, name, DepthwiseConv2d(child))
+    """Replace the depthwise convolutions of a network by `DepthwiseConv2d`; the names stay the same."""
+    _replace(network)
     return network
+
+
+@contextmanager
+def fast_depthwise(network: nn.Module) -> Iterator[None]:
+    """The same for a while; afterwards, the network consists of its own modules again."""
+    replaced = _replace(network)
+    try:
+        yield
+    finally:
+        for parent, name, module in replaced:
+            setattr(parent, name, module.train(getattr(parent, name).training))
+
+
+def _replace(network: nn.Module) -> list[tuple[nn.Module, str, nn.Conv2d]]:
+    """Return what was replaced: the parent, the name in it, and the module that was there."""
+    found = [
+        (parent, name, child)
+        for parent in network.modules()
+        for name, child in parent.named_children()
+        if _is_depthwise(child)
+    ]
+    for parent, name, child in found:
+        setattr(parent, name, DepthwiseConv2d(child))
+    return found
 
 
 class _DepthwiseConv2d(torch.autograd.Function):

@@ -33,6 +33,7 @@ from ofa_search.pruning.optimizers import (
     get_pruning_optimizer,
     pruning_steps,
 )
+from ofa_search.supernet.depthwise import fast_depthwise
 from ofa_search.supernet.recalibration import recalibrate
 from ofa_search.training.choices import Choices
 from ofa_search.training.loop import run_training
@@ -103,9 +104,10 @@ def train_pruned(
     Only the leading process asks `choose`. Raises `InputFileError` when `out` holds a training with other options,
     `UsageError` when the training diverges.
     """
-    trainer = PruningTrainer(network, choose, options, pruning, data.training, world)
-    trainer.choices.remember(out / CHOICES, trainer.description(len(data.held_out)), fresh=fresh)
-    description = run_training(trainer, data, out, fresh=fresh, progress=progress)
+    with fast_depthwise(network.module):
+        trainer = PruningTrainer(network, choose, options, pruning, data.training, world)
+        trainer.choices.remember(out / CHOICES, trainer.description(len(data.held_out)), fresh=fresh)
+        description = run_training(trainer, data, out, fresh=fresh, progress=progress)
     trainer.calibrate(trainer.network, calibration_images(data.training).to(world.device))
     return PrunedNetwork(trainer.network, trainer.optimizer.kept(), description)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 from torch.nn import functional
 
 from ofa_profiler import get_space
@@ -113,3 +114,33 @@ def test_it_is_used_where_it_helps(monkeypatch):
     assert ours.keys() == expected.keys()
     for name, grad in ours.items():
         torch.testing.assert_close(grad, expected[name], msg=name)
+
+
+def test_a_network_of_any_origin_trains_with_it_for_a_while():
+    """Only where it computes the same; the gradients are those of the modules as they were, which come back."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(6, 6, 5, padding=2, groups=6),
+        nn.Conv2d(6, 6, 7, 2, 3, groups=6, bias=False),
+        nn.Conv2d(6, 6, 5, padding=2, groups=6, padding_mode="circular"),
+        nn.Conv2d(6, 6, 5, padding=4, dilation=2, groups=6),
+        nn.Conv2d(6, 6, (5, 3), padding=(2, 1), groups=6),
+        nn.Conv2d(6, 6, 3, padding=0, groups=6),
+        nn.Conv2d(6, 12, 3, padding=1, groups=6),
+    ).double()
+    before, names, images = list(network), list(network.state_dict()), torch.randn(2, 6, 13, 13, dtype=torch.float64)
+
+    def gradients_of_all():
+        network.zero_grad()
+        network(images).square().sum().backward()
+        return [parameter.grad for parameter in network.parameters()]
+
+    expected = gradients_of_all()
+    with depthwise.fast_depthwise(network):
+        assert [type(module) for module in network[:2]] == [depthwise.DepthwiseConv2d] * 2
+        assert list(network)[2:] == before[2:]
+        assert list(network.state_dict()) == names
+        torch.testing.assert_close(gradients_of_all(), expected)
+        network.eval()
+    assert list(network) == before
+    assert not any(module.training for module in network)
