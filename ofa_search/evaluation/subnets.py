@@ -23,6 +23,7 @@ from ofa_profiler.spaces import SearchSpace
 from ofa_profiler.spaces.base import Preprocessing
 from ofa_search.data.batches import prepare
 from ofa_search.data.images import Images
+from ofa_search.evaluation.formats import memory_format_of
 from ofa_search.supernet.bn_statistics import StatisticsTable
 from ofa_search.supernet.checkpoint import Calibration
 from ofa_search.supernet.recalibration import recalibrate
@@ -106,15 +107,20 @@ def network_accuracy(
     network: nn.Module, images: Images, preprocessing: Preprocessing, resolution: int | None = None
 ) -> float:
     """Measure the same of a module of no space. Without a resolution, the images keep their size."""
-    return top1(torch_classes(network, prepared(images, preprocessing, resolution)), images)
+    inputs = prepared(images, preprocessing, resolution, memory_format=memory_format_of(network))
+    return top1(torch_classes(network, inputs), images)
 
 
 def prepared(
-    images: Images, preprocessing: Preprocessing, resolution: int | None = None, batch: int = BATCH
+    images: Images,
+    preprocessing: Preprocessing,
+    resolution: int | None = None,
+    batch: int = BATCH,
+    memory_format: torch.memory_format = torch.channels_last,
 ) -> Iterator[Tensor]:
     """Yield the images as inputs of a network."""
     for pixels, _ in images.batches(batch):
-        yield prepare(pixels, resolution, preprocessing).contiguous(memory_format=torch.channels_last)
+        yield prepare(pixels, resolution, preprocessing).contiguous(memory_format=memory_format)
 
 
 def subnet_accuracy(

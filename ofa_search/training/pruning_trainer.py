@@ -18,7 +18,9 @@ from torch.nn import functional
 from ofa_profiler.base.progress import Reporter
 from ofa_profiler.errors import UsageError
 from ofa_profiler.spaces.base import Preprocessing
+from ofa_search.data.batches import prepare
 from ofa_search.data.images import DataSplit, Images
+from ofa_search.evaluation.formats import memory_format_of, use_fastest_format
 from ofa_search.evaluation.subnets import calibration_images, network_accuracy, prepared
 from ofa_search.evaluation.world import World
 from ofa_search.pruning.groups import Dependencies
@@ -143,16 +145,18 @@ class PruningTrainer(Trainer):
         self.watched = (ACCURACY,)
         self.pruning, self.dependencies, self.resolution = pruning, network.dependencies, network.resolution
         self.choices = Choices(choose, network.dependencies, world)
-        network.module.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.module.to(world.device)
         # A function that draws weights at random gives each process others.
         world.broadcast(network.module.state_dict().values())
         self._origin = {**network.origin, "weights": _digest(network.module)}
         self._probe_images = calibration_images(images, PROBED).to(world.device)
+        example = prepare(self._probe_images.pixels[:2], network.resolution, network.preprocessing)
+        self.memory_format = memory_format_of(use_fastest_format(network.module, example))
         schedule = pruning_schedule(options.epochs, pruning)
         super().__init__(network.module, network.preprocessing, schedule, options, images, world)
         self._check_outputs()
         if pruning.distill:
-            self.teacher = frozen(deepcopy(self.network))
+            self.teacher = frozen(deepcopy(self.network), self.memory_format)
 
     def _check_outputs(self) -> None:
         classes = len(self.images.classes)
@@ -208,7 +212,8 @@ class PruningTrainer(Trainer):
         """Give it the BatchNorm statistics of the calibration images, if it has any, and leave it in eval mode."""
         network.eval()
         if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):
-            recalibrate(network, prepared(calibration, self.preprocessing, self.resolution))
+            inputs = prepared(calibration, self.preprocessing, self.resolution, memory_format=memory_format_of(network))
+            recalibrate(network, inputs)
 
     def accuracies(self, calibration: Images, images: Images) -> dict[str, float]:
         network = deepcopy(self.network)

@@ -59,6 +59,8 @@ class Trainer(ABC):
     what: str
     #: The names of what `accuracies` measures.
     watched: tuple[str, ...]
+    #: That of the inputs.
+    memory_format = torch.channels_last
 
     def __init__(
         self,
@@ -177,7 +179,7 @@ class Trainer(ABC):
 
     def _inputs(self, pixels: Tensor, resolution: int | None) -> Tensor:
         inputs = prepare(pixels, resolution, self.preprocessing)
-        return inputs.contiguous(memory_format=torch.channels_last)
+        return inputs.contiguous(memory_format=self.memory_format)
 
     def _order_of(self, epoch: int) -> NDArray[np.int64]:
         return self._rng(ORDER, epoch).permutation(len(self.images))
@@ -229,11 +231,11 @@ class Trainer(ABC):
         """A network of the teacher's shape."""
 
 
-def frozen(network: nn.Module) -> nn.Module:
-    """The same network for inference only: no gradients, and in the fastest format."""
+def frozen(network: nn.Module, memory_format: torch.memory_format = torch.channels_last) -> nn.Module:
+    """The same network for inference only: no gradients, and by default in the fastest format."""
     for parameter in network.parameters():
         parameter.requires_grad_(False)
-    return network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return network.eval().to(memory_format=memory_format)  # type: ignore[call-overload, no-any-return]
 
 
 def between(pair: tuple[float, float], within: float) -> float:

@@ -264,6 +264,25 @@ def test_a_network_of_other_outputs_is_refused() -> None:
         trainer(Two)
 
 
+class Viewing(SmallNet):
+    """It takes maps apart as many networks do; a map in channels-last does not have such a view."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for module in (self.stem, self.up):
+            module.register_forward_hook(lambda _module, _inputs, map_: map_.view(len(map_), -1).view(map_.shape))
+
+
+@pytest.mark.parametrize("kind", [SmallNet, Viewing])
+def test_a_network_is_trained_in_the_fastest_format_that_it_takes(kind: type[SmallNet], tmp_path: Path) -> None:
+    options = pruning.PruningOptions(**{**vars(PRUNING), "distill": True})
+    done = pruning.train_pruned(network(0, kind), keep_share, OPTIONS, options, data(), tmp_path, ALONE)
+    weight = done.module.stem.weight
+    assert isinstance(weight, torch.Tensor)
+    assert weight.is_contiguous(memory_format=torch.channels_last) == (kind is SmallNet)
+    assert weight.is_contiguous() == (kind is Viewing)
+
+
 def test_pruning_has_its_place_in_the_schedule() -> None:
     schedule = pruning.pruning_schedule(10, pruning.PruningOptions(start=0.2, end=0.6))
     assert [(phase.name, round(phase.share, 6)) for phase in schedule.phases] == [
