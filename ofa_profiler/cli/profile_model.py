@@ -24,6 +24,7 @@ from ofa_profiler.devices.comparison import describe_all
 from ofa_profiler.errors import OfaError, UsageError
 from ofa_profiler.measuring.cells import Cell, common_settings, read_list
 from ofa_profiler.measuring.model import model_kit
+from ofa_profiler.measuring.model_request import runs_on_this_cpu
 from ofa_profiler.measuring.naming import distinct_names, subject_of
 from ofa_profiler.measuring.profile import Profile
 from ofa_profiler.measuring.rewrite import check_out, rewrite
@@ -181,7 +182,9 @@ def _show_plan(arguments: argparse.Namespace, cells: _Cells) -> int:
         if source is None:
             documents[cell.label] = {"refused": cell.refused}
             continue
-        blocks = source.model.blocks(source.feeds, this_machine=arguments.device == ["local"])
+        device, *others = arguments.device or [""]
+        is_here = not others and runs_on_this_cpu(device, cell.settings)
+        blocks = source.model.blocks(source.feeds, this_machine=is_here)
         documents[cell.label] = {
             "model": source.model.path.name,
             "blocks": [

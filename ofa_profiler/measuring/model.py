@@ -13,9 +13,8 @@ from typing import Any
 
 from ofa_profiler.base.progress import Reporter
 from ofa_profiler.devices.base import Device
-from ofa_profiler.devices.local import LocalDevice
 from ofa_profiler.measuring.expectation import milliseconds
-from ofa_profiler.measuring.model_request import ModelRequest, model_request
+from ofa_profiler.measuring.model_request import ModelRequest, model_request, runs_on_this_cpu
 from ofa_profiler.measuring.model_table import WHOLE, check_runs
 from ofa_profiler.measuring.model_what_if import add_what_if
 from ofa_profiler.measuring.naming import subject_of, table_name
@@ -87,8 +86,8 @@ def _profile_blocks(
     device.prepare_runtime(settings.target.runtime)
     described = device.describe()
     export_begin = time.perf_counter()
-    is_local = device.spec == LocalDevice.spec
-    asked = model_request(model, feeds, settings, this_machine=is_local, cache_dir=cache_dir)
+    is_here = runs_on_this_cpu(device.spec, settings)
+    asked = model_request(model, feeds, settings, this_machine=is_here, cache_dir=cache_dir)
     export_s = time.perf_counter() - export_begin
     path = out / f"{table_name(name, described, [subject_of(model.path.name)], settings)}.jsonl"
     with Journal(path, asked.run, fresh=fresh) as journal:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ofa_profiler.base.cache_dir import default_cache_dir
+from ofa_profiler.devices.local import LocalDevice
 from ofa_profiler.errors import UsageError
 from ofa_profiler.measuring.model_table import WHOLE
 from ofa_profiler.models.base import Array, Block, TimedModel, UserModel, tensor_bytes, tensor_specs
@@ -36,6 +37,15 @@ class ModelRequest:
 #: them where the network leaves them. But not over more than this, which no cache of a core holds: the tensor that was
 #: written last is still in a cache.
 _MOST_SPREAD_BYTES = 8_000_000
+
+
+def runs_on_this_cpu(spec: str, settings: Settings) -> bool:
+    """Whether blocks run on the CPU of this machine, so that they can be cut as the runtime runs them there.
+
+    `spec` is that of the device. Layouts of the CPU's kernels are of no use to other providers, which refuse them.
+    """
+    default = get_runtime(settings.target.runtime).default_provider
+    return spec == LocalDevice.spec and settings.provider in (None, default)
 
 
 def model_request(

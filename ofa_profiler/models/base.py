@@ -11,12 +11,12 @@ of a TFLite file. A **block** is a run of consecutive kernels, which is measured
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -178,6 +178,30 @@ class Block:
         return Op(self.kind, self.inputs, self.outputs, attributes, self.name)
 
 
+class Cutter(Protocol):
+    """Cuts a network into blocks in more than one way."""
+
+    @property
+    def kernels(self) -> Sequence[Kernel]:
+        """The kernels in order of execution."""
+
+    def names(self) -> list[str]:
+        """What a block that ends with each kernel is called; empty for a kernel that ends none."""
+
+    def blocks(self, call_us: float | None = None) -> tuple[Block, ...]:
+        """The blocks in order of execution.
+
+        `call_us` is what one call of the runtime costs. With 0, blocks can be as short as a hundredth of the network.
+        """
+
+    def blocks_between(self, ends: Sequence[str]) -> tuple[Block, ...]:
+        """The blocks that end with the kernels of these names, one for each, and the rest in the last one.
+
+        So networks that differ in their sizes alone have the same blocks. A kernel that must not be cut off goes with
+        the one before it. Raises `UsageError` if there is no such cut.
+        """
+
+
 class UserModel(ABC):
     """An opened model file. The file is never changed."""
 
@@ -207,3 +231,7 @@ class UserModel(ABC):
         is the same on all machines. The same file and shapes give the same blocks. A single block is the network: it
         then cannot be cut. Raises `UsageError`.
         """
+
+    @abstractmethod
+    def cutter(self, feeds: Mapping[str, Array], *, this_machine: bool) -> Cutter:
+        """What cuts the network. Raises `UsageError` if it cannot be cut at all."""

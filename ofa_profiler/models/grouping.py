@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from ofa_profiler.errors import UsageError
 from ofa_profiler.models.base import Kernel
 
 #: Least time of a block, in calls of the runtime: the calls then add at most 5% to the sum.
@@ -41,3 +42,24 @@ def group_kernels(
     elif current:
         groups.append(current)
     return tuple(map(tuple, groups))
+
+
+def groups_between(names: Sequence[str], ends: Sequence[str], joined: Collection[int]) -> list[tuple[int, ...]]:
+    """The positions of kernels as groups that end with the kernels of these names; the rest is in the last group.
+
+    Kernels at the positions `joined` stay with the kernel before them. Raises `UsageError` if there is no such cut.
+    """
+    groups: list[tuple[int, ...]] = []
+    start = 0
+    for end in ends[:-1]:
+        if end not in names[start:]:
+            raise UsageError(f"the network has no kernel {end!r:.80} after {len(groups)} blocks")
+        stop = names.index(end, start) + 1
+        while stop in joined:
+            stop += 1
+        groups.append(tuple(range(start, stop)))
+        start = stop
+    groups.append(tuple(range(start, len(names))))
+    if not all(groups):
+        raise UsageError("the network cannot be cut into these blocks")
+    return groups

@@ -16,7 +16,7 @@ import numpy as np
 from ofa_profiler.errors import UsageError
 from ofa_profiler.models.base import Block, Feed, Kernel, TimedModel
 from ofa_profiler.models.explained import REORDERS, plain_name
-from ofa_profiler.models.grouping import group_kernels
+from ofa_profiler.models.grouping import group_kernels, groups_between
 from ofa_profiler.models.names import printable, unique
 from ofa_profiler.models.onnx_costs import layer_name, node_macs
 from ofa_profiler.models.onnx_graph import STANDARD_DOMAINS, OnnxGraph, bodies, with_bodies
@@ -46,15 +46,14 @@ class Cutter:
     #: Output of a convolution -> the shape of its weights, before a blocked layout padded it.
     weights: Mapping[str, Sequence[int]]
 
-    def blocks(self, call_us: float = CALL_US) -> tuple[Block, ...]:
+    def blocks(self, call_us: float | None = None) -> tuple[Block, ...]:
         """The blocks in order of execution; one if the network cannot be cut.
 
-        Each distinct block has run once. A block that does not run alone is merged with the one before it. With 0 for
-        `call_us`, the calls of the runtime do not matter, and blocks can be as short as a hundredth of the network.
+        Each distinct block has run once. A block that does not run alone is merged with the one before it.
         """
         # Changes of layout do not count, so that the blocks are about the same with and without them.
         counted = [replace(k, read_bytes=0, written_bytes=0) if k.kind in REORDERS else k for k in self.kernels]
-        groups = list(group_kernels(counted, call_us, joined=self._joined))
+        groups = list(group_kernels(counted, CALL_US if call_us is None else call_us, joined=self._joined))
         groups = [tuple(self._order[i] for i in group) for group in groups]
         known: dict[str, bool] = {}
         position = 0
@@ -75,28 +74,15 @@ class Cutter:
         return ["" if self.kernels[n].kind in REORDERS else self._name((i,)) for n, i in enumerate(self._order)]
 
     def blocks_between(self, ends: Sequence[str]) -> tuple[Block, ...]:
-        """The blocks that end with the kernels of these names, one for each, and the rest in the last one.
-
-        So networks that differ in their sizes alone have the same blocks. A kernel that must not be cut off goes with
-        the one before it. Raises `UsageError` if there is no such cut.
-        """
-        names = self.names()
-        groups: list[Group] = []
-        start = 0
-        for end in ends[:-1]:
-            if end not in names[start:]:
-                raise UsageError(f"the graph of onnxruntime has no kernel {end!r:.80} after {len(groups)} blocks")
-            stop = names.index(end, start) + 1
-            while stop in self._joined:
-                stop += 1
-            groups.append(tuple(self._order[start:stop]))
-            start = stop
-        groups.append(tuple(self._order[start:]))
-        blocks = [self._block(group, end) if group else None for group, end in zip(groups, ends, strict=True)]
-        found = tuple(block for block in blocks if block is not None)
-        if len(found) < len(ends):
-            raise UsageError("the graph of onnxruntime cannot be cut into these blocks")
-        return found
+        """As in the base class."""
+        groups = groups_between(self.names(), ends, self._joined)
+        found = []
+        for group, end in zip(groups, ends, strict=True):
+            block = self._block(tuple(self._order[n] for n in group), end)
+            if block is None:
+                raise UsageError("the graph of onnxruntime cannot be cut into these blocks")
+            found.append(block)
+        return tuple(found)
 
     @cached_property
     def _order(self) -> list[int]:

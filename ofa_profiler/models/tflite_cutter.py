@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 
 import numpy as np
 
+from ofa_profiler.errors import UsageError
 from ofa_profiler.models.base import Array, Block, Feed, Kernel, TimedModel
-from ofa_profiler.models.grouping import group_kernels
+from ofa_profiler.models.grouping import group_kernels, groups_between
 from ofa_profiler.models.names import printable, unique
 from ofa_profiler.models.tflite_blocks import Part, part_of, signature_of, weight_bytes, written
 from ofa_profiler.models.tflite_costs import operator_macs
@@ -64,10 +66,19 @@ class Cutter:
         feed = self.seen.feeds.get(i)
         return feed is not None and feed.tensor.dtype in DTYPES and all(feed.tensor.shape)
 
-    def blocks(self) -> tuple[Block, ...]:
+    @cached_property
+    def _joined(self) -> frozenset[int]:
+        """Positions among the kernels before which the network cannot be cut."""
+        return joined_operators(self.file, self.order, self._is_carried, self.seen.fixed)
+
+    def names(self) -> list[str]:
+        """As in the base class: a block is called like its last kernel."""
+        return [kernel.name for kernel in self.kernels]
+
+    def blocks(self, call_us: float | None = None) -> tuple[Block, ...]:
         """The blocks. Those that do not run alone have been joined with a neighbour."""
-        joined = joined_operators(self.file, self.order, self._is_carried, self.seen.fixed)
-        groups = [list(group) for group in group_kernels(self.kernels, CALL_US, joined=joined)]
+        least_us = CALL_US if call_us is None else call_us
+        groups = [list(group) for group in group_kernels(self.kernels, least_us, joined=self._joined)]
         found: list[Block] = []
         taken: dict[str, Block] = {}
         while groups:
@@ -82,6 +93,16 @@ class Cutter:
                 before = found.pop()
                 del taken[before.name]
                 groups.append([*range(group[0] - len(before.kernels), group[0]), *group])
+        return tuple(found)
+
+    def blocks_between(self, ends: Sequence[str]) -> tuple[Block, ...]:
+        """As in the base class."""
+        found = []
+        for group, end in zip(groups_between(self.names(), ends, self._joined), ends, strict=True):
+            block = self._block(group, {})
+            if block is None:
+                raise UsageError("the graph of LiteRT cannot be cut into these blocks")
+            found.append(replace(block, name=end))
         return tuple(found)
 
     def _runs(self, block: Block) -> bool:

@@ -29,14 +29,18 @@ _QUANTIZED = {"int8": (-128, 128), "uint8": (0, 256), "int16": (-(2**15), 2**15)
 
 
 class TfliteModel(UserModel):
-    """A TFLite file. Raises `InputFileError` if it is damaged, or if LiteRT does not load it."""
+    """A TFLite file. Raises `InputFileError` if it is damaged, or if LiteRT does not load it.
+
+    `is_ours`: it was written just now, so that it need not be loaded in a process of its own first.
+    """
 
     runtime = "litert"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_ours: bool = False) -> None:
         self.path = path
         self._file = read_tflite(path)
-        check_loads(path)
+        if not is_ours:
+            check_loads(path)
         self.inputs = tuple(self._input(i) for i in self._file.inputs)
         self.sha256 = hashlib.sha256(self._file.data).hexdigest()
         self.n_bytes = len(self._file.data)
@@ -60,11 +64,15 @@ class TfliteModel(UserModel):
     def whole(self, feeds: Mapping[str, Array]) -> TimedModel:
         return TimedModel(self._file.data, tuple(Feed.exact(given.name, feeds[given.name]) for given in self.inputs))
 
-    def blocks(self, feeds: Mapping[str, Array], *, this_machine: bool) -> tuple[Block, ...]:  # noqa: ARG002
+    def cutter(self, feeds: Mapping[str, Array], *, this_machine: bool) -> Cutter:  # noqa: ARG002
+        """What cuts the graph."""
         with reasons(str(self.path)):
             delegated = is_delegated(prepared(self._file.data, feeds))
             seen = self._look(feeds)
-        cutter = Cutter(self._file, seen, delegated=delegated)
+        return Cutter(self._file, seen, delegated=delegated)
+
+    def blocks(self, feeds: Mapping[str, Array], *, this_machine: bool) -> tuple[Block, ...]:
+        cutter = self.cutter(feeds, this_machine=this_machine)
         blocks = cutter.blocks() if is_cuttable(self._file) else ()
         return blocks if len(blocks) > 1 else (cutter.single(self.whole(feeds)),)
 

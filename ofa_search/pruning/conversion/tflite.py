@@ -14,7 +14,8 @@ from ofa_profiler.errors import UsageError
 from ofa_profiler.export import LOGITS_NAME, OP_OUTPUT_NAME, get_exporter
 from ofa_profiler.models.tflite_runtime import outputs_of, prepared, reasons
 from ofa_profiler.models.torch_export import evaluated
-from ofa_profiler.networks.parameters import Array
+from ofa_profiler.networks.graph import Graph
+from ofa_profiler.networks.parameters import Array, Weights
 from ofa_profiler.protocol.target import Target
 from ofa_search.pruning.conversion.convert import as_inputs, to_graph
 
@@ -41,11 +42,22 @@ def write_tflite(
     need("ai-edge-litert", extra="litert", purpose="the check of TFLite files", module="ai_edge_litert.interpreter")
     inputs = as_inputs(example_inputs)
     graph, weights = to_graph(module, inputs)
-    target = Target("litert", batch=int(inputs[0].shape[0]))
-    outputs = [LOGITS_NAME] if len(graph.outputs) == 1 else [f"{OP_OUTPUT_NAME}{i}" for i in range(len(graph.outputs))]
-    data = get_exporter(target).build(graph, weights, target, outputs=outputs, metadata=metadata or {})
-    check_outputs(module, data, [tensor.name for tensor in graph.inputs], inputs, outputs)
+    data = tflite_bytes(graph, weights, batch=int(inputs[0].shape[0]), metadata=metadata)
+    check_outputs(module, data, [tensor.name for tensor in graph.inputs], inputs, output_names(graph))
     write_bytes(Path(path), data)
+
+
+def tflite_bytes(graph: Graph, weights: Weights, *, batch: int = 1, metadata: Mapping[str, str] | None = None) -> bytes:
+    """The layers of `to_graph` as a float32 TFLite file. Raises `UsageError` if the exporter has no such layer."""
+    target = Target("litert", batch=batch)
+    return get_exporter(target).build(graph, weights, target, outputs=output_names(graph), metadata=metadata or {})
+
+
+def output_names(graph: Graph) -> list[str]:
+    """The names of the outputs in the file."""
+    if len(graph.outputs) == 1:
+        return [LOGITS_NAME]
+    return [f"{OP_OUTPUT_NAME}{i}" for i in range(len(graph.outputs))]
 
 
 def check_outputs(

@@ -1,33 +1,43 @@
-"""ONNX files of a network with any numbers of its units kept, for measuring: their weights are made up."""
+"""Model files of a network with any numbers of its units kept, for measuring: their weights are made up."""
 
 from __future__ import annotations
 
 import copy
-import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from ofa_profiler.models.torch_export import export_module
+from ofa_profiler.models.base import UserModel
 from ofa_search.pruning.groups import Counts, Dependencies, Group, Kept
-from ofa_search.pruning.latency.sizes import Example, NotLearned, Template, name_before, separated, with_made_up_weights
+from ofa_search.pruning.latency.rules import Example, Export, NotLearned
 
 if TYPE_CHECKING:
-    import onnx
     import torch
 
 #: Removes all but the kept units of a module, in place: (module, dependencies, kept).
 Cut = Callable[[Any, Dependencies, Kept], object]
+#: Name or output of a node -> the layer of its weights ("": none), and its first input.
+Layers = Mapping[str, tuple[str, str]]
 
 #: Exports from which the rules of sizes are learned.
 _EXAMPLES = 3
 _DRAWS = 200
 #: A layer is looked for among so many operators before an activation.
 _MOST_STEPS = 4
+
+_Made = TypeVar("_Made", covariant=True)
+
+
+class Template(Protocol[_Made]):
+    """The export of the whole network, and what changes in it."""
+
+    def at(self, counts: Counts) -> _Made:
+        """The export of the network cut to `counts`."""
 
 
 def first_units(counts: Counts) -> dict[str, np.ndarray]:
@@ -36,63 +46,74 @@ def first_units(counts: Counts) -> dict[str, np.ndarray]:
 
 
 @dataclass(eq=False)
-class Exporter:
-    """Exports `module`, which never changes. `shapes` are values of `--shape`."""
+class Exporter(ABC, Generic[Export]):
+    """Exports `module`, which never changes, for one runtime. `shapes` are values of `--shape`."""
 
     module: torch.nn.Module
     dependencies: Dependencies
     shapes: Sequence[str]
     cut: Cut
+    #: What one call of the runtime costs on a core of a PC.
+    call_us: ClassVar[float]
     #: Why each network is cut and exported by itself, which takes seconds; empty if that is not needed.
     slow_because: str = field(default="", init=False)
 
-    def model(self, counts: Counts) -> onnx.ModelProto:
-        """The file of the network cut to `counts`; groups without a count are whole."""
+    @abstractmethod
+    def exported(self, counts: Counts) -> Export:
+        """The export of the cut module. Raises `UsageError` if there is none."""
+
+    @abstractmethod
+    def write(self, counts: Counts, folder: Path) -> UserModel:
+        """Write the file of the network cut to `counts`, and open it."""
+
+    @abstractmethod
+    def _learned(self, whole: Export, examples: Sequence[Example[Export]]) -> Template[Export]:
+        """Raises `NotLearned`."""
+
+    @abstractmethod
+    def _find_layers(self, layers: frozenset[str]) -> Layers:
+        """`layers` are the modules that have weights."""
+
+    def _node_of(self, kernel: str) -> str:
+        """The name of a kernel in `_find_layers`."""
+        return kernel
+
+    def model(self, counts: Counts) -> Export:
+        """The export of the network cut to `counts`; groups without a count are whole."""
         template = self._template
-        if template is None:
-            return with_made_up_weights(self.exported(counts))
-        return template.at(counts)
+        return self.exported(counts) if template is None else template.at(counts)
 
     def layer_of(self, kernel: str) -> str:
         """The layer of the module to which a kernel belongs: by the names of weights. Its own name if none is known."""
-        layers, name = self._layers, kernel
+        name = self._node_of(kernel)
         for _ in range(_MOST_STEPS):
-            layer, before = layers.get(name, ("", ""))
+            layer, before = self._layers.get(name, ("", ""))
             if layer or not before:
                 return layer or kernel
             name = before
         return kernel
 
-    @cached_property
-    def _layers(self) -> Mapping[str, tuple[str, str]]:
-        """Name or output of a node -> the layer of its weights, if it has any, and its first input."""
-        found: dict[str, tuple[str, str]] = {}
-        layers = {name.rpartition(".")[0] for name in self.module.state_dict() if name.endswith(".weight")}
-        for node in self.model({}).graph.node:
-            read = (name_before(name).rpartition(".")[0] for name in node.input)
-            layer = next((name for name in read if name in layers), "")
-            about = layer, node.input[0] if node.input else ""
-            found |= dict.fromkeys((node.name, *node.output), about)
-        return found
-
-    def exported(self, counts: Counts) -> onnx.ModelProto:
-        """The file that torch writes of the cut module."""
-        import onnx
-
+    def cut_module(self, counts: Counts) -> torch.nn.Module:
+        """A copy of the module, cut to `counts`."""
         module = copy.deepcopy(self.module)
         whole = {group.name: group.n_units for group in self.dependencies.groups}
         kept = {name: count for name, count in counts.items() if count < whole[name]}
         if kept:
             self.cut(module, self.dependencies, first_units(kept))
-        with tempfile.TemporaryDirectory(prefix="ofa-prune-") as folder:
-            return separated(onnx.load(export_module(module, Path(folder) / "model.onnx", self.shapes)))
+        return module
 
     @cached_property
-    def _template(self) -> Template | None:
+    def _layers(self) -> Layers:
+        weights = (name for name in self.module.state_dict() if name.endswith(".weight"))
+        return self._find_layers(frozenset(name.rpartition(".")[0] for name in weights))
+
+    @cached_property
+    def _template(self) -> Template[Export] | None:
         draws = _distinct_counts(self.dependencies.groups, _EXAMPLES)
+        whole = self.exported({})  # first: if there is no export, nothing is cut
         examples = [Example(counts, self.exported(counts)) for counts in draws]
         try:
-            return Template.learned(self.exported({}), self.dependencies, examples)
+            return self._learned(whole, examples)
         except NotLearned as error:
             self.slow_because = str(error)
             return None

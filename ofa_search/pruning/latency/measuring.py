@@ -26,21 +26,20 @@ from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.protocol.steady import noise_of, steady_times
 from ofa_profiler.verification.conditions import network_settings
 from ofa_search.pruning.groups import Counts
+from ofa_search.pruning.latency.exporters import EXPORTERS
 from ofa_search.pruning.latency.grid import Point
 from ofa_search.pruning.latency.slots import CutNetwork
 from ofa_search.pruning.latency.space import Place, point_key
 
 #: Of one visit.
 _FEWEST_SAMPLES = 3
-#: The runtime for which networks are exported.
-RUNTIME = "onnxruntime"
 
 
 def settings_for(settings: Settings) -> Settings:
     """The settings of points. Raises `UsageError` for a runtime or precision for which nothing can be exported here."""
     target = settings.target
-    if target.runtime != RUNTIME or target.has_integers or target.batch != 1:
-        raise UsageError(f"networks are pruned for {RUNTIME} in fp32 with batch 1, not for {target}")
+    if target.runtime not in EXPORTERS or target.precision != "fp32" or target.batch != 1:
+        raise UsageError(f"networks are pruned for {' or '.join(EXPORTERS)} in fp32 with batch 1, not for {target}")
     return replace(settings, min_visit_samples=min(settings.min_visit_samples, _FEWEST_SAMPLES))
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa_profiler.devices.base import Device
-from ofa_profiler.devices.local import LocalDevice
 from ofa_profiler.errors import UsageError
+from ofa_profiler.measuring.model_request import runs_on_this_cpu
 from ofa_profiler.measuring.session import MeasuringReporter
 from ofa_profiler.measuring.table_from_journal import table_metadata
 from ofa_profiler.protocol.replay import Replay
@@ -27,7 +27,8 @@ from ofa_search.pruning.groups import Counts, Dependencies
 from ofa_search.pruning.latency.choice import MEGA_MACS, MILLISECONDS, Choice, choose, value_of
 from ofa_search.pruning.latency.correction import Correction
 from ofa_search.pruning.latency.design import DESIGN_LEVELS, design, networks_for_correction
-from ofa_search.pruning.latency.exporting import Cut, Exporter
+from ofa_search.pruning.latency.exporters import EXPORTERS
+from ofa_search.pruning.latency.exporting import Cut
 from ofa_search.pruning.latency.grid import Grid
 from ofa_search.pruning.latency.measuring import Measuring, fingerprint, points_of, settings_for
 from ofa_search.pruning.latency.slots import Blocks, CutNetwork, check_prunable, find_places
@@ -166,7 +167,8 @@ def measured_model(
     fails.
     """
     settings = settings_for(settings)
-    blocks = Blocks(Exporter(module, dependencies, shapes, cut), device.spec == LocalDevice.spec)
+    exporter = EXPORTERS[settings.target.runtime](module, dependencies, shapes, cut)
+    blocks = Blocks(exporter, this_machine=runs_on_this_cpu(device.spec, settings))
     places = find_places(blocks, dependencies.groups)
     check_prunable(places)
     space = PruningSpace.of(dependencies.groups, places)

@@ -1,9 +1,6 @@
 """The whole numbers in an ONNX file that change when units are removed, and the file with any of them removed.
 
-Exporting a module takes seconds. But the file of a cut network differs from that of the whole network in sizes alone:
-those of weights, of constants that are shapes, of attributes. Each is its full value minus so much for each removed
-unit of some groups. Which groups these are is told by the names of weights, or learned from the exports of a few cut
-modules.
+They are sizes of weights, values of constants that are shapes, and attributes.
 """
 
 from __future__ import annotations
@@ -17,6 +14,7 @@ import numpy as np
 
 from ofa_profiler.models.onnx_graph import used_inside
 from ofa_search.pruning.groups import Counts, Dependencies
+from ofa_search.pruning.latency.rules import Example, NotLearned, Rule, axis_rules, learned_rules, number_at
 
 if TYPE_CHECKING:
     import onnx
@@ -29,20 +27,6 @@ _FLOATS = {1: np.float32, 10: np.float16, 11: np.float64}
 
 #: ("dim", place, axis, 0) or ("value", place, position, 0) of a constant; ("attribute", node, name, position).
 Spot = tuple[str, str | int, str | int, int]
-#: Group -> what its removed units take from a number, each.
-Rule = Mapping[str, int]
-
-
-class NotLearned(Exception):
-    """The exports differ in more than in sizes, or in sizes that no rule explains."""
-
-
-@dataclass(frozen=True, eq=False)
-class Example:
-    """The export of a module cut to `counts`."""
-
-    counts: Counts
-    model: onnx.ModelProto
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,31 +39,22 @@ class Template:
     rules: Mapping[Spot, Rule]
 
     @staticmethod
-    def learned(whole: onnx.ModelProto, dependencies: Dependencies, examples: Sequence[Example]) -> Template:
-        """Learn rules that explain all sizes of all `examples`. Raises `NotLearned`.
-
-        A rule has one number to learn, and it has to explain several: a wrong one hardly does.
-        """
+    def learned(
+        whole: onnx.ModelProto, dependencies: Dependencies, examples: Sequence[Example[onnx.ModelProto]]
+    ) -> Template:
+        """Learn rules that explain all sizes of all `examples`. Raises `NotLearned`."""
         full = {group.name: group.n_units for group in dependencies.groups}
         numbers = numbers_of(whole)
         named = _named_rules(whole, dependencies)
-        others = [numbers_of(example.model) for example in examples]
         if any(structure_of(each.model) != structure_of(whole) for each in examples):
             raise NotLearned("the exports have different operators")
-        rules: dict[Spot, Rule] = {}
-        for spot, value in numbers.items():
-            seen = [(example.counts, found[spot]) for example, found in zip(examples, others, strict=True)]
-            likely = (rule for rule in _likely_rules(spot, whole, named) if _explains(rule, value, full, seen))
-            rule = next(likely, None)
-            if rule is None:
-                rule = _learned_rule(value, full, seen)
-            if rule:
-                rules[spot] = rule
+        seen = [Example(each.counts, numbers_of(each.model)) for each in examples]
+        rules = learned_rules(numbers, full, seen, lambda spot: _likely_rules(spot, whole, named))
         return Template(whole, full, numbers, rules)
 
     def at(self, counts: Counts) -> onnx.ModelProto:
         """The file of the network cut to `counts`, with made-up weights."""
-        changed = {spot: _at(rule, self.numbers[spot], self.full, counts) for spot, rule in self.rules.items()}
+        changed = {spot: number_at(rule, self.numbers[spot], self.full, counts) for spot, rule in self.rules.items()}
         model = type(self.model)()
         model.CopyFrom(self._bare)
         for position, node in enumerate(model.graph.node):
@@ -162,14 +137,8 @@ def _named_rules(model: onnx.ModelProto, dependencies: Dependencies) -> dict[Spo
     names: dict[str, list[str]] = {}
     for tensor in model.graph.initializer:
         names.setdefault(name_before(tensor.name), []).append(_use_of(tensor.name))
-    rules: dict[Spot, dict[str, int]] = {}
-    for group in dependencies.groups:
-        for axis in (*group.made, *group.read):
-            each = int(np.count_nonzero(axis.units == 0))
-            for name in names.get(axis.tensor, ()):
-                rule = rules.setdefault(("dim", name, axis.axis, 0), {})
-                rule[group.name] = rule.get(group.name, 0) + each
-    return dict(rules)
+    rules = axis_rules(dependencies)
+    return {("dim", name, axis, 0): rule for (tensor, axis), rule in rules.items() for name in names.get(tensor, ())}
 
 
 def _likely_rules(spot: Spot, model: onnx.ModelProto, named: Mapping[Spot, Rule]) -> Iterator[Rule]:
@@ -179,28 +148,6 @@ def _likely_rules(spot: Spot, model: onnx.ModelProto, named: Mapping[Spot, Rule]
     if spot[0] == "attribute":
         read = set(map(_use_of, model.graph.node[int(spot[1])].input))
         yield from (rule for (kind, tensor, *_), rule in named.items() if kind == "dim" and tensor in read)
-
-
-def _at(rule: Rule, value: int, full: Counts, counts: Counts) -> int:
-    return value - sum(each * (full[group] - counts.get(group, full[group])) for group, each in rule.items())
-
-
-def _explains(rule: Rule, value: int, full: Counts, seen: Sequence[tuple[Counts, int]]) -> bool:
-    return all(_at(rule, value, full, counts) == other for counts, other in seen)
-
-
-def _learned_rule(value: int, full: Counts, seen: Sequence[tuple[Counts, int]]) -> Rule:
-    """The rule of a single group that explains what was seen. Raises `NotLearned`."""
-    if all(other == value for _, other in seen):
-        return {}
-    counts, other = max(seen, key=lambda each: abs(value - each[1]))
-    for group, n_units in full.items():
-        removed = n_units - counts[group]
-        if removed and (value - other) % removed == 0:
-            rule = {group: (value - other) // removed}
-            if _explains(rule, value, full, seen):
-                return rule
-    raise NotLearned(f"no group explains that {value} becomes {other}")
 
 
 def _resized(tensor: onnx.TensorProto, changed: Mapping[Spot, int]) -> onnx.TensorProto:

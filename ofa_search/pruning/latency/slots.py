@@ -12,16 +12,15 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ofa_profiler.errors import UsageError
-from ofa_profiler.models.base import Array, Block, TimedModel
+from ofa_profiler.models.base import Array, Block, Cutter, TimedModel, UserModel
 from ofa_profiler.models.grouping import CALLS
 from ofa_profiler.models.inputs import feeds_for
 from ofa_profiler.models.names import printable
-from ofa_profiler.models.onnx_blocks import CALL_US, Cutter
-from ofa_profiler.models.onnx_model import OnnxModel
 from ofa_search.pruning.groups import Counts, Group
 from ofa_search.pruning.latency.design import DESIGN_LEVELS
 from ofa_search.pruning.latency.exporting import Exporter
@@ -48,7 +47,7 @@ class CutNetwork:
 class Blocks:
     """Cuts networks into blocks. `this_machine`: they run here, so a cut follows what the runtime does here."""
 
-    exporter: Exporter
+    exporter: Exporter[Any]
     this_machine: bool
     #: The kernels with which blocks end; None until the whole network is cut.
     ends: tuple[str, ...] | None = None
@@ -67,10 +66,8 @@ class Blocks:
             model, feeds = self._opened(counts, Path(folder))
             return model.whole(feeds)
 
-    def _opened(self, counts: Counts, folder: Path) -> tuple[OnnxModel, Mapping[str, Array]]:
-        path = folder / "model.onnx"
-        path.write_bytes(self.exporter.model(counts).SerializeToString(deterministic=True))
-        model = OnnxModel(path)
+    def _opened(self, counts: Counts, folder: Path) -> tuple[UserModel, Mapping[str, Array]]:
+        model = self.exporter.write(counts, folder)
         return model, feeds_for(model.inputs, {})
 
     def _ends(self) -> tuple[str, ...]:
@@ -100,7 +97,9 @@ def find_places(blocks: Blocks, groups: Sequence[Group]) -> tuple[Place, ...]:
     whole = blocks.network({}).blocks
     depends = _dependence(blocks, whole, groups)
     ends = tuple(block.name for block in whole)
-    blocks.ends = tuple(ends[last] for last in joined_blocks(whole, [list(found) for found in depends]))
+    blocks.ends = tuple(
+        ends[last] for last in joined_blocks(whole, [list(found) for found in depends], blocks.exporter.call_us)
+    )
     if blocks.ends != ends:
         whole = blocks.network({}).blocks
         depends = _dependence(blocks, whole, groups)
@@ -118,7 +117,7 @@ def _dependence(blocks: Blocks, whole: Sequence[Block], groups: Sequence[Group])
     return depends
 
 
-def joined_blocks(whole: Sequence[Block], depends: Sequence[Sequence[str]]) -> list[int]:
+def joined_blocks(whole: Sequence[Block], depends: Sequence[Sequence[str]], call_us: float) -> list[int]:
     """Consecutive short blocks that are measured as one: the positions of the last ones.
 
     Few points are wanted: two layers that depend on the same groups are one block. A block should not be too short
@@ -132,7 +131,7 @@ def joined_blocks(whole: Sequence[Block], depends: Sequence[Sequence[str]]) -> l
         groups: set[str] = set()
         for first in range(stop - 1, max(stop - 1 - _MOST_JOINED, -1), -1):
             groups.update(depends[first])
-            short = max(0.0, 1.0 - (us[stop] - us[first]) / (CALLS * CALL_US))
+            short = max(0.0, 1.0 - (us[stop] - us[first]) / (CALLS * call_us))
             cost = best[first] + DESIGN_LEVELS ** min(len(groups), _MOST_COUNTED) + _SHORT_COSTS * short
             if cost < best[stop]:
                 best[stop], start[stop] = cost, first
