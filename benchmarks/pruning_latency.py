@@ -1,6 +1,7 @@
 """How well the latency model of `ofa-prune` predicts pruned networks, and what it costs.
 
     python benchmarks/pruning_latency.py --network resnet18 --resolution 96 --out /tmp/pruning-latency
+    python benchmarks/pruning_latency.py --network cifar-mbv3 --resolution 32 --runtime litert --out /tmp/on-litert
 
 A design is measured on this machine. Then random pruned networks, and choices for random saliencies at several budgets,
 are measured as wholes and compared with the predictions.
@@ -19,6 +20,7 @@ from torch import nn
 
 from ofa_profiler.devices.local import LocalDevice
 from ofa_profiler.protocol.settings import Settings
+from ofa_profiler.protocol.target import Target
 from ofa_search.pruning.cutting.cut import cut
 from ofa_search.pruning.graph.find import find_groups
 from ofa_search.pruning.latency.budget import keep_budget
@@ -28,8 +30,12 @@ _PARTS = (0.75, 0.5, 0.35)
 
 
 def network(name: str) -> nn.Module:
-    """An untrained network: `resnet20` of this folder, or one of timm."""
+    """`resnet20` (untrained) or `cifar-mbv3` of this folder, or an untrained one of timm."""
     torch.manual_seed(0)
+    if name == "cifar-mbv3":
+        from pruning_networks import cifar_mbv3
+
+        return cifar_mbv3()[0]
     if name == "resnet20":
         from pruning_networks import ResNet20
 
@@ -81,6 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", default="resnet18")
     parser.add_argument("--resolution", type=int, default=96)
+    parser.add_argument("--runtime", default="onnxruntime", help="onnxruntime (default) or litert")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--levels", type=int, default=5)
     parser.add_argument("--count", type=int, default=10)
@@ -91,14 +98,17 @@ def main() -> None:
     dependencies = find_groups(module, (inputs,))
     shapes = [f"1x3x{arguments.resolution}x{arguments.resolution}"]
     begin_s = time.perf_counter()
+    settings = Settings(Target(arguments.runtime))
     model = measured_model(
-        module, dependencies, shapes, cut, LocalDevice(), Settings(), arguments.out, levels=arguments.levels
+        module, dependencies, shapes, cut, LocalDevice(), settings, arguments.out, levels=arguments.levels
     )
     seconds = time.perf_counter() - begin_s
     points, every = model.grid.n_points
     assert model.design_replay is not None
     distinct = len(model.design_replay.visits)
-    print(f"{arguments.network}: {len(model.space.widths)} genes, {len(model.space.places)} slots, {seconds:.0f} s")
+    print(
+        f"{arguments.network}, {arguments.runtime}: {len(model.space.widths)} genes, {len(model.space.places)} slots, {seconds:.0f} s"
+    )
     print(f"{points} of {every} points measured, {distinct} of them differ")
     print(f"correction {model.grid.correction}")
     report_random(model, arguments.count, arguments.seed)

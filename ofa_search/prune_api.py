@@ -28,6 +28,7 @@ from ofa_profiler.base.progress import Reporter, report
 from ofa_profiler.devices import Device, open_device
 from ofa_profiler.errors import UsageError
 from ofa_profiler.protocol.settings import Settings
+from ofa_profiler.protocol.target import DEFAULT_TARGET, Target
 from ofa_profiler.tables.table import LatencyTable
 from ofa_search.pruning.cutting.cut import cut
 from ofa_search.pruning.graph.find import find_groups
@@ -83,6 +84,8 @@ def prune(
     optimizer: MakeOptimizer | None = None,
     device: str | Device | None = None,
     out: _Path | None = None,
+    runtime: str | None = None,
+    provider: str | None = None,
     threads: int = 1,
     time_limit_s: float | None = 720.0,
     progress: Reporter | None = None,
@@ -92,7 +95,8 @@ def prune(
     `example_inputs` have a batch of 1. `loader` gives batches (inputs, target) and has a length; the training goes over
     it `epochs` times and minimises `loss(outputs, target)`, on the device of the parameters. `table` is a grid that
     `ofa-prune` or this function wrote. With None, `device` is measured, `out` gets the grid, and the budget is checked
-    by measuring. `optimizer(module)` makes what trains the weights (default: SGD with a learning rate of 0.01 and
+    by measuring, with `runtime` (`onnxruntime` or `litert`; default: the first), `provider` and `threads`. A table is
+    for one runtime. `optimizer(module)` makes what trains the weights (default: SGD with a learning rate of 0.01 and
     momentum); its learning rate rises for a short time and then falls to zero.
 
     Raises `InfeasibleError` with the attainable range before any training, `OverBudgetError` if no network keeps the
@@ -105,9 +109,10 @@ def prune(
     shapes = _shapes(model, inputs)
     with ExitStack() as stack:
         if table is not None:
-            latencies = model_of_table(dependencies, shapes, _path_of(table))
+            latencies = model_of_table(dependencies, shapes, _path_of(table), runtime)
         else:
-            settings = Settings(threads=threads, time_limit_s=time_limit_s)
+            target = DEFAULT_TARGET if runtime is None else Target(runtime)
+            settings = Settings(target, provider=provider, threads=threads, time_limit_s=time_limit_s)
             latencies = _measured(stack, module, dependencies, shapes, device, out, settings, progress)
         choose = chooser(latencies, budget_ms)
         phase = pruning_steps(steps)

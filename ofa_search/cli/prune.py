@@ -32,6 +32,8 @@ examples:
   ofa-prune --model my_nets:resnet20 --input 1x3x32x32 --data cifar10/ --device local --budget 200us --out out/pruned
   ofa-prune --model my_nets:resnet20 --input 1x3x32x32 --data cifar10/ --device ssh:pi@board --threads 4 \\
       --budget 8ms --epochs 20 --test-data cifar10/ --out out/for-the-board
+  ofa-prune --model my_nets:resnet20 --input 1x3x32x32 --data cifar10/ --device adb:R58M123ABC --runtime litert \\
+      --budget 8ms --out out/for-the-phone
   ofa-prune --model my_nets:resnet20 --input 1x3x32x32 --data cifar10/ --lut out/pruned/resnet20-grid.csv \\
       --budget 150us --out out/faster                       nothing is measured
   torchrun --nproc-per-node 2 -m ofa_search.prune_cli --model my_nets:resnet20 ...    several processes
@@ -44,6 +46,8 @@ budget when measured, 130 or 143 interrupted
 """
 #: The names of `ofa_search.pruning.optimizers`, which needs torch. A test holds them together.
 METHODS = ("hesso", "hesso-cric", "dhspg")
+#: Those of `ofa_search.pruning.latency.exporters`, likewise.
+RUNTIMES = ("onnxruntime", "litert")
 EPOCHS = 10.0
 _RESUME = "interrupted; run the same command again to resume"
 
@@ -87,16 +91,14 @@ def _add_latency(parser: Parser) -> None:
     )
     group.add_argument(
         "--runtime",
-        choices=("onnxruntime",),
-        default="onnxruntime",
-        help="what runs the network (default: %(default)s)",
+        choices=RUNTIMES,
+        help=f"what runs the network (default: {RUNTIMES[0]}, or that of the grid)",
     )
     group.add_argument("--provider", metavar="EP", help="execution provider, as in ofa-profile")
     group.add_argument(
         "--threads",
         metavar="N",
         type=positive_integer,
-        default=1,
         help="number of threads, and of cores, of the device (default: 1)",
     )
     group.add_argument(

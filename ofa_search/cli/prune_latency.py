@@ -66,7 +66,7 @@ def _model(request: Request, whole: WholeNetwork, device: Device | None, reporte
     shapes = ["x".join(map(str, request.shape))]
     if device is None:
         assert request.lut is not None, "the request has a device or a table"
-        return model_of_table(whole.dependencies, shapes, request.lut)
+        return model_of_table(whole.dependencies, shapes, request.lut, request.settings.target.runtime)
     return measured_model(
         whole.module,
         whole.dependencies,

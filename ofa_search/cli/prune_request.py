@@ -17,8 +17,9 @@ from ofa_profiler.measuring.naming import check_name
 from ofa_profiler.models.image_input import image_shape
 from ofa_profiler.models.torch_export import is_module_name
 from ofa_profiler.protocol.settings import Settings
-from ofa_profiler.protocol.target import Target
-from ofa_profiler.runtimes import get_runtime
+from ofa_profiler.protocol.target import DEFAULT_TARGET, Target
+from ofa_profiler.tables.table import LatencyTable
+from ofa_search.pruning.latency.table import runtime_of
 
 if TYPE_CHECKING:
     from ofa_profiler.devices import Device
@@ -80,7 +81,8 @@ def read_request(arguments: argparse.Namespace) -> Request:
         raise UsageError(
             "give --device DEVICE to measure, or --lut TABLE.csv, a grid that ofa-prune --device wrote; one of them"
         )
-    request = Request(
+    runtime = arguments.runtime if arguments.lut is None else _check_lut(arguments)
+    return Request(
         model=arguments.model,
         name=check_name(arguments.name or arguments.model.rpartition(":")[2]),
         shape=image_shape(arguments.input),
@@ -88,32 +90,31 @@ def read_request(arguments: argparse.Namespace) -> Request:
         method=arguments.method,
         device=arguments.device,
         lut=arguments.lut,
-        settings=_settings(arguments),
+        settings=_settings(arguments, runtime),
         out=arguments.out,
         fresh=arguments.fresh,
     )
-    if request.lut is not None:
-        _check_lut(arguments)
-    return request
 
 
-def _settings(arguments: argparse.Namespace) -> Settings:
-    get_runtime(arguments.runtime)
+def _settings(arguments: argparse.Namespace, runtime: str | None) -> Settings:
     return Settings(
-        Target(arguments.runtime),
+        DEFAULT_TARGET if runtime is None else Target(runtime),
         provider=arguments.provider,
-        threads=arguments.threads,
+        threads=arguments.threads or 1,
         time_limit_s=parse_duration_ms(arguments.time_limit, "--time-limit") / 1e3,
     )
 
 
-def _check_lut(arguments: argparse.Namespace) -> None:
+def _check_lut(arguments: argparse.Namespace) -> str:
+    """The runtime of the table. Raises `UsageError` for options of a device, and for another runtime."""
     if not arguments.lut.is_file():
         raise InputFileError(arguments.lut, "no such file; it is a NAME-grid.csv of ofa-prune --device")
-    given = [option for option in ("provider", "cores", "benchmark_model") if getattr(arguments, option) is not None]
+    of_devices = ("provider", "threads", "cores", "benchmark_model")
+    given = [option for option in of_devices if getattr(arguments, option) is not None]
     if given:
         option = given[0].replace("_", "-")
         raise UsageError(f"--{option} is for a device that is measured: omit it with --lut")
+    return runtime_of(LatencyTable.load(arguments.lut), arguments.runtime)
 
 
 def open_requested(request: Request, arguments: argparse.Namespace) -> Device | None:

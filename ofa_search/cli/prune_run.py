@@ -30,7 +30,7 @@ from ofa_search.evaluation.world import World, join_world
 from ofa_search.pruning.graph.find import find_groups
 from ofa_search.pruning.groups import Kept
 from ofa_search.results.pruned import PrunedResult, write_document
-from ofa_search.results.pruned_build import WholeNetwork, cut_network, write_network
+from ofa_search.results.pruned_build import WholeNetwork, check_exports, cut_network, write_network
 from ofa_search.results.pruned_measure import measure_for_budget
 from ofa_search.results.pruned_report import comparison_rows, latency_words, write_report
 from ofa_search.training.loop import LOG
@@ -101,6 +101,7 @@ class _Run:
         latencies = None
         before: _Accuracies = {}
         if world.leads:
+            check_exports(whole, request.settings.target.runtime)
             _say_groups(whole)
             latencies = find_latencies(request, whole, self.device, self.reporter)
             before = self._accuracies(module, whole, data)
@@ -166,7 +167,8 @@ class _Run:
             new = write_network(whole, pruned.module, stems[1], after, latency, predicted_ms[1])
             measured: Mapping[str, float] = {}
             if self.device is not None:
-                models = {_BEFORE: old.files["onnx"], _AFTER: new.files["onnx"]}
+                runtime = request.settings.target.runtime
+                models = {_BEFORE: old.file_for(runtime), _AFTER: new.file_for(runtime)}
                 measured = measure_for_budget(
                     self.device,
                     models,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import nn
 
 from ofa_profiler.errors import UsageError
 from ofa_profiler.models.image_input import ImageInput
+from ofa_profiler.runtimes import get_runtime
 from ofa_search.pruning.conversion import write_tflite
 from ofa_search.pruning.cutting.cut import cut
 from ofa_search.pruning.groups import Dependencies, Kept
@@ -25,6 +27,8 @@ from ofa_search.results.pruned_files import (
     write_onnx,
     write_weights,
 )
+
+TFLITE_RUNTIME = "litert"
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +56,13 @@ class Written:
     params: int
     tflite_reason: str | None
 
+    def file_for(self, runtime: str) -> Path:
+        """The file that a runtime runs. Raises `UsageError` with the reason if there is none."""
+        path = self.files.get(get_runtime(runtime).suffix.removeprefix("."))
+        if path is None:
+            raise UsageError(f"{runtime} cannot run the network: {self.tflite_reason}")
+        return path
+
     def facts(self, accuracy: Mapping[str, Any], measured_ms: float | None, predicted_ms: float | None) -> NetworkFacts:
         """All figures of the network."""
         sizes = {kind: self.files[kind].stat().st_size for kind in ("onnx", "tflite") if kind in self.files}
@@ -69,6 +80,26 @@ def cut_network(module: nn.Module, dependencies: Dependencies, kept: Kept) -> Cu
     return CutNetwork(module.eval(), record.to_json(), groups, layer_channels(before, module))
 
 
+def check_exports(whole: WholeNetwork, runtime: str) -> None:
+    """Raise `UsageError` unless the network can be exported: as ONNX, and for a runtime that is to run it.
+
+    What cannot be written before the training cannot be written after it, either.
+    """
+    module, shape = _exportable(whole.module), whole.image_input.shape
+    with tempfile.TemporaryDirectory(prefix="ofa-prune-") as folder:
+        write_onnx(module, shape, Path(folder) / "network.onnx", {})
+        if runtime == TFLITE_RUNTIME:
+            try:
+                write_tflite(module, whole.example, Path(folder) / "network.tflite")
+            except UsageError as error:
+                raise UsageError(f"the network cannot be pruned for {runtime}: {error}") from error
+
+
+def _exportable(module: nn.Module) -> nn.Module:
+    module = copy.deepcopy(module).cpu().float().eval()
+    return module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload, no-any-return]
+
+
 def write_network(
     whole: WholeNetwork,
     module: nn.Module,
@@ -81,7 +112,7 @@ def write_network(
 
     Raises `UsageError` if it cannot be exported as ONNX. Why there is no TFLite file is in the result.
     """
-    module = copy.deepcopy(module).cpu().float().eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    module = _exportable(module)
     metadata = card(whole.model, whole.image_input, whole.labels, accuracy, latency, predicted_ms)
     shape = whole.image_input.shape
     files = {

@@ -1,5 +1,4 @@
-"""The whole numbers in the layers of a graph that change when units are removed: fields, such as numbers of channels.
-"""
+"""The whole numbers in layers that change when units are removed: those of their fields, such as channels."""
 
 from __future__ import annotations
 

@@ -203,9 +203,14 @@ def _measured_ones(model: LatencyModel, genomes: Genomes) -> Genomes:
     return np.array(found, dtype=np.int8)
 
 
-def model_of_table(dependencies: Dependencies, shapes: Sequence[str], path: Path) -> LatencyModel:
-    """The model of a table that `measured_model` wrote. Raises `InputFileError` if it is of another network."""
-    grid = load_grid(path, dependencies, network_fingerprint(dependencies, shapes))
+def model_of_table(
+    dependencies: Dependencies, shapes: Sequence[str], path: Path, runtime: str | None = None
+) -> LatencyModel:
+    """The model of a table that `measured_model` wrote.
+
+    Raises `InputFileError` if it is of another network, or of another runtime than this one.
+    """
+    grid = load_grid(path, dependencies, network_fingerprint(dependencies, shapes), runtime)
     return LatencyModel(dependencies, grid, path=path)
 
 

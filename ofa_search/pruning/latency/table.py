@@ -37,14 +37,27 @@ def save_grid(grid: Grid, path: Path, metadata: Mapping[str, Any], target: Targe
     save_files(path, rows, {**metadata, "model": model, PRUNING: about, "correction": Sum().to_json()})
 
 
-def load_grid(path: Path, dependencies: Dependencies, fingerprint: str) -> Grid:
-    """The grid in a table. Raises `InputFileError` if it is no such table, or that of another network."""
+def runtime_of(table: LatencyTable, asked: str | None) -> str:
+    """The runtime of a table, which is also the one that is `asked` for, if any. Raises `InputFileError`."""
+    found = table.metadata.get("runtime")
+    if not isinstance(found, str):
+        raise InputFileError(table.path or table.name, "does not say its runtime; make one by ofa-prune --device")
+    if asked not in (None, found):
+        raise InputFileError(
+            table.path or table.name, f"was measured with {found}, not {asked}: a grid is for one runtime"
+        )
+    return found
+
+
+def load_grid(path: Path, dependencies: Dependencies, fingerprint: str, runtime: str | None = None) -> Grid:
+    """The grid in a table. Raises `InputFileError` if it is none, or that of another network or runtime."""
     table = LatencyTable.load(path)
     about, json = table.metadata.get(PRUNING), path.with_suffix(".json")
     if not isinstance(about, Mapping):
         raise InputFileError(path, "is not the table of a network to prune; make one by ofa-prune --device")
     if about.get("fingerprint") != fingerprint:
         raise InputFileError(json, "is of another network or input shape: its groups or layers differ")
+    runtime_of(table, runtime)
     try:
         places = tuple(map(_place, about["places"]))
         correction = Correction.from_json(about["correction"])
