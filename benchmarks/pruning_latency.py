@@ -106,9 +106,8 @@ def main() -> None:
     points, every = model.grid.n_points
     assert model.design_replay is not None
     distinct = len(model.design_replay.visits)
-    print(
-        f"{arguments.network}, {arguments.runtime}: {len(model.space.widths)} genes, {len(model.space.places)} slots, {seconds:.0f} s"
-    )
+    print(f"{arguments.network} with {arguments.runtime}, {seconds:.0f} s")
+    print(f"{len(model.space.widths)} genes, {len(model.space.places)} slots")
     print(f"{points} of {every} points measured, {distinct} of them differ")
     print(f"correction {model.grid.correction}")
     report_random(model, arguments.count, arguments.seed)

@@ -15,7 +15,7 @@ from ofa_search.pruning.groups import Kept
 from ofa_search.pruning.latency.chooser import LatencyChooser, chooser
 from ofa_search.pruning.latency.model import LatencyModel, measured_model, model_of_table
 from ofa_search.results.pruned import Latency
-from ofa_search.results.pruned_build import WholeNetwork
+from ofa_search.results.pruned_build import WholeNetwork, check_exports
 
 _SETTINGS = ("runtime", "runtime_version", "precision", "provider", "threads", "runtime_options")
 
@@ -42,12 +42,15 @@ def find_latencies(
 ) -> Latencies:
     """Measure, or read the table. The device must be open.
 
-    Raises `InfeasibleError` if no pruned network can keep the budget.
+    Raises `InfeasibleError` if no pruned network can keep the budget, and `UsageError` if the network cannot be
+    exported, which is known before anything is measured.
     """
     model = _model(request, whole, device, reporter)
     path = model.path
     assert path is not None, "both kinds of model have a table"
     choose = chooser(model, request.budget_ms)
+    if device is None:  # after what is known at once
+        check_exports(whole, request.settings.target.runtime)
     whole_ms = model.whole_ms if device is None else model.measure_networks([{}])[0][0]
     low_ms, _ = model.attainable_ms
     how = "predicted" if device is None else "measured"
@@ -67,6 +70,7 @@ def _model(request: Request, whole: WholeNetwork, device: Device | None, reporte
     if device is None:
         assert request.lut is not None, "the request has a device or a table"
         return model_of_table(whole.dependencies, shapes, request.lut, request.settings.target.runtime)
+    check_exports(whole, request.settings.target.runtime)
     return measured_model(
         whole.module,
         whole.dependencies,

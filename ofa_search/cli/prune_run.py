@@ -30,7 +30,7 @@ from ofa_search.evaluation.world import World, join_world
 from ofa_search.pruning.graph.find import find_groups
 from ofa_search.pruning.groups import Kept
 from ofa_search.results.pruned import PrunedResult, write_document
-from ofa_search.results.pruned_build import WholeNetwork, check_exports, cut_network, write_network
+from ofa_search.results.pruned_build import WholeNetwork, cut_network, write_network
 from ofa_search.results.pruned_measure import measure_for_budget
 from ofa_search.results.pruned_report import comparison_rows, latency_words, write_report
 from ofa_search.training.loop import LOG
@@ -101,7 +101,6 @@ class _Run:
         latencies = None
         before: _Accuracies = {}
         if world.leads:
-            check_exports(whole, request.settings.target.runtime)
             _say_groups(whole)
             latencies = find_latencies(request, whole, self.device, self.reporter)
             before = self._accuracies(module, whole, data)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,11 @@ from support.paths import ROOT
 from support.prunable import fake_device, made_up_ms, write_images, write_network
 
 from ofa_profiler.devices import FakeDevice
+from ofa_profiler.devices.base import Agent
 from ofa_search import load_pruned
 from ofa_search.cli import prune as prune_cli
 from ofa_search.data.images import load_images
+from ofa_search.pruning.latency.exporters import EXPORTERS
 from ofa_search.pruning.optimizers import pruning_optimizer_names
 
 QUICK = ["--train-device", "cpu", "--train-threads", "1", "--batch", "16", "--epochs", "3", "--time-limit", "2s"]
@@ -112,6 +114,10 @@ def test_the_methods_are_those_of_the_optimizers() -> None:
     assert tuple(pruning_optimizer_names()) == prune_cli.METHODS
 
 
+def test_the_runtimes_are_those_of_the_exporters() -> None:
+    assert tuple(EXPORTERS) == prune_cli.RUNTIMES
+
+
 def test_a_network_within_the_budget_is_exported_as_it_is(grid: Path) -> None:
     found = document(grid.parent)
     assert found["training"] is None
@@ -120,6 +126,36 @@ def test_a_network_within_the_budget_is_exported_as_it_is(grid: Path) -> None:
     assert all(group["before"] == group["after"] for group in found["groups"])
     assert found["after"]["measured_ms"] > 0
     assert {path.name for path in grid.parent.iterdir()} >= {"trained.onnx", "trained.safetensors", "trained-grid.csv"}
+
+
+def test_for_litert_tflite_files_are_measured(
+    there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("ai_edge_litert")
+    measured: list[Path] = []
+
+    class Spy(FakeDevice):
+        def start(self, kit: Path | None, arguments: Sequence[str]) -> Agent:
+            measured.extend([] if kit is None else kit.rglob("*.*"))
+            return super().start(kit, arguments)
+
+    monkeypatch.setattr("ofa_profiler.devices.open_device", lambda *_: Spy(latency_ms=made_up_ms))
+    out = tmp_path / "out"
+    assert prune_cli.main(arguments(out, "--runtime", "litert", "--threads", "2")) == 0, capsys.readouterr().err
+    suffixes = {path.suffix for path in measured if "models" in path.parts}
+    assert ".tflite" in suffixes
+    assert ".onnx" not in suffixes
+    settings = document(out)["latency"]["settings"]
+    assert (settings["runtime"], settings["threads"]) == ("litert", 2)
+    assert document(out)["after"]["measured_ms"] > 0
+    assert json.loads((out / "trained-grid.json").read_text())["runtime"] == "litert"
+
+    grid = ["--lut", str(out / "trained-grid.csv")]
+    assert prune_cli.main(arguments(tmp_path / "other", *grid, "--runtime", "onnxruntime")) == 2
+    assert "was measured with litert, not onnxruntime: a grid is for one runtime" in capsys.readouterr().err
+    assert prune_cli.main(arguments(tmp_path / "by-table", *grid)) == 0
+    assert document(tmp_path / "by-table")["latency"]["settings"]["runtime"] == "litert"
+    assert (tmp_path / "by-table" / "trained.tflite").exists()
 
 
 @pytest.mark.slow
@@ -170,12 +206,16 @@ def check_pruned(found: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-def test_on_this_machine(there: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("runtime", prune_cli.RUNTIMES)
+def test_on_this_machine(there: Path, tmp_path: Path, runtime: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Measured: to two thirds of the latency."""
-    assert prune_cli.main(arguments(tmp_path / "whole", "--json")) == 0
+    words = ["--json", "--runtime", runtime]
+    assert prune_cli.main(arguments(tmp_path / "whole", *words)) == 0
     whole_ms = json.loads(capsys.readouterr().out)["before"]["measured_ms"]
-    assert prune_cli.main(arguments(tmp_path / "out", "--json", budget=f"{0.67e3 * whole_ms:.3f}us")) == 0
-    check_pruned(json.loads(capsys.readouterr().out))
+    assert prune_cli.main(arguments(tmp_path / "out", *words, budget=f"{0.67e3 * whole_ms:.3f}us")) == 0
+    found = json.loads(capsys.readouterr().out)
+    check_pruned(found)
+    assert found["latency"]["settings"]["runtime"] == runtime
 
 
 @pytest.mark.slow
@@ -207,6 +247,7 @@ def test_an_unreachable_budget_is_refused_before_any_training(
         ("of_one_size", (), "does not run with an input of 1x3x32x32: RuntimeError: mat1 and mat2"),
         ("missing", (), "AttributeError"),
         ("trained", ("--train-device", "cuda:9"), "--train-device cuda:9"),
+        ("with_softplus", ("--runtime", "litert"), "for litert: layer 1: the operator softplus cannot be converted"),
     ],
 )
 def test_what_cannot_be_pruned_is_named(

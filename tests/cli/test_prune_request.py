@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_search.cli import prune
@@ -54,6 +55,18 @@ def test_a_table_has_the_settings_of_its_device(tmp_path: Path) -> None:
     (tmp_path / "grid.csv").write_text("")
     with pytest.raises(UsageError, match="--cores is for a device that is measured"):
         request(tmp_path, device=None, lut=str(tmp_path / "grid.csv"), cores="1")
+
+
+def test_a_table_has_the_runtime_of_its_measurement(tmp_path: Path) -> None:
+    table = {"device": None, "lut": str(ROOT / "latency_tables" / "epyc-cifar-mbv3.csv")}
+    assert request(tmp_path, **table).settings.target.runtime == "onnxruntime"
+    assert request(tmp_path, runtime="onnxruntime", **table).settings.target.runtime == "onnxruntime"
+    with pytest.raises(InputFileError, match="was measured with onnxruntime, not litert"):
+        request(tmp_path, runtime="litert", **table)
+    with pytest.raises(UsageError, match="--threads is for a device"):
+        request(tmp_path, threads="2", **table)
+    assert request(tmp_path, runtime="litert").settings.target.runtime == "litert"
+    assert request(tmp_path).settings.target.runtime == "onnxruntime"
 
 
 def test_a_folder_belongs_to_one_request(tmp_path: Path) -> None:

@@ -43,6 +43,10 @@ def no_classifier():
     return nn.Conv2d(3, 8, 3)
 
 
+def with_softplus():
+    return nn.Sequential(nn.Conv2d(3, 16, 3), nn.Softplus(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3))
+
+
 def of_one_size():
     return nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
 """

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.cut_nets import ResidualNet, cut_parameters, residual_dependencies
 
-from ofa_search.pruning.latency.exporting import Exporter
+from ofa_search.pruning.latency.onnx_files import OnnxFiles
 from ofa_search.pruning.latency.sizes import numbers_of, structure_of
 
 
@@ -14,7 +14,7 @@ from ofa_search.pruning.latency.sizes import numbers_of, structure_of
 def test_sizes_are_those_of_an_export(flat: int) -> None:
     net = ResidualNet((16, 24), depth=1, flat=flat).eval()
     dependencies = residual_dependencies(net)
-    exporter = Exporter(net, dependencies, ["1x3x8x8"], cut_parameters)
+    exporter = OnnxFiles(net, dependencies, ["1x3x8x8"], cut_parameters)
     counts = {"stem.0": 8, "blocks.0.conv1": 16, "blocks.1.conv1": 3, "blocks.1.shortcut.0": 16}
     made, exported = exporter.model(counts), exporter.exported(counts)
     assert exporter.slow_because == ""
@@ -27,7 +27,7 @@ def test_the_file_runs() -> None:
     import onnxruntime
 
     net = ResidualNet((16, 24), depth=1, flat=16).eval()
-    exporter = Exporter(net, residual_dependencies(net), ["1x3x8x8"], cut_parameters)
+    exporter = OnnxFiles(net, residual_dependencies(net), ["1x3x8x8"], cut_parameters)
     data = exporter.model({"blocks.1.shortcut.0": 8}).SerializeToString()
     session = onnxruntime.InferenceSession(data)
     (out,) = session.run(None, {"x": np.ones((1, 3, 8, 8), np.float32)})

@@ -19,8 +19,9 @@ from ofa_profiler.tables.table import LatencyTable
 from ofa_search.pruning.groups import Dependencies
 from ofa_search.pruning.latency.budget import keep_budget
 from ofa_search.pruning.latency.chooser import MacsChooser, chooser
-from ofa_search.pruning.latency.exporting import Exporter
+from ofa_search.pruning.latency.exporters import EXPORTERS
 from ofa_search.pruning.latency.model import LatencyModel, measured_model, model_of_table
+from ofa_search.pruning.latency.onnx_files import OnnxFiles
 from ofa_search.pruning.latency.slots import Blocks, find_places
 from ofa_search.pruning.latency.space import Place, parse_key
 
@@ -39,21 +40,21 @@ def dependencies(net: ResidualNet) -> Dependencies:
 
 
 @pytest.fixture(scope="module")
-def exporter(net: ResidualNet, dependencies: Dependencies) -> Exporter:
+def exporter(net: ResidualNet, dependencies: Dependencies) -> OnnxFiles:
     """Its rules are learned once for all tests."""
-    found = Exporter(net, dependencies, SHAPES, cut_parameters)
+    found = OnnxFiles(net, dependencies, SHAPES, cut_parameters)
     found.model({})
     return found
 
 
 @pytest.fixture(scope="module")
-def places(exporter: Exporter, dependencies: Dependencies) -> tuple[Place, ...]:
+def places(exporter: OnnxFiles, dependencies: Dependencies) -> tuple[Place, ...]:
     return find_places(Blocks(exporter, this_machine=False), dependencies.groups)
 
 
 @pytest.fixture(autouse=True)
-def _one_exporter(exporter: Exporter, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ofa_search.pruning.latency.model.Exporter", lambda *_: exporter)
+def _one_exporter(exporter: OnnxFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EXPORTERS, "onnxruntime", lambda *_: exporter)  # type: ignore[call-overload]
 
 
 def block_ms(units: tuple[int, ...]) -> float:

@@ -8,9 +8,10 @@ from support.cut_nets import ResidualNet, cut_parameters, residual_dependencies
 
 from ofa_profiler.errors import UsageError
 from ofa_profiler.models.base import Block, Kernel, TimedModel
+from ofa_profiler.models.onnx_blocks import CALL_US
 from ofa_search.pruning.groups import CHANNELS, HEADS, Group
 from ofa_search.pruning.latency.design import design, networks_for_correction
-from ofa_search.pruning.latency.exporting import Exporter
+from ofa_search.pruning.latency.onnx_files import OnnxFiles
 from ofa_search.pruning.latency.slots import Blocks, check_prunable, find_places, joined_blocks
 from ofa_search.pruning.latency.space import Place, PruningSpace, Width, levels_of, parse_key, point_key
 
@@ -26,7 +27,7 @@ def place(name: str, *groups: str) -> Place:
 def test_a_slot_per_residual_block() -> None:
     net = ResidualNet((16, 32), depth=3).eval()
     dependencies = residual_dependencies(net)
-    blocks = Blocks(Exporter(net, dependencies, ["1x3x32x32"], cut_parameters), this_machine=False)
+    blocks = Blocks(OnnxFiles(net, dependencies, ["1x3x32x32"], cut_parameters), this_machine=False)
     places = find_places(blocks, dependencies.groups)
     depends = [set(each.groups) for each in places]
     for i in (1, 2):
@@ -96,11 +97,11 @@ def short_block(us: float) -> Block:
 def test_short_blocks_of_the_same_groups_are_joined() -> None:
     whole = [short_block(60)] * 6
     depends = [["a"], ["a", "b"], ["a", "b"], ["a", "c"], ["a", "c"], ["a"]]
-    ends = joined_blocks(whole, depends)
+    ends = joined_blocks(whole, depends, CALL_US)
     assert ends[-1] == 5
     assert 2 in ends
     assert len(ends) <= 4
-    assert joined_blocks([short_block(5000)] * 3, [["a"], ["b"], ["c"]]) == [0, 1, 2]
+    assert joined_blocks([short_block(5000)] * 3, [["a"], ["b"], ["c"]], CALL_US) == [0, 1, 2]
 
 
 def test_a_network_without_groups() -> None:
