@@ -6,12 +6,13 @@ import itertools
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.onnx_nets import convolutions, saved
 
 from ofa_profiler.measuring.model import settings_for
-from ofa_profiler.measuring.model_request import WHOLE, model_request, peak_bytes
+from ofa_profiler.measuring.model_request import WHOLE, model_request, peak_bytes, runs_on_this_cpu
 from ofa_profiler.models.base import Block, TimedModel
 from ofa_profiler.models.formats import open_model
 from ofa_profiler.networks.tensors import TensorSpec
@@ -45,3 +46,16 @@ def test_the_settings_of_a_request(tmp_path):
     assert next(iter(asked.run.models)) == WHOLE
     assert "spread_bytes" not in Settings().to_json()
     assert Settings.from_json(asked.run.settings.to_json()) == asked.run.settings
+
+
+@pytest.mark.parametrize(
+    ("spec", "provider", "is_here"),
+    [
+        ("local", None, True),
+        ("local", "CPUExecutionProvider", True),
+        ("local", "CUDAExecutionProvider", False),
+        ("ssh:board", None, False),
+    ],
+)
+def test_layouts_of_the_cpu_are_for_the_cpu_of_this_machine(spec: str, provider: str | None, is_here: bool) -> None:
+    assert runs_on_this_cpu(spec, Settings(provider=provider)) == is_here

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ofa_profiler.errors import UsageError
 from ofa_profiler.models.base import Kernel
-from ofa_profiler.models.grouping import CALLS, MOST_BLOCKS, group_kernels
+from ofa_profiler.models.grouping import CALLS, MOST_BLOCKS, group_kernels, groups_between
 
 kernels = st.lists(
     st.builds(
@@ -38,3 +40,13 @@ def test_blocks_are_consecutive_long_enough_and_keep_what_is_joined(listed, call
 def test_a_network_shorter_than_a_block_is_one(listed):
     total = sum(kernel.estimated_us for kernel in listed)
     assert len(group_kernels(listed, total)) == 1
+
+
+def test_the_same_cut_of_another_network():
+    names = ["a", "b", "a", "", "c", "d"]
+    assert groups_between(names, ["b", "a", "end"], ()) == [(0, 1), (2,), (3, 4, 5)]
+    assert groups_between(names, ["b", "a", "end"], {3, 4}) == [(0, 1), (2, 3, 4), (5,)]
+    with pytest.raises(UsageError, match="no kernel 'b' after 1 blocks"):
+        groups_between(names, ["c", "b", "end"], ())
+    with pytest.raises(UsageError, match="cannot be cut into these blocks"):
+        groups_between(names, ["d", "end"], ())

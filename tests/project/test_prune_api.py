@@ -14,6 +14,7 @@ from support.prunable import SOURCE, fake_device
 from torch import nn
 
 from ofa_profiler.errors import InfeasibleError, UsageError
+from ofa_profiler.protocol.settings import Settings
 from ofa_search import prune
 
 EXAMPLE = torch.zeros(1, 3, 32, 32)
@@ -79,6 +80,24 @@ def test_what_is_wrong_is_named(folder: Path) -> None:
     bad = [(inputs, np.nan * target) for inputs, target in regression(1)]
     with pytest.raises(UsageError, match="the loss of step 1 is not finite"):
         prune(network(), EXAMPLE, attainable(folder)[1], table, loss, bad, epochs=20)
+
+
+def test_the_runtime_is_that_of_the_table_or_of_the_measurement(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match="was measured with onnxruntime, not litert"):
+        prune(network(), EXAMPLE, 1.0, folder / "grid.csv", nn.MSELoss(), regression(), runtime="litert")
+    asked: list[Settings] = []
+
+    def measure(*given: object, **_: object) -> None:
+        asked.extend(each for each in given if isinstance(each, Settings))
+        raise UsageError("enough")
+
+    monkeypatch.setattr("ofa_search.prune_api.measured_model", measure)
+    how = {"runtime": "litert", "provider": "CPU", "threads": 2, "device": fake_device(), "out": tmp_path}
+    with pytest.raises(UsageError, match="enough"):
+        prune(network(), EXAMPLE, 1.0, None, nn.MSELoss(), regression(), **how)
+    assert [(each.target.runtime, each.provider, each.threads) for each in asked] == [("litert", "CPU", 2)]
 
 
 def test_without_torch_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
