@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,13 @@ import torch
 pytest.importorskip("PIL")
 from support.paths import ROOT
 from support.prunable import fake_device, made_up_ms, write_images, write_network
+from support.prune_runs import arguments, check_pruned, document
 
 from ofa_profiler.devices import FakeDevice
-from ofa_profiler.devices.base import Agent
 from ofa_search import load_pruned
 from ofa_search.cli import prune as prune_cli
 from ofa_search.data.images import load_images
-from ofa_search.pruning.latency.exporters import EXPORTERS
 from ofa_search.pruning.optimizers import pruning_optimizer_names
-
-QUICK = ["--train-device", "cpu", "--train-threads", "1", "--batch", "16", "--epochs", "3", "--time-limit", "2s"]
 
 
 @pytest.fixture(autouse=True)
@@ -63,12 +60,6 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ofa_profiler.devices.open_device", lambda *_: fake_device())
 
 
-def arguments(out: Path, *more: str, model: str = "trained", budget: str = "1h") -> list[str]:
-    what = ["--model", f"small_nets:{model}", "--input", "1x3x32x32", "--data", "photos", "--out", str(out)]
-    where = [] if "--lut" in more else ["--device", "local"]
-    return [*what, *QUICK, "--cache", "cache", *where, *more, "--budget", budget]
-
-
 @pytest.fixture
 def grid(there: Path, fake: None, capsys: pytest.CaptureFixture[str]) -> Path:
     """The grid of a run that the network needs no pruning for."""
@@ -91,10 +82,6 @@ def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def document(out: Path) -> dict[str, Any]:
-    return json.loads((out / "trained.json").read_text())
-
-
 def top1(path: Path, photos: Path) -> float:
     """By onnxruntime and what the file says alone."""
     session = onnxruntime.InferenceSession(str(path))
@@ -114,10 +101,6 @@ def test_the_methods_are_those_of_the_optimizers() -> None:
     assert tuple(pruning_optimizer_names()) == prune_cli.METHODS
 
 
-def test_the_runtimes_are_those_of_the_exporters() -> None:
-    assert tuple(EXPORTERS) == prune_cli.RUNTIMES
-
-
 def test_a_network_within_the_budget_is_exported_as_it_is(grid: Path) -> None:
     found = document(grid.parent)
     assert found["training"] is None
@@ -126,36 +109,6 @@ def test_a_network_within_the_budget_is_exported_as_it_is(grid: Path) -> None:
     assert all(group["before"] == group["after"] for group in found["groups"])
     assert found["after"]["measured_ms"] > 0
     assert {path.name for path in grid.parent.iterdir()} >= {"trained.onnx", "trained.safetensors", "trained-grid.csv"}
-
-
-def test_for_litert_tflite_files_are_measured(
-    there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("ai_edge_litert")
-    measured: list[Path] = []
-
-    class Spy(FakeDevice):
-        def start(self, kit: Path | None, arguments: Sequence[str]) -> Agent:
-            measured.extend([] if kit is None else kit.rglob("*.*"))
-            return super().start(kit, arguments)
-
-    monkeypatch.setattr("ofa_profiler.devices.open_device", lambda *_: Spy(latency_ms=made_up_ms))
-    out = tmp_path / "out"
-    assert prune_cli.main(arguments(out, "--runtime", "litert", "--threads", "2")) == 0, capsys.readouterr().err
-    suffixes = {path.suffix for path in measured if "models" in path.parts}
-    assert ".tflite" in suffixes
-    assert ".onnx" not in suffixes
-    settings = document(out)["latency"]["settings"]
-    assert (settings["runtime"], settings["threads"]) == ("litert", 2)
-    assert document(out)["after"]["measured_ms"] > 0
-    assert json.loads((out / "trained-grid.json").read_text())["runtime"] == "litert"
-
-    grid = ["--lut", str(out / "trained-grid.csv")]
-    assert prune_cli.main(arguments(tmp_path / "other", *grid, "--runtime", "onnxruntime")) == 2
-    assert "was measured with litert, not onnxruntime: a grid is for one runtime" in capsys.readouterr().err
-    assert prune_cli.main(arguments(tmp_path / "by-table", *grid)) == 0
-    assert document(tmp_path / "by-table")["latency"]["settings"]["runtime"] == "litert"
-    assert (tmp_path / "by-table" / "trained.tflite").exists()
 
 
 @pytest.mark.slow
@@ -195,27 +148,6 @@ def check_loaded(out: Path, found: dict[str, Any]) -> None:
     (outputs,) = session.run(None, {session.get_inputs()[0].name: inputs.numpy()})
     with torch.no_grad():
         np.testing.assert_allclose(module(inputs).numpy(), outputs, atol=1e-5 * np.abs(outputs).max())
-
-
-def check_pruned(found: dict[str, Any]) -> None:
-    assert found["after"]["measured_ms"] <= found["budget_ms"] < found["before"]["measured_ms"]
-    assert found["after"]["macs"] < found["before"]["macs"]
-    assert found["after"]["size_bytes"]["onnx"] < found["before"]["size_bytes"]["onnx"]
-    assert found["after"]["accuracy"]["held_out"]["top1"] > 0.8
-    assert any(layer["after"] != layer["before"] for layer in found["layers"])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("runtime", prune_cli.RUNTIMES)
-def test_on_this_machine(there: Path, tmp_path: Path, runtime: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Measured: to two thirds of the latency."""
-    words = ["--json", "--runtime", runtime]
-    assert prune_cli.main(arguments(tmp_path / "whole", *words)) == 0
-    whole_ms = json.loads(capsys.readouterr().out)["before"]["measured_ms"]
-    assert prune_cli.main(arguments(tmp_path / "out", *words, budget=f"{0.67e3 * whole_ms:.3f}us")) == 0
-    found = json.loads(capsys.readouterr().out)
-    check_pruned(found)
-    assert found["latency"]["settings"]["runtime"] == runtime
 
 
 @pytest.mark.slow

@@ -10,11 +10,18 @@ import torch
 from support.cut_nets import ResidualNet, cut_parameters, residual_dependencies
 from torch import nn
 
-from ofa_profiler.errors import UsageError
+from ofa_profiler.devices.fake import FakeDevice
+from ofa_profiler.errors import InputFileError, UsageError
+from ofa_profiler.protocol.settings import Settings
+from ofa_profiler.protocol.target import Target
+from ofa_profiler.tables.table import LatencyTable
 from ofa_search.pruning.cutting.cut import cut
 from ofa_search.pruning.graph.find import find_groups
+from ofa_search.pruning.latency.exporters import EXPORTERS
 from ofa_search.pruning.latency.layer_sizes import numbers_of
+from ofa_search.pruning.latency.model import measured_model, model_of_table
 from ofa_search.pruning.latency.slots import Blocks, find_places
+from ofa_search.pruning.latency.space import parse_key
 from ofa_search.pruning.latency.tflite_files import TfliteFiles
 
 pytest.importorskip("ai_edge_litert")
@@ -54,6 +61,22 @@ def test_a_slot_per_residual_block(residual: TfliteFiles) -> None:
     assert len(network.blocks) == len(places)
     assert sum(block.macs for block in network.blocks) == residual.model(counts).macs
     assert sum(len(block.kernels) for block in network.blocks) > len(places)
+
+
+def test_the_grid_is_for_its_runtime(residual: TfliteFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EXPORTERS, "litert", lambda *_: residual)  # type: ignore[call-overload]
+    device, settings = FakeDevice(lambda key: 0.1 + 1e-3 * sum(parse_key(key)[1])), Settings(Target("litert"))
+    given = residual.module, residual.dependencies, residual.shapes, cut_parameters, device, settings, tmp_path
+    model = measured_model(*given, levels=2, networks=3, cache_dir=tmp_path / "cache")
+    assert {path.suffix for path in (tmp_path / "cache" / "models").iterdir()} == {".bin", ".tflite"}
+    table = LatencyTable.load(tmp_path / "pruning.csv")
+    assert table.metadata["runtime"] == "litert"
+    assert {row.description.kind.partition("+")[0] for row in table.rows} <= {"CONV_2D", "ADD", "MEAN", "FULLY_CONNECTED"}
+    where = residual.dependencies, residual.shapes, tmp_path / "pruning.csv"
+    assert model_of_table(*where, "litert").grid.points.keys() == model.grid.points.keys()
+    assert model_of_table(*where).grid.correction == model.grid.correction
+    with pytest.raises(InputFileError, match=r"pruning\.csv: was measured with litert, not onnxruntime"):
+        model_of_table(*where, "onnxruntime")
 
 
 def test_a_layer_without_ours_is_named() -> None:
