@@ -247,6 +247,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, help="train with so many images")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--learning-rate", type=float, default=0.05)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--method", default="hesso")
     parser.add_argument("--start", type=float, default=PruningOptions.start, help="share of the training")
     parser.add_argument("--end", type=float, default=PruningOptions.end, help="share of the training")
@@ -274,6 +275,7 @@ def main() -> None:
         learning_rate=arguments.learning_rate,
         weight_decay=5e-4,
         bf16=not arguments.fp32,
+        seed=arguments.seed,
     )
     pruning = PruningOptions(arguments.method, arguments.start, arguments.end, arguments.periods, arguments.samples)
     with LocalDevice() as device:
