@@ -162,7 +162,8 @@ class _Run:
         predicted_ms = latencies.whole_ms, latencies.predicted_ms(trained.kept)
         with tempfile.TemporaryDirectory(prefix="ofa-prune-") as folder:
             stems = Path(folder) / request.name, request.out / request.name
-            old = write_network(whole, whole.module, stems[0], before, latency, predicted_ms[0])
+            form = cut_network(copy.deepcopy(whole.module), whole.dependencies, {}).module  # as the other is exported
+            old = write_network(whole, form, stems[0], before, latency, predicted_ms[0])
             new = write_network(whole, pruned.module, stems[1], after, latency, predicted_ms[1])
             measured: Mapping[str, float] = {}
             if self.device is not None:
@@ -214,7 +215,8 @@ def _say_groups(whole: WholeNetwork) -> None:
     units = sum(group.n_units for group in groups)
     line = f"{units} units in {len(groups)} groups can be pruned"
     if others:
-        line += f"; {len(others)} places cannot, like {others[0].layer}: {others[0].reason}"
+        places = "1 place cannot," if len(others) == 1 else f"{len(others)} places cannot, like"
+        line += f"; {places} {others[0].layer}: {others[0].reason}"
     say(line)
 
 

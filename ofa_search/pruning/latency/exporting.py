@@ -82,8 +82,7 @@ class Exporter:
         module = copy.deepcopy(self.module)
         whole = {group.name: group.n_units for group in self.dependencies.groups}
         kept = {name: count for name, count in counts.items() if count < whole[name]}
-        if kept:
-            self.cut(module, self.dependencies, first_units(kept))
+        self.cut(module, self.dependencies, first_units(kept))  # also if all are kept: the module can change its form
         with tempfile.TemporaryDirectory(prefix="ofa-prune-") as folder:
             return separated(onnx.load(export_module(module, Path(folder) / "model.onnx", self.shapes)))
 
