@@ -7,7 +7,7 @@ import pytest
 from support.cut_nets import ResidualNet, cut_parameters, residual_dependencies
 
 from ofa_search.pruning.latency.exporting import Exporter
-from ofa_search.pruning.latency.sizes import numbers_of, structure_of
+from ofa_search.pruning.latency.sizes import numbers_of, separated, structure_of
 
 
 @pytest.mark.parametrize("flat", [0, 16])
@@ -34,3 +34,23 @@ def test_the_file_runs() -> None:
     assert out.shape == (1, 10)
     assert np.isfinite(out).all()
     assert data == exporter.model({"blocks.1.shortcut.0": 8}).SerializeToString()
+
+
+def test_exports_differ_in_no_names_that_torch_counted() -> None:
+    """torch numbers values, and drops some that differ between cut networks."""
+    from onnx import TensorProto, helper
+
+    def exported(first: int) -> object:
+        names = [f"val_{first + i}" for i in range(2)]
+        nodes = [
+            helper.make_node("Split", ["x"], names, name=f"node_Split_{first}", num_outputs=2),
+            helper.make_node("Add", names, [f"val_{first + 9}"], name=f"node_Add_{first + 9}"),
+            helper.make_node("Relu", [f"val_{first + 9}"], ["y"], name=f"node_Relu_{first + 9}"),
+        ]
+        ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "xy"]
+        return separated(helper.make_model(helper.make_graph(nodes, "net", ends[:1], ends[1:])))
+
+    one, other = exported(7), exported(8)
+    assert one == other
+    assert [node.name for node in one.graph.node] == ["Split_0", "Add_1", "Relu_2"]  # type: ignore[attr-defined]
+    assert structure_of(one)[0][1] == ("Add", ("Split_0_0", "Split_0_1"), ("Add_1_0",))  # type: ignore[arg-type, index]
