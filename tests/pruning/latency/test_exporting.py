@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from support.cut_nets import ResidualNet, cut_parameters, residual_dependencies
 
-from ofa_search.pruning.latency.exporting import Exporter
+from ofa_search.pruning.groups import Group
+from ofa_search.pruning.latency.exporting import Exporter, distinct_counts
 from ofa_search.pruning.latency.sizes import numbers_of, separated, structure_of
 
 
@@ -54,3 +55,14 @@ def test_exports_differ_in_no_names_that_torch_counted() -> None:
     assert one == other
     assert [node.name for node in one.graph.node] == ["Split_0", "Add_1", "Relu_2"]  # type: ignore[attr-defined]
     assert structure_of(one)[0][1] == ("Add", ("Split_0_0", "Split_0_1"), ("Add_1_0",))  # type: ignore[arg-type, index]
+
+
+def test_groups_of_few_units_are_told_apart() -> None:
+    """With the same units lost in all examples, one group would be taken for another."""
+    groups = [Group(f"heads{i}", "heads", 2 + i % 2, 8, (), ()) for i in range(24)]
+    groups.append(Group("one", "heads", 1, 8, (), ()))
+    drawn = distinct_counts(groups)
+    lost = [np.array([group.n_units - counts[group.name] for counts in drawn], dtype=float) for group in groups[:24]]
+    directions = {tuple(np.round(each / np.linalg.norm(each), 6)) for each in lost}
+    assert len(directions) == 24
+    assert all(counts["one"] == 1 for counts in drawn)
