@@ -24,7 +24,7 @@ from ofa_search.cli import train_options as common
 from ofa_search.cli.prune_latency import Latencies, find_latencies
 from ofa_search.cli.prune_request import Request, claim_folder, open_requested
 from ofa_search.data.images import DataSplit
-from ofa_search.evaluation.networks import check_classes, is_chance, outputs_of
+from ofa_search.evaluation.networks import check_classes, is_chance, outputs_of, unfreeze
 from ofa_search.evaluation.subnets import network_accuracy
 from ofa_search.evaluation.world import World, join_world
 from ofa_search.pruning.graph.find import find_groups
@@ -91,6 +91,7 @@ class _Run:
         module, said = load_network(request.model)
         takes = image_input(said, request.resolution, where)
         outputs = outputs_of(module, takes, where)
+        frozen = unfreeze(module)
         if world.leads:
             claim_folder(request)
         data = common.load_data(self.arguments, request.resolution, world, self.reporter)
@@ -102,6 +103,8 @@ class _Run:
         before: _Accuracies = {}
         if world.leads:
             _say_groups(whole)
+            if frozen:
+                say(f"note: {frozen} tensors of weights are frozen (requires_grad is False); they are trained, too")
             latencies = find_latencies(request, whole, self.device, self.reporter)
             before = self._accuracies(module, whole, data)
             _say_before(before, data)

@@ -206,6 +206,9 @@ def test_an_unreachable_budget_is_refused_before_any_training(
         ("no_classifier", (), r"is no classifier: its output is of the shape \(1, 8, 30, 30\)"),
         ("of_one_size", (), "does not run with an input of 1x3x32x32: RuntimeError: mat1 and mat2"),
         ("missing", (), "AttributeError"),
+        ("half", (), "small_nets:half has weights of float16: return module.float"),
+        ("damaged", (), "outputs that are not finite"),
+        ("without_weights", (), "has no weights"),
         ("trained", ("--train-device", "cuda:9"), "--train-device cuda:9"),
     ],
 )

@@ -43,6 +43,20 @@ def no_classifier():
     return nn.Conv2d(3, 8, 3)
 
 
+def half():
+    return network().half()
+
+
+def damaged():
+    module = network()
+    module[-1].bias.data[0] = float("nan")
+    return module
+
+
+def without_weights():
+    return nn.Flatten()
+
+
 def of_one_size():
     return nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
 """
