@@ -65,7 +65,7 @@ def load_network(name: str) -> tuple[torch.nn.Module, object]:
 
 
 def _unwrapped(module: torch.nn.Module) -> torch.nn.Module:
-    """The module inside those that compile it or spread it over devices: nothing but it is exported, under its names."""
+    """The module inside those that compile it or spread it over devices, which give its weights other names."""
     import torch
 
     while True:

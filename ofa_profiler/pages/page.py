@@ -48,6 +48,8 @@ for (const data of document.querySelectorAll('script[type="application/json"]'))
   if (innerWidth < 700) {  // a legend beside a chart takes most of a narrow screen
     figure.layout.legend = {...figure.layout.legend, orientation: 'h', yref: 'container', y: 0, yanchor: 'bottom'};
     figure.layout.margin = {...figure.layout.margin, l: Math.min(figure.layout.margin.l, 50), r: 5, b: 60};
+    const rows = figure.layout.yaxis;  // long labels too; their ends tell most
+    if (rows && rows.ticktext) rows.ticktext = rows.ticktext.map(t => t.length > 28 ? '\\u2026' + t.slice(-27) : t);
   }
   Plotly.newPlot(data.dataset.chart, figure.data, figure.layout, {responsive: true, displayModeBar: false});
 }
