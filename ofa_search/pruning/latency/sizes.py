@@ -66,13 +66,15 @@ class Template:
         others = [numbers_of(example.model) for example in examples]
         if any(structure_of(each.model) != structure_of(whole) for each in examples):
             raise NotLearned("the exports have different operators")
+        # Of weights that read a concatenation, like the last layer: a shape before them is as long, or a multiple.
+        joined = [rule for rule in named.values() if len(rule) > 1]
         rules: dict[Spot, Rule] = {}
         for spot, value in numbers.items():
             seen = [(example.counts, found[spot]) for example, found in zip(examples, others, strict=True)]
             likely = (rule for rule in _likely_rules(spot, whole, named) if _explains(rule, value, full, seen))
             rule = next(likely, None)
             if rule is None:
-                rule = _learned_rule(value, full, seen)
+                rule = _learned_rule(value, full, seen, joined)
             if rule:
                 rules[spot] = rule
         return Template(whole, full, numbers, rules)
@@ -205,17 +207,20 @@ def _explains(rule: Rule, value: int, full: Counts, seen: Sequence[tuple[Counts,
     return all(_at(rule, value, full, counts) == other for counts, other in seen)
 
 
-def _learned_rule(value: int, full: Counts, seen: Sequence[tuple[Counts, int]]) -> Rule:
-    """The rule of a single group that explains what was seen. Raises `NotLearned`."""
+def _learned_rule(value: int, full: Counts, seen: Sequence[tuple[Counts, int]], joined: Sequence[Rule]) -> Rule:
+    """A multiple of what a single group loses, or groups that are `joined`, that explains what was seen.
+
+    Raises `NotLearned`.
+    """
     if all(other == value for _, other in seen):
         return {}
     counts, other = max(seen, key=lambda each: abs(value - each[1]))
-    for group, n_units in full.items():
-        removed = n_units - counts[group]
+    for rule in (*({group: 1} for group in full), *joined):
+        removed = sum(each * (full[group] - counts[group]) for group, each in rule.items())
         if removed and (value - other) % removed == 0:
-            rule = {group: (value - other) // removed}
-            if _explains(rule, value, full, seen):
-                return rule
+            scaled = {group: each * ((value - other) // removed) for group, each in rule.items()}
+            if _explains(scaled, value, full, seen):
+                return scaled
     raise NotLearned(f"no group explains that {value} becomes {other}")
 
 

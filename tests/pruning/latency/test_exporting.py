@@ -8,7 +8,7 @@ from support.cut_nets import ResidualNet, cut_parameters, residual_dependencies
 
 from ofa_search.pruning.groups import Group
 from ofa_search.pruning.latency.exporting import Exporter, distinct_counts
-from ofa_search.pruning.latency.sizes import numbers_of, separated, structure_of
+from ofa_search.pruning.latency.sizes import NotLearned, _learned_rule, numbers_of, separated, structure_of
 
 
 @pytest.mark.parametrize("flat", [0, 16])
@@ -66,3 +66,14 @@ def test_groups_of_few_units_are_told_apart() -> None:
     directions = {tuple(np.round(each / np.linalg.norm(each), 6)) for each in lost}
     assert len(directions) == 24
     assert all(counts["one"] == 1 for counts in drawn)
+
+
+def test_shapes_of_concatenated_maps_are_learned() -> None:
+    """As long as the weights of the layer after them, or a multiple where a map is flattened."""
+    full = {"a": 16, "b": 8, "c": 24}
+    seen = [({"a": 9, "b": 7, "c": 20}, 9 * (9 + 7)), ({"a": 12, "b": 4, "c": 13}, 9 * (12 + 4))]
+    joined = [{"b": 1, "c": 1}, {"a": 1, "b": 1}]
+    assert _learned_rule(9 * 24, full, seen, joined) == {"a": 9, "b": 9}
+    assert _learned_rule(5, full, [(counts, 5) for counts, _ in seen], joined) == {}
+    with pytest.raises(NotLearned, match="no group explains that 216 becomes 1"):
+        _learned_rule(9 * 24, full, seen, joined[:1])
