@@ -61,7 +61,20 @@ def load_network(name: str) -> tuple[torch.nn.Module, object]:
     module, *others = returned if isinstance(returned, tuple) and returned else (returned,)
     if not isinstance(module, torch.nn.Module):
         raise UsageError(f"--model {name} returns {type(module).__name__}, not a torch module")
-    return module.eval(), others[0] if others else None
+    return _unwrapped(module).eval(), others[0] if others else None
+
+
+def _unwrapped(module: torch.nn.Module) -> torch.nn.Module:
+    """The module inside those that compile it or spread it over devices, which give its weights other names."""
+    import torch
+
+    while True:
+        inner = module._modules.get("_orig_mod")  # of torch.compile
+        if isinstance(module, torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel):
+            inner = module.module
+        if inner is None:
+            return module
+        module = inner
 
 
 def export_module(

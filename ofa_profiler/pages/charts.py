@@ -159,12 +159,10 @@ def bars(parts: Sequence[Part], x_title: str) -> Figure:
                 marker={"color": colour},
             )
         )
-    labels = {"tickvals": list(range(len(parts))), "ticktext": [escape(part.label) for part in parts]}
-    figure.update_layout(barmode="overlay", showlegend=True)
     values = [part.value for part in parts] or [1.0]
     # The values stand at the ends of the bars.
     figure.update_xaxes(range=[1.2 * min(0.0, *values), 1.2 * max(0.0, *values)], side="top", zerolinecolor=_GREY)
-    figure.update_yaxes(range=[len(parts) - 0.5, -0.5], automargin=True, tickfont={"size": 11}, **labels)
+    _label_rows(figure, [part.label for part in parts])
     return figure
 
 
@@ -191,11 +189,17 @@ def before_and_after(labels: Sequence[str], before: Sequence[float], after: Sequ
                 marker={"color": colour},
             )
         )
-    figure.update_layout(barmode="overlay", showlegend=True)
     figure.update_xaxes(range=[0, 1.05 * max([1.0, *before, *after])], side="top")
-    ticks = {"tickvals": places, "ticktext": [escape(label) for label in labels]}
-    figure.update_yaxes(range=[len(labels) - 0.5, -0.5], automargin=True, tickfont={"size": 11}, **ticks)
+    _label_rows(figure, labels)
     return figure
+
+
+def _label_rows(figure: Figure, labels: Sequence[str]) -> None:
+    """Rows from the top with a label each, under an axis of x."""
+    ticks = {"tickvals": list(range(len(labels))), "ticktext": [escape(label) for label in labels]}
+    gap = {"ticks": "outside", "ticklen": 5, "tickcolor": "#fff"}
+    figure.update_layout(barmode="overlay", showlegend=True, margin={"t": 70, "b": 20})
+    figure.update_yaxes(range=[len(labels) - 0.5, -0.5], automargin=True, tickfont={"size": 11}, **gap, **ticks)
 
 
 def treemap(parts: Sequence[Part]) -> Figure:

@@ -39,7 +39,7 @@ h1, p, td { overflow-wrap: anywhere; } .facts td:first-child { color: #555; whit
 }
 """
 #: Height of a chart with a row per part, and of what surrounds the rows.
-_ROW_PX, _FRAME_PX = 22, 130
+_ROW_PX, _FRAME_PX = 22, 110
 #: The page may run its own script and nothing else, and may load nothing.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 _DRAW = """
@@ -47,7 +47,9 @@ for (const data of document.querySelectorAll('script[type="application/json"]'))
   const figure = JSON.parse(data.textContent);
   if (innerWidth < 700) {  // a legend beside a chart takes most of a narrow screen
     figure.layout.legend = {...figure.layout.legend, orientation: 'h', yref: 'container', y: 0, yanchor: 'bottom'};
-    figure.layout.margin = {...figure.layout.margin, l: Math.min(figure.layout.margin.l, 50), r: 5};
+    figure.layout.margin = {...figure.layout.margin, l: Math.min(figure.layout.margin.l, 50), r: 5, b: 60};
+    const rows = figure.layout.yaxis;  // long labels too; their ends tell most
+    if (rows && rows.ticktext) rows.ticktext = rows.ticktext.map(t => t.length > 28 ? '\\u2026' + t.slice(-27) : t);
   }
   Plotly.newPlot(data.dataset.chart, figure.data, figure.layout, {responsive: true, displayModeBar: false});
 }

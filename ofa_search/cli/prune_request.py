@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 #: What a folder was made for. A run with another request does not resume there.
 REQUEST = "request.json"
 _TRAINING = ("training.safetensors", "training.csv", "choices.json")
+#: What a grid does not depend on. Whoever was told what can be reached asks for another budget.
+_AFTER_GRID = ("budget", "method")
 
 
 @dataclass(frozen=True)
@@ -139,9 +141,13 @@ def claim_folder(request: Request) -> None:
         for name in (REQUEST, *_TRAINING, *journals):
             keep_old(request.out / name)
     elif path.exists():
-        _check_same(path, mine)
-    else:
-        _refuse_others(request)
+        free = () if _results(request) else _AFTER_GRID
+        _check_same(path, {name: value for name, value in mine.items() if name not in free})
+    elif found := _results(request):
+        raise UsageError(
+            f"{request.out} has results of another command ({found[0]}): choose another --out, or replace them with "
+            "--fresh"
+        )
     write_text(path, json.dumps({"tool": "ofa-prune", "request": mine}, indent=2) + "\n")
 
 
@@ -160,13 +166,10 @@ def _check_same(path: Path, mine: Mapping[str, Any]) -> None:
         )
 
 
-def _refuse_others(request: Request) -> None:
+def _results(request: Request) -> list[str]:
+    """The files in its folder that are more than a grid."""
     names = (*_TRAINING, *(f"{request.name}{suffix}" for suffix in (".json", ".safetensors", ".onnx", ".tflite")))
-    if found := [name for name in names if (request.out / name).exists()]:
-        raise UsageError(
-            f"{request.out} has results of another command ({found[0]}): choose another --out, or replace them with "
-            "--fresh"
-        )
+    return [name for name in names if (request.out / name).exists()]
 
 
 def _short(value: object) -> str:

@@ -24,7 +24,7 @@ from ofa_search.cli import train_options as common
 from ofa_search.cli.prune_latency import Latencies, find_latencies
 from ofa_search.cli.prune_request import Request, claim_folder, open_requested
 from ofa_search.data.images import DataSplit
-from ofa_search.evaluation.networks import check_classes, is_chance, outputs_of
+from ofa_search.evaluation.networks import check_classes, is_chance, outputs_of, unfreeze
 from ofa_search.evaluation.subnets import network_accuracy
 from ofa_search.evaluation.world import World, join_world
 from ofa_search.pruning.graph.find import find_groups
@@ -91,6 +91,7 @@ class _Run:
         module, said = load_network(request.model)
         takes = image_input(said, request.resolution, where)
         outputs = outputs_of(module, takes, where)
+        frozen = unfreeze(module)
         if world.leads:
             claim_folder(request)
         data = common.load_data(self.arguments, request.resolution, world, self.reporter)
@@ -102,6 +103,8 @@ class _Run:
         before: _Accuracies = {}
         if world.leads:
             _say_groups(whole)
+            if frozen:
+                say(f"note: {frozen} tensors of weights are frozen (requires_grad is False); they are trained, too")
             latencies = find_latencies(request, whole, self.device, self.reporter)
             before = self._accuracies(module, whole, data)
             _say_before(before, data)
@@ -162,7 +165,8 @@ class _Run:
         predicted_ms = latencies.whole_ms, latencies.predicted_ms(trained.kept)
         with tempfile.TemporaryDirectory(prefix="ofa-prune-") as folder:
             stems = Path(folder) / request.name, request.out / request.name
-            old = write_network(whole, whole.module, stems[0], before, latency, predicted_ms[0])
+            form = cut_network(copy.deepcopy(whole.module), whole.dependencies, {}).module  # as the other is exported
+            old = write_network(whole, form, stems[0], before, latency, predicted_ms[0])
             new = write_network(whole, pruned.module, stems[1], after, latency, predicted_ms[1])
             measured: Mapping[str, float] = {}
             if self.device is not None:
@@ -215,7 +219,8 @@ def _say_groups(whole: WholeNetwork) -> None:
     units = sum(group.n_units for group in groups)
     line = f"{units} units in {len(groups)} groups can be pruned"
     if others:
-        line += f"; {len(others)} places cannot, like {others[0].layer}: {others[0].reason}"
+        places = "1 place cannot," if len(others) == 1 else f"{len(others)} places cannot, like"
+        line += f"; {places} {others[0].layer}: {others[0].reason}"
     say(line)
 
 

@@ -26,6 +26,7 @@ def is_chance(accuracy: float, images: Images) -> bool:
 def outputs_of(network: nn.Module, image_input: ImageInput, where: str) -> int:
     """The number of classes of a classifier, which `where` names. Raises `UsageError` if it is none."""
     network.eval()
+    _check_weights(network, where)
     try:
         outputs = network(torch.zeros(image_input.shape, device=device_of(network)))
     except Exception as error:  # anything can happen in a user's code
@@ -37,7 +38,26 @@ def outputs_of(network: nn.Module, image_input: ImageInput, where: str) -> int:
         raise UsageError(
             f"{where} is no classifier: its output is {found}, not (1, classes); use ofa_search.prune in Python"
         )
+    if not outputs.isfinite().all():
+        raise UsageError(f"{where} gives outputs that are not finite: are its weights damaged?")
     return int(outputs.shape[1])
+
+
+def _check_weights(network: nn.Module, where: str) -> None:
+    weights = [weight for weight in network.parameters() if weight.is_floating_point()]
+    if not weights:
+        raise UsageError(f"{where} has no weights: there is nothing to prune")
+    if others := [weight.dtype for weight in weights if weight.dtype != torch.float32]:
+        name = str(others[0]).removeprefix("torch.")
+        raise UsageError(f"{where} has weights of {name}: return module.float(), in which it is trained")
+
+
+def unfreeze(network: nn.Module) -> int:
+    """Let all weights be trained -> how many tensors were not. The value of a unit is told by its gradients."""
+    frozen = [weight for weight in network.parameters() if weight.is_floating_point() and not weight.requires_grad]
+    for weight in frozen:
+        weight.requires_grad_(True)
+    return len(frozen)
 
 
 def check_classes(outputs: int, classes: Sequence[str], images: str, where: str) -> None:

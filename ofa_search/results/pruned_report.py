@@ -11,6 +11,7 @@ from ofa_profiler.pages.page import Grid, Page, Section, can_write_pages, write_
 from ofa_search.results.pruned import NetworkFacts, PrunedResult
 
 _UNKNOWN = "not measured"
+_KINDS = {"onnx": "ONNX", "tflite": "TFLite"}
 
 
 def write_report(result: PrunedResult, path: Path) -> Path | None:
@@ -24,7 +25,7 @@ def write_report(result: PrunedResult, path: Path) -> Path | None:
 def report_page(result: PrunedResult) -> Page:
     """The page about a pruned network."""
     return Page(
-        f"{result.model.rpartition(':')[2]}, pruned to {result.latency.budget_ms:g} ms",
+        f"{result.model.rpartition(':')[2]} for a budget of {result.latency.budget_ms:g} ms",
         _facts(result),
         [*_comparison(result), *_channels(result), *_groups(result), *_kept_whole(result)],
     )
@@ -42,7 +43,7 @@ def comparison_rows(result: PrunedResult) -> list[tuple[str, str, str, str]]:
     rows.append(("MACs", *_numbers(before.macs, after.macs, format_count)))
     rows.append(("parameters", *_numbers(before.params, after.params, format_count)))
     for kind, size in before.size_bytes.items():
-        rows.append((f"{kind.upper()} file", *_numbers(size, after.size_bytes.get(kind), _bytes)))
+        rows.append((f"{_KINDS[kind]} file", *_numbers(size, after.size_bytes.get(kind), _bytes)))
     return rows
 
 
@@ -101,9 +102,11 @@ def _training(result: PrunedResult) -> str:
     training = result.training
     if training is None:
         return "none: the network was within the budget"
-    names = ("epochs", "batch", "optimizer", "learning_rate", "seed", "processes")
+    names = ("batch", "optimizer", "learning_rate", "seed", "processes")
     said = [f"{name.replace('_', ' ')} {training[name]}" for name in names if name in training]
-    return ", ".join([*said, f"{training['images']} images" if "images" in training else ""]).rstrip(", ")
+    epochs = [f"{training['epochs']:g} epochs"] if "epochs" in training else []
+    images = [f"{training['images']} images"] if "images" in training else []
+    return ", ".join([" of ".join([*epochs, *images]), *said])
 
 
 def _comparison(result: PrunedResult) -> Iterator[Section]:

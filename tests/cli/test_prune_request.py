@@ -72,10 +72,23 @@ def test_a_table_has_the_runtime_of_its_measurement(tmp_path: Path) -> None:
 def test_a_folder_belongs_to_one_request(tmp_path: Path) -> None:
     claim_folder(request(tmp_path / "out"))
     claim_folder(request(tmp_path / "out", time_limit="1m"))
+    (tmp_path / "out" / "choices.json").write_text("{}")
     with pytest.raises(InputFileError, match=r"another budget \(2 ms, now 3 ms\): choose another --out, or .* --fresh"):
         claim_folder(request(tmp_path / "out", budget="3ms"))
     claim_folder(request(tmp_path / "out", budget="3ms", fresh=""))
     claim_folder(request(tmp_path / "out", budget="3ms"))
+
+
+def test_a_measured_grid_serves_other_budgets(tmp_path: Path) -> None:
+    """A refused budget tells what can be reached; the next one needs the same grid."""
+    claim_folder(request(tmp_path, budget="1us"))
+    (tmp_path / "small-grid.jsonl").write_text("")
+    claim_folder(request(tmp_path, budget="3ms", method="dhspg"))
+    with pytest.raises(InputFileError, match="another threads"):
+        claim_folder(request(tmp_path, budget="3ms", threads="2"))
+    (tmp_path / "training.safetensors").write_text("")
+    with pytest.raises(InputFileError, match=r"another budget \(3 ms, now 4 ms\)"):
+        claim_folder(request(tmp_path, budget="4ms"))
 
 
 @pytest.mark.parametrize("name", ["training.safetensors", "small.json"])

@@ -82,3 +82,15 @@ def test_the_function_may_return_both(tmp_path: Path, monkeypatch: pytest.Monkey
     assert nothing is None
     assert torch.equal(again.weight, module.weight)
     del sys.modules["nets_with_both"]
+
+
+def test_what_is_wrapped_around_a_module_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has other names of weights, and cannot be exported."""
+    text = "import torch\nnet = torch.nn.Linear(2, 2)\ndef spread():\n    return torch.nn.DataParallel(net)\n"
+    text += "class Compiled(torch.nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+    text += "        self._orig_mod = spread()\ndef compiled():\n    return Compiled()\n"  # like torch.compile(net)
+    (tmp_path / "wrapped_nets.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    for name in ("spread", "compiled"):
+        assert list(load_network(f"wrapped_nets:{name}")[0].state_dict()) == ["weight", "bias"]
+    del sys.modules["wrapped_nets"]

@@ -149,10 +149,13 @@ def test_the_report_has_before_and_after(tmp_path: Path) -> None:
         "Groups",
         "Not prunable",
     ]
+    assert page.title == "small for a budget of 2 ms"
+    assert page.facts["training"] == "2 epochs, optimizer sgd"
     assert page.facts["TFLite"] == "not written: no LayerNorm in TFLite"
     rows = {row[0]: row[1:] for row in page.sections[0].figure.rows}  # type: ignore[union-attr]
     assert rows["top-1, 50 held-out images"] == ("90.00%", "88.00%", "-2.00 points")
     assert rows["milliseconds, measured"] == ("4", "1.9", "47.5% of it")
+    assert rows["ONNX file"][0] == "20 KB"
     path = write_report(result(), tmp_path / "small.html")
     assert path is not None
     assert "Channels per layer" in path.read_text()

@@ -47,6 +47,20 @@ def with_softplus():
     return nn.Sequential(nn.Conv2d(3, 16, 3), nn.Softplus(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3))
 
 
+def half():
+    return network().half()
+
+
+def damaged():
+    module = network()
+    module[-1].bias.data[0] = float("nan")
+    return module
+
+
+def without_weights():
+    return nn.Flatten()
+
+
 def of_one_size():
     return nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
 """

@@ -39,7 +39,15 @@ def cut(module: nn.Module, dependencies: Dependencies, kept: Kept) -> CutRecord:
             lost[key] = lost.get(key, 0) + int((gone[size.units] & (size.units >= 0)).sum())
     record = CutRecord(_tensor_cuts(module, removed), _attribute_cuts(module, lost))
     apply_record(module, record)
+    _make_alike(module, dependencies)
     return record
+
+
+def _make_alike(module: nn.Module, dependencies: Dependencies) -> None:
+    """Replace attention that has kept all heads, too: torch exports its own with other operators."""
+    for path in {size.module for group in dependencies.groups for size in group.sizes}:
+        if type(owner := module.get_submodule(path)) is nn.MultiheadAttention:
+            PrunedAttention.replace(owner)
 
 
 def _gone(group: Group, units: NDArray[np.int64]) -> Removed:

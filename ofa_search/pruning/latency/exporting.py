@@ -24,8 +24,8 @@ Cut = Callable[[Any, Dependencies, Kept], object]
 #: Name or output of a node -> the layer of its weights ("": none), and its first input.
 Layers = Mapping[str, tuple[str, str]]
 
-#: Exports from which the rules of sizes are learned.
-_EXAMPLES = 3
+#: Exports from which the rules of sizes are learned; more where groups of few units need them to be told apart.
+_FEWEST_EXAMPLES, _MOST_EXAMPLES = 3, 8
 _DRAWS = 200
 #: A layer is looked for among so many operators before an activation.
 _MOST_STEPS = 4
@@ -98,8 +98,7 @@ class Exporter(ABC, Generic[Export]):
         module = copy.deepcopy(self.module)
         whole = {group.name: group.n_units for group in self.dependencies.groups}
         kept = {name: count for name, count in counts.items() if count < whole[name]}
-        if kept:
-            self.cut(module, self.dependencies, first_units(kept))
+        self.cut(module, self.dependencies, first_units(kept))  # also if all are kept: the module can change its form
         return module
 
     @cached_property
@@ -109,8 +108,11 @@ class Exporter(ABC, Generic[Export]):
 
     @cached_property
     def _template(self) -> Template[Export] | None:
-        draws = _distinct_counts(self.dependencies.groups, _EXAMPLES)
         whole = self.exported({})  # first: if there is no export, nothing is cut
+        draws = distinct_counts(self.dependencies.groups)
+        if not draws:
+            self.slow_because = "groups of so few units cannot be told apart"
+            return None
         examples = [Example(counts, self.exported(counts)) for counts in draws]
         try:
             return self._learned(whole, examples)
@@ -119,19 +121,20 @@ class Exporter(ABC, Generic[Export]):
             return None
 
 
-def _distinct_counts(groups: Sequence[Group], number: int) -> list[Mapping[str, int]]:
-    """Numbers of units of all groups, drawn so that no two groups lose the same in all of them, if possible."""
+def distinct_counts(groups: Sequence[Group]) -> list[Mapping[str, int]]:
+    """Numbers of units of all groups, several times, so that what a size loses tells which group it depends on.
+
+    No two groups lose the same, or so much more each time. Empty if none were found.
+    """
     generator = np.random.default_rng(0)
-    best: list[Mapping[str, int]] = []
-    most = -1
-    for _ in range(_DRAWS):
-        drawn: list[Mapping[str, int]] = [
-            {g.name: int(generator.integers(max(1, g.n_units // 2), max(g.n_units, 2))) for g in groups}
-            for _ in range(number)
-        ]
-        lost = {tuple(g.n_units - counts[g.name] for counts in drawn) for g in groups}
-        if len(lost) > most:
-            best, most = drawn, len(lost)
-        if most == len(groups):
-            break
-    return best
+    several = [group for group in groups if group.n_units > 1]  # the others are never cut
+    for number in range(_FEWEST_EXAMPLES, _MOST_EXAMPLES + 1):
+        for _ in range(_DRAWS):
+            drawn = {
+                g.name: generator.integers(max(1, g.n_units // 2), g.n_units, number, endpoint=True) for g in groups
+            }
+            lost = [g.n_units - drawn[g.name] for g in several]
+            told = {tuple((each // max(1, np.gcd.reduce(each))).tolist()) for each in lost if each.any()}
+            if len(told) == len(several):
+                return [{name: int(counts[i]) for name, counts in drawn.items()} for i in range(number)]
+    return []

@@ -9,7 +9,15 @@ from typing import Any
 from ofa_profiler.networks.graph import Graph
 from ofa_profiler.networks.layers import Layer
 from ofa_search.pruning.groups import Counts, Dependencies
-from ofa_search.pruning.latency.rules import Example, NotLearned, Rule, axis_rules, learned_rules, number_at
+from ofa_search.pruning.latency.rules import (
+    Example,
+    NotLearned,
+    Rule,
+    axis_rules,
+    joined_rules,
+    learned_rules,
+    number_at,
+)
 
 #: Node, field, and the position in a field of several numbers.
 Spot = tuple[str, str, int]
@@ -31,7 +39,9 @@ class LayerTemplate:
         full = {group.name: group.n_units for group in dependencies.groups}
         named = axis_rules(dependencies)
         seen = [Example(each.counts, numbers_of(each.model)) for each in examples]
-        rules = learned_rules(numbers_of(whole), full, seen, lambda spot: _likely_rules(spot[0], named))
+        rules = learned_rules(
+            numbers_of(whole), full, seen, lambda spot: _likely_rules(spot[0], named), joined_rules(named)
+        )
         return LayerTemplate(whole, full, rules)
 
     def at(self, counts: Counts) -> Graph:

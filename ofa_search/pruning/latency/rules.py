@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -49,21 +49,27 @@ def learned_rules(
     full: Counts,
     examples: Sequence[Example[dict[Spot, int]]],
     likely: Callable[[Spot], Iterable[Rule]],
+    joined: Sequence[Rule] = (),
 ) -> dict[Spot, Rule]:
     """The rules of those `numbers` that change, which explain all `examples`. Raises `NotLearned`.
 
     A rule has one number to learn, and it has to explain several: a wrong one hardly does. Those that are `likely` are
-    tried first.
+    tried first, then multiples of what a single group loses, or groups that are `joined`.
     """
     rules: dict[Spot, Rule] = {}
     for spot, value in numbers.items():
         seen = [(example.counts, example.model[spot]) for example in examples]
         rule = next((rule for rule in likely(spot) if _explains(rule, value, full, seen)), None)
         if rule is None:
-            rule = _learned_rule(value, full, seen)
+            rule = _learned_rule(value, full, seen, joined)
         if rule:
             rules[spot] = rule
     return rules
+
+
+def joined_rules(named: Mapping[Any, Rule]) -> list[Rule]:
+    """Those of weights that read a concatenation: a shape before them is as long, or a multiple."""
+    return [rule for rule in named.values() if len(rule) > 1]
 
 
 def number_at(rule: Rule, value: int, full: Counts, counts: Counts) -> int:
@@ -75,15 +81,18 @@ def _explains(rule: Rule, value: int, full: Counts, seen: Sequence[tuple[Counts,
     return all(number_at(rule, value, full, counts) == other for counts, other in seen)
 
 
-def _learned_rule(value: int, full: Counts, seen: Sequence[tuple[Counts, int]]) -> Rule:
-    """The rule of a single group that explains what was seen. Raises `NotLearned`."""
+def _learned_rule(value: int, full: Counts, seen: Sequence[tuple[Counts, int]], joined: Sequence[Rule]) -> Rule:
+    """A multiple of what a single group loses, or groups that are `joined`, that explains what was seen.
+
+    Raises `NotLearned`.
+    """
     if all(other == value for _, other in seen):
         return {}
     counts, other = max(seen, key=lambda each: abs(value - each[1]))
-    for group, n_units in full.items():
-        removed = n_units - counts[group]
+    for rule in (*({group: 1} for group in full), *joined):
+        removed = sum(each * (full[group] - counts[group]) for group, each in rule.items())
         if removed and (value - other) % removed == 0:
-            rule = {group: (value - other) // removed}
-            if _explains(rule, value, full, seen):
-                return rule
+            scaled = {group: each * ((value - other) // removed) for group, each in rule.items()}
+            if _explains(scaled, value, full, seen):
+                return scaled
     raise NotLearned(f"no group explains that {value} becomes {other}")

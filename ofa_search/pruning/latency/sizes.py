@@ -6,7 +6,7 @@ They are sizes of weights, values of constants that are shapes, and attributes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,15 @@ import numpy as np
 
 from ofa_profiler.models.onnx_graph import used_inside
 from ofa_search.pruning.groups import Counts, Dependencies
-from ofa_search.pruning.latency.rules import Example, NotLearned, Rule, axis_rules, learned_rules, number_at
+from ofa_search.pruning.latency.rules import (
+    Example,
+    NotLearned,
+    Rule,
+    axis_rules,
+    joined_rules,
+    learned_rules,
+    number_at,
+)
 
 if TYPE_CHECKING:
     import onnx
@@ -49,7 +57,7 @@ class Template:
         if any(structure_of(each.model) != structure_of(whole) for each in examples):
             raise NotLearned("the exports have different operators")
         seen = [Example(each.counts, numbers_of(each.model)) for each in examples]
-        rules = learned_rules(numbers, full, seen, lambda spot: _likely_rules(spot, whole, named))
+        rules = learned_rules(numbers, full, seen, lambda spot: _likely_rules(spot, whole, named), joined_rules(named))
         return Template(whole, full, numbers, rules)
 
     def at(self, counts: Counts) -> onnx.ModelProto:
@@ -80,7 +88,8 @@ class Template:
 def separated(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same file with a constant of its own for each use, named by node, input and its name before.
 
-    torch merges constants of equal values: shapes that are equal in the whole network differ in cut ones.
+    torch merges constants of equal values: shapes that are equal in the whole network differ in cut ones. Nodes and
+    their outputs are named by their positions, because torch counts others that it drops, in cut networks others.
     """
     same = type(model)()
     same.CopyFrom(model)
@@ -95,7 +104,22 @@ def separated(model: onnx.ModelProto) -> onnx.ModelProto:
     inside = {name for node in model.graph.node for name in used_inside(node)}
     kept = (inside | {output.name for output in model.graph.output}) & constants.keys()
     same.graph.initializer.extend(constants[name] for name in sorted(kept))
+    _name_by_position(same, inside)
     return same
+
+
+def _name_by_position(model: onnx.ModelProto, inside: Collection[str]) -> None:
+    """Rename nodes and values. Inputs and outputs of the file keep their names, and what is used `inside` of a node."""
+    graph = model.graph
+    kept = {*inside, "", *(value.name for value in (*graph.input, *graph.output))}
+    named: dict[str, str] = {}
+    for i, node in enumerate(graph.node):
+        node.name = f"{node.op_type}_{i}"
+        named |= {name: f"{node.name}_{j}" for j, name in enumerate(node.output) if name not in kept}
+    for node in graph.node:
+        node.input[:] = [named.get(name, name) for name in node.input]
+        node.output[:] = [named.get(name, name) for name in node.output]
+    del graph.value_info[:]
 
 
 def name_before(name: str) -> str:

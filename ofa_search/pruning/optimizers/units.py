@@ -64,6 +64,8 @@ class Units:
             first += group.n_units
         if not self.parameters:
             raise UsageError("nothing can be pruned: the network has no group of units")
+        for slices in self.parameters:
+            slices.tensor.requires_grad_(True)  # a frozen unit without gradients would seem to be worth nothing
         self.device = self.parameters[0].tensor.device
         self.sizes = self.sums(torch.ones_like)
 

@@ -87,3 +87,13 @@ def test_attention_with_extra_keys_stays_that_of_torch() -> None:
     module = nn.MultiheadAttention(12, 4, add_bias_kv=True)
     PrunedAttention.replace(module)
     assert type(module) is nn.MultiheadAttention
+
+
+def test_attention_is_exported_alike_with_all_heads() -> None:
+    network = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True, dropout=0.0).eval()
+    x = torch.randn(1, 6, 16, generator=torch.Generator().manual_seed(0))
+    expected = network(x)
+    record = cut(network, find_groups(network, x), {})
+    assert isinstance(network.self_attn, PrunedAttention)
+    assert not record.tensors
+    assert torch.allclose(network(x), expected, atol=1e-6)

@@ -202,6 +202,20 @@ def test_frozen_parameters_and_those_without_gradients_go_too(name: str) -> None
     assert torch.equal(module.stem.weight[kept["stem"]], before[kept["stem"]])
 
 
+def test_frozen_units_have_their_value(name: str) -> None:
+    """Without gradients they would be the first to go."""
+    seen = []
+
+    def choose(saliency: Any, share: float) -> Any:
+        seen.append(saliency["stem"])
+        return keep_share(saliency, share)
+
+    module = network()
+    module.stem.requires_grad_(False)
+    train(module, made(name, module, "sgd", PruningSteps(0, 8, 1, 1), choose), 0, 1)
+    assert (seen[0] > 0).all()
+
+
 def test_all_at_once_in_one_step(name: str) -> None:
     """Pruning before any training, as by magnitude and without a way to zero."""
     module = network()
