@@ -51,6 +51,8 @@ OURS, BY_MACS, UNIFORM, PEER = "ours", "ours, MACs", "uniform", "torch-pruning"
 HELD_OUT = 5000
 #: How often a way aims lower because its network was over the budget, and by how much.
 TRIES, LOWER = 5, 0.98
+#: By so many times the noise, a network has to be faster than the budget, as ours has.
+MARGIN = 1.5
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Start:
     def keeps(self, counts: Counts, budget_ms: float) -> bool:
         """Whether a network keeps the budget by the margin that ours keeps, measured."""
         (ms,), noise = self.model.measure_networks([counts])
-        return ms * (1 + 1.5 * noise) <= budget_ms
+        return ms * (1 + MARGIN * noise) <= budget_ms
 
 
 # --- the ways ----------------------------------------------------------------------------------------
@@ -139,26 +141,38 @@ def norms_of(start: Start) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
 
 
 def peer(start: Start, budget_ms: float, folder: Path) -> nn.Module:
-    """Torch-Pruning at the smallest ratio that keeps the latency, then the training."""
+    """Torch-Pruning at the smallest ratio that keeps the latency, then the training.
+
+    From some ratio on, its networks grow again. If none keeps the latency, it is the fastest one.
+    """
+    found: list[tuple[float, nn.Module]] = []
+    for ratio in np.arange(0.05, 0.95, 0.025):
+        module = pruned_by_peer(start, float(ratio))
+        (ms,), noise = start.model.measure_networks([counts_of(module, start.dependencies)])
+        found.append((ms, module))
+        if ms * (1 + MARGIN * noise) <= budget_ms:
+            return trained_whole(start, module, folder)
+    return trained_whole(start, min(found, key=lambda each: each[0])[1], folder)
+
+
+def pruned_by_peer(start: Start, ratio: float) -> nn.Module:
+    """One step of Torch-Pruning."""
     import torch_pruning as tp
 
-    for ratio in np.arange(0.05, 0.95, 0.025):
-        module = deepcopy(start.module)
-        last = [each for each in module.modules() if isinstance(each, nn.Linear)][-1]
-        pruner = tp.pruner.MetaPruner(
-            module,
-            start.example,
-            importance=tp.importance.GroupMagnitudeImportance(p=2),
-            global_pruning=True,
-            isomorphic=True,
-            pruning_ratio=float(ratio),
-            ignored_layers=[last],
-            round_to=8,
-        )
-        pruner.step()
-        if start.keeps(counts_of(module, start.dependencies), budget_ms):
-            break
-    return trained_whole(start, module, folder)
+    module = deepcopy(start.module)
+    last = [each for each in module.modules() if isinstance(each, nn.Linear)][-1]
+    pruner = tp.pruner.MetaPruner(
+        module,
+        start.example,
+        importance=tp.importance.GroupMagnitudeImportance(p=2),
+        global_pruning=True,
+        isomorphic=True,
+        pruning_ratio=ratio,
+        ignored_layers=[last],
+        round_to=8,
+    )
+    pruner.step()
+    return module
 
 
 def counts_of(module: nn.Module, dependencies: Dependencies) -> dict[str, int]:
