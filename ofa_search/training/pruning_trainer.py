@@ -188,7 +188,9 @@ class PruningTrainer(Trainer):
         torch.manual_seed(int(self._rng(NETWORK, self.step, self.world.rank).integers(1 << 63)))
         soft = self._teach(inputs) if self.teacher is not None else None
         with self._autocast():
-            logits = self.network(inputs).float()
+            outputs = self.network(inputs)
+        # Those of auxiliary classifiers, which exist in training alone, come after the outputs.
+        logits = (outputs[0] if isinstance(outputs, tuple | list) else outputs).float()
         loss = self._loss(logits, labels, soft, phase)
         loss.backward()  # type: ignore[no-untyped-call]
         # Gradients are clipped by their norm, in which removed units have no part.

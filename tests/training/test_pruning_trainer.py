@@ -283,6 +283,19 @@ def test_a_network_is_trained_in_the_fastest_format_that_it_takes(kind: type[Sma
     assert weight.is_contiguous() == (kind is Viewing)
 
 
+class Assisted(SmallNet):
+    """With another classifier while it trains, like GoogLeNet."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        out = super().forward(x)
+        return (out, out.detach()) if self.training else out
+
+
+def test_outputs_of_auxiliary_classifiers_are_left_out() -> None:
+    losses = [trainer(kind).run_step()["loss"] for kind in (SmallNet, Assisted)]
+    assert losses[0] == losses[1]
+
+
 def test_pruning_has_its_place_in_the_schedule() -> None:
     schedule = pruning.pruning_schedule(10, pruning.PruningOptions(start=0.2, end=0.6))
     assert [(phase.name, round(phase.share, 6)) for phase in schedule.phases] == [
