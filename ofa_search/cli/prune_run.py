@@ -30,7 +30,7 @@ from ofa_search.evaluation.world import World, join_world
 from ofa_search.pruning.graph.find import find_groups
 from ofa_search.pruning.groups import Kept
 from ofa_search.results.pruned import PrunedResult, write_document
-from ofa_search.results.pruned_build import WholeNetwork, cut_network, write_network
+from ofa_search.results.pruned_build import WholeNetwork, cut_network, uncut, write_network
 from ofa_search.results.pruned_measure import measure_for_budget
 from ofa_search.results.pruned_report import comparison_rows, latency_words, write_report
 from ofa_search.training.loop import LOG
@@ -165,8 +165,7 @@ class _Run:
         predicted_ms = latencies.whole_ms, latencies.predicted_ms(trained.kept)
         with tempfile.TemporaryDirectory(prefix="ofa-prune-") as folder:
             stems = Path(folder) / request.name, request.out / request.name
-            form = cut_network(copy.deepcopy(whole.module), whole.dependencies, {}).module  # as the other is exported
-            old = write_network(whole, form, stems[0], before, latency, predicted_ms[0])
+            old = write_network(whole, uncut(whole), stems[0], before, latency, predicted_ms[0])
             new = write_network(whole, pruned.module, stems[1], after, latency, predicted_ms[1])
             measured: Mapping[str, float] = {}
             if self.device is not None:

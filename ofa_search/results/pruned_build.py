@@ -28,8 +28,6 @@ from ofa_search.results.pruned_files import (
     write_weights,
 )
 
-TFLITE_RUNTIME = "litert"
-
 
 @dataclass(frozen=True, eq=False)
 class WholeNetwork:
@@ -80,15 +78,20 @@ def cut_network(module: nn.Module, dependencies: Dependencies, kept: Kept) -> Cu
     return CutNetwork(module.eval(), record.to_json(), groups, layer_channels(before, module))
 
 
+def uncut(whole: WholeNetwork) -> nn.Module:
+    """The whole network in the form in which pruned ones are exported."""
+    return cut_network(copy.deepcopy(whole.module), whole.dependencies, {}).module
+
+
 def check_exports(whole: WholeNetwork, runtime: str) -> None:
     """Raise `UsageError` unless the network can be exported: as ONNX, and for a runtime that is to run it.
 
     What cannot be written before the training cannot be written after it, either.
     """
-    module, shape = _exportable(whole.module), whole.image_input.shape
+    module, shape = _exportable(uncut(whole)), whole.image_input.shape
     with tempfile.TemporaryDirectory(prefix="ofa-prune-") as folder:
         write_onnx(module, shape, Path(folder) / "network.onnx", {})
-        if runtime == TFLITE_RUNTIME:
+        if get_runtime(runtime).suffix == ".tflite":
             try:
                 write_tflite(module, whole.example, Path(folder) / "network.tflite")
             except UsageError as error:

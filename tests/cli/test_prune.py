@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import torch
 
 pytest.importorskip("PIL")
 from support.paths import ROOT
-from support.prunable import fake_device, made_up_ms, write_images, write_network
+from support.prunable import fake_device, made_up_ms
 from support.prune_runs import arguments, check_pruned, document
 
 from ofa_profiler.devices import FakeDevice
@@ -36,22 +35,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a network and its images."""
-    folder = tmp_path_factory.mktemp("user")
-    write_network(folder)
-    write_images(folder / "photos")
-    return folder
-
-
-@pytest.fixture
-def there(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.chdir(scratch)
-    yield scratch
-    sys.modules.pop("small_nets", None)
 
 
 @pytest.fixture

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ import pytest
 pytest.importorskip("PIL")
 pytest.importorskip("torch")
 pytest.importorskip("ai_edge_litert")
-from support.prunable import made_up_ms, write_images, write_network
+from support.prunable import made_up_ms
 from support.prune_runs import arguments, check_pruned, document
 from support.sshd import Me, Sshd, spec_of
 
@@ -20,22 +19,6 @@ from ofa_profiler.devices import FakeDevice
 from ofa_profiler.devices.base import Agent
 from ofa_search.cli import prune as prune_cli
 from ofa_search.pruning.latency.exporters import EXPORTERS
-
-
-@pytest.fixture(scope="module")
-def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a network and its images."""
-    folder = tmp_path_factory.mktemp("user")
-    write_network(folder)
-    write_images(folder / "photos")
-    return folder
-
-
-@pytest.fixture
-def there(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.chdir(scratch)
-    yield scratch
-    sys.modules.pop("small_nets", None)
 
 
 def test_the_runtimes_are_those_of_the_exporters() -> None:
