@@ -47,6 +47,17 @@ class Features:
         """The positions of the genes that have features, in the order of the features."""
         return [i for kind in self.kinds for i, gene in enumerate(space.genes) if gene.kind == kind]
 
+    def columns(self, space: SearchSpace) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """The choices that have a feature, by their positions among all choices of all genes, and these features."""
+        found = _columns(self, space)
+        starts = np.cumsum([0, *space.n_choices])
+        choices = [np.arange(starts[gene], starts[gene + 1]) for gene in found.genes]
+        features = [first + np.arange(len(own)) for first, own in zip(found.first, choices, strict=True)]
+        if found.resolution_gene is not None:
+            choices.append(np.arange(starts[found.resolution_gene], starts[found.resolution_gene + 1]))
+            features.append(found.resolution)
+        return np.concatenate(choices), np.concatenate(features)
+
     def ones(self, space: SearchSpace, genomes: Genomes) -> NDArray[np.intp]:
         """Where the ones are: genomes (N, G) -> feature numbers (N, genes), then that of the resolution.
 

@@ -25,7 +25,7 @@ from ofa_search.predictor.transfer import add_bits, bits_of, fine_tuned, with_bi
 #: The rows of a matrix product, padded up. With a few fixed shapes BLAS sums in a fixed order, whatever the number of
 #: its threads, so a search has one outcome. Some kernels of OpenBLAS (those for Haswell) round differently by the
 #: number of the row: there, the accuracies of a genome in two batches can differ by some 1e-7.
-_BATCHES = (64, 512)
+_BATCHES = (64, 128, 192, 256, 512)
 
 
 class AccuracyPredictor(PredictorData):
@@ -142,6 +142,31 @@ class AccuracyPredictor(PredictorData):
             batch = ones[start : start + _BATCHES[-1]]
             accuracies[start : start + len(batch)] = self._forward(batch)
         return np.clip(accuracies, 0.0, 1.0)
+
+    def gradients(self, space: SearchSpace, genomes: Genomes) -> NDArray[np.float32]:
+        """Genomes (N, G) of `space` -> the value of each choice of each gene (N, sum of `n_choices`), gene by gene.
+
+        These are derivatives of the accuracy by the features. Near a genome, its accuracy changes by about the
+        difference of these values, those of genes without effect left out. Genes without features have zeros.
+        """
+        values = np.zeros((len(genomes), int(space.n_choices.sum())), dtype=np.float32)
+        columns, features = self.features.columns(space)
+        values[:, columns] = self._backward(self.features.ones(space, genomes))[:, features]
+        return values
+
+    def _backward(self, ones: NDArray[np.intp]) -> NDArray[np.float32]:
+        """The derivatives by the features (N, F)."""
+        first = self.layers[0]
+        values = _one_hot(ones, len(first.weight)) @ first.weight + first.bias
+        positive = []
+        for layer in self.layers[1:]:
+            positive.append(values > 0)
+            values = (values * positive[-1]) @ layer.weight + layer.bias
+        slopes = np.ones_like(values)
+        for layer, mask in zip(self.layers[:0:-1], reversed(positive), strict=True):
+            slopes = (slopes @ layer.weight.T) * mask
+        result: NDArray[np.float32] = slopes @ first.weight.T
+        return result
 
     def _forward(self, ones: NDArray[np.intp]) -> NDArray[np.float32]:
         rows = next(size for size in _BATCHES if size >= len(ones))

@@ -28,6 +28,14 @@ class Objective(ABC):
     def scores(self, space: SearchSpace, genomes: Genomes) -> NDArray[np.float64]:
         """Genomes (N, G) of `space` -> scores (N,)."""
 
+    def gradients(self, space: SearchSpace, genomes: Genomes) -> NDArray[np.floating[Any]] | None:  # noqa: ARG002
+        """The value of each choice of each gene near genomes (N, G), as (N, sum of `n_choices`); None if unknown.
+
+        A score changes by about the difference of these values, those of genes without effect left out. Engines find
+        good changes by them.
+        """
+        return None
+
     @abstractmethod
     def accuracy(self, score: float) -> float | None:
         """The top-1 accuracy in [0, 1] that a score stands for; None where it stands for none."""
@@ -50,6 +58,9 @@ class PredictedAccuracy(Objective):
 
     def scores(self, space: SearchSpace, genomes: Genomes) -> NDArray[np.float64]:
         return self.predictor.predict_genomes(space, genomes)
+
+    def gradients(self, space: SearchSpace, genomes: Genomes) -> NDArray[np.floating[Any]] | None:
+        return self.predictor.gradients(space, genomes)
 
     def accuracy(self, score: float) -> float | None:
         return min(max(score + self.predictor.offset, 0.0), 1.0)
@@ -79,9 +90,17 @@ class AccuracyInPrecision(PredictedAccuracy):
         return self.predictor.resolutions_of(MixedSpace.of(space))
 
     def scores(self, space: SearchSpace, genomes: Genomes) -> NDArray[np.float64]:
+        return super().scores(*self._mixed(space, genomes))
+
+    def gradients(self, space: SearchSpace, genomes: Genomes) -> NDArray[np.floating[Any]] | None:
+        values = super().gradients(*self._mixed(space, genomes))
+        # The genes of the bits come last.
+        return None if values is None else values[:, : int(space.n_choices.sum())]
+
+    def _mixed(self, space: SearchSpace, genomes: Genomes) -> tuple[MixedSpace, Genomes]:
         mixed = MixedSpace.of(space)
         bits = np.full((len(genomes), len(space.slots)), self._bits, dtype=genomes.dtype)
-        return self.predictor.predict_genomes(mixed, mixed.canonical(np.hstack([genomes, bits])))
+        return mixed, mixed.canonical(np.hstack([genomes, bits]))
 
 
 def predicted_accuracy(predictor: AccuracyPredictor, space: SearchSpace, precision: str) -> PredictedAccuracy:

@@ -6,6 +6,7 @@ So its result is never worse than theirs.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +79,11 @@ class _PureObjective(Objective):
 
     def scores(self, space: SearchSpace, genomes: Genomes) -> NDArray[np.float64]:  # noqa: ARG002
         return self.objective.scores(self.pure.space, self.pure.mixed(genomes))
+
+    def gradients(self, space: SearchSpace, genomes: Genomes) -> NDArray[np.floating[Any]] | None:
+        values = self.objective.gradients(self.pure.space, self.pure.mixed(genomes))
+        # The genes of the bits come last.
+        return None if values is None else values[:, : int(space.n_choices.sum())]
 
     def accuracy(self, score: float) -> float | None:
         return self.objective.accuracy(score)

@@ -27,17 +27,20 @@ class Evaluator:
 
     def fresh(self, genomes: Genomes, limit: int | None = None) -> Genomes:
         """The first `limit` genomes, canonical, that are feasible and were never given out before."""
+        return self.fresh_rows(genomes, limit)[0]
+
+    def fresh_rows(self, genomes: Genomes, limit: int | None = None) -> tuple[Genomes, NDArray[np.intp]]:
+        """The same, and their rows in `genomes`."""
         genomes = self.problem.space.canonical(genomes)
-        genomes = genomes[self.problem.feasible(genomes)]
-        chosen: list[int] = []
-        for i, genome in enumerate(genomes):
-            if len(chosen) == limit:
+        rows = []
+        for row in np.flatnonzero(self.problem.feasible(genomes)).tolist():
+            if len(rows) == limit:
                 break
-            key = genome.tobytes()
+            key = genomes[row].tobytes()
             if key not in self._seen:
                 self._seen.add(key)
-                chosen.append(i)
-        return genomes[chosen]
+                rows.append(row)
+        return genomes[rows], np.array(rows, dtype=np.intp)
 
     def score(self, genomes: Genomes) -> NDArray[np.float64]:
         """The scores (N,) of genomes that `fresh` gave."""

@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa_profiler.spaces import Genomes, SearchSpace
+from ofa_search.searching.engines.annealing import Annealing
 from ofa_search.searching.engines.base import Engine, Evaluator, pull_to_anchor
+from ofa_search.searching.engines.linear_model import LinearModels
 from ofa_search.searching.engines.moves import crossed, mutated, neighbours, runs
 
 Scores = NDArray[np.float64]
@@ -31,8 +33,18 @@ class Evolutionary(Engine):
     mutation_share: float = 0.5
     mutation_rate: float = 0.12
     polish_rounds: int = 8
+    annealing: Annealing = Annealing()
 
     def _search(self, evaluator: Evaluator, rng: np.random.Generator, known: Genomes, scores: Scores) -> None:
+        problem = evaluator.problem
+        models = LinearModels.of(problem)
+        if models is not None and problem.objective.gradients(problem.space, known) is not None:
+            self.annealing.run(evaluator, models, rng, known)
+        else:
+            self._evolve(evaluator, rng, known, scores)
+        self._polish(evaluator)
+
+    def _evolve(self, evaluator: Evaluator, rng: np.random.Generator, known: Genomes, scores: Scores) -> None:
         problem = evaluator.problem
         drawn = problem.space.sample_genomes(rng, 4 * self.population)
         drawn = drawn[np.argsort(~problem.feasible(drawn), kind="stable")]  # those under the budgets first
@@ -50,7 +62,6 @@ class Evolutionary(Engine):
             since_best = 0 if evaluator.best_score > best else since_best + 1
             if since_best == self.patience:
                 break
-        self._polish(evaluator)
 
     def _children(self, space: SearchSpace, parents: Genomes, rng: np.random.Generator) -> Genomes:
         count = 3 * self.population
