@@ -5,17 +5,18 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from support.problems import CIFAR, Bumpy, Sloped, constraint, problem, work_ms
 
 from ofa_profiler import get_space, space_names
 from ofa_profiler.errors import InfeasibleError, UsageError
-from ofa_profiler.networks.op import Op
-from ofa_profiler.spaces import Genomes, SearchSpace
+from ofa_profiler.spaces import Genomes
 from ofa_profiler.spaces.costs import AdditiveCost, Cost
 from ofa_search.searching.engines import (
     DEFAULT_ENGINE,
@@ -25,61 +26,25 @@ from ofa_search.searching.engines import (
     register_engine,
     registry,
 )
+from ofa_search.searching.engines.annealing import Annealing
 from ofa_search.searching.engines.base import Evaluator, pull_to_anchor
 from ofa_search.searching.engines.evolutionary import Evolutionary
 from ofa_search.searching.engines.moves import neighbours
 from ofa_search.searching.engines.random import Random
 from ofa_search.searching.feasibility import find_anchor
-from ofa_search.searching.objectives import Objective
-from ofa_search.searching.problem import Constraint, Problem, Result
+from ofa_search.searching.problem import Constraint, Result
 
-CIFAR = get_space("cifar-mbv3")
 #: Settings that keep these tests short, for engines that have such.
 SMALL: dict[str, Engine] = {
-    "evolutionary": Evolutionary(population=96, parents=24, generations=12, polish_rounds=1),
+    "evolutionary": Evolutionary(
+        population=96,
+        parents=24,
+        generations=12,
+        polish_rounds=1,
+        annealing=Annealing(chains=8, proposals=4, rounds=40, culling_rounds=15),
+    ),
     "random": Random(batch=64, rounds=6),
 }
-
-
-def work_ms(op: Op) -> float:
-    """A made-up latency that is not proportional to MACs: pointwise work, depthwise work, and a start-up."""
-    return op.macs / 4e6 + op.attributes["kernel_size"] ** 2 * op.attributes["mid_channels"] / 2e4 + 0.05
-
-
-class Bumpy(Objective):
-    """A score that is no sum over genes; counts what it is asked for."""
-
-    name = "bumps"
-
-    def __init__(self, space: SearchSpace, seed: int = 0) -> None:
-        rng = np.random.default_rng(seed)
-        genes = len(space.genes)
-        # Whole numbers: exact in any order of summation.
-        self.first, self.second = rng.integers(-99, 100, (genes, 16)), rng.integers(-99, 100, 16)
-        self.asked: list[bytes] = []
-
-    def scores(self, space: SearchSpace, genomes: Genomes) -> NDArray[np.float64]:
-        self.asked += [genome.tobytes() for genome in genomes]
-        return (np.maximum(genomes.astype(int) @ self.first, 0) @ self.second).astype(float)
-
-    def accuracy(self, score: float) -> float | None:
-        return None
-
-
-def constraint(space: SearchSpace, share: float, value: str = "latency") -> Constraint:
-    """A budget at `share` of the way from the lowest to the highest cost."""
-    per_op = {"latency": work_ms, "params": lambda op: op.params}[value]
-    cost = AdditiveCost.from_ops(space, per_op)
-    low, high = cost.minimum()[0], cost.maximum()[0]
-    return Constraint(value, "ms" if value == "latency" else "parameters", cost, low + share * (high - low))
-
-
-def problem(space: SearchSpace = CIFAR, shares: tuple[float, ...] = (0.4,), seed: int = 0) -> Problem:
-    constraints = tuple(
-        constraint(space, share, value) for share, value in zip(shares, ("latency", "params"), strict=False)
-    )
-    anchor = find_anchor(space, constraints, np.random.default_rng(0))
-    return Problem(space, Bumpy(space, seed), constraints, anchor)
 
 
 class Climber(Engine):
@@ -116,13 +81,14 @@ def test_an_engine_is_registered_once() -> None:
         register_engine(Random)
 
 
+@pytest.mark.parametrize("objective", [Bumpy, Sloped])
 class TestContract:
     @pytest.mark.parametrize("name", space_names())
     @pytest.mark.parametrize("shares", [(), (0.0,), (0.02,), (0.3, 0.3)])
     def test_the_result_is_feasible_and_not_worse_than_the_anchor(
-        self, engine: Engine, name: str, shares: tuple[float, ...]
+        self, engine: Engine, objective: type[Bumpy], name: str, shares: tuple[float, ...]
     ) -> None:
-        asked = problem(get_space(name), shares)
+        asked = problem(get_space(name), shares, objective=objective)
         result = engine.search(asked, np.random.default_rng(0))
         assert asked.feasible(result.genome[np.newaxis]).all()
         assert (asked.space.canonical(result.genome[np.newaxis]) == result.genome).all()
@@ -130,27 +96,29 @@ class TestContract:
         assert result.score == asked.objective.scores(asked.space, result.genome[np.newaxis])[0]
         asked.space.validate(asked.space.decode(result.genome[np.newaxis])[0])
 
-    def test_evaluations_are_counted_honestly(self, engine: Engine) -> None:
-        asked = problem()
+    def test_evaluations_are_counted_honestly(self, engine: Engine, objective: type[Bumpy]) -> None:
+        asked = problem(objective=objective)
         result = engine.search(asked, np.random.default_rng(0))
         assert isinstance(asked.objective, Bumpy)
         assert result.evaluations == len(asked.objective.asked) == len(set(asked.objective.asked))
         assert result.evaluations > 100
 
-    def test_it_scores_only_what_is_feasible(self, engine: Engine) -> None:
-        asked = problem(shares=(0.1, 0.2))
+    def test_it_scores_only_what_is_feasible(self, engine: Engine, objective: type[Bumpy]) -> None:
+        asked = problem(shares=(0.1, 0.2), objective=objective)
         engine.search(asked, np.random.default_rng(0))
         assert isinstance(asked.objective, Bumpy)
         scored = np.frombuffer(b"".join(asked.objective.asked), np.int8).reshape(-1, len(CIFAR.genes))
         assert asked.feasible(scored).all()
 
-    def test_same_seed_same_result_and_other_seed_other_search(self, engine: Engine) -> None:
-        first, again, other = (engine.search(problem(), np.random.default_rng(seed)) for seed in (5, 5, 6))
+    def test_same_seed_same_result_and_other_seed_other_search(self, engine: Engine, objective: type[Bumpy]) -> None:
+        first, again, other = (
+            engine.search(problem(objective=objective), np.random.default_rng(seed)) for seed in (5, 5, 6)
+        )
         assert same(first, again)
         assert not same(first, other)
 
-    def test_never_worse_than_where_it_starts(self, engine: Engine) -> None:
-        asked = problem()
+    def test_never_worse_than_where_it_starts(self, engine: Engine, objective: type[Bumpy]) -> None:
+        asked = problem(objective=objective)
         best = max(
             (SMALL["evolutionary"].search(problem(), np.random.default_rng(seed)) for seed in range(3)),
             key=lambda r: r.score,
@@ -158,8 +126,8 @@ class TestContract:
         started = engine.search(asked, np.random.default_rng(3), best.genome[np.newaxis])
         assert started.score >= best.score
 
-    def test_finds_better_than_chance(self, engine: Engine) -> None:
-        asked = problem()
+    def test_finds_better_than_chance(self, engine: Engine, objective: type[Bumpy]) -> None:
+        asked = problem(objective=objective)
         drawn = CIFAR.sample_genomes(np.random.default_rng(1), 200)
         drawn = drawn[asked.feasible(drawn)]
         assert engine.search(asked, np.random.default_rng(0)).score > np.quantile(
@@ -178,12 +146,13 @@ def same(first: Result, second: Result) -> bool:
 @pytest.mark.parametrize("name", ["evolutionary", "random"])
 @pytest.mark.parametrize("blas_threads", ["1", "2"])
 def test_same_result_in_a_fresh_process(name: str, blas_threads: str) -> None:
-    here = get_engine(name).search(problem(), np.random.default_rng(7))
+    here = get_engine(name).search(problem(objective=Sloped), np.random.default_rng(7))
     code = f"""
-import sys; sys.path.insert(0, {str(__file__.rpartition("/")[0])!r})
+import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 import numpy
-from test_engines import get_engine, problem
-result = get_engine({name!r}).search(problem(), numpy.random.default_rng(7))
+from support.problems import Sloped, problem
+from ofa_search.searching.engines import get_engine
+result = get_engine({name!r}).search(problem(objective=Sloped), numpy.random.default_rng(7))
 print(result.genome.tobytes().hex(), repr(result.score), result.evaluations)
 """
     environment = {"OPENBLAS_NUM_THREADS": blas_threads, "PYTHONHASHSEED": blas_threads}

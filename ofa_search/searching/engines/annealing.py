@@ -2,10 +2,9 @@
 
 Each round, every chain proposes a few genomes: some of its given genes change at random or come from another chain, and
 the others follow from a linear model of the objective around the chain's genome, exactly under the budgets
-(`linear_model.py`). Random noise on the model, and a random price for each change, make the proposals differ. A chain
-goes on to the best of its proposals if that is better, or not much worse (Kirkpatrick et al., "Optimization by simulated
-annealing", 1983); since no genome is proposed twice, it never stands still. Now and then, the best chains replace the
-worst. A thousand such proposals are worth more than twenty thousand random mutations (`benchmarks/search.py`).
+(`linear_model.py`). Noise on the model, and a random price for each change, make the proposals differ. A chain goes on
+to the best of its proposals if that is better, or not much worse (Kirkpatrick et al., "Optimization by simulated
+annealing", 1983); no genome is proposed twice, so it keeps moving. Now and then, the best chains replace the worst.
 """
 
 from __future__ import annotations
@@ -40,12 +39,16 @@ class Annealing:
     culling_rounds: int = 60
     culled_share: float = 0.25
 
-    def run(self, evaluator: Evaluator, models: LinearModels, rng: np.random.Generator, known: Genomes) -> None:
-        """Walk, from `known` feasible genomes (N, G) and random ones; the evaluator remembers the best."""
+    def run(
+        self, evaluator: Evaluator, models: LinearModels, rng: np.random.Generator, known: Genomes, scores: Array
+    ) -> None:
+        """Walk, from scored feasible genomes (N, G) and random ones; the evaluator remembers the best."""
         problem = evaluator.problem
         drawn = pull_to_anchor(problem, problem.space.sample_genomes(rng, self.chains), rng)
-        genomes = np.vstack([drawn[: max(0, self.chains - len(known))], known[: self.chains]])
-        state = _Chains(evaluator, models, rng, genomes)
+        drawn = evaluator.fresh(drawn, max(1, self.chains - len(known)))
+        genomes, scores = np.vstack([known, drawn]), np.concatenate([scores, evaluator.score(drawn)])
+        best = np.argsort(-scores, kind="stable")[: self.chains]
+        state = _Chains(evaluator, models, rng, genomes[best], scores[best])
         first, last = (temperature * state.spread for temperature in self.temperatures)
         for number in range(self.rounds):
             state.move(*state.proposed(self), first * (last / first) ** (number / self.rounds))
@@ -54,17 +57,15 @@ class Annealing:
 
 
 class _Chains:
-    """The genome of each chain, with its score and the gradients there."""
+    """The genome of each chain, with its score, the gradients there, and the logarithm of the price that it had."""
 
     def __init__(
-        self, evaluator: Evaluator, models: LinearModels, rng: np.random.Generator, genomes: Genomes
+        self, evaluator: Evaluator, models: LinearModels, rng: np.random.Generator, genomes: Genomes, scores: Array
     ) -> None:
-        self.evaluator, self.models, self.rng, self.genomes = evaluator, models, rng, genomes
-        problem = evaluator.problem
-        self.scores = problem.objective.scores(problem.space, genomes)
+        self.evaluator, self.models, self.rng, self.genomes, self.scores = evaluator, models, rng, genomes, scores
         self.values = self._gradients(genomes)
-        self.spread = float(self.scores.std()) or 1e-9
         self.prices: Array | None = None
+        self.spread = float(scores.std()) or 1e-9
 
     def _gradients(self, genomes: Genomes) -> Array:
         problem = self.evaluator.problem
@@ -95,10 +96,13 @@ class _Chains:
 
     def move(self, genomes: Genomes, chains: NDArray[np.intp], prices: Array, temperature: float) -> None:
         """Score the proposals, and go on with the best of each chain, if it is good enough."""
-        genomes, rows = self.evaluator.fresh_rows(genomes)
-        chains, prices = chains[rows], prices[rows]
         if self.prices is None:
-            self.prices = np.full(len(self.genomes), float(np.median(prices)) if len(prices) else 0.0)
+            self.prices = np.full(len(self.genomes), np.median(prices)) if len(prices) else None
+        genomes, rows = self.evaluator.fresh_rows(genomes)
+        if not len(rows):
+            return
+        assert self.prices is not None, "there are proposals"
+        chains, prices = chains[rows], prices[rows]
         scores = self.evaluator.score(genomes)
         order = np.lexsort((-scores, chains))
         best = order[np.unique(chains[order], return_index=True)[1]]
@@ -113,6 +117,6 @@ class _Chains:
         """The best chains replace the worst."""
         order = np.argsort(-self.scores, kind="stable")
         best, worst = order[:count], order[len(order) - count :]
-        assert self.prices is not None, "they have moved before"
         for state in (self.genomes, self.scores, self.values, self.prices):
-            state[worst] = state[best]
+            if state is not None:
+                state[worst] = state[best]

@@ -7,7 +7,7 @@ which evolution leaves to chance, and in mixed precision of the bits of every ru
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,13 +33,13 @@ class Evolutionary(Engine):
     mutation_share: float = 0.5
     mutation_rate: float = 0.12
     polish_rounds: int = 8
-    annealing: Annealing = Annealing()
+    annealing: Annealing = field(default_factory=Annealing)
 
     def _search(self, evaluator: Evaluator, rng: np.random.Generator, known: Genomes, scores: Scores) -> None:
         problem = evaluator.problem
         models = LinearModels.of(problem)
         if models is not None and problem.objective.gradients(problem.space, known) is not None:
-            self.annealing.run(evaluator, models, rng, known)
+            self.annealing.run(evaluator, models, rng, known, scores)
         else:
             self._evolve(evaluator, rng, known, scores)
         self._polish(evaluator)

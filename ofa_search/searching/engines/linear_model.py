@@ -32,8 +32,6 @@ _MOST_CHOICES = 128
 _REACH, _STEPS = (-1.5, 2.5), 8
 #: The same where no price is known, from the value of a choice over its cost.
 _FIRST_REACH, _FIRST_STEPS = (-5.0, 7.0), 12
-#: The steps at the end that give genomes: the last ones differ in little.
-_RETURNED = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,9 +123,7 @@ class LinearModels:
         rest = np.array([cost.evaluate(filled[:, :-1]) for cost in self.shared])
         left = self.budgets[:, np.newaxis] - rest
         shares = (weights / self.budgets).astype(np.float32)
-        priced = (
-            costs[0] * shares[:, :, np.newaxis] if len(costs) == 1 else np.einsum("nk,knga->nga", shares, costs)
-        )
+        priced = costs[0] * shares[:, :, np.newaxis] if len(costs) == 1 else np.einsum("nk,knga->nga", shares, costs)
         return self._under_budgets(filled, gains, costs, priced, left, prices)
 
     def _under_budgets(
@@ -139,19 +135,22 @@ class LinearModels:
             prices = np.full(len(gains), np.log(_spread(gains) / _spread(priced)))
         low, high = (prices + end for end in reach)
         rows = np.arange(gains[:, :, 0].size) * gains.shape[2]
-        genomes, models, found = [], [], []
-        for step in range(steps):
+        kept = np.zeros((2, *gains.shape[:2]), dtype=np.intp)  # the last choices under the budgets, and those before
+        times = np.zeros(len(gains), dtype=np.intp)
+        for _ in range(steps):
             middle = (low + high) / 2
             chosen = (gains - np.exp(middle).astype(np.float32)[:, np.newaxis, np.newaxis] * priced).argmax(axis=2)
             places = rows + chosen.ravel()
             spent = np.array([cost.take(places).reshape(chosen.shape).sum(axis=1) for cost in costs])
             keeps = (spent <= left).all(axis=0)
             high, low = np.where(keeps, middle, high), np.where(keeps, low, middle)
-            if step >= steps - _RETURNED:
-                genomes.append(self._with(filled[keeps], chosen[keeps]))
-                models.append(np.flatnonzero(keeps))
-                found.append(middle[keeps])
-        return Found(self.space.canonical(np.vstack(genomes)), np.concatenate(models), np.concatenate(found))
+            kept[1, keeps] = kept[0, keeps]
+            kept[0, keeps] = chosen[keeps]
+            times += keeps
+        models = [np.flatnonzero(times > before) for before in range(len(kept))]
+        genomes = [self._with(filled[mine], chosen[mine]) for mine, chosen in zip(models, kept, strict=True)]
+        together = np.concatenate(models)
+        return Found(self.space.canonical(np.vstack(genomes)), together, high[together])
 
     def _with(self, filled: Genomes, chosen: Indices) -> Genomes:
         """Genomes with the chosen joint choices of all groups."""
@@ -233,7 +232,14 @@ def _tabulated(
         for of_cost, each in zip(table, parts, strict=True):
             of_cost[:, : len(joint)] = _summed(space, each, [*needed, *genes]).reshape(prod(shape), len(joint))
         tables.append(table)
-    return _Groups(made.genes, made.choices, made.columns, np.concatenate(tables, axis=1).astype(np.float32), made.weights, made.offsets)
+    return _Groups(
+        made.genes,
+        made.choices,
+        made.columns,
+        np.concatenate(tables, axis=1).astype(np.float32),
+        made.weights,
+        made.offsets,
+    )
 
 
 def _summed(space: SearchSpace, parts: Sequence[Part], genes: Sequence[int]) -> Array:
