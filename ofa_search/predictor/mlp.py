@@ -20,6 +20,7 @@ from ofa_search.predictor.features import Features
 from ofa_search.predictor.fit import fit_layers
 from ofa_search.predictor.layers import PredictorData
 from ofa_search.predictor.predictor_file import load_predictor, save_predictor
+from ofa_search.predictor.relu_network import ReluNetwork
 from ofa_search.predictor.transfer import add_bits, bits_of, fine_tuned, with_bits
 
 #: The rows of a matrix product, padded up. With a few fixed shapes BLAS sums in a fixed order, whatever the number of
@@ -153,6 +154,16 @@ class AccuracyPredictor(PredictorData):
         columns, features = self.features.columns(space)
         values[:, columns] = self._backward(self.features.ones(space, genomes))[:, features]
         return values
+
+    def network(self, space: SearchSpace) -> ReluNetwork:
+        """This predictor as a function of the choices of `space`. Raises `UsageError` as `predict` does."""
+        self.resolutions_of(space)
+        columns, features = self.features.columns(space)
+        first, *others = self.layers
+        weight = np.zeros((int(space.n_choices.sum()), first.weight.shape[1]), dtype=np.float32)
+        weight[columns] = first.weight[features]
+        layers = ((weight, first.bias), *((layer.weight, layer.bias) for layer in others))
+        return ReluNetwork(space, layers, 0.0, 1.0)
 
     def _backward(self, ones: NDArray[np.intp]) -> NDArray[np.float32]:
         """The derivatives by the features (N, F)."""

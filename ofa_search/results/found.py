@@ -55,7 +55,14 @@ class Found:
             "size_bytes": dict(self.size_bytes),
             "peak_memory_bytes": {kind: self.memory_bytes.get(kind) for kind in self.size_bytes},
             "precisions": self.precisions,
+            "gap": result.gap,
+            "bound": result.bound if result.predicted_accuracy is None else self._accuracy_bound(),
+            "is_optimal": result.is_optimal,
         }
+
+    def _accuracy_bound(self) -> float | None:
+        """The bound as an accuracy."""
+        return None if self.result.bound is None else self.objective.accuracy(self.result.bound)
 
     @property
     def precisions(self) -> dict[str, str] | None:

@@ -19,12 +19,16 @@ from ofa_profiler.tables.corrections.intervals import DEFAULT_LEVEL
 from ofa_profiler.tables.mixed import AnyTable
 from ofa_profiler.tables.summary import Facts, facts_html, facts_text
 from ofa_search.predictor import AccuracyPredictor
+from ofa_search.searching.bounds.proof import prove
 from ofa_search.searching.engines import DEFAULT_ENGINE, Engine, get_engine
 from ofa_search.searching.feasibility import find_anchor
 from ofa_search.searching.latency import Latency
 from ofa_search.searching.objectives import Objective, PredictedAccuracy
 from ofa_search.searching.problem import Constraint, Problem, SizeLimit
 from ofa_search.searching.pure import best_of_each
+
+#: So long a search looks for a bound of the score after it has found its result.
+PROOF_SECONDS = 0.2
 
 #: A table and the milliseconds that a network may take by it.
 Limit = tuple[AnyTable, float]
@@ -53,6 +57,11 @@ class SearchResult:
     interval_level: float = DEFAULT_LEVEL
     #: What the objective gives the architecture; the higher, the better.
     score: float = math.nan
+    #: No network that keeps the limits has a score above this, if that is known; if `is_optimal`, this one has it.
+    bound: float | None = None
+    is_optimal: bool = False
+    #: The most that a better network could have: points of accuracy, or what else the score counts. None if unknown.
+    gap: float | None = None
 
     def _facts(self) -> Facts:
         accuracy = "none" if self.predicted_accuracy is None else f"{self.predicted_accuracy:.2%}"
@@ -63,6 +72,7 @@ class SearchResult:
         return [
             ("space", f"{self.architecture.space} at {self.architecture.resolution} pixels, depths {depths}"),
             ("predicted accuracy", accuracy),
+            ("at most better", gap_text(self.gap, is_accuracy=self.predicted_accuracy is not None)),
             *limits,
             ("MACs", format_count(self.macs)),
             ("parameters", format_count(self.params)),
@@ -184,9 +194,10 @@ def _run(
     problem = Problem(space, objective, constraints, find_anchor(space, constraints, rng))
     # Matrices this small gain nothing from more threads, and lose much when other programs hold the cores.
     with threadpool_limits(1, "blas"):
-        pure, before = best_of_each(problem, engine, rng)
+        pure, before = best_of_each(problem, engine.starter, rng)
         best = engine.search(problem, rng, np.vstack([found[problem.feasible(found)], pure]))
-    seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - began
+        bound = best.bound or prove(problem, best.score, PROOF_SECONDS)
     genome = best.genome[np.newaxis]
     architecture = space.decode(genome)[0]
     result = SearchResult(
@@ -203,8 +214,28 @@ def _run(
         evaluations=before + best.evaluations,
         search_seconds=seconds,
         score=best.score,
+        bound=None if bound is None else bound.score,
+        is_optimal=bound is not None and bound.is_exact and bound.score <= best.score,
+        gap=None if bound is None else _gap(objective, best.score, bound.score),
     )
     return genome, result
+
+
+def _gap(objective: Objective, score: float, bound: float) -> float:
+    """How far a score is below a bound: in points of accuracy, if it is an accuracy."""
+    accuracy, highest = objective.accuracy(score), objective.accuracy(bound)
+    if accuracy is None or highest is None:
+        return max(0.0, bound - score)
+    return max(0.0, 100 * (highest - accuracy))
+
+
+def gap_text(gap: float | None, *, is_accuracy: bool) -> str:
+    """`0.57 points`, `1.2M`, `nothing`, or `unknown`; rounded up."""
+    if gap is None:
+        return "unknown"
+    if not is_accuracy:
+        return format_count(math.ceil(gap)) if gap else "nothing"
+    return f"{math.ceil(100 * gap - 1e-9) / 100:.2f} points" if gap else "nothing"
 
 
 def _at_common_resolutions(space: SearchSpace, tables: Sequence[AnyTable], objective: Objective) -> SearchSpace:

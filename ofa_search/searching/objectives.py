@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from ofa_profiler.spaces import Genomes, SearchSpace
 from ofa_profiler.spaces.costs import AdditiveCost
 from ofa_profiler.spaces.mixed import PRECISIONS, MixedSpace
 from ofa_search.predictor import AccuracyPredictor
+from ofa_search.predictor.relu_network import ReluNetwork
 
 
 class Objective(ABC):
@@ -33,6 +35,17 @@ class Objective(ABC):
 
         A score changes by about the difference of these values, those of genes without effect left out. Engines find
         good changes by them.
+        """
+        return None
+
+    def additive(self, space: SearchSpace) -> AdditiveCost | None:  # noqa: ARG002
+        """The score as a finite sum over genes of `space`; None if it is none. Its maximum is found exactly."""
+        return None
+
+    def network(self, space: SearchSpace) -> ReluNetwork | None:  # noqa: ARG002
+        """The score as a network of linear layers and ReLU; None if it is none. Such a score can be bounded.
+
+        Its space has the genes of `space`, and may have more after them, which it holds.
         """
         return None
 
@@ -61,6 +74,9 @@ class PredictedAccuracy(Objective):
 
     def gradients(self, space: SearchSpace, genomes: Genomes) -> NDArray[np.floating[Any]] | None:
         return self.predictor.gradients(space, genomes)
+
+    def network(self, space: SearchSpace) -> ReluNetwork | None:
+        return self.predictor.network(space)
 
     def accuracy(self, score: float) -> float | None:
         return min(max(score + self.predictor.offset, 0.0), 1.0)
@@ -97,6 +113,11 @@ class AccuracyInPrecision(PredictedAccuracy):
         # The genes of the bits come last.
         return None if values is None else values[:, : int(space.n_choices.sum())]
 
+    def network(self, space: SearchSpace) -> ReluNetwork | None:
+        mixed = MixedSpace.of(space)
+        held = {mixed.bits_gene(slot): self._bits for slot in range(len(space.slots))}
+        return replace(self.predictor.network(mixed), held=held)
+
     def _mixed(self, space: SearchSpace, genomes: Genomes) -> tuple[MixedSpace, Genomes]:
         mixed = MixedSpace.of(space)
         bits = np.full((len(genomes), len(space.slots)), self._bits, dtype=genomes.dtype)
@@ -132,9 +153,12 @@ class Macs(Objective):
         self._cost: AdditiveCost | None = None
 
     def scores(self, space: SearchSpace, genomes: Genomes) -> NDArray[np.float64]:
+        return self.additive(space).evaluate(genomes)
+
+    def additive(self, space: SearchSpace) -> AdditiveCost:
         if self._cost is None or self._cost.space != space:
             self._cost = AdditiveCost.from_ops(space, lambda op: op.macs)
-        return self._cost.evaluate(genomes)
+        return self._cost
 
     def accuracy(self, score: float) -> float | None:  # noqa: ARG002
         return None

@@ -71,10 +71,19 @@ class Problem:
         return feasible
 
 
+@dataclass(frozen=True)
+class Bound:
+    """No genome that meets all constraints has a score above `score`; `is_exact`: one is known that has it."""
+
+    score: float
+    is_exact: bool
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
-    """The best genome found, its score, and how many distinct genomes were scored to find it."""
+    """The best genome found, its score, how many distinct genomes were scored to find it, and perhaps a bound."""
 
     genome: Genome
     score: float
     evaluations: int
+    bound: Bound | None = None

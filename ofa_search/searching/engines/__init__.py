@@ -2,6 +2,7 @@
 
 from ofa_search.searching.engines.base import Engine
 from ofa_search.searching.engines.evolutionary import Evolutionary
+from ofa_search.searching.engines.exact import Exact
 from ofa_search.searching.engines.random import Random
 from ofa_search.searching.engines.registry import engine_names, get_engine, register_engine
 
@@ -10,4 +11,5 @@ __all__ = ["DEFAULT_ENGINE", "Engine", "engine_names", "get_engine", "register_e
 DEFAULT_ENGINE = Evolutionary.name
 
 register_engine(Evolutionary)
+register_engine(Exact)
 register_engine(Random)

@@ -11,8 +11,9 @@ from abc import ABC, abstractmethod
 import numpy as np
 from numpy.typing import NDArray
 
+from ofa_profiler.errors import UsageError
 from ofa_profiler.spaces import Genomes
-from ofa_search.searching.problem import Genome, Problem, Result
+from ofa_search.searching.problem import Bound, Genome, Problem, Result
 
 
 class Evaluator:
@@ -23,6 +24,8 @@ class Evaluator:
         self.evaluations = 0
         self.best: Genome | None = None
         self.best_score = -np.inf
+        #: What an engine has proven.
+        self.bound: Bound | None = None
         self._seen: set[bytes] = set()
 
     def fresh(self, genomes: Genomes, limit: int | None = None) -> Genomes:
@@ -62,17 +65,29 @@ class Engine(ABC):
 
     name: str
 
+    @property
+    def starter(self) -> Engine:
+        """The engine for smaller problems whose results a search starts from."""
+        return self
+
+    def refusal(self, problem: Problem) -> str | None:  # noqa: ARG002
+        """Why this engine cannot search a problem; None if it can."""
+        return None
+
     def search(self, problem: Problem, rng: np.random.Generator, start: Genomes | None = None) -> Result:
         """The best feasible genome that was found, never worse than the anchor.
 
-        `start` holds feasible genomes (N, G) to begin from; the result is never worse than they are.
+        `start` holds feasible genomes (N, G) to begin from; the result is never worse than they are. Raises
+        `UsageError` if there is a `refusal`.
         """
+        if (why := self.refusal(problem)) is not None:
+            raise UsageError(f"the engine {self.name} cannot search here: {why}")
         evaluator = Evaluator(problem)
         known = problem.anchor[np.newaxis] if start is None else np.vstack([problem.anchor[np.newaxis], start])
         known = evaluator.fresh(known)
         self._search(evaluator, rng, known, evaluator.score(known))
         assert evaluator.best is not None, "the anchor is feasible"
-        return Result(evaluator.best, evaluator.best_score, evaluator.evaluations)
+        return Result(evaluator.best, evaluator.best_score, evaluator.evaluations, evaluator.bound)
 
     @abstractmethod
     def _search(

@@ -1,0 +1,1 @@
+"""Upper bounds: no network of a problem has a higher score."""

@@ -1,0 +1,49 @@
+"""Exact search: it goes on from the result of evolution until no better network can exist, or its time is up.
+
+See `bounds/`: a sum as the objective is maximised by enumeration under a bound, a predictor by branch and bound. The
+result has the bound that was reached.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ofa_profiler.spaces import Genomes
+from ofa_search.searching.bounds.proof import Proof, why_unbounded
+from ofa_search.searching.engines.base import Engine, Evaluator
+from ofa_search.searching.engines.evolutionary import Evolutionary
+from ofa_search.searching.problem import Problem
+
+
+@dataclass(frozen=True)
+class Exact(Engine):
+    """It stops after so many seconds, or when it has scored so many networks more than evolution."""
+
+    name = "exact"
+    start: Evolutionary = field(default_factory=Evolutionary)
+    seconds: float = 60.0
+    evaluations: int = 1_000_000
+
+    @property
+    def starter(self) -> Engine:
+        return self.start
+
+    def refusal(self, problem: Problem) -> str | None:
+        return why_unbounded(problem)
+
+    def _search(
+        self, evaluator: Evaluator, rng: np.random.Generator, known: Genomes, scores: NDArray[np.float64]
+    ) -> None:
+        self.start._search(evaluator, rng, known, scores)
+        most = evaluator.evaluations + self.evaluations
+
+        def scored(genomes: Genomes) -> NDArray[np.float64]:
+            return evaluator.score(evaluator.fresh(genomes))
+
+        proof = Proof(evaluator.problem, evaluator.best_score, scored)
+        proof.run(time.perf_counter() + self.seconds, lambda: evaluator.evaluations < most)
+        evaluator.bound = proof.bound
