@@ -25,6 +25,7 @@ from ofa_search.results.found import Found, document
 from ofa_search.results.report import (
     accuracy_words,
     files_table,
+    gap_words,
     interval_words,
     mixed_words,
     precision_words,
@@ -280,7 +281,7 @@ def _report(request: Request, found: Sequence[Found]) -> None:
     if request.out is not None and request.export:
         console.print(files_table(found))
     for network in found:
-        for line in interval_words(network):
+        for line in (*interval_words(network), gap_words(network)):
             say(line)
         if network.precisions is not None:
             say(mixed_words(network))

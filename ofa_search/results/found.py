@@ -56,12 +56,13 @@ class Found:
             "peak_memory_bytes": {kind: self.memory_bytes.get(kind) for kind in self.size_bytes},
             "precisions": self.precisions,
             "gap": result.gap,
-            "bound": result.bound if result.predicted_accuracy is None else self._accuracy_bound(),
+            "bound": result.bound if result.predicted_accuracy is None else self.accuracy_bound,
             "is_optimal": result.is_optimal,
         }
 
-    def _accuracy_bound(self) -> float | None:
-        """The bound as an accuracy."""
+    @property
+    def accuracy_bound(self) -> float | None:
+        """The bound as an accuracy; None if there is no bound, or it bounds something else."""
         return None if self.result.bound is None else self.objective.accuracy(self.result.bound)
 
     @property

@@ -89,6 +89,19 @@ def interval_words(network: Found) -> list[str]:
     ]
 
 
+def gap_words(network: Found) -> str:
+    """How much better than this network another one could be."""
+    result, where = network.result, f"{next(iter(network.result.budget_ms.values())):g} ms: "
+    if result.gap is None:
+        return f"{where}how much better another network could be is unknown: {result.no_bound}"
+    if result.is_optimal:
+        return f"{where}no network within the limits is better (proven)"
+    words = f"{where}gap to the best possible network {result.gap_text}"
+    if result.predicted_accuracy is not None and (network.accuracy_bound or 0.0) >= 1.0:
+        words += ": only that no accuracy is above 100% is proven"
+    return words
+
+
 def _three_digits(value: float) -> str:
     """20.04 -> 20.0, 0.12345 -> 0.123, 1234.5 -> 1234."""
     return f"{value:.{max(0, 2 - math.floor(math.log10(value))) if value > 0 else 0}f}"

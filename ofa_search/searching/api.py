@@ -19,7 +19,7 @@ from ofa_profiler.tables.corrections.intervals import DEFAULT_LEVEL
 from ofa_profiler.tables.mixed import AnyTable
 from ofa_profiler.tables.summary import Facts, facts_html, facts_text
 from ofa_search.predictor import AccuracyPredictor
-from ofa_search.searching.bounds.proof import prove
+from ofa_search.searching.bounds.proof import prove, why_unbounded
 from ofa_search.searching.engines import DEFAULT_ENGINE, Engine, get_engine
 from ofa_search.searching.feasibility import find_anchor
 from ofa_search.searching.latency import Latency
@@ -62,6 +62,19 @@ class SearchResult:
     is_optimal: bool = False
     #: The most that a better network could have: points of accuracy, or what else the score counts. None if unknown.
     gap: float | None = None
+    #: Why no bound is known.
+    no_bound: str | None = None
+
+    @property
+    def gap_text(self) -> str:
+        """The gap for people, rounded up: `at most 0.57 points`, `none, proven`, `unknown`."""
+        if self.gap is None:
+            return "unknown"
+        if self.is_optimal:
+            return "none, proven"
+        if self.predicted_accuracy is None:
+            return f"at most {format_count(math.ceil(self.gap))}"
+        return f"at most {math.ceil(100 * self.gap - 1e-9) / 100:.2f} points"
 
     def _facts(self) -> Facts:
         accuracy = "none" if self.predicted_accuracy is None else f"{self.predicted_accuracy:.2%}"
@@ -72,7 +85,7 @@ class SearchResult:
         return [
             ("space", f"{self.architecture.space} at {self.architecture.resolution} pixels, depths {depths}"),
             ("predicted accuracy", accuracy),
-            ("at most better", gap_text(self.gap, is_accuracy=self.predicted_accuracy is not None)),
+            ("gap to the best possible", self.gap_text),
             *limits,
             ("MACs", format_count(self.macs)),
             ("parameters", format_count(self.params)),
@@ -217,6 +230,7 @@ def _run(
         bound=None if bound is None else bound.score,
         is_optimal=bound is not None and bound.is_exact and bound.score <= best.score,
         gap=None if bound is None else _gap(objective, best.score, bound.score),
+        no_bound=None if bound is not None else why_unbounded(problem),
     )
     return genome, result
 
@@ -227,15 +241,6 @@ def _gap(objective: Objective, score: float, bound: float) -> float:
     if accuracy is None or highest is None:
         return max(0.0, bound - score)
     return max(0.0, 100 * (highest - accuracy))
-
-
-def gap_text(gap: float | None, *, is_accuracy: bool) -> str:
-    """`0.57 points`, `1.2M`, `nothing`, or `unknown`; rounded up."""
-    if gap is None:
-        return "unknown"
-    if not is_accuracy:
-        return format_count(math.ceil(gap)) if gap else "nothing"
-    return f"{math.ceil(100 * gap - 1e-9) / 100:.2f} points" if gap else "nothing"
 
 
 def _at_common_resolutions(space: SearchSpace, tables: Sequence[AnyTable], objective: Objective) -> SearchSpace:

@@ -9,6 +9,7 @@ from ofa_profiler import get_space
 from ofa_profiler.networks.op import Op
 from ofa_profiler.spaces import Genomes, SearchSpace
 from ofa_profiler.spaces.costs import AdditiveCost
+from ofa_search.predictor.relu_network import ReluNetwork
 from ofa_search.searching.feasibility import find_anchor
 from ofa_search.searching.objectives import Objective
 from ofa_search.searching.problem import Constraint, Problem
@@ -42,7 +43,14 @@ class Bumpy(Objective):
 
 
 class Sloped(Bumpy):
-    """The same score with its gradients."""
+    """The same score with its gradients, and as a network of ReLU."""
+
+    def network(self, space: SearchSpace) -> ReluNetwork:
+        choices = [
+            gene[np.newaxis] * np.arange(n)[:, np.newaxis] for gene, n in zip(self.first, space.n_choices, strict=True)
+        ]
+        hidden = (np.vstack(choices).astype(float), np.zeros(len(self.second)))
+        return ReluNetwork(space, (hidden, (self.second[:, np.newaxis].astype(float), np.zeros(1))))
 
     def gradients(self, space: SearchSpace, genomes: Genomes) -> NDArray[np.float64]:
         slopes = ((genomes.astype(int) @ self.first > 0) * self.second) @ self.first.T

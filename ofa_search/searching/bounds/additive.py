@@ -78,12 +78,10 @@ class AdditiveProblem:
 
     def _excess(self, genomes: Genomes) -> Array:
         """What genomes (N, G) cost above the budgets (K, N)."""
-        costs = [cost.evaluate(genomes) for cost in self.sums.costs[1:]]
-        return np.array(costs).reshape(len(costs), len(genomes)) - self.budgets[:, np.newaxis]
+        return self.sums.costs_of(genomes)[1:] - self.budgets[:, np.newaxis]
 
     def _is_feasible(self, genomes: Genomes) -> NDArray[np.bool_]:
-        feasible: NDArray[np.bool_] = (self._excess(genomes) <= 0).all(axis=0)
-        return feasible
+        return np.asarray((self._excess(genomes) <= 0).all(axis=0))
 
     # --- the bound -------------------------------------------------------------------------------------
 
@@ -128,7 +126,7 @@ class AdditiveProblem:
         partial = _Partial.start(len(self.sums.space.genes), len(losses))
         for number in reversed(range(len(self.sums.buckets))):
             partial = partial.expanded(self.sums, number, [each.tables[number] for each in losses])
-            partial = partial.kept((partial.lost <= np.array(limits)).all(axis=1))
+            partial = partial.kept(np.asarray((partial.lost <= np.array(limits)).all(axis=1)))
             partial = partial.kept(self._undominated(partial, number, prices))
             if len(partial.genomes) > _MOST_ROWS or time.perf_counter() > deadline:
                 return None
@@ -156,7 +154,7 @@ def _undominated(state: NDArray[np.intp], costs: Array, scores: Array) -> NDArra
             beats &= cost[:, np.newaxis] <= cost
         beats &= ~beats.T | (np.arange(count)[:, np.newaxis] < np.arange(count))  # of equal ones, the first stays
         np.fill_diagonal(beats, val=False)
-        return ~beats.any(axis=0)
+        return np.asarray(~beats.any(axis=0))
     order = np.lexsort((-scores, *costs.T, state))
     ranks = np.unique(scores, return_inverse=True)[1].reshape(-1)[order]
     keys = state[order] * (count + 1) + ranks + 1

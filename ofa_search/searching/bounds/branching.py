@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from ofa_profiler.spaces import Genomes, SearchSpace
 from ofa_search.searching.bounds.elimination import Array, Domain
-from ofa_search.searching.bounds.relaxation import Part, Relaxation, line_errors, without_inactive
+from ofa_search.searching.bounds.parts import Part, line_errors, without_inactive
+from ofa_search.searching.bounds.relaxation import Relaxation
 
 #: The highest score of genomes (N, G) of the network's space that keep the budgets, or minus infinity.
 Highest = Callable[[Genomes], float]
@@ -27,6 +28,8 @@ Highest = Callable[[Genomes], float]
 _SCORED = 600
 #: Steps for slopes and prices of the whole space, and of a part.
 _FIRST_STEPS, _STEPS = 25, 5
+#: The whole space is bounded at most so many times again, without choices that are excluded.
+_FIRST_ROUNDS = 4
 #: In each layer, so many units get new intervals in a part.
 _UNITS = 24
 
@@ -76,7 +79,9 @@ class Branching:
         """The whole space: bounds exclude choices, which makes the bounds tighter, and so on."""
         part = self.relaxation.root(_FIRST_STEPS, deadline)
         self.rounding = self.relaxation.rounding(part)
-        while time.perf_counter() < deadline:
+        for _ in range(_FIRST_ROUNDS):
+            if time.perf_counter() > deadline:
+                break
             before = _size(part.domain), part.bound
             domain = self.relaxation.without_losers(part, self.best - self.rounding)
             if domain is None:
@@ -112,11 +117,13 @@ class Branching:
     def _gene(self, part: Part) -> int:
         """The gene that divides a part."""
         relaxation, space = self.relaxation, self.relaxation.network.space
-        lows, highs = part.intervals[0]
-        errors = line_errors(part, 0) / np.maximum(highs - lows, 1e-12)
+        errors = np.ones(1)
+        if part.intervals:
+            lows, highs = part.intervals[0]
+            errors = line_errors(part, 0) / np.maximum(highs - lows, 1e-12)
         moves = np.array(
             [
-                _moves(relaxation.layers[0][0], relaxation.sums.starts, space, part.domain, gene) @ errors
+                _moves(relaxation.layers.layers[0][0], relaxation.sums.starts, space, part.domain, gene) @ errors
                 if len(part.domain[gene]) > 1
                 else -1.0
                 for gene in range(len(space.genes))

@@ -25,8 +25,9 @@ Indices = NDArray[np.intp]
 #: The allowed choices of each gene, ascending.
 Domain = tuple[Indices, ...]
 
-#: What a choice costs that is not allowed. It is finite, so that zero times it is zero.
+#: What a choice costs that is not allowed, whatever the prices. It is finite, so that sums stay numbers.
 FORBIDDEN = 1e15
+_UNUSABLE = -1
 #: Sums are taken together while their largest table has at most so many entries; but never fewer than so many sums.
 _ENTRIES, _FEWEST = 1 << 18, 16
 
@@ -77,20 +78,22 @@ class Sums:
     space: SearchSpace
     costs: tuple[AdditiveCost, ...]
     buckets: tuple[Bucket, ...]
-    #: For each term: the constraint of its costs, and its genes and finite costs. Before them is one term per gene.
+    #: Each term has the number of its cost (or `_UNUSABLE`), genes and finite values. Before them is a term per gene.
     terms: tuple[tuple[int, tuple[int, ...], Array], ...]
 
     @staticmethod
     def of(space: SearchSpace, costs: Sequence[AdditiveCost]) -> Sums:
         """The costs may be of a space whose genes are the first ones of `space`."""
-        terms = tuple(
-            (number, part.genes, np.where(np.isfinite(part.values), part.values, FORBIDDEN))
-            for number, cost in enumerate(costs)
-            for part in cost.parts
-        )
+        terms: list[tuple[int, tuple[int, ...], Array]] = []
+        for number, cost in enumerate(costs):
+            for part in cost.parts:
+                is_usable = np.isfinite(part.values)
+                terms.append((number, part.genes, np.where(is_usable, part.values, 0.0)))
+                if not is_usable.all():
+                    terms.append((_UNUSABLE, part.genes, np.where(is_usable, 0.0, FORBIDDEN)))
         own = [(i,) if gene.switch is None else (gene.switch, i) for i, gene in enumerate(space.genes)]
         buckets = buckets_of(space.n_choices, [*own, *(genes for _, genes, _ in terms)])
-        return Sums(space, tuple(costs), tuple(buckets), terms)
+        return Sums(space, tuple(costs), tuple(buckets), tuple(terms))
 
     @property
     def everything(self) -> Domain:
@@ -176,7 +179,7 @@ class Sums:
             part = aligned(of_choices[np.ix_(*(domain[gene] for gene in genes))], genes, scope)
             costs[number] = costs[number] + part if number in costs else part
         for number, part in costs.items():
-            table -= part[..., np.newaxis] * prices[number]
+            table -= part[..., np.newaxis] * (1.0 if number == _UNUSABLE else prices[number])
         for message in bucket.messages:
             inner = tuple(gene for gene in self.buckets[message].scope if gene != self.buckets[message].gene)
             table += aligned(messages.pop(message), inner, scope)

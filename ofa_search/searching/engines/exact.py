@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +22,13 @@ from ofa_search.searching.problem import Problem
 
 @dataclass(frozen=True)
 class Exact(Engine):
-    """It stops after so many seconds, or when it has scored so many networks more than evolution."""
+    """After evolution, it takes at most so many seconds, evaluations and steps of branch and bound."""
 
     name = "exact"
     start: Evolutionary = field(default_factory=Evolutionary)
     seconds: float = 60.0
     evaluations: int = 1_000_000
+    steps: int = 1_000_000
 
     @property
     def starter(self) -> Engine:
@@ -45,5 +47,10 @@ class Exact(Engine):
             return evaluator.score(evaluator.fresh(genomes))
 
         proof = Proof(evaluator.problem, evaluator.best_score, scored)
-        proof.run(time.perf_counter() + self.seconds, lambda: evaluator.evaluations < most)
+        steps = count()
+
+        def may_go_on() -> bool:
+            return evaluator.evaluations < most and next(steps) < self.steps
+
+        proof.run(time.perf_counter() + self.seconds, may_go_on)
         evaluator.bound = proof.bound
