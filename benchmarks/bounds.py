@@ -1,6 +1,6 @@
 """Measures how tight the bounds of searches are, after several times.
 
-    python benchmarks/bounds.py --lut board.csv --budget 0.5ms [--budget …] [--predictor PATH|macs] [--seconds 0.2,10,60]
+    python benchmarks/bounds.py --lut board.csv --budget 0.5ms [--predictor PATH|macs] [--seconds 0.2,10,60]
 
 For each budget, the default engine searches. Then the bound of its result gets tighter, and better networks may be
 found on the way. One thread; the times are those of the bound alone.

@@ -29,6 +29,8 @@ from ofa_search.searching.pure import best_of_each
 
 #: So long a search looks for a bound of the score after it has found its result.
 PROOF_SECONDS = 0.2
+#: A predictor's score of a network can differ by a little less, by what else is scored with it.
+_ROUNDING = 1e-6
 
 #: A table and the milliseconds that a network may take by it.
 Limit = tuple[AnyTable, float]
@@ -228,7 +230,7 @@ def _run(
         search_seconds=seconds,
         score=best.score,
         bound=None if bound is None else bound.score,
-        is_optimal=bound is not None and bound.is_exact and bound.score <= best.score,
+        is_optimal=bound is not None and bound.is_exact and bound.score <= best.score + _ROUNDING,
         gap=None if bound is None else _gap(objective, best.score, bound.score),
         no_bound=None if bound is not None else why_unbounded(problem),
     )
@@ -237,6 +239,8 @@ def _run(
 
 def _gap(objective: Objective, score: float, bound: float) -> float:
     """How far a score is below a bound: in points of accuracy, if it is an accuracy."""
+    if bound <= score + _ROUNDING:
+        return 0.0
     accuracy, highest = objective.accuracy(score), objective.accuracy(bound)
     if accuracy is None or highest is None:
         return max(0.0, bound - score)
