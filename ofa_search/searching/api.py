@@ -122,7 +122,8 @@ def search(
     prediction.
 
     Searched are the resolutions that all tables and the objective know. The same arguments and seed give
-    the same result.
+    the same network; how good a bound of its gap is found also depends on the speed of the machine, and so does
+    what the engine `exact` finds.
 
     Raises `InfeasibleError` when no architecture keeps the limits (with the attainable range), `UsageError`
     when tables, objective and space do not belong together, or when a table has no interval for the `confidence`.

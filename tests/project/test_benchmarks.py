@@ -28,6 +28,7 @@ FUTURE = {"profiling"}
 #: Arguments, and what the output must contain.
 RUNS = {
     "additivity": ("cifar-mbv3 3", r"sum \+ constant +[\d.]+%"),
+    "bounds": ("--lut t.csv --budget 1ms --predictor macs --seconds 0.1,0.2", r"after 0\.\d+ s bound [\d.e+]+ \("),
     "budgets": ("--lut c/cifar-mbv3-24-litert-t1.csv --out b --budgets 1", r"verified: \d of 1 over the budget"),
     "calibration": (
         "--out c --cell cifar-mbv3-litert-t1 --resolution 24 --networks 4 --found 2 --calibrate 20 --time-limit 1",
