@@ -98,6 +98,12 @@ class MixedSpace(SearchSpace):
 
     # --- architectures ---------------------------------------------------------------------------
 
+    def canonical(self, genomes: Genomes) -> Genomes:
+        plain, bits = np.split(genomes, [len(self.plain.genes)], axis=1)
+        plain = self.plain.canonical(plain)
+        active = np.stack([activity.of(plain) for activity in self.activities], axis=1)
+        return np.hstack([plain, np.where(active, bits, 0).astype(np.int8)])
+
     @cached_property
     def codec(self) -> Codec:
         return MixedCodec(self)

@@ -15,7 +15,7 @@ from ofa_profiler.cli.options import device_options
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.measuring.naming import check_name
 from ofa_profiler.models.image_input import image_shape
-from ofa_profiler.models.torch_export import is_module_name
+from ofa_profiler.base.user_code import is_module_name
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.protocol.target import DEFAULT_TARGET, Target
 from ofa_profiler.tables.table import LatencyTable

@@ -70,7 +70,7 @@ def _row(network: Found) -> list[str]:
         format_count(result.macs),
         format_count(result.params),
         str(result.architecture.resolution),
-        " ".join(str(stage.depth) for stage in result.architecture.stages),
+        result.architecture.summary,
     ]
 
 

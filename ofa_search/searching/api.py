@@ -56,12 +56,13 @@ class SearchResult:
 
     def _facts(self) -> Facts:
         accuracy = "none" if self.predicted_accuracy is None else f"{self.predicted_accuracy:.2%}"
-        depths = " ".join(str(stage.depth) for stage in self.architecture.stages)
+        architecture = self.architecture
+        what = f"choices {architecture.summary}" if architecture.choices else f"depths {architecture.summary}"
         limits = [
             (f"latency on {name}", f"{ms:.4g} of {self.budget_ms[name]:.4g} ms") for name, ms in self.latency_ms.items()
         ]
         return [
-            ("space", f"{self.architecture.space} at {self.architecture.resolution} pixels, depths {depths}"),
+            ("space", f"{architecture.space} at {architecture.resolution} pixels, {what}"),
             ("predicted accuracy", accuracy),
             *limits,
             ("MACs", format_count(self.macs)),
