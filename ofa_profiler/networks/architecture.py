@@ -140,9 +140,13 @@ class Architecture:
 
     @property
     def summary(self) -> str:
-        """In a few words: the depths of the stages, or the choices."""
+        """In a few words: the depths of the stages, or the choices, a line per place."""
         if self.choices:
-            return ", ".join(f"{name} {value}" for name, value in self.choices)
+            places: dict[str, list[str]] = {}
+            for name, value in self.choices:
+                place, _, kind = name.rpartition(".")
+                places.setdefault(place, []).append(f"{kind} {value}")
+            return "\n".join(": ".join(filter(None, (place, ", ".join(own)))) for place, own in places.items())
         return " ".join(str(stage.depth) for stage in self.stages)
 
     def to_json(self) -> dict[str, Any]:
@@ -232,9 +236,14 @@ class Architecture:
 SPACE_CHECKS: Registry[Callable[[Architecture], None]] = Registry("search space")
 
 
+def not_loaded(space: str) -> str:
+    """What to do about a space of a user, `package.module:NAME`, that is not loaded, in words."""
+    return f"the space {space} is in a file of its user: give --space {space}, or call get_space({space!r}) first"
+
+
 def _check_of(space: str) -> Callable[[Architecture], None]:
     if ":" in space and space not in SPACE_CHECKS.names():
-        raise UsageError(f"space {space} is a file of yours: give --space {space}, in Python get_space({space!r}), first")
+        raise UsageError(not_loaded(space))
     return SPACE_CHECKS.get(space)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ofa_profiler.base.registry import Registry
 from ofa_profiler.base.user_code import import_named, is_module_name, users_code
 from ofa_profiler.errors import UsageError
@@ -43,7 +41,9 @@ def known_space(name: str) -> SearchSpace:
     """As `get_space`, for a name that a file says: no module is imported for it. Raises `UsageError`."""
     plain = name.removesuffix(MIXED)
     if is_module_name(plain) and plain not in space_names():
-        raise UsageError(f"space {plain} is a file of yours: give --space {plain}, in Python get_space({plain!r}), first")
+        raise UsageError(
+            f"space {plain} is a file of yours: give --space {plain}, in Python get_space({plain!r}), first"
+        )
     space = _SPACES.get(plain)
     return MixedSpace.of(space) if name.endswith(MIXED) else space
 
@@ -59,7 +59,7 @@ def _load(name: str) -> None:
         found = import_named(name)
     if not isinstance(found, SearchSpace):
         raise UsageError(f"space {name}: {name.rpartition(':')[2]} is {type(found).__name__}, not a space(…)")
-    register_space(replace(found, name=name))
+    register_space(found.named(name))
 
 
 for _space in (OFA_MBV3_W10, OFA_MBV3_W12, OFA_PROXYLESS_W13, OFA_RESNET50, CIFAR_MBV3):

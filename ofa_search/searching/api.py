@@ -57,7 +57,8 @@ class SearchResult:
     def _facts(self) -> Facts:
         accuracy = "none" if self.predicted_accuracy is None else f"{self.predicted_accuracy:.2%}"
         architecture = self.architecture
-        what = f"choices {architecture.summary}" if architecture.choices else f"depths {architecture.summary}"
+        summary = "; ".join(architecture.summary.splitlines())
+        what = summary if architecture.choices else f"depths {summary}"
         limits = [
             (f"latency on {name}", f"{ms:.4g} of {self.budget_ms[name]:.4g} ms") for name, ms in self.latency_ms.items()
         ]

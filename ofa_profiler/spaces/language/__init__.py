@@ -1,4 +1,7 @@
-"""The language in which users write search spaces of their own (docs/own-space.md), after DeepArchitect (1909.13404)."""
+"""The language in which users write search spaces of their own (docs/own-space.md).
+
+Its words are those of DeepArchitect (arXiv 1909.13404), where a network is a tree of choices, too.
+"""
 
 from ofa_profiler.spaces.base import Preprocessing
 from ofa_profiler.spaces.language.layers import (

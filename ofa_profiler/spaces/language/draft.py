@@ -57,7 +57,9 @@ class Draft:
         graph = Graph((self._input,), tuple(self._nodes), (output,))
         text = CHAIN.join(self.words)
         shapes = [self._input.shape, self.shapes[output]]
-        key = "-".join([text, *(f"{end}:{_size(shape)}" for end, shape in zip(("input", "output"), shapes, strict=True))])
+        key = "-".join(
+            [text, *(f"{end}:{_size(shape)}" for end, shape in zip(("input", "output"), shapes, strict=True))]
+        )
         attributes = {GRAPH: json.dumps(graph_to_json(graph), sort_keys=True, separators=(",", ":"))}
         outputs = (TensorSpec("output", "float32", shapes[1]),)
         return Op(_SETTINGS.sub("", text), (self._input,), outputs, attributes, key)

@@ -101,9 +101,7 @@ class _SqueezeExcite(Single):
     def add(self, draft: Draft, tensor: str, shape: Shape, read: _Read) -> str:
         middle = make_divisible(shape[-1] // read.whole("reduction", self.settings[0]))
         draft.say(self.word, middle)
-        return draft.add(
-            self.word, partial(layers.SqueezeExcite, channels=shape[-1], mid_channels=middle), tensor
-        )
+        return draft.add(self.word, partial(layers.SqueezeExcite, channels=shape[-1], mid_channels=middle), tensor)
 
 
 class _Activation(Single):

@@ -167,9 +167,9 @@ def _projected(draft: Draft, tensor: str, after: Shape) -> str:
     """The input of a residual in the shape of its output, by a 1 x 1 convolution."""
     before = draft.shapes[tensor]
     if len(before) == len(after) == 3:
-        for stride in range(1, before[0] + 1):
-            if strided(before[0], stride) == after[0]:
-                return draft.add("shortcut", lambda name: Conv(name, before[-1], after[-1], stride=stride), tensor)
+        stride = next((s for s in range(1, before[0] + 1) if strided(before[0], s) == after[0]), 0)
+        if stride:
+            return draft.add("shortcut", lambda name: Conv(name, before[-1], after[-1], stride=stride), tensor)
     raise UsageError(f"residual cannot bring what comes in, {before}, into the shape of its output, {after}")
 
 

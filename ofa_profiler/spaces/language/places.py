@@ -111,9 +111,7 @@ def _children(part: Part, path: Path) -> list[tuple[Part, Path, Conditions]]:
     """The parts in a part, their paths, and the conditions that it adds."""
     children = list(enumerate(part.children()))
     if isinstance(part, Repeat):
-        return [
-            (child, (*path, f"block{i}"), (Condition(part.times, lambda times, i=i: times > i),)) for i, child in children
-        ]
+        return [(child, (*path, f"block{i}"), (_more_than(i, part.times),)) for i, child in children]
     if isinstance(part, Optional):
         return [(child, path, (Condition(part.condition, bool),)) for _, child in children]
     if isinstance(part, Alternatives):
@@ -123,6 +121,10 @@ def _children(part: Part, path: Path) -> list[tuple[Part, Path, Conditions]]:
             for i, child in children
         ]
     return [(child, path, ()) for _, child in children]
+
+
+def _more_than(number: int, times: Any) -> Condition:
+    return Condition(times, lambda chosen: chosen > number)
 
 
 def _chosen(choice: Choice, option: Any) -> Condition:

@@ -21,7 +21,7 @@ from ofa_profiler.networks.tensors import Shape
 from ofa_profiler.spaces.base import Slot
 from ofa_profiler.spaces.genes import RESOLUTION, Gene, Genomes
 from ofa_profiler.spaces.language.draft import Draft
-from ofa_profiler.spaces.language.parts import Alternatives, Part
+from ofa_profiler.spaces.language.parts import Part
 from ofa_profiler.spaces.language.places import Condition, Conditions, Place, Places
 from ofa_profiler.spaces.language.tables import Table, combinations
 from ofa_profiler.spaces.language.values import Choice, Setting, choices_of, value_at
@@ -72,10 +72,18 @@ class _State(NamedTuple):
 
 @dataclass(frozen=True)
 class _Built:
-    """The ops of one place: each distinct one once, and a number for each combination that was built."""
+    """The distinct ops of one place, their numbers by key, and what was made of each input and its choices."""
 
-    ops: dict[str, Op] = field(default_factory=dict)
+    ops: list[Op] = field(default_factory=list)
+    numbers: dict[str, int] = field(default_factory=dict)
     known: dict[tuple[Any, ...], Op | None] = field(default_factory=dict)
+
+    def add(self, op: Op) -> Op:
+        """The op, or the equal one that is there already."""
+        if op.key not in self.numbers:
+            self.numbers[op.key] = len(self.ops)
+            self.ops.append(op)
+        return self.ops[self.numbers[op.key]]
 
 
 class _Compiler:
@@ -89,12 +97,12 @@ class _Compiler:
         self._conditions: dict[Condition, Table] = {}
 
     def program(self) -> Program:
-        activities = [[()], *(self._activity(choice) for choice in self._choices)]
+        activities: list[tuple[tuple[Table, ...], ...]] = [((),), *map(self._activity, self._choices)]
         genes = [Gene(RESOLUTION, self._resolutions), *map(self._gene, self._choices)]
         genes = [_switched(gene, uses) for gene, uses in zip(genes, activities, strict=True)]
-        labels = [self._resolutions, *map(_labels, self._choices)]
+        labels: list[tuple[Any, ...]] = [self._resolutions, *map(_labels, self._choices)]
         slots = self._slots(genes)
-        return Program(tuple(genes), slots, tuple(labels), tuple(map(tuple, activities)))
+        return Program(tuple(genes), slots, tuple(labels), tuple(activities))
 
     def _gene(self, choice: Choice) -> Gene:
         values = choice.options if choice.is_number else range(len(choice.options))
@@ -102,8 +110,8 @@ class _Compiler:
 
     # --- conditions ------------------------------------------------------------------------------------
 
-    def _activity(self, choice: Choice) -> list[tuple[Table, ...]]:
-        return [self._tables(conditions) for _, conditions in self._places.uses[choice]]
+    def _activity(self, choice: Choice) -> tuple[tuple[Table, ...], ...]:
+        return tuple(self._tables(conditions) for _, conditions in self._places.uses[choice])
 
     def _tables(self, conditions: Conditions) -> tuple[Table, ...]:
         """Conditions as tables, without those that always hold."""
@@ -147,7 +155,6 @@ class _Compiler:
             raise UsageError(f"{place.name} depends on {count} combinations of choices, too many to measure: {names}")
         built = _Built()
         numbers, after = np.full(count, -1), np.zeros((count, 2), dtype=np.int64)
-        order: dict[str, int] = {}
         for row, index in enumerate(np.ndindex(*sizes)):
             at = dict(zip(genes, index, strict=True))
             size, channels = (int(table.at(at)) for table in state)
@@ -155,11 +162,11 @@ class _Compiler:
             if all(table.at(at) for table in conditions):
                 op = self._op(place, (size, size, channels) if size else (channels,), at, built)
                 if op is not None:
-                    numbers[row] = order.setdefault(op.key, len(order))
+                    numbers[row] = built.numbers[op.key]
                     after[row] = op.output_shape[0] if len(op.output_shape) == 3 else 0, op.output_shape[-1]
         tables = (Table(tuple(genes), values.reshape(sizes)).reduced() for values in (numbers, *after.T))
         found, *new = tables
-        return found, list(built.ops.values()), _State(*new)
+        return found, built.ops, _State(*new)
 
     def _op(self, place: Place, shape: Shape, at: dict[int, int], built: _Built) -> Op | None:
         """The op of a place for an input of this shape, None if it has no layers there. Raises `UsageError`."""
@@ -172,7 +179,7 @@ class _Compiler:
             except UsageError as error:
                 raise UsageError(f"{place.name}: {error}{self._where(shape, chosen)}") from None
             op = None if output == INPUT else draft.op(output)
-            built.known[identity] = None if op is None else built.ops.setdefault(op.key, op)
+            built.known[identity] = None if op is None else built.add(op)
         return built.known[identity]
 
     def _where(self, shape: Shape, chosen: dict[Choice, Any]) -> str:

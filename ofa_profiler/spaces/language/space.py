@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,6 +17,7 @@ from ofa_profiler.spaces.genes import RESOLUTION, Gene, Genomes
 from ofa_profiler.spaces.language.parts import Part, as_part
 from ofa_profiler.spaces.language.program import Program, program_of
 from ofa_profiler.spaces.mobilenet import IMAGENET
+from ofa_profiler.spaces.registry import get_space
 
 #: The family of all spaces of the language: their ops say their layers themselves.
 FAMILY = "language"
@@ -51,8 +52,16 @@ class LanguageSpace(SearchSpace):
     def codec(self) -> Codec:
         return ChoiceCodec(self)
 
+    def __reduce__(self) -> Any:
+        """For other processes, which import the space: it has functions of its user, which cannot be sent."""
+        return _reopened, (self.name, self.resolutions, self.n_classes)
+
     def canonical(self, genomes: Genomes) -> Genomes:
         return np.where(self.program.active(genomes), genomes, 0).astype(np.int8)
+
+
+def _reopened(name: str, resolutions: tuple[int, ...], n_classes: int) -> SearchSpace:
+    return get_space(name).with_resolutions(resolutions).with_classes(n_classes)
 
 
 class ChoiceCodec(Codec):
@@ -60,31 +69,31 @@ class ChoiceCodec(Codec):
 
     def __init__(self, space: LanguageSpace) -> None:
         self._of, self._program = space, space.program
-        self._names = [gene.name for gene in space.genes]
+        self._gene_names = [gene.name for gene in space.genes]
         self._labels: list[tuple[Any, ...]] = [space.resolutions, *self._program.labels[1:]]
-        self._codes = [{label: index for index, label in enumerate(labels)} for labels in self._labels]
-        self._positions = {name: position for position, name in enumerate(self._names) if position}
+        self._indices = [{label: index for index, label in enumerate(labels)} for labels in self._labels]
+        self._genes_by_name = {name: position for position, name in enumerate(self._gene_names) if position}
 
     def encode(self, architectures: Sequence[Architecture]) -> Genomes:
-        genomes = np.zeros((len(architectures), len(self._names)), dtype=np.int8)
+        genomes = np.zeros((len(architectures), len(self._gene_names)), dtype=np.int8)
         given = np.zeros(genomes.shape, dtype=np.bool_)
         given[:, 0] = True
         for row, named, architecture in zip(genomes, given, architectures, strict=True):
             if architecture.space != self._of.name or _foreign(architecture):
                 raise KeyError(architecture.space)
-            row[0] = self._codes[0][architecture.resolution]
+            row[0] = self._indices[0][architecture.resolution]
             for name, value in architecture.choices:
-                position = self._positions[name]
-                row[position], named[position] = self._codes[position][value], True
+                position = self._genes_by_name[name]
+                row[position], named[position] = self._indices[position][value], True
         if (given != self._program.active(genomes)).any():
             raise ValueError("other choices")
         return genomes
 
     def decode(self, genomes: Genomes) -> list[Architecture]:
-        order = sorted(self._positions.values(), key=self._names.__getitem__)
+        order = sorted(self._genes_by_name.values(), key=self._gene_names.__getitem__)
         found = []
         for row, active in zip(genomes.tolist(), self._program.active(genomes), strict=True):
-            choices = tuple((self._names[i], self._labels[i][row[i]]) for i in order if active[i])
+            choices = tuple((self._gene_names[i], self._labels[i][row[i]]) for i in order if active[i])
             found.append(Architecture(self._of.name, self._labels[0][row[0]], (), choices=choices))
         return found
 
@@ -101,19 +110,22 @@ class ChoiceCodec(Codec):
             yield f"the architecture has bits, which belong to networks of {name}{MIXED}"
         if _foreign(architecture):
             yield f"space {name} has choices, but no stages and no stem"
-        if architecture.resolution not in self._codes[0]:
+        if architecture.resolution not in self._indices[0]:
             yield f"resolution {architecture.resolution} is not one of {list(self._labels[0])}"
-        genome = np.zeros((1, len(self._names)), dtype=np.int8)
-        given = dict(architecture.choices)
+        yield from self._wrong_choices(dict(architecture.choices))
+
+    def _wrong_choices(self, given: Mapping[str, Any]) -> Iterator[str]:
+        genome = np.zeros((1, len(self._gene_names)), dtype=np.int8)
         for each, value in given.items():
-            if each not in self._positions:
-                yield f"space {name} has no choice {each!r}"
-            elif value not in (labels := self._labels[self._positions[each]]):
-                yield f"{each} {value!r} is not one of {list(labels)}"
+            position = self._genes_by_name.get(each)
+            if position is None:
+                yield f"space {self._of.name} has no choice {each!r}"
+            elif value not in self._labels[position]:
+                yield f"{each} {value!r} is not one of {list(self._labels[position])}"
             else:
-                genome[0, self._positions[each]] = self._codes[self._positions[each]][value]
+                genome[0, position] = self._indices[position][value]
         active = self._program.active(genome)[0]
-        for each, position in self._positions.items():
+        for each, position in self._genes_by_name.items():
             if active[position] and each not in given:
                 yield f"{each} is missing"
             elif each in given and not active[position]:

@@ -67,6 +67,15 @@ class Value:
     def __floordiv__(self, other: object) -> Value:
         return Dependent(floordiv, (self, other))
 
+    def __rtruediv__(self, other: object) -> Value:
+        return Dependent(truediv, (other, self))
+
+    def __rfloordiv__(self, other: object) -> Value:
+        return Dependent(floordiv, (other, self))
+
+    def __rmod__(self, other: object) -> Value:
+        return Dependent(mod, (other, self))
+
     def __mod__(self, other: object) -> Value:
         return Dependent(mod, (self, other))
 
@@ -84,7 +93,8 @@ class Value:
 
     def __bool__(self) -> NoReturn:
         raise UsageError(
-            f"{self} has no value while the space is written: use optional(layers, condition), or dependent(function, …)"
+            f"{self} has no value yet where the space is written: use optional(layers, condition), "
+            "or dependent(function, …)"
         )
 
 
@@ -204,5 +214,7 @@ def possible(value: Any) -> list[Any]:
         combinations *= len(each.options)
     if combinations > _MOST_COMBINATIONS:
         raise UsageError(f"{value!r:.120} depends on {combinations} combinations of choices, which is too many")
-    settings = (Setting(dict(zip(choices, options, strict=True)), 0) for options in product(*(c.options for c in choices)))
+    settings = (
+        Setting(dict(zip(choices, options, strict=True)), 0) for options in product(*(c.options for c in choices))
+    )
     return [value_at(value, setting) for setting in settings]
