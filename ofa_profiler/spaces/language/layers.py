@@ -122,8 +122,6 @@ class _Pool(Single):
         kernel, stride = (read.whole(*each) for each in zip(("kernel", "stride"), self.settings, strict=True))
         before = (kernel - 1) // 2
         after = max((strided(shape[0], stride) - 1) * stride + kernel - before - shape[0], 0)
-        if kernel > shape[0]:
-            raise UsageError(f"the kernel of {self.word}, {kernel}, is larger than its map of {shape[0]} pixels")
         return kernel, stride, (before, before, after, after)
 
 
