@@ -225,6 +225,7 @@ def _dispatch(arguments: argparse.Namespace) -> int:
 
         return profile_models(PROG, arguments)
     _fill_in(arguments)
+    get_space(arguments.space)  # raises for an unknown name; networks in results may be of a user's space
     if arguments.results is not None:
         return _import(arguments)
     if arguments.remove_from_device:
