@@ -98,5 +98,7 @@ def test_a_plan_of_the_page(tmp_path: Path) -> None:
     listed = run("ofa-profile --space my_space:SPACE --plan --json --resolution 24", tmp_path)
     code = "from ofa_profiler import get_space; [print(op.key) for op in get_space('my_space:SPACE').unique_ops([24])]"
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7"}
-    keys = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
+    keys = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=True
+    )
     assert all(f'"{key}"' in listed for key in keys.stdout.splitlines())

@@ -16,6 +16,7 @@ from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.blocks import make_divisible
 from ofa_profiler.networks.tensors import Shape
 
+_SIGNS = {add: "+", sub: "-", mul: "*", truediv: "/", floordiv: "//", mod: "%", lt: "<", le: "<=", gt: ">", ge: ">="}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 #: Genomes are bytes.
 _MOST_OPTIONS = 127
@@ -133,6 +134,8 @@ class Dependent(Value):
         self.function, self.values = function, tuple(values)
 
     def __repr__(self) -> str:
+        if self.function in _SIGNS:
+            return f"({f' {_SIGNS[self.function]} '.join(map(repr, self.values))})"
         name = getattr(self.function, "__name__", "a function")
         return f"{name}({', '.join(map(repr, self.values))})"
 
