@@ -44,9 +44,11 @@ _SAME_SCALE = {"Flatten", "MaxPool", "Resize"}
 _SPANS: dict[str, Callable[..., Span]] = {
     "Add": lambda a, b: Span(a.low + b.low, a.high + b.high),
     "AveragePool": lambda a: a,
+    "Concat": lambda *spans: Span(min(span.low for span in spans), max(span.high for span in spans)),
     "GlobalAveragePool": lambda a: a,
     "HardSwish": lambda a: get_activation("h_swish").spans(a)[""],
     "Mul": quantize.product,
+    "Sigmoid": lambda _: Span(0.0, 1.0),
 }
 #: Steps of a hard sigmoid between 0 and 1: an even number, so that 1/2 is exact.
 _GATE_STEPS = 254

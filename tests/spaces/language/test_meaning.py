@@ -10,7 +10,6 @@ from support.spaces import registered
 
 from ofa_profiler import Architecture, get_space
 from ofa_profiler.errors import UsageError
-from ofa_profiler.networks.tensors import USUAL_SPAN
 from ofa_profiler.spaces import known_space
 from ofa_profiler.spaces.costs import AdditiveCost
 from ofa_profiler.spaces.language import (
@@ -31,8 +30,6 @@ from ofa_profiler.spaces.language import (
     space,
 )
 from ofa_profiler.spaces.mixed import MixedSpace
-
-assert USUAL_SPAN
 
 
 def of(*parts, resolutions=(8,)):
