@@ -34,6 +34,9 @@ PARTS = {
     "mean over the edge": block(conv(8, 3), average_pool(3, 2), average_pool(2, 1), conv(8)),
     "vectors": block(conv(4, 3, 2, "relu6"), linear(32, "relu"), linear(16, "h_swish"), linear(8)),
     "projection": block(residual(conv(8, 3, 2), project=True, activation="relu"), depthwise(5), conv(4)),
+    "several clips": block(conv(8, 3, activation="relu6"), activation("relu"), activation("relu6"), conv(4)),
+    "a clip of a gate": block(conv(8, 3, activation="h_sigmoid"), activation("relu"), conv(4)),
+    "a gate of a gate": block(conv(8, 3, activation="h_sigmoid"), activation("h_sigmoid"), conv(4)),
     "activation": block(conv(8, 3), activation("relu"), conv(4)),
 }
 

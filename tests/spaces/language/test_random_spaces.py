@@ -7,15 +7,17 @@ import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from support.both_formats import RUNTIMES, run_graph_file
+from support.both_formats import RUNTIMES, run_file, run_graph_file
 from support.languages import language_spaces
 from support.spaces import registered
 
 from ofa_profiler import Architecture
+from ofa_profiler.export import get_exporter
 from ofa_profiler.networks.blocks import as_graph
-from ofa_profiler.networks.made_up_weights import random_weights
+from ofa_profiler.networks.made_up_weights import random_weights, repeating_weights
 from ofa_profiler.networks.op import Op
 from ofa_profiler.networks.torch_modules import StaticNetwork, load_weights
+from ofa_profiler.protocol.target import Target
 from ofa_profiler.spaces.costs import AdditiveCost
 
 torch.set_num_threads(1)
@@ -99,3 +101,32 @@ def test_models_compute_what_the_network_computes(written, seed):
 @given(language_spaces(depth=3), SEEDS)
 def test_models_of_many_spaces_compute_what_the_network_computes(written, seed):
     check_outputs(written, seed)
+
+
+def check_int8(written, seed: int) -> None:
+    """The integer models of a network run, and those of all ops are written."""
+    with registered(written.named("mine:SPACE")) as space:
+        rng = np.random.default_rng(seed)
+        architecture = space.sample(rng)
+        graph = as_graph(space.layout(architecture))
+        images = rng.standard_normal((1, 3, architecture.resolution, architecture.resolution), dtype=np.float32)
+        for runtime in RUNTIMES:
+            target = Target(runtime, "int8")
+            exporter = get_exporter(target)
+            for op in space.unique_ops()[:30]:
+                exporter.build(op.graph, repeating_weights(op), target, outputs=["output"], metadata={})
+            data = exporter.build(graph, random_weights(graph, rng), target, outputs=["logits"], metadata={})
+            assert np.isfinite(run_file(runtime, data, {"input": images})).all()
+
+
+@settings(QUICK, max_examples=5)
+@given(language_spaces(), SEEDS)
+def test_networks_have_integer_models(written, seed):
+    check_int8(written, seed)
+
+
+@pytest.mark.slow
+@settings(QUICK, max_examples=60)
+@given(language_spaces(depth=3), SEEDS)
+def test_networks_of_many_spaces_have_integer_models(written, seed):
+    check_int8(written, seed)
