@@ -150,6 +150,23 @@ def test_networks_of_mixed_precision():
         assert (mixed.canonical(genomes) == genomes).all()
 
 
+@pytest.mark.parametrize(
+    ("part", "problem"),
+    [
+        (choice("mixer", [None, conv(4), conv(5)]), None),
+        (choice("mixer", [conv(4), None]), "slot mixer is there"),
+        (optional(optional(conv(4), "inner"), "outer"), "slot conv2 is there"),
+    ],
+)
+def test_not_every_space_has_networks_of_mixed_precision(part, problem):
+    mixed = MixedSpace.of(of(conv(4), part))
+    if problem is None:
+        assert mixed.activities[1].switch == 1
+        return
+    with pytest.raises(UsageError, match=f"my:SPACE has no mixed networks: whether {problem}"):
+        _ = mixed.activities
+
+
 # --- names -----------------------------------------------------------------------------------------------
 
 FILE = """
