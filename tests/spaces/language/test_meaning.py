@@ -10,7 +10,8 @@ from support.spaces import registered
 
 from ofa_profiler import Architecture, get_space
 from ofa_profiler.errors import UsageError
-from ofa_profiler.spaces import known_space
+from ofa_profiler.networks.architecture import SPACE_CHECKS
+from ofa_profiler.spaces import known_space, registry
 from ofa_profiler.spaces.costs import AdditiveCost
 from ofa_profiler.spaces.language import (
     block,
@@ -183,7 +184,22 @@ def file(tmp_path, monkeypatch):
     (tmp_path / "my_own_space.py").write_text(FILE)
     (tmp_path / "wrong_space.py").write_text(FILE.replace("* width", "* width + 0.5"))
     monkeypatch.chdir(tmp_path)
-    return "my_own_space:SPACE"
+    yield "my_own_space:SPACE"
+    for entries in (registry._SPACES._entries, SPACE_CHECKS._entries):
+        entries.pop("my_own_space:SPACE", None)
+
+
+def test_the_notations_of_the_ofa_authors_are_not_for_them(file):
+    """Whoever reads such a file while the space is loaded gets the spaces of the authors."""
+    made = get_space(file)
+    settings = get_space("ofa-mbv3-w1.0").smallest.to_ofa()
+    del settings["space"]
+    assert Architecture.from_json(settings, "ofa-mbv3-w1.0") == get_space("ofa-mbv3-w1.0").smallest
+    config = get_space("cifar-mbv3").smallest.to_net_config()
+    assert Architecture.from_json(config) == get_space("cifar-mbv3").smallest
+    for write in (made.smallest.to_ofa, made.smallest.to_net_config, lambda: Architecture.from_json(settings, file)):
+        with pytest.raises(UsageError, match="my_own_space:SPACE is a user's"):
+            write()
 
 
 def test_a_space_is_known_by_module_and_name(file, capsys):
