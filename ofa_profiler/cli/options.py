@@ -12,6 +12,7 @@ from ofa_profiler.base.releases import check_release, release_of
 from ofa_profiler.base.version import __version__
 from ofa_profiler.cli.terminal import say
 from ofa_profiler.errors import InputFileError, UsageError
+from ofa_profiler.spaces import space_names
 
 if TYPE_CHECKING:
     from ofa_profiler.devices.options import DeviceOptions
@@ -34,6 +35,11 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} ({self.prog} --help lists the options)")
+
+
+def space_words() -> str:
+    """The values of `--space`, in words."""
+    return f"{', '.join(space_names())}, or one of your own, package.module:NAME"
 
 
 def positive_integer(text: str) -> int:

@@ -22,6 +22,7 @@ from ofa_profiler.cli.options import (
     device_options,
     positive_integer,
     refused_by_options,
+    space_words,
     threads_list,
 )
 from ofa_profiler.cli.report import report_table
@@ -32,7 +33,7 @@ from ofa_profiler.protocol.forms import FAST, FORMS_CHOICES
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.protocol.target import Target
 from ofa_profiler.runtimes import runtimes
-from ofa_profiler.spaces import SearchSpace, get_space, space_names
+from ofa_profiler.spaces import SearchSpace, get_space
 
 if TYPE_CHECKING:
     from ofa_profiler.measuring.cells import Cell
@@ -110,7 +111,7 @@ def _parser() -> Parser:
 
 def _add_settings(parser: Parser) -> None:
     how = parser.add_argument_group("settings")
-    how.add_argument("--space", metavar="NAME", help=f"{', '.join(space_names())} (default: {DEFAULT_SPACE})")
+    how.add_argument("--space", metavar="NAME", help=f"{space_words()} (default: {DEFAULT_SPACE})")
     how.add_argument(
         "--resolution", metavar="R[,R...]", help="input resolutions in pixels (default: those of the space)"
     )
@@ -224,6 +225,7 @@ def _dispatch(arguments: argparse.Namespace) -> int:
 
         return profile_models(PROG, arguments)
     _fill_in(arguments)
+    get_space(arguments.space)  # raises for an unknown name; networks in results may be of a user's space
     if arguments.results is not None:
         return _import(arguments)
     if arguments.remove_from_device:

@@ -16,13 +16,20 @@ from typing import TYPE_CHECKING
 
 from ofa_profiler.base.files import write_text
 from ofa_profiler.base.units import parse_duration_ms
-from ofa_profiler.cli.options import Parser, add_device_options, device_options, positive_integer, whole_number
+from ofa_profiler.cli.options import (
+    Parser,
+    add_device_options,
+    device_options,
+    positive_integer,
+    space_words,
+    whole_number,
+)
 from ofa_profiler.cli.report import refresh_report
 from ofa_profiler.cli.terminal import progress_bar, run_command, say
 from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.protocol.target import BYTES_PER_NUMBER, MIXED
-from ofa_profiler.spaces import get_space, space_names
+from ofa_profiler.spaces import get_space
 from ofa_profiler.verification.doubts import other_conditions, verification_doubts
 from ofa_profiler.verification.plot import NOT_INSTALLED, can_plot, check_plot_path, direction, plot_verification
 from ofa_profiler.verification.result import DEFAULT_SUBNETS, Subnet, Verification
@@ -96,7 +103,7 @@ def _parser() -> Parser:
         "--seed", metavar="S", type=whole_number, default=0, help="random seed of the networks (default: %(default)s)"
     )
     parser.add_argument(
-        "--space", metavar="NAME", help=f"the space to verify, if the table has several: {', '.join(space_names())}"
+        "--space", metavar="NAME", help=f"the space to verify, if the table has several: {space_words()}"
     )
     parser.add_argument(
         "--time-limit",

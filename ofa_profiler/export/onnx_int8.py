@@ -44,9 +44,11 @@ _SAME_SCALE = {"Flatten", "MaxPool", "Resize"}
 _SPANS: dict[str, Callable[..., Span]] = {
     "Add": lambda a, b: Span(a.low + b.low, a.high + b.high),
     "AveragePool": lambda a: a,
+    "Concat": lambda *spans: Span(min(span.low for span in spans), max(span.high for span in spans)),
     "GlobalAveragePool": lambda a: a,
     "HardSwish": lambda a: get_activation("h_swish").spans(a)[""],
     "Mul": quantize.product,
+    "Sigmoid": lambda _: Span(0.0, 1.0),
 }
 #: Steps of a hard sigmoid between 0 and 1: an even number, so that 1/2 is exact.
 _GATE_STEPS = 254
@@ -131,7 +133,8 @@ class _Quantizer:
         #: Tensor of the float32 graph -> the dequantized tensor that operators read.
         self.read: dict[str, str] = {}
         readers = Counter(name for node in graph.nodes for name in node.input)
-        inner = {name for node in graph.nodes for name in node.output}
+        # The integers of a gate are those of its input (`_saturate`).
+        inner = {name for node in graph.nodes if node.op_type != "HardSigmoid" for name in node.output}
         alone = [node for node in graph.nodes if node.input[0] in inner and readers[node.input[0]] == 1]
         #: Tensor -> the node that clips it, which alone reads it. Its integers are those of the output of that node.
         self.clipped = {node.input[0]: node for node in alone if node.op_type in _CLIPS}
@@ -157,8 +160,7 @@ class _Quantizer:
         else:
             inputs = [self._operand(name) for name in node.input]
             span = _SPANS[node.op_type](*(self.spans[name] for name in node.input))
-        clip = self.clipped.get(output)
-        if clip is not None:
+        while (clip := self.clipped.get(output)) is not None:
             output, span = clip.output[0], span.clipped(_CLIPS[clip.op_type])
         kept = onnx.NodeProto()
         kept.CopyFrom(node)

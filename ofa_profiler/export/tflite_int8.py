@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from math import inf
+
+import numpy as np
 
 from ofa_profiler.errors import UsageError
 from ofa_profiler.export import quantize
@@ -38,6 +41,12 @@ class _Rule:
     axis: int = 0
     #: A scale per output channel, not one for all.
     per_channel: bool = True
+    #: Its inputs must have the scale of its output: where they have another one, they get it.
+    scale_of_output: bool = False
+    #: Its last input is a constant with the scale of its first one.
+    constant_of_input: bool = False
+    #: The only quantization that TFLite's specification allows for the output.
+    quantization: Quantization | None = None
 
 
 def _moved(span: Span, *_others: Span) -> Span:
@@ -52,23 +61,34 @@ def _difference(first: Span, second: Span) -> Span:
     return Span(first.low - second.high, first.high - second.low)
 
 
+def _union(*spans: Span) -> Span:
+    return Span(min(span.low for span in spans), max(span.high for span in spans))
+
+
 def _hard_swish(span: Span) -> Span:
     return get_activation("h_swish").spans(span)[""]
 
 
+#: Values between 0 and 1.
+_PROBABILITIES = Quantization(np.array([1 / 256], np.float32), -128, "int8")
 #: The int8 version of each operator. TFLite's specification gives fully connected layers one scale for all weights.
 _RULES = {
     "ADD": _Rule(_sum),
     "AVERAGE_POOL_2D": _Rule(_moved, same_scale=True),
+    "CONCATENATION": _Rule(_union, scale_of_output=True),
     "CONV_2D": _Rule(_moved, weights=True, axis=0),
     "DEPTHWISE_CONV_2D": _Rule(_moved, weights=True, axis=3),
     "FULLY_CONNECTED": _Rule(_moved, weights=True, axis=0, per_channel=False),
     "HARD_SWISH": _Rule(_hard_swish),
+    "LOGISTIC": _Rule(lambda _: Span(0.0, 1.0), quantization=_PROBABILITIES),
     "MAX_POOL_2D": _Rule(_moved, same_scale=True),
     "MEAN": _Rule(_moved),
     "MIRROR_PAD": _Rule(_moved, same_scale=True),
     "MUL": _Rule(quantize.product),
     "PAD": _Rule(_moved, same_scale=True),
+    "PADV2": _Rule(_moved, same_scale=True, constant_of_input=True),
+    "RELU": _Rule(lambda span: span.clipped(Span(0.0, inf))),
+    "RELU6": _Rule(lambda span: span.clipped(Span(0.0, 6.0))),
     "RESHAPE": _Rule(_moved, same_scale=True),
     "SUB": _Rule(_difference),
 }
@@ -141,30 +161,58 @@ class _Int8Graph:
         if rule is None:
             layer = self.graph.marks.layer(node.output)
             raise UsageError(f"{layer}: the TFLite exporter has no int8 version of {node.operator}; use fp32")
+        if rule.constant_of_input:
+            node = self._with_constant_of_input(node)
         if rule.weights:
             span = self._add_weights(node, rule)
         else:
-            span = rule.span(*(self._operand(name) for name in node.inputs if not self._is_index(name)))
+            span = rule.span(*(self._operand(name) for name in node.inputs if self._is_operand(name)))
         span = span.clipped(_CLIPS[node.options.get("FusedActivationFunction", FUSED["NONE"])])
         if rule.same_scale:
             source = self.tensors[node.inputs[0]]
             self.spans[node.output] = self.spans[node.inputs[0]]
             self.tensors[node.output] = replace(source, shape=self.graph.shapes[node.output])
         else:
-            self._add_tensor(node.output, self.graph.marks.span(node.output, self.ranges) or span)
+            span = self.graph.marks.span(node.output, self.ranges) or span
+            self._add_tensor(node.output, span, rule.quantization)
+        if rule.scale_of_output:
+            node = self._in_scale_of_output(node)
         self.nodes.append(node)
 
-    def _add_tensor(self, name: str, span: Span) -> None:
-        self.spans[name] = span
-        self.tensors[name] = Tensor(self.graph.shapes[name], "int8", quantize.for_activations(span))
+    def _in_scale_of_output(self, node: Node) -> Node:
+        """The node with inputs that have the scale of its output."""
+        wanted = self.tensors[node.output].quantization
+        inputs = []
+        for number, name in enumerate(node.inputs):
+            given = self.tensors[name]
+            if given.quantization != wanted:
+                name = f"{node.output}/{number}"
+                self.tensors[name] = replace(given, quantization=wanted)
+                self.nodes.append(Node(_ENTER, (node.inputs[number],), name))
+            inputs.append(name)
+        return replace(node, inputs=tuple(inputs))
 
-    def _is_index(self, name: str) -> bool:
-        """Whether the input is a constant of shapes, axes or margins, which stays int32."""
+    def _add_tensor(self, name: str, span: Span, quantization: Quantization | None = None) -> None:
+        self.spans[name] = span
+        quantization = quantization or quantize.for_activations(span)
+        self.tensors[name] = Tensor(self.graph.shapes[name], "int8", quantization)
+
+    def _is_operand(self, name: str) -> bool:
+        """Whether the input has values. A constant of shapes, axes or margins stays int32."""
         constant = self.graph.constants.get(name)
-        if constant is None or constant.dtype.kind != "i":
-            return False
-        self.constants[name] = Tensor.constant(constant)
-        return True
+        if constant is None:
+            return name in self.spans
+        if constant.dtype.kind == "i":
+            self.constants[name] = Tensor.constant(constant)
+        return constant.dtype.kind != "i"
+
+    def _with_constant_of_input(self, node: Node) -> Node:
+        """The node with its last input, a constant that others may use, in the scale of its first one."""
+        quantization = self.tensors[node.inputs[0]].quantization
+        assert quantization is not None, "every activation has one"
+        name = f"{node.output}/constant"
+        self._add_constant(name, self.graph.constants[node.inputs[-1]], quantization)
+        return replace(node, inputs=(*node.inputs[:-1], name))
 
     def _operand(self, name: str) -> Span:
         """The span of an input. A constant is quantized like an activation."""

@@ -53,7 +53,7 @@ def boundary_ops(space: SearchSpace) -> tuple[Op, ...]:
     mixed = MixedSpace.of(space)
     try:
         _ = mixed.activities
-    except ValueError:  # whether a slot is active depends on several genes
+    except UsageError:
         return ()
     return mixed.boundary_ops
 

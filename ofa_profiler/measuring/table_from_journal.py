@@ -17,7 +17,7 @@ from ofa_profiler.protocol.extension import LIKE, is_partial
 from ofa_profiler.protocol.forms import PLAIN_NAME
 from ofa_profiler.protocol.records import End, Run
 from ofa_profiler.protocol.replay import Replay
-from ofa_profiler.spaces import get_space
+from ofa_profiler.spaces import known_space
 from ofa_profiler.tables.corrections import Sum
 from ofa_profiler.tables.stability import compute_stability
 from ofa_profiler.tables.suspects import find_suspects
@@ -164,7 +164,7 @@ def _ops_of_spaces(run: Run, source: Path) -> tuple[Op, ...]:
     """Return the ops of a journal of version 0.1, which has the names of its spaces and no ops."""
     try:
         resolutions = run.about["resolutions"]
-        unique = {op.key: op for name in run.spaces for op in get_space(name).unique_ops(resolutions)}
+        unique = {op.key: op for name in run.spaces for op in known_space(name).unique_ops(resolutions)}
     except (KeyError, TypeError, UsageError) as error:
         reason = f"the measured ops are unknown ({error}): the line needs 'ops', or known 'spaces' and 'resolutions'"
         raise InputFileError(source, f"{reason}; profile again", row=1) from None

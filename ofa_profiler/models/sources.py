@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
 from ofa_profiler.base.files import write_bytes
+from ofa_profiler.base.user_code import is_module_name
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.models.base import Array, UserModel
 from ofa_profiler.models.formats import open_model
 from ofa_profiler.models.inputs import feeds_for, parse_shapes
-from ofa_profiler.models.torch_export import export_module, is_module_name, load_module
+from ofa_profiler.models.torch_export import export_module, load_module
 
 if TYPE_CHECKING:
     import torch

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import inspect
 import io
 import logging
-import sys
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,20 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from ofa_profiler.base.extras import need
 from ofa_profiler.base.files import write_bytes
+from ofa_profiler.base.user_code import import_named, one_line, users_code
+from ofa_profiler.base.user_code import is_module_name as is_module_name
 from ofa_profiler.errors import UsageError
 from ofa_profiler.models.base import Array, ModelInput
 from ofa_profiler.models.inputs import feeds_for, parse_shapes
 
 if TYPE_CHECKING:
     import torch
-
-_LONGEST_REASON = 300
-
-
-def is_module_name(text: str) -> bool:
-    """Whether a value of `--model` is `package.module:function` and no file."""
-    module, colon, function = text.rpartition(":")
-    return bool(colon) and function.isidentifier() and all(part.isidentifier() for part in module.split("."))
 
 
 def load_module(name: str) -> torch.nn.Module:
@@ -45,19 +37,10 @@ def load_network(name: str) -> tuple[torch.nn.Module, object]:
     need("torch", extra="train", purpose="a torch module")
     import torch
 
-    where, _, function = name.rpartition(":")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
+    with users_code(f"--model {name}"):
         torch.manual_seed(0)
-        with contextlib.redirect_stdout(sys.stderr):  # stdout is for the JSON document
-            found = getattr(importlib.import_module(where), function)
-            returned = found() if not isinstance(found, torch.nn.Module) else found
-    except BaseException as error:  # anything can happen in a user's code, also an exit
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        raise UsageError(f"--model {name}: {_reason(error)}") from error
-    finally:
-        sys.path.remove(str(Path.cwd()))
+        found = import_named(name)
+        returned = found() if not isinstance(found, torch.nn.Module) else found
     module, *others = returned if isinstance(returned, tuple) and returned else (returned,)
     if not isinstance(module, torch.nn.Module):
         raise UsageError(f"--model {name} returns {type(module).__name__}, not a torch module")
@@ -156,7 +139,7 @@ def _export(module: torch.nn.Module, feeds: Mapping[str, Array], made_up: Collec
             with _quiet(), torch.no_grad():
                 torch.onnx.export(module, arguments, buffer, input_names=list(feeds), **options)
         except Exception as error:
-            reasons.append(_reason(error))
+            reasons.append(one_line(error))
         else:
             return bytes(buffer.getvalue())
     hint = f"; {min(made_up)!r:.60} got made-up floats: give integers by --inputs FILE.npz" if made_up else ""
@@ -174,8 +157,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
-
-
-def _reason(error: BaseException) -> str:
-    """The first lines of an error as one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:_LONGEST_REASON]

@@ -128,6 +128,7 @@ class Architecture:
 
     `resolution` is the height and width of the input image in pixels; None if the space has no such choice. `bits` are
     those of each active slot, in the order of execution, in spaces of mixed precision (`spaces/mixed.py`): 8 or 32.
+    `choices` are names and values, by name, in spaces of users (`spaces/language/`), which have no stages.
     """
 
     space: str
@@ -135,6 +136,18 @@ class Architecture:
     stages: tuple[Stage, ...]
     stem: Stem | None = None
     bits: tuple[int, ...] = ()
+    choices: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """In a few words: the depths of the stages, or the choices, a line per place."""
+        if self.choices:
+            places: dict[str, list[str]] = {}
+            for name, value in self.choices:
+                place, _, kind = name.rpartition(".")
+                places.setdefault(place, []).append(f"{kind} {value}")
+            return "\n".join(": ".join(filter(None, (place, ", ".join(own)))) for place, own in places.items())
+        return " ".join(str(stage.depth) for stage in self.stages)
 
     def to_json(self) -> dict[str, Any]:
         """A dict of plain JSON types. `from_json` turns it into an equal architecture."""
@@ -142,6 +155,8 @@ class Architecture:
         if self.stem is not None:
             data["stem"] = self.stem.to_json()
         data["stages"] = [stage.to_json() for stage in self.stages]
+        if self.choices:
+            data["choices"] = dict(self.choices)
         return {**data, "bits": list(self.bits)} if self.bits else data
 
     def to_ofa(self) -> dict[str, Any]:
@@ -184,9 +199,10 @@ class Architecture:
             stages=tuple([Stage.from_json(stage, f"stages[{i}]") for i, stage in enumerate(stages)]),
             stem=Stem.from_json(data["stem"]) if "stem" in data else None,
             bits=tuple([int(_BITS.read(bits, "bits")) for bits in _list(data.get("bits", []), "bits")]),
+            choices=_choices(data.get("choices", {})),
             **{"resolution": None, **_numbers(data, NETWORK_FIELDS, "")},
         )
-        SPACE_CHECKS.get(name.removesuffix(MIXED))(architecture)
+        _check_of(name.removesuffix(MIXED))(architecture)
         return architecture
 
     @staticmethod
@@ -218,6 +234,17 @@ class Architecture:
 #: Name of a space -> function that raises `UsageError` for an architecture of another space, or a wrong one. The spaces
 #: import this module, so it cannot import them. `spaces.register_space` adds their checks.
 SPACE_CHECKS: Registry[Callable[[Architecture], None]] = Registry("search space")
+
+
+def not_loaded(space: str) -> str:
+    """What to do about a space of a user, `package.module:NAME`, that is not loaded, in words."""
+    return f"the space {space} is in a file of its user: give --space {space}, or call get_space({space!r}) first"
+
+
+def _check_of(space: str) -> Callable[[Architecture], None]:
+    if ":" in space and space not in SPACE_CHECKS.names():
+        raise UsageError(not_loaded(space))
+    return SPACE_CHECKS.get(space)
 
 
 class Notation(NamedTuple):
@@ -252,6 +279,13 @@ def _object(value: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise UsageError(f"architecture: {where} must be an object")
     return value
+
+
+def _choices(value: Any) -> tuple[tuple[str, Any], ...]:
+    for name, chosen in _object(value, "choices").items():
+        if not isinstance(chosen, str | int | float):
+            raise UsageError(f"architecture: choices.{name} must be a number or a text")
+    return tuple(sorted(value.items()))
 
 
 def _list(value: Any, where: str) -> list[Any]:

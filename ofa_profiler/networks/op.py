@@ -3,7 +3,7 @@
 An `Op` is what one row of a latency table measures: a stem, a block with its exact shapes, a classifier, or a block
 of a user's model. It is plain data. Journals and kits contain it, so they can be read without the code that produced
 the op. Search spaces are one source of ops. `register_block` registers the layers of a kind of op (`blocks.py` has
-those of the search spaces).
+those of the search spaces). An op with the attribute `GRAPH` says its layers itself.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ from typing import Any, NoReturn
 from ofa_profiler.base.registry import Registry
 from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.graph import Graph
+from ofa_profiler.networks.op_graph import graph_from_text
 from ofa_profiler.networks.tensors import Shape, TensorSpec
 
 #: Types of attributes.
 Scalar = str | int | float | bool
 #: What no attribute may be called: tables keep the tensors of an op beside its attributes, under these names.
 RESERVED = {"inputs", "outputs"}
+#: The attribute with the layers of an op as JSON (`op_graph.py`), for kinds that are not registered.
+GRAPH = "graph"
 
 
 class _Attributes(dict[str, Scalar]):
@@ -71,7 +74,8 @@ class Op:
     @cached_property
     def graph(self) -> Graph:
         """The layers of the op. Raises `UsageError` if its kind is not registered, or if they do not fit the op."""
-        graph = _GRAPHS.get(self.kind)(self)
+        text = self.attributes.get(GRAPH)
+        graph = graph_from_text(text, self.inputs) if isinstance(text, str) else _GRAPHS.get(self.kind)(self)
         given = [tensor.shape for tensor in graph.inputs], [graph.shapes[name] for name in graph.outputs]
         said = [tensor.shape for tensor in self.inputs], [tensor.shape for tensor in self.outputs]
         if given != said:

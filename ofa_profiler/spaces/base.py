@@ -94,6 +94,10 @@ class SearchSpace(ABC):
         """The same space with a classifier for `n_classes` classes."""
         return self._replaced(n_classes=n_classes)
 
+    def named(self, name: str) -> SearchSpace:
+        """The same space with another name."""
+        return self._replaced(name=name)
+
     def _replaced(self, **changes: Any) -> SearchSpace:
         assert is_dataclass(self), "a space must be a frozen dataclass"
         return replace(self, **changes)

@@ -43,7 +43,7 @@ _MAX_CACHED = 1 << 16
 _LENGTH_BITS = 32
 
 #: The fields that determine the genes of each part, in the order of the arguments of `_Part.encode`.
-_network_values = attrgetter("space", "stem", "bits", *(field.name for field in NETWORK_FIELDS.values()))
+_network_values = attrgetter("space", "stem", "bits", "choices", *(field.name for field in NETWORK_FIELDS.values()))
 _stem_values = attrgetter(*(field.name for field in STEM_FIELDS.values()))
 _stage_values = attrgetter(*(field.name for field in (*BLOCK_FIELDS.values(), *STAGE_FIELDS.values())))
 
@@ -87,8 +87,8 @@ class Codec:
 
     def _encode_head(self, values: tuple[Any, ...]) -> bytes:
         """Encode the parts before the stages: the network and the stem."""
-        space, stem, bits, *numbers = values
-        if space != self._space or bits or (stem is None) != (self._stem is None):
+        space, stem, bits, choices, *numbers = values
+        if space != self._space or bits or choices or (stem is None) != (self._stem is None):
             raise KeyError(values)
         return self._network.encode(numbers) + (self._stem.encode(_stem_values(stem)) if self._stem else b"")
 
@@ -119,6 +119,8 @@ class Codec:
             yield f"the architecture belongs to space {architecture.space}, not to {space}"
         if architecture.bits:
             yield f"the architecture has bits, which belong to networks of {space}{MIXED}"
+        if architecture.choices:
+            yield f"space {space} has stages, and no 'choices' by name"
         yield from self._network.problems(architecture, "")
         if (architecture.stem is None) != (self._stem is None):
             yield f"space {space} has no choice of stem" if architecture.stem else f"space {space} needs a 'stem'"

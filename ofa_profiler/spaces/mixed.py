@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.architecture import MIXED, Architecture
 from ofa_profiler.networks.boundary import DEQUANTIZE, QUANTIZE, boundary_op
 from ofa_profiler.networks.op import Op
@@ -89,14 +90,26 @@ class MixedSpace(SearchSpace):
 
     @cached_property
     def activities(self) -> tuple[Activity, ...]:
-        """When each slot is active."""
-        return tuple(_activity(self.plain, slot) for slot in self.slots)
+        """When each slot is active. Raises `UsageError` for a space without mixed networks."""
+        found = tuple(_activity(self.plain, slot) for slot in self.slots)
+        for slot, activity in zip((self.slots[0], self.slots[-1]), (found[0], found[-1]), strict=True):
+            if activity.switch is not None:
+                raise UsageError(
+                    f"space {self.plain.name} has no mixed networks: slot {slot.name}, an end, is optional"
+                )
+        return found
 
     def bits_gene(self, slot: int) -> int:
         """The position of the gene for the bits of the slot with this number."""
         return len(self.plain.genes) + slot
 
     # --- architectures ---------------------------------------------------------------------------
+
+    def canonical(self, genomes: Genomes) -> Genomes:
+        plain, bits = np.split(genomes, [len(self.plain.genes)], axis=1)
+        plain = self.plain.canonical(plain)
+        active = np.stack([activity.of(plain) for activity in self.activities], axis=1)
+        return np.hstack([plain, np.where(active, bits, 0).astype(np.int8)])
 
     @cached_property
     def codec(self) -> Codec:
@@ -233,7 +246,7 @@ class MixedCodec(Codec):
 
 
 def _activity(space: SearchSpace, slot: Slot) -> Activity:
-    """When a slot of `space` is active. Raises `ValueError` if that depends on more than one gene."""
+    """When a slot of `space` is active. Raises `UsageError` if `Activity` cannot say that."""
     sizes = [range(len(space.genes[g].choices)) for g in slot.genes]
     is_active = {index: _op_at(space, slot, index) is not None for index in product(*sizes)}
     if all(is_active.values()):
@@ -242,7 +255,10 @@ def _activity(space: SearchSpace, slot: Slot) -> Activity:
         from_here = min((index[axis] for index, active in is_active.items() if active), default=0)
         if all(active == (index[axis] >= from_here) for index, active in is_active.items()):
             return Activity(gene, from_here)
-    raise ValueError(f"space {space.name}: whether slot {slot.name} is active depends on more than one gene")
+    raise UsageError(
+        f"space {space.name} has no mixed networks: whether slot {slot.name} is there depends on more than one "
+        "choice, or not on its largest options"
+    )
 
 
 def _op_at(space: SearchSpace, slot: Slot, index: Sequence[int]) -> Op | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from ofa_profiler.base.registry import Registry
+from ofa_profiler.base.user_code import import_named, is_module_name, users_code
+from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.architecture import MIXED, SPACE_CHECKS, Architecture
 from ofa_profiler.spaces.base import SearchSpace
 from ofa_profiler.spaces.mixed import MixedSpace
@@ -26,16 +28,38 @@ def _check(architecture: Architecture) -> None:
 def get_space(name: str) -> SearchSpace:
     """The search space of this name; for `NAME-mixed`, the networks of NAME in mixed precision.
 
-    Raises `UsageError` for an unknown name.
+    `package.module:NAME` is a space of a user (`language/`): the module is imported, the current folder is searched
+    first. Raises `UsageError` for an unknown name.
     """
-    if name.endswith(MIXED):
-        return MixedSpace.of(_SPACES.get(name.removesuffix(MIXED)))
-    return _SPACES.get(name)
+    plain = name.removesuffix(MIXED)
+    if is_module_name(plain) and plain not in space_names():
+        _load(plain)
+    return known_space(name)
+
+
+def known_space(name: str) -> SearchSpace:
+    """As `get_space`, for a name that a file says: no module is imported for it. Raises `UsageError`."""
+    plain = name.removesuffix(MIXED)
+    if is_module_name(plain) and plain not in space_names():
+        raise UsageError(
+            f"space {plain} is a file of yours: give --space {plain}, in Python get_space({plain!r}), first"
+        )
+    space = _SPACES.get(plain)
+    return MixedSpace.of(space) if name.endswith(MIXED) else space
 
 
 def space_names() -> tuple[str, ...]:
     """The names of all registered spaces."""
     return _SPACES.names()
+
+
+def _load(name: str) -> None:
+    """Import and register the space of a user, under this name. Raises `UsageError`."""
+    with users_code(f"space {name}"):
+        found = import_named(name)
+    if not isinstance(found, SearchSpace):
+        raise UsageError(f"space {name}: {name.rpartition(':')[2]} is {type(found).__name__}, not a space(…)")
+    register_space(found.named(name))
 
 
 for _space in (OFA_MBV3_W10, OFA_MBV3_W12, OFA_PROXYLESS_W13, OFA_RESNET50, CIFAR_MBV3):

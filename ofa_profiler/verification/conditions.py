@@ -8,7 +8,7 @@ from typing import Any
 
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.protocol.settings import Settings
-from ofa_profiler.spaces import SearchSpace, get_space
+from ofa_profiler.spaces import SearchSpace, known_space
 from ofa_profiler.spaces.mixed import MixedSpace
 from ofa_profiler.tables.consistency import check_of_space
 from ofa_profiler.tables.mixed import AnyTable, MixedTable
@@ -61,7 +61,7 @@ def covered_space(table: AnyTable, space: SearchSpace | None) -> SearchSpace:
         if len(table.spaces) != 1:
             held = ", ".join(table.spaces) or "none"
             raise UsageError(f"table {table.name} has the spaces {held}: select one with --space")
-        only = get_space(table.spaces[0])
+        only = known_space(table.spaces[0])
         space = MixedSpace.of(only) if isinstance(table, MixedTable) else only
     resolutions = table.complete_resolutions(space)
     if not resolutions:

@@ -39,7 +39,7 @@ from ofa_profiler.verification.result import Subnet
 def network_name(architecture: Architecture) -> str:
     """The name of a network in journals, in the JSON of tables and of its file: equal for equal architectures."""
     text = json.dumps(architecture.to_json(), sort_keys=True)
-    return f"{architecture.space}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return f"{architecture.space.replace(':', '.')}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def export_networks(

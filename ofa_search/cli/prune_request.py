@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from ofa_profiler.base.files import keep_old, write_text
 from ofa_profiler.base.units import format_duration_ms, parse_duration_ms
+from ofa_profiler.base.user_code import is_module_name
 from ofa_profiler.cli.options import device_options
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.measuring.naming import check_name
 from ofa_profiler.models.image_input import image_shape
-from ofa_profiler.models.torch_export import is_module_name
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.protocol.target import DEFAULT_TARGET, Target
 from ofa_profiler.tables.table import LatencyTable

@@ -14,11 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ofa_profiler.cli.options import Parser, add_device_options, whole_number
+from ofa_profiler.cli.options import Parser, add_device_options, space_words, whole_number
 from ofa_profiler.cli.terminal import progress_bar, run_command, say
 from ofa_profiler.errors import OverBudgetError
 from ofa_profiler.networks.architecture import Architecture
-from ofa_profiler.spaces import space_names
 from ofa_search.cli.request import DEFAULT_OUT, MACS, Request, read_request
 from ofa_search.results.deployments import Deployment, deployments_of
 from ofa_search.results.found import Found, document
@@ -64,7 +63,7 @@ def _parser() -> Parser:
     parser = Parser(PROG, _DESCRIPTION, _EXAMPLES)
     _add_limits(parser)
     what = parser.add_argument_group("search")
-    what.add_argument("--space", metavar="NAME", help=f"{', '.join(space_names())} (default: the space of the table)")
+    what.add_argument("--space", metavar="NAME", help=f"{space_words()} (default: the space of the table)")
     what.add_argument(
         "--predictor",
         metavar="NAME|PATH",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ofa_profiler.base.user_code import is_module_name
 from ofa_profiler.cli.terminal import say
 from ofa_profiler.errors import UsageError
 from ofa_profiler.protocol.identity import DeviceIdentity
 from ofa_profiler.protocol.target import MIXED
-from ofa_profiler.spaces import SearchSpace, get_space, space_names
+from ofa_profiler.spaces import SearchSpace, get_space, known_space, space_names
 from ofa_profiler.spaces.mixed import MixedSpace
 from ofa_profiler.tables.consistency import check_of_space
 from ofa_profiler.tables.mixed import AnyTable, MixedTable
@@ -91,5 +92,7 @@ def _common_space(tables: Sequence[AnyTable]) -> SearchSpace:
     names = ", ".join(table.name for table in tables)
     if common:
         raise UsageError(f"{names}: the tables cover the spaces {', '.join(common)}; choose one with --space")
+    if users := next((name for table in tables for name in table.spaces if is_module_name(name)), None):
+        known_space(users)  # raises: a table does not decide which module of a user is imported
     each = "; ".join(f"{table.name} covers {', '.join(table.spaces) or 'no known space'}" for table in tables)
     raise UsageError(f"the tables have no search space in common: {each}")

@@ -60,6 +60,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         required=True,
         help="architecture file, also net.config or {ks, e, d, r} of the OFA authors, or a search.json with one result",
     )
+    group.add_argument(
+        "--space", metavar="NAME", help="the space of the architecture, package.module:NAME, if you wrote it"
+    )
     group.add_argument("--supernet", metavar="NAME|FILE", help="supernet to cut the network from, as in ofa-search")
     group.add_argument("--from-scratch", action="store_true", help="start from random weights")
     group.add_argument(
@@ -81,7 +84,9 @@ def run(arguments: Namespace) -> int:
         raise UsageError("no initial weights: give one of --supernet NAME|FILE and --from-scratch")
     if arguments.distill and arguments.from_scratch:
         raise UsageError("--distill needs --supernet")
-    architecture = Architecture.load(arguments.architecture, _space_of(arguments.supernet))
+    if arguments.space is not None:
+        get_space(arguments.space)
+    architecture = Architecture.load(arguments.architecture, arguments.space or _space_of(arguments.supernet))
     if architecture.bits:
         raise UsageError(
             f"--architecture {arguments.architecture} is of mixed precision, but training is in float32: "

@@ -35,7 +35,7 @@ from safetensors.numpy import save_file
 import ofa_profiler
 from ofa_profiler.base.files import replacing, write_text
 from ofa_profiler.errors import InputFileError, UsageError
-from ofa_profiler.spaces import SearchSpace, get_space
+from ofa_profiler.spaces import SearchSpace, known_space
 from ofa_profiler.spaces.genes import RESOLUTION
 from ofa_search.artifacts.folders import refuse_folder
 from ofa_search.predictor.features import Features
@@ -91,7 +91,7 @@ def _load_own(path: Path) -> PredictorData:
         raise InputFileError(path, f"format {_short(description.get('format'))}, this version reads {FORMAT}")
     layers = linear_layers(path, arrays)
     try:
-        space = get_space(_expect(description, "space", str))
+        space = known_space(_expect(description, "space", str))
         n_classes = _expect(description, "n_classes", int)
         if n_classes < 1:
             raise UsageError(f"'n_classes' is {n_classes}, not a positive number")

@@ -98,6 +98,7 @@ def file_stems(found: Sequence[Found]) -> list[str]:
     """`ofa-mbv3-w1.2-25ms`: space and the first table's budget, with a number where that is not unique."""
     stems: list[str] = []
     for network in found:
-        stem = f"{network.result.architecture.space}-{next(iter(network.result.budget_ms.values())):g}ms"
+        space = network.result.architecture.space.replace(":", ".")
+        stem = f"{space}-{next(iter(network.result.budget_ms.values())):g}ms"
         stems.append(stem if stem not in stems else f"{stem}-{len(stems)}")
     return stems

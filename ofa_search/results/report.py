@@ -35,7 +35,8 @@ def results_table(found: Sequence[Found]) -> Table:
     rows = [_row(network) for network in found]
     shown = [i for i in range(len(_COLUMNS)) if any(row[i] != _NOTHING for row in rows)]
     for i in shown:
-        table.add_column(_COLUMNS[i], justify="right", overflow="fold")
+        name = "choices" if _COLUMNS[i] == "depths" and first.result.architecture.choices else _COLUMNS[i]
+        table.add_column(name, justify="right", overflow="fold")
     for row in rows:
         table.add_row(*(row[i] for i in shown))
     return table
@@ -70,7 +71,7 @@ def _row(network: Found) -> list[str]:
         format_count(result.macs),
         format_count(result.params),
         str(result.architecture.resolution),
-        " ".join(str(stage.depth) for stage in result.architecture.stages),
+        result.architecture.summary,
     ]
 
 

@@ -80,12 +80,14 @@ class SearchResult:
 
     def _facts(self) -> Facts:
         accuracy = "none" if self.predicted_accuracy is None else f"{self.predicted_accuracy:.2%}"
-        depths = " ".join(str(stage.depth) for stage in self.architecture.stages)
+        architecture = self.architecture
+        summary = "; ".join(architecture.summary.splitlines())
+        what = summary if architecture.choices else f"depths {summary}"
         limits = [
             (f"latency on {name}", f"{ms:.4g} of {self.budget_ms[name]:.4g} ms") for name, ms in self.latency_ms.items()
         ]
         return [
-            ("space", f"{self.architecture.space} at {self.architecture.resolution} pixels, depths {depths}"),
+            ("space", f"{architecture.space} at {architecture.resolution} pixels, {what}"),
             ("predicted accuracy", accuracy),
             ("gap to the best possible", self.gap_text),
             *limits,

@@ -11,7 +11,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from ofa_profiler.errors import InputFileError, UsageError
-from ofa_profiler.spaces import SearchSpace, get_space
+from ofa_profiler.spaces import SearchSpace, known_space
 
 SUFFIX = ".safetensors"
 FORMAT = 1
@@ -59,7 +59,7 @@ def _space(path: Path, data: Mapping[str, Any]) -> SearchSpace:
     if data.get("format") != FORMAT:
         raise InputFileError(path, f"format {data.get('format')!r:.60}, this version reads {FORMAT}")
     try:
-        space = get_space(str(data.get("space")))
+        space = known_space(str(data.get("space")))
     except UsageError as error:
         raise InputFileError(path, str(error)) from error
     n_classes = data.get("n_classes")
