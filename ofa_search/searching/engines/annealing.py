@@ -64,7 +64,7 @@ class _Chains:
     ) -> None:
         self.evaluator, self.models, self.rng, self.genomes, self.scores = evaluator, models, rng, genomes, scores
         self.values = self._gradients(genomes)
-        self.prices: Array | None = None
+        self.prices: NDArray[np.float64] | None = None
         self.spread = float(scores.std()) or 1e-9
 
     def _gradients(self, genomes: Genomes) -> Array:
@@ -73,7 +73,7 @@ class _Chains:
         assert values is not None, "the caller has asked before"
         return values.astype(np.float32)
 
-    def proposed(self, settings: Annealing) -> tuple[Genomes, NDArray[np.intp], Array]:
+    def proposed(self, settings: Annealing) -> tuple[Genomes, NDArray[np.intp], NDArray[np.float64]]:
         """New genomes under the budgets, and the chain and the price of each."""
         rng, space = self.rng, self.evaluator.problem.space
         chains = np.repeat(np.arange(len(self.genomes)), settings.proposals)
@@ -94,7 +94,7 @@ class _Chains:
         order = rng.permutation(len(found.genomes))
         return found.genomes[order], chains[found.models[order]], found.prices[order]
 
-    def move(self, genomes: Genomes, chains: NDArray[np.intp], prices: Array, temperature: float) -> None:
+    def move(self, genomes: Genomes, chains: NDArray[np.intp], prices: NDArray[np.float64], temperature: float) -> None:
         """Score the proposals, and go on with the best of each chain, if it is good enough."""
         if self.prices is None:
             self.prices = np.full(len(self.genomes), np.median(prices)) if len(prices) else None

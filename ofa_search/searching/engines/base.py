@@ -35,7 +35,7 @@ class Evaluator:
     def fresh_rows(self, genomes: Genomes, limit: int | None = None) -> tuple[Genomes, NDArray[np.intp]]:
         """The same, and their rows in `genomes`."""
         genomes = self.problem.space.canonical(genomes)
-        rows = []
+        rows: list[int] = []
         for row in np.flatnonzero(self.problem.feasible(genomes)).tolist():
             if len(rows) == limit:
                 break
