@@ -52,6 +52,7 @@ class Request:
     objective: Objective
     precision: str
     engine: Engine
+    evaluations: int | None
     seed: int
     max_macs: float | None
     max_params: float | None
@@ -93,6 +94,7 @@ def read_request(arguments: argparse.Namespace) -> Request:
         objective=objective,
         precision=precision,
         engine=engine,
+        evaluations=arguments.evaluations,
         seed=arguments.seed,
         max_macs=max_macs,
         max_params=max_params,

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ofa_profiler.cli.options import Parser, add_device_options, space_words, whole_number
+from ofa_profiler.cli.options import Parser, add_device_options, positive_integer, space_words, whole_number
 from ofa_profiler.cli.terminal import progress_bar, run_command, say
 from ofa_profiler.errors import OverBudgetError
 from ofa_profiler.networks.architecture import Architecture
@@ -88,6 +88,12 @@ def _parser() -> Parser:
     )
     what.add_argument(
         "--engine", metavar="NAME", default=DEFAULT_ENGINE, help=f"{', '.join(engine_names())} (default: %(default)s)"
+    )
+    what.add_argument(
+        "--evaluations",
+        metavar="N",
+        type=positive_integer,
+        help="score at most N architectures for each network that is searched (default: as many as the engine needs)",
     )
     what.add_argument(
         "--seed",
@@ -185,6 +191,7 @@ def _results(request: Request, budgets_ms: Sequence[Sequence[float]]) -> tuple[S
         max_size=request.max_size,
         n_classes=request.source.space.n_classes,
         confidence=request.confidence,
+        evaluations=request.evaluations,
     )
 
 

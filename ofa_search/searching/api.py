@@ -117,11 +117,12 @@ def search(
     max_params: float | None = None,
     max_size: SizeLimit | None = None,
     confidence: float | None = None,
+    evaluations: int | None = None,
 ) -> SearchResult:
     """The architecture of `space` with the highest objective that keeps every limit.
 
     With a `confidence`, for example 0.95, the upper end of the interval of that level keeps the limit, not only the
-    prediction.
+    prediction. With `evaluations`, at most so many networks are scored, and the engine plans for them.
 
     Searched are the resolutions that all tables and the objective know. The same arguments and seed give
     the same network; how good a bound of its gap is found also depends on the speed of the machine, and so does
@@ -143,6 +144,7 @@ def search(
         max_params=max_params,
         max_size=max_size,
         confidence=confidence,
+        evaluations=evaluations,
     )[0]
 
 
@@ -159,12 +161,13 @@ def search_each(
     max_size: SizeLimit | None = None,
     n_classes: int | None = None,
     confidence: float | None = None,
+    evaluations: int | None = None,
 ) -> tuple[SearchResult, ...]:
     """As `search`, once for each row of `budgets_ms` (one budget per table), in that order.
 
-    A search starts from the networks found before it that keep its budgets: from tight to loose, no network is worse
-    than the one before it. MACs and parameters are those of a network for `n_classes` classes, or for those of the
-    space.
+    Each search may make so many `evaluations`. It starts from the networks found before it that keep its budgets: from
+    tight to loose, no network is worse than the one before it. MACs and parameters are those of a network for
+    `n_classes` classes, or for those of the space.
     """
     space = get_space(space) if isinstance(space, str) else space
     objective = PredictedAccuracy(objective) if isinstance(objective, AccuracyPredictor) else objective
@@ -179,7 +182,7 @@ def search_each(
     found = np.empty((0, len(space.genes)), dtype=np.int8)
     for row in budgets_ms:
         limits = [(latency, _checked(budget)) for latency, budget in zip(latencies, row, strict=True)]
-        genome, result = _run(space, counted, limits, counts, objective, engine, seed, found)
+        genome, result = _run(space, counted, limits, counts, objective, engine, seed, found, evaluations)
         found = np.vstack([found, genome])
         results.append(result)
     return tuple(results)
@@ -205,6 +208,7 @@ def _run(
     engine: Engine,
     seed: int,
     found: Genomes,
+    evaluations: int | None,
 ) -> tuple[Genomes, SearchResult]:
     began = time.perf_counter()
     rng = np.random.default_rng(seed)
@@ -212,8 +216,9 @@ def _run(
     problem = Problem(space, objective, constraints, find_anchor(space, constraints, rng))
     # Matrices this small gain nothing from more threads, and lose much when other programs hold the cores.
     with threadpool_limits(1, "blas"):
-        pure, before = best_of_each(problem, engine.starter, rng)
-        best = engine.search(problem, rng, np.vstack([found[problem.feasible(found)], pure]))
+        pure, before = best_of_each(problem, engine.starter, rng, evaluations)
+        left = None if evaluations is None else evaluations - before
+        best = engine.search(problem, rng, np.vstack([found[problem.feasible(found)], pure]), left)
         seconds = time.perf_counter() - began
         bound = best.bound or prove(problem, best.score, PROOF_SECONDS)
     genome = best.genome[np.newaxis]

@@ -20,14 +20,22 @@ from ofa_search.searching.feasibility import find_anchor
 from ofa_search.searching.objectives import Objective
 from ofa_search.searching.problem import Constraint, Problem
 
+#: Of a limited number of evaluations, each precision gets this share.
+_SHARE = 0.25
 
-def best_of_each(problem: Problem, engine: Engine, rng: np.random.Generator) -> tuple[Genomes, int]:
-    """The best genomes of one precision (N, G), and how many were scored to find them.
+
+def best_of_each(
+    problem: Problem, engine: Engine, rng: np.random.Generator, evaluations: int | None = None
+) -> tuple[Genomes, int]:
+    """The best genomes of one precision (N, G), and how many were scored to find them, a part of the `evaluations`.
 
     A precision that cannot meet the constraints has none. A space of one precision has none at all.
     """
+    limit = None if evaluations is None else int(_SHARE * evaluations)
+    if limit == 0:
+        return np.empty((0, len(problem.space.genes)), dtype=np.int8), 0
     space = problem.space
-    found, evaluations = [np.empty((0, len(space.genes)), dtype=np.int8)], 0
+    found, scored = [np.empty((0, len(space.genes)), dtype=np.int8)], 0
     for number in range(len(PRECISIONS)) if isinstance(space, MixedSpace) else ():
         assert isinstance(space, MixedSpace)
         pure = _Pure(space, number)
@@ -37,10 +45,10 @@ def best_of_each(problem: Problem, engine: Engine, rng: np.random.Generator) -> 
         except InfeasibleError:
             continue
         plain = Problem(space.plain, _PureObjective(pure, problem.objective), constraints, anchor)
-        best = engine.search(plain, rng)
+        best = engine.search(plain, rng, evaluations=limit)
         found.append(pure.mixed(best.genome[np.newaxis]))
-        evaluations += best.evaluations
-    return np.vstack(found), evaluations
+        scored += best.evaluations
+    return np.vstack(found), scored
 
 
 @dataclass(frozen=True, eq=False)

@@ -127,6 +127,13 @@ def test_the_document(run: Any, board: str) -> None:
     assert list(Path.cwd().iterdir()) == [], "--no-export wrote something"
 
 
+def test_evaluations_are_limited(run: Any, board: str) -> None:
+    done = run("--lut", board, "--budget", "8ms", "--predictor", "macs", "--no-export", "--json", "--evaluations", "50")
+    assert done.code == 0
+    assert done.document["evaluations"] == 50
+    assert run("--lut", board, "--budget", "8ms", "--predictor", "macs", "--evaluations", "0").code == 2
+
+
 def repeatable(document: dict[str, Any]) -> dict[str, Any]:
     """What does not depend on the time that something took."""
     timed = {"gap": 0, "bound": 0, "is_optimal": False}

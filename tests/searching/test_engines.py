@@ -108,6 +108,20 @@ class TestContract:
         assert result.evaluations == len(asked.objective.asked) == len(set(asked.objective.asked))
         assert result.evaluations > 100
 
+    @pytest.mark.parametrize("limit", [1, 2, 60])
+    def test_evaluations_are_limited(self, engine: Engine, objective: type[Bumpy], limit: int) -> None:
+        asked = problem(shares=(0.3, 0.3), objective=objective)
+        skip_if_refused(engine, asked)
+        start = find_starts(asked, 3)
+        result = engine.search(asked, np.random.default_rng(0), start, evaluations=limit)
+        assert isinstance(asked.objective, Bumpy)
+        assert result.evaluations == len(asked.objective.asked) == len(set(asked.objective.asked)) <= limit
+        assert limit // 2 <= result.evaluations
+        known = start[-limit:]
+        assert result.score >= asked.objective.scores(asked.space, known).max()
+        with pytest.raises(UsageError, match="at least one evaluation, not 0"):
+            engine.search(asked, np.random.default_rng(0), evaluations=0)
+
     def test_it_scores_only_what_is_feasible(self, engine: Engine, objective: type[Bumpy]) -> None:
         asked = problem(shares=(0.1, 0.2), objective=objective)
         skip_if_refused(engine, asked)
@@ -142,6 +156,12 @@ class TestContract:
         assert engine.search(asked, np.random.default_rng(0)).score > np.quantile(
             Bumpy(CIFAR).scores(CIFAR, drawn), 0.9
         )
+
+
+def find_starts(asked: Problem, count: int) -> Genomes:
+    """Feasible genomes to begin from."""
+    drawn = asked.space.sample_genomes(np.random.default_rng(2), 2000)
+    return drawn[asked.feasible(drawn)][:count]
 
 
 def skip_if_refused(engine: Engine, asked: Problem) -> None:

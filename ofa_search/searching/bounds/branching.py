@@ -10,7 +10,7 @@ import heapq
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from itertools import count
+from itertools import count, product
 from math import prod
 
 import numpy as np
@@ -25,7 +25,7 @@ from ofa_search.searching.bounds.relaxation import Relaxation
 Highest = Callable[[Genomes], float]
 
 #: Parts with at most so many networks are scored.
-_SCORED = 600
+MOST_SCORED = 600
 #: Steps for slopes and prices of the whole space, and of a part.
 _FIRST_STEPS, _STEPS = 25, 5
 #: The whole space is bounded at most so many times again, without choices that are excluded.
@@ -63,13 +63,13 @@ class Branching:
         """Go on until the best score is proven, or the deadline, and while it may."""
         if not self.parts:
             self.parts = 1
-            if _size(self.relaxation.everything) <= _SCORED:
+            if _size(self.relaxation.everything) <= MOST_SCORED:
                 self._leaf(self.relaxation.everything)
             else:
                 self._first(deadline)
         while self._open and time.perf_counter() < deadline and may_go_on():
             _, _, part = heapq.heappop(self._open)
-            if _size(part.domain) <= _SCORED:
+            if _size(part.domain) <= MOST_SCORED:
                 self._leaf(part.domain)
                 self._prune()
             else:
@@ -110,7 +110,7 @@ class Branching:
             self._open.clear()
 
     def _leaf(self, domain: Domain) -> None:
-        grid = np.stack(np.meshgrid(*domain, indexing="ij"), axis=-1).reshape(-1, len(domain)).astype(np.int8)
+        grid = np.array(list(product(*domain)), dtype=np.int8)  # numpy has no arrays with an axis for each gene
         genomes = np.unique(self.relaxation.network.space.canonical(grid), axis=0)
         self.best = max(self.best, self.highest(genomes))
 

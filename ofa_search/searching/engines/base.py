@@ -7,6 +7,7 @@ compared at once.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +17,19 @@ from ofa_profiler.spaces import Genomes
 from ofa_search.searching.problem import Bound, Genome, Problem, Result
 
 
-class Evaluator:
-    """Scores genomes of a problem, each distinct one once, and remembers the best that is feasible."""
+class Spent(Exception):
+    """No more genomes may be scored. Engines let it pass; `Engine.search` ends with what was found."""
 
-    def __init__(self, problem: Problem) -> None:
+
+class Evaluator:
+    """Scores genomes of a problem, each distinct one once, and remembers the best that is feasible.
+
+    At most `limit` genomes are scored, if there is a limit.
+    """
+
+    def __init__(self, problem: Problem, limit: int | None = None) -> None:
         self.problem = problem
+        self._limit: float = np.inf if limit is None else limit
         self.evaluations = 0
         self.best: Genome | None = None
         self.best_score = -np.inf
@@ -28,16 +37,39 @@ class Evaluator:
         self.bound: Bound | None = None
         self._seen: set[bytes] = set()
 
+    @property
+    def left(self) -> float:
+        """How many genomes may still be scored; infinity without a limit. Engines plan by it."""
+        return self._limit - len(self._seen)
+
+    def spend(self, share: float, step: Callable[[], None]) -> None:
+        """Run a step of an engine with this share of what is left, in [0, 1]; it ends when that is spent."""
+        whole = self._limit
+        if whole < np.inf:
+            self._limit = len(self._seen) + round(share * self.left)
+        try:
+            step()
+        except Spent:
+            pass
+        finally:
+            self._limit = whole
+
     def fresh(self, genomes: Genomes, limit: int | None = None) -> Genomes:
-        """The first `limit` genomes, canonical, that are feasible and were never given out before."""
+        """The first `limit` genomes, canonical, that are feasible and were never given out before.
+
+        All of them must be scored. Raises `Spent` if no more may be.
+        """
         return self.fresh_rows(genomes, limit)[0]
 
     def fresh_rows(self, genomes: Genomes, limit: int | None = None) -> tuple[Genomes, NDArray[np.intp]]:
         """The same, and their rows in `genomes`."""
+        if self.left <= 0:
+            raise Spent
+        most = self.left if limit is None else min(limit, self.left)
         genomes = self.problem.space.canonical(genomes)
         rows: list[int] = []
         for row in np.flatnonzero(self.problem.feasible(genomes)).tolist():
-            if len(rows) == limit:
+            if len(rows) == most:
                 break
             key = genomes[row].tobytes()
             if key not in self._seen:
@@ -74,19 +106,29 @@ class Engine(ABC):
         """Why this engine cannot search a problem; None if it can."""
         return None
 
-    def search(self, problem: Problem, rng: np.random.Generator, start: Genomes | None = None) -> Result:
+    def search(
+        self,
+        problem: Problem,
+        rng: np.random.Generator,
+        start: Genomes | None = None,
+        evaluations: int | None = None,
+    ) -> Result:
         """The best feasible genome that was found, never worse than the anchor.
 
-        `start` holds feasible genomes (N, G) to begin from; the result is never worse than they are. Raises
-        `UsageError` if there is a `refusal`.
+        `start` holds feasible genomes (N, G) to begin from; the result is never worse than they are. At most so many
+        `evaluations` are made, at least one; if they are fewer than the genomes to begin from, the last of these count.
+        Raises `UsageError` if there is a `refusal`.
         """
         if (why := self.refusal(problem)) is not None:
             raise UsageError(f"the engine {self.name} cannot search here: {why}")
-        evaluator = Evaluator(problem)
+        if evaluations is not None and evaluations < 1:
+            raise UsageError(f"a search needs at least one evaluation, not {evaluations}")
+        evaluator = Evaluator(problem, evaluations)
         known = problem.anchor[np.newaxis] if start is None else np.vstack([problem.anchor[np.newaxis], start])
-        known = evaluator.fresh(known)
-        self._search(evaluator, rng, known, evaluator.score(known))
-        assert evaluator.best is not None, "the anchor is feasible"
+        known = evaluator.fresh(known if evaluations is None else known[-evaluations:])
+        scores = evaluator.score(known)
+        evaluator.spend(1.0, lambda: self._search(evaluator, rng, known, scores))
+        assert evaluator.best is not None, "the genomes to begin from are feasible"
         return Result(evaluator.best, evaluator.best_score, evaluator.evaluations, evaluator.bound)
 
     @abstractmethod

@@ -7,7 +7,8 @@ which evolution leaves to chance, and in mixed precision of the bits of every ru
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import ceil, inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +21,18 @@ from ofa_search.searching.engines.moves import crossed, mutated, neighbours, run
 
 Scores = NDArray[np.float64]
 
+#: Few evaluations are spread over about so many generations.
+_GENERATIONS = 20
+#: The powers with which chains and proposals shrink; rounds take the rest, since each learns from the one before.
+_CHAINS, _PROPOSALS = 1 / 3, 1 / 3
+
 
 @dataclass(frozen=True)
 class Evolutionary(Engine):
-    """The default. `patience` is the number of generations without a better genome after which it stops."""
+    """The default. `patience` is the number of generations without a better genome after which it stops.
+
+    If evaluations are limited, all before the last step gets `first_share` of them.
+    """
 
     name = "evolutionary"
     population: int = 1024
@@ -33,16 +42,30 @@ class Evolutionary(Engine):
     mutation_share: float = 0.5
     mutation_rate: float = 0.12
     polish_rounds: int = 8
+    first_share: float = 0.9
     annealing: Annealing = field(default_factory=Annealing)
 
     def _search(self, evaluator: Evaluator, rng: np.random.Generator, known: Genomes, scores: Scores) -> None:
         problem = evaluator.problem
         models = LinearModels.of(problem)
+        fitting = self.within(evaluator.left * self.first_share)
         if models is not None and problem.objective.gradients(problem.space, known) is not None:
-            self.annealing.run(evaluator, models, rng, known, scores)
+            evaluator.spend(self.first_share, lambda: fitting.annealing.run(evaluator, models, rng, known, scores))
         else:
-            self._evolve(evaluator, rng, known, scores)
+            evaluator.spend(self.first_share, lambda: fitting._evolve(evaluator, rng, known, scores))
         self._polish(evaluator)
+
+    def within(self, evaluations: float) -> Evolutionary:
+        """With a smaller population and fewer chains and rounds, if there are few evaluations."""
+        if evaluations == inf:
+            return self
+        population = max(8, min(self.population, int(evaluations / _GENERATIONS)))
+        return replace(
+            self,
+            population=population,
+            parents=max(2, min(self.parents, population // 4)),
+            annealing=_within(self.annealing, evaluations),
+        )
 
     def _evolve(self, evaluator: Evaluator, rng: np.random.Generator, known: Genomes, scores: Scores) -> None:
         problem = evaluator.problem
@@ -85,3 +108,15 @@ class Evolutionary(Engine):
             evaluator.score(evaluator.fresh(np.vstack([pairs, runs(space, evaluator.best)])))
             if evaluator.best_score <= best:
                 break
+
+
+def _within(annealing: Annealing, evaluations: float) -> Annealing:
+    """Fewer chains, proposals and rounds, if these settings need more evaluations."""
+    share = evaluations / (annealing.chains * (1 + annealing.proposals * annealing.rounds))
+    if share >= 1:
+        return annealing
+    chains = max(2, round(annealing.chains * share**_CHAINS))
+    proposals = max(2, round(annealing.proposals * share**_PROPOSALS))
+    rounds = max(1, ceil((evaluations / chains - 1) / proposals))
+    culling = max(1, round(annealing.culling_rounds * rounds / annealing.rounds))
+    return replace(annealing, chains=chains, proposals=proposals, rounds=rounds, culling_rounds=culling)

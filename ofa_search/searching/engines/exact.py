@@ -14,21 +14,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa_profiler.spaces import Genomes
+from ofa_search.searching.bounds.branching import MOST_SCORED
 from ofa_search.searching.bounds.proof import Proof, why_unbounded
-from ofa_search.searching.engines.base import Engine, Evaluator
+from ofa_search.searching.engines.base import Engine, Evaluator, Spent
 from ofa_search.searching.engines.evolutionary import Evolutionary
 from ofa_search.searching.problem import Problem
 
 
 @dataclass(frozen=True)
 class Exact(Engine):
-    """After evolution, it takes at most so many seconds, evaluations and steps of branch and bound."""
+    """After evolution, it takes at most so many seconds, evaluations and steps of branch and bound.
+
+    If evaluations are limited, evolution gets the `share` of them.
+    """
 
     name = "exact"
     start: Evolutionary = field(default_factory=Evolutionary)
     seconds: float = 60.0
     evaluations: int = 1_000_000
     steps: int = 1_000_000
+    share: float = 0.5
 
     @property
     def starter(self) -> Engine:
@@ -40,17 +45,19 @@ class Exact(Engine):
     def _search(
         self, evaluator: Evaluator, rng: np.random.Generator, known: Genomes, scores: NDArray[np.float64]
     ) -> None:
-        self.start._search(evaluator, rng, known, scores)
+        evaluator.spend(self.share, lambda: self.start._search(evaluator, rng, known, scores))
         most = evaluator.evaluations + self.evaluations
 
         def scored(genomes: Genomes) -> NDArray[np.float64]:
+            if len(genomes) > evaluator.left:
+                raise Spent  # a part of which only some networks are scored proves nothing
             return evaluator.score(evaluator.fresh(genomes))
 
         proof = Proof(evaluator.problem, evaluator.best_score, scored)
         steps = count()
 
         def may_go_on() -> bool:
-            return evaluator.evaluations < most and next(steps) < self.steps
+            return evaluator.evaluations < most and evaluator.left >= MOST_SCORED and next(steps) < self.steps
 
         proof.run(time.perf_counter() + self.seconds, may_go_on)
         evaluator.bound = proof.bound

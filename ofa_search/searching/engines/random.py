@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,10 @@ from ofa_search.searching.engines.base import Engine, Evaluator, pull_to_anchor
 
 @dataclass(frozen=True)
 class Random(Engine):
-    """Scores `rounds` times `batch` random architectures, pulled under the budgets where they are over."""
+    """Scores `rounds` times `batch` random architectures, pulled under the budgets where they are over.
+
+    If evaluations are limited, it makes as many rounds as they allow.
+    """
 
     name = "random"
     batch: int = 1024
@@ -24,6 +28,7 @@ class Random(Engine):
     ) -> None:
         del known, scores
         problem = evaluator.problem
-        for _ in range(self.rounds):
+        rounds = self.rounds if evaluator.left == np.inf else ceil(evaluator.left / self.batch)
+        for _ in range(rounds):
             drawn = problem.space.sample_genomes(rng, self.batch)
             evaluator.score(evaluator.fresh(pull_to_anchor(problem, drawn, rng)))

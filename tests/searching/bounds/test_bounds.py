@@ -169,7 +169,7 @@ def test_mixed_precision(precision: str) -> None:
 
 
 def test_parts_are_scored_only_where_they_are_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(branching, "_SCORED", 40)
+    monkeypatch.setattr(branching, "MOST_SCORED", 40)
     predictor = random_predictor(TINY, 1)
     scored = []
 
