@@ -126,7 +126,9 @@ def test_the_order_of_tables_does_not_matter_and_the_seed_decides(
     options = ["--budget", "2ms", "--predictor", predictor, "--no-export", "--seed", "5"]
     (result,) = searched(capfd, *pair, *options)
     swapped = ["--lut", pair[3], "--lut", pair[1], *pair[4:]]
-    assert searched(capfd, *swapped, *options) == [result]
+    timed = {"gap": 0, "bound": 0, "is_optimal": False}  # as good as they become in a fixed time
+    (other,) = searched(capfd, *swapped, *options)
+    assert {**other, **timed} == {**result, **timed}
 
 
 def test_the_report_counts_blocks_and_changes(

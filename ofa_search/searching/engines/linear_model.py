@@ -32,6 +32,8 @@ _MOST_CHOICES = 128
 _REACH, _STEPS = (-1.5, 2.5), 8
 #: The same where no price is known, from the value of a choice over its cost.
 _FIRST_REACH, _FIRST_STEPS = (-5.0, 7.0), 12
+#: Logarithms of prices beyond this would be zero or infinite in float32, and padding has infinite costs.
+_FARTHEST = 80.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +141,8 @@ class LinearModels:
         times = np.zeros(len(gains), dtype=np.intp)
         for _ in range(steps):
             middle = (low + high) / 2
-            chosen = (gains - np.exp(middle).astype(np.float32)[:, np.newaxis, np.newaxis] * priced).argmax(axis=2)
+            price = np.exp(middle.clip(-_FARTHEST, _FARTHEST)).astype(np.float32)
+            chosen = (gains - price[:, np.newaxis, np.newaxis] * priced).argmax(axis=2)
             places = rows + chosen.ravel()
             spent = np.array([cost.take(places).reshape(chosen.shape).sum(axis=1) for cost in costs])
             keeps = (spent <= left).all(axis=0)
