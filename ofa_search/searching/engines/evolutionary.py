@@ -25,6 +25,8 @@ Scores = NDArray[np.float64]
 _GENERATIONS = 20
 #: The powers with which chains and proposals shrink; rounds take the rest, since each learns from the one before.
 _CHAINS, _PROPOSALS = 1 / 3, 1 / 3
+#: Chains are renewed after so many rounds at the earliest.
+_SHORTEST = 5
 
 
 @dataclass(frozen=True)
@@ -112,11 +114,15 @@ class Evolutionary(Engine):
 
 def _within(annealing: Annealing, evaluations: float) -> Annealing:
     """Fewer chains, proposals and rounds, if these settings need more evaluations."""
-    share = evaluations / (annealing.chains * (1 + annealing.proposals * annealing.rounds))
+    share = evaluations / annealing.most_evaluations
     if share >= 1:
         return annealing
     chains = max(2, round(annealing.chains * share**_CHAINS))
+    starts = max(1, round(annealing.starts_per_chain * share**_CHAINS))
     proposals = max(2, round(annealing.proposals * share**_PROPOSALS))
-    rounds = max(1, ceil((evaluations / chains - 1) / proposals))
-    culling = max(1, round(annealing.culling_rounds * rounds / annealing.rounds))
-    return replace(annealing, chains=chains, proposals=proposals, rounds=rounds, culling_rounds=culling)
+    more = 1 + (starts - 1) * annealing.renewal_rounds / annealing.rounds
+    rounds = max(1, ceil((evaluations / chains - starts) / proposals / more))
+    renewal = max(_SHORTEST, round(annealing.renewal_rounds * rounds / annealing.rounds))
+    return replace(
+        annealing, chains=chains, starts_per_chain=starts, proposals=proposals, rounds=rounds, renewal_rounds=renewal
+    )
