@@ -22,11 +22,7 @@ from search_peers import PEERS, Peer, Task, engine_run, task_of
 from ofa_profiler.base.units import parse_duration_ms
 
 ENGINES = ("evolutionary", "smbo", "mcts", "nsga2", "random")
-POINTS = (50, 100, 200, 500, 1000, 2000)
 COLUMNS = ("budget", "method", "evaluations", "seeds", "regret_mean", "regret_low", "regret_high")
-#: Searches without a limit that look for the best network.
-_UNLIMITED = 20
-
 #: By method: the best score after each of the points, (seeds, points); NaN where it was not run.
 Curves = dict[str, NDArray[np.float64]]
 
@@ -38,27 +34,29 @@ def main() -> None:
     parser.add_argument("--predictor", required=True, type=Path)
     parser.add_argument("--space", default="ofa-mbv3-w1.2")
     parser.add_argument("--budget", action="append", required=True)
+    parser.add_argument("--points", default="50,100,200,500,1000,2000", help="evaluations (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--slow-seeds", type=int, default=3, help="of optuna (default: 3)")
     parser.add_argument("--slow-evaluations", type=int, default=200, help="of optuna (default: 200)")
     parser.add_argument("--out", required=True, type=Path, help="the files without their endings")
     arguments = parser.parse_args()
+    points = tuple(map(int, arguments.points.split(",")))
     rows: list[dict[str, Any]] = []
     for budget in arguments.budget:
         task = task_of(arguments.lut, arguments.predictor, arguments.space, parse_duration_ms(budget))
-        curves = {name: _engine_curves(task, name, arguments.seeds) for name in ENGINES}
+        curves = {name: _engine_curves(task, name, arguments.seeds, points) for name in ENGINES}
         for peer in PEERS:
             is_slow = peer.package == "optuna"
             seeds = arguments.slow_seeds if is_slow else arguments.seeds
-            most = arguments.slow_evaluations if is_slow else POINTS[-1]
+            most = arguments.slow_evaluations if is_slow else points[-1]
             if (why := peer.missing(task)) is not None:
                 print(why)
                 continue
-            curves[peer.name] = _peer_curves(task, peer, seeds, most)
-        best = [engine_run(task, "evolutionary", 1000 + seed, None)[0] for seed in range(_UNLIMITED)]
+            curves[peer.name] = _peer_curves(task, peer, seeds, most, points)
+        best = [engine_run(task, "evolutionary", 1000 + seed, None)[0] for seed in range(arguments.seeds)]
         highest = max(*best, *(float(np.nanmax(each)) for each in curves.values()))
         print(f"{budget}: the best network has {highest:.4f}", flush=True)
-        rows += _rows(budget, curves, highest)
+        rows += _rows(budget, curves, points, highest)
     with arguments.out.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
@@ -66,26 +64,26 @@ def main() -> None:
     plot(rows, arguments.out.with_suffix(".png"))
 
 
-def _engine_curves(task: Task, name: str, seeds: int) -> NDArray[np.float64]:
+def _engine_curves(task: Task, name: str, seeds: int, points: tuple[int, ...]) -> NDArray[np.float64]:
     print(f"{task.budget_ms:g} ms, {name}", flush=True)
-    return np.array([[engine_run(task, name, seed, limit)[0] for limit in POINTS] for seed in range(seeds)])
+    return np.array([[engine_run(task, name, seed, limit)[0] for limit in points] for seed in range(seeds)])
 
 
-def _peer_curves(task: Task, peer: Peer, seeds: int, most: int) -> NDArray[np.float64]:
+def _peer_curves(task: Task, peer: Peer, seeds: int, most: int, points: tuple[int, ...]) -> NDArray[np.float64]:
     print(f"{task.budget_ms:g} ms, {peer.name}", flush=True)
-    curves = np.full((seeds, len(POINTS)), np.nan)
+    curves = np.full((seeds, len(points)), np.nan)
     for seed in range(seeds):
         best = np.maximum.accumulate(peer.searched(task, seed, most).scores)
-        for place, limit in enumerate(POINTS):
+        for place, limit in enumerate(points):
             if limit <= len(best):
                 curves[seed, place] = best[limit - 1]
     return curves
 
 
-def _rows(budget: str, curves: Curves, highest: float) -> list[dict[str, Any]]:
+def _rows(budget: str, curves: Curves, points: tuple[int, ...], highest: float) -> list[dict[str, Any]]:
     rows = []
     for method, scores in curves.items():
-        for limit, column in zip(POINTS, scores.T, strict=True):
+        for limit, column in zip(points, scores.T, strict=True):
             known = 100 * (highest - column[~np.isnan(column)])
             if len(known):
                 figures = (known.mean(), *np.quantile(known, (0.1, 0.9)))
@@ -113,7 +111,8 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
             axes.plot(x, mean, style, color=f"C{place}", marker="o", markersize=3, label=method)
             axes.fill_between(x, low, high, color=f"C{place}", alpha=0.15, linewidth=0)
         axes.set_xscale("log")
-        axes.set_xticks(POINTS, [str(point) for point in POINTS])
+        points = sorted({int(row["evaluations"]) for row in rows})
+        axes.set_xticks(points, [str(point) for point in points])
         axes.minorticks_off()
         axes.set_ylim(bottom=0)
         axes.set_title(f"budget {budget}")
