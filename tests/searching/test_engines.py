@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from support.mixed_problems import mixed_problem
 from support.problems import CIFAR, Bumpy, Sloped, constraint, problem, work_ms
+from support.small_spaces import ONE_STAGE, everything
 
 from ofa_profiler import LatencyTable, get_space, space_names
 from ofa_profiler.errors import InfeasibleError, UsageError
@@ -243,6 +244,17 @@ print(result.genome.tobytes().hex(), repr(result.score), result.evaluations)
     environment = {"OPENBLAS_NUM_THREADS": blas_threads, "PYTHONHASHSEED": blas_threads}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=environment)
     assert done.stdout.split() == [here.genome.tobytes().hex(), repr(here.score), str(here.evaluations)], done.stderr
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 6, 20])
+def test_few_networks_under_the_budget_make_few_chains(count: int) -> None:
+    cost = constraint(ONE_STAGE, 1.0).cost
+    every = everything(ONE_STAGE)
+    limit = Constraint("t", "ms", cost, float(np.sort(cost.evaluate(every))[count - 1]))
+    objective = Sloped(ONE_STAGE)
+    asked = Problem(ONE_STAGE, objective, (limit,), find_anchor(ONE_STAGE, [limit], np.random.default_rng(0)))
+    result = Evolutionary().search(asked, np.random.default_rng(0))
+    assert result.score == objective.scores(ONE_STAGE, every[asked.feasible(every)]).max()
 
 
 def test_evolution_beats_random_search() -> None:

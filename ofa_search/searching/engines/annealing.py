@@ -114,7 +114,8 @@ class _Chains:
             self.values[moved] = self._gradients(genomes[best])
 
     def cull(self, count: int) -> None:
-        """The best chains replace the worst."""
+        """The best chains replace the worst, at most half of them: few networks under the budgets make few chains."""
+        count = min(count, len(self.scores) // 2)
         order = np.argsort(-self.scores, kind="stable")
         best, worst = order[:count], order[len(order) - count :]
         for state in (self.genomes, self.scores, self.values, self.prices):
