@@ -26,6 +26,8 @@ Array = NDArray[np.floating[Any]]
 #: What is tried at each fit: the reach of the kernel, in shares of all genes, and the share of its linear part.
 _REACHES, _LINEAR_SHARES = (0.1, 0.3, 1.0), (0.2, 0.8)
 _NOISE = 1e-4
+#: A fit waits for this part of the known networks, once that is more than a batch.
+_WORTH_A_FIT = 20
 #: Equal scores have no scale.
 _LEAST = 1e-12
 #: They are compared on so many networks.
@@ -61,7 +63,8 @@ class Smbo(Engine):
         genomes, scores = np.vstack([known, drawn]), np.concatenate([scores, evaluator.score(drawn)])
         batch, idle = max(1, min(self.batch, count // 20)), 0
         while evaluator.evaluations < count and idle < _IDLE_BATCHES:
-            chosen = evaluator.fresh(self._proposed(problem, genomes, scores, rng), batch)
+            proposed = self._proposed(problem, genomes, scores, rng)
+            chosen = evaluator.fresh(proposed, max(batch, len(genomes) // _WORTH_A_FIT))
             genomes, scores = np.vstack([genomes, chosen]), np.concatenate([scores, evaluator.score(chosen)])
             idle = 0 if len(chosen) else idle + 1
 
