@@ -73,7 +73,8 @@ class Annealing:
         first, last = self.temperatures
         period, step = divmod(number, self.renewal_rounds)
         start = first * (last / first) ** (period * self.renewal_rounds / self.rounds)
-        return start * (last / start) ** (step / self.renewal_rounds)
+        temperature: float = start * (last / start) ** (step / self.renewal_rounds)
+        return temperature
 
 
 class _Chains:
