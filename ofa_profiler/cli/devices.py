@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from ofa_profiler.base.parallel import Check, run_all
 from ofa_profiler.base.progress import Progress, Reporter
+from ofa_profiler.cli.lending import Lending
 from ofa_profiler.cli.terminal import labelled
 from ofa_profiler.devices import Device, DeviceOptions, open_device
 from ofa_profiler.errors import OfaError
@@ -29,13 +30,13 @@ class Devices(NamedTuple):
 
 
 @contextmanager
-def opened_devices(specs: Sequence[str], options: DeviceOptions) -> Iterator[Devices]:
-    """Open all devices. Those that cannot be opened do not stop the others."""
+def opened_devices(specs: Sequence[str], options: DeviceOptions, lending: Lending) -> Iterator[Devices]:
+    """Acquire and open all devices. Those that cannot be opened do not stop the others."""
     devices = Devices({}, {})
     with ExitStack() as stack:
         for spec in specs:
             try:
-                devices.opened[spec] = stack.enter_context(open_device(spec, options))
+                devices.opened[spec] = stack.enter_context(lending.lent(open_device(spec, options)))
             except OfaError as error:  # noqa: PERF203
                 devices.failed[spec] = error
         yield devices

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ofa_profiler.base.units import parse_duration_ms
+from ofa_profiler.cli.lending import lending_of
 from ofa_profiler.cli.model_options import add_model_options, check_model_options
 from ofa_profiler.cli.options import (
     Parser,
@@ -201,6 +202,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError(
             f"{len(arguments.name)} --name for {tables} tables, or two equal names: give one --name per table"
         )
+    lending_of(arguments, used=bool(arguments.device))  # raises for a command that cannot be run
     if arguments.wheels is not None and arguments.kit is None:
         raise UsageError("--wheels needs --kit; devices reached over ssh and adb get the runtime automatically")
     _check_like(arguments)
@@ -286,13 +288,14 @@ def _space(arguments: argparse.Namespace) -> SearchSpace:
 def _remove(arguments: argparse.Namespace) -> int:
     from ofa_profiler.devices import open_device
 
-    places = {}
+    places, lending = {}, lending_of(arguments)
     for spec in arguments.device:
-        places[spec] = open_device(spec, device_options(arguments)).remove()
+        with lending.borrowed(spec):
+            places[spec] = open_device(spec, device_options(arguments)).remove()
         say(f"removed {places[spec]} from {spec}")
     if arguments.json:
         print(json.dumps({"removed": places}, indent=2))
-    return 0
+    return lending.exit_code(0)
 
 
 def _import(arguments: argparse.Namespace) -> int:

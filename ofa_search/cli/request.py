@@ -12,6 +12,7 @@ import numpy as np
 
 from ofa_profiler.base.units import parse_bytes, parse_count, parse_duration_ms
 from ofa_profiler.base.user_code import is_module_name
+from ofa_profiler.cli.lending import Lending, lending_of
 from ofa_profiler.cli.options import device_options
 from ofa_profiler.cli.terminal import say
 from ofa_profiler.errors import UsageError
@@ -67,6 +68,7 @@ class Request:
     predictor_ships: bool
     supernet_ships: bool
     device: Device | None
+    lending: Lending
     out: Path | None
     export: bool
     json: bool
@@ -80,6 +82,7 @@ def read_request(arguments: argparse.Namespace) -> Request:
     max_params = parse_count(arguments.max_params, "--max-params") if arguments.max_params is not None else None
     max_bytes = parse_bytes(arguments.max_size, "--max-size") if arguments.max_size is not None else None
     engine = get_engine(arguments.engine)
+    lending = lending_of(arguments, used=arguments.verify is not None)
     if arguments.space is not None:
         get_space(arguments.space)  # raises for an unknown name
     tables = read_tables(arguments.lut, arguments.precision)
@@ -113,6 +116,7 @@ def read_request(arguments: argparse.Namespace) -> Request:
         max_size=None,
         confidence=_confidence(arguments.confidence, tables),
         device=_device(arguments, tables[0]),
+        lending=lending,
         source=in_mixed_precision(source) if precision == MIXED else source,
         predictor_ships=predictor is not None and ships(predictor),
         supernet_ships=supernet is not None and ships(supernet),

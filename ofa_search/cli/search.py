@@ -185,7 +185,7 @@ def _search(request: Request) -> int:
     _report(request, found)
     if request.device is not None:
         _check_budgets(found)
-    return 0
+    return request.lending.exit_code(0)
 
 
 def _size_limit(request: Request, deployments: Mapping[str, Deployment]) -> SizeLimit | None:
@@ -276,7 +276,11 @@ def _verify(request: Request, device: Device, found: list[Found]) -> list[Found]
         (result,) = _results(request, [[ms, *list(budget_ms.values())[1:]]])
         return replace(network, result=replace(result, budget_ms=budget_ms), files={})
 
-    with device, progress_bar() as reporter, showing_evaluations(request.objective, None, reporter):
+    with (
+        request.lending.lent(device),
+        progress_bar() as reporter,
+        showing_evaluations(request.objective, None, reporter),
+    ):
         if other := other_device(table, device.describe()):
             say(f"warning: {other}")
         finals = decide_by_measuring(
