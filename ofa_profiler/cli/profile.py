@@ -78,6 +78,12 @@ def _parser() -> Parser:
         help=f"device to measure, one of {device_names()}; repeat it to measure several devices at the same time",
     )
     what.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="let the workers of this Dask scheduler (tcp://host:8786) reach the devices: each worker with a resource "
+        "of the device's name",
+    )
+    what.add_argument(
         "--kit", metavar="DIR", type=Path, help="write a kit for a board to DIR: models, settings and agent"
     )
     what.add_argument(
@@ -202,7 +208,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError(
             f"{len(arguments.name)} --name for {tables} tables, or two equal names: give one --name per table"
         )
-    lending_of(arguments, used=bool(arguments.device))  # raises for a command that cannot be run
+    _check_reaching(arguments)
     if arguments.wheels is not None and arguments.kit is None:
         raise UsageError("--wheels needs --kit; devices reached over ssh and adb get the runtime automatically")
     _check_like(arguments)
@@ -211,6 +217,12 @@ def _check(arguments: argparse.Namespace) -> None:
     stops_early = arguments.plan or arguments.remove_from_device or arguments.rewrite
     if arguments.out is None and (arguments.results or (arguments.device and not stops_early)):
         raise UsageError("no folder for the table: give --out DIR")
+
+
+def _check_reaching(arguments: argparse.Namespace) -> None:
+    lending_of(arguments, used=bool(arguments.device))  # raises for a command that cannot be run
+    if arguments.dask is not None and (not arguments.device or arguments.remove_from_device or arguments.plan):
+        raise UsageError("--dask measures: give --device DEVICE and --out DIR with it")
 
 
 def _check_like(arguments: argparse.Namespace) -> None:

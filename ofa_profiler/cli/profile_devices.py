@@ -35,7 +35,7 @@ def profile_devices(prog: str, arguments: argparse.Namespace, space: SearchSpace
     specs, options = arguments.device, device_options(arguments, _able(cells)[0].settings)
     like = None if arguments.like is None else LatencyTable.load(arguments.like)
     lending = lending_of(arguments)
-    with opened_devices(specs, options, lending) as (devices, failed), progress_bar() as reporter:
+    with opened_devices(specs, options, lending, arguments.dask) as (devices, failed), progress_bar() as reporter:
         names = dict(zip(specs, arguments.name or [None] * len(specs), strict=True))
         if len(specs) > 1:
             ops = space.unique_ops() if like is None else ()

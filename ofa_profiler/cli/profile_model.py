@@ -50,7 +50,7 @@ def profile_models(prog: str, arguments: argparse.Namespace) -> int:
     options = device_options(arguments, next(cell.settings for cell in cells if not cell.refused))
     specs = arguments.device
     lending = lending_of(arguments)
-    with opened_devices(specs, options, lending) as (devices, failed):
+    with opened_devices(specs, options, lending, arguments.dask) as (devices, failed):
         if arguments.out is None:
             return _only_rewrite(arguments, devices, failed, cells)
         measure = partial(_profile_one, arguments, _names(arguments, devices, cells), cells)

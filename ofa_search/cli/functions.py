@@ -27,6 +27,12 @@ def add_function_options(group: argparse._ArgumentGroup) -> None:
         help="with --predictor package.module:function: evaluate in N processes at the same time (default: 1)",
     )
     group.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="with --predictor package.module:function: evaluate on the workers of this Dask scheduler "
+        "(tcp://host:8786)",
+    )
+    group.add_argument(
         "--fresh",
         action="store_true",
         help="with --predictor package.module:function: evaluate again what earlier runs have evaluated",
@@ -41,13 +47,15 @@ def _jobs(text: str) -> int:
 
 def refuse_function_options(arguments: argparse.Namespace) -> None:
     """Raises `UsageError` if options of a function are given without one."""
-    for option in ("jobs", "fresh"):
+    for option in ("jobs", "dask", "fresh"):
         if getattr(arguments, option):
             raise UsageError(f"--{option} is for --predictor package.module:function")
 
 
 def function_objective(arguments: argparse.Namespace, folder: Path) -> FunctionObjective:
     """The function as an objective, with its journal in the folder of results. Raises `UsageError`."""
+    if arguments.jobs and arguments.dask:
+        raise UsageError("--jobs counts processes of this machine, --dask uses workers: give one of them")
     path = folder / JOURNAL
     objective = FunctionObjective(NamedFunction(arguments.predictor), journal=path, fresh=arguments.fresh)
     journal = objective.journal
@@ -60,10 +68,17 @@ def function_objective(arguments: argparse.Namespace, folder: Path) -> FunctionO
 
 
 @contextmanager
-def evaluating(objective: Objective, jobs: int) -> Iterator[None]:
-    """While a function can be evaluated, in processes of this machine. Other objectives need nothing."""
+def evaluating(objective: Objective, jobs: int, dask: str | None) -> Iterator[None]:
+    """While a function can be evaluated, in processes of this machine or by Dask. Other objectives need nothing."""
     if not isinstance(objective, FunctionObjective):
         yield
+        return
+    if dask is not None:
+        from ofa_profiler.base.fleet import fleet
+
+        with objective, fleet(dask) as workers:
+            objective.executor = workers.executor()
+            yield
         return
     from ofa_profiler.base.processes import worker_processes  # with multiprocessing
 

@@ -54,6 +54,7 @@ class Request:
     is_front: bool
     objective: Objective
     jobs: int
+    dask: str | None
     precision: str
     engine: Engine
     evaluations: int | None
@@ -106,6 +107,7 @@ def read_request(arguments: argparse.Namespace) -> Request:
         is_front=arguments.pareto is not None,
         objective=objective,
         jobs=arguments.jobs or 1,
+        dask=arguments.dask,
         precision=precision,
         engine=engine,
         evaluations=arguments.evaluations,

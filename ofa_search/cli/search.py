@@ -159,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         nonlocal kept
         request = read_request(_parser().parse_args(argv))
         kept = interrupted_words(request.objective)
-        with evaluating(request.objective, request.jobs):
+        with evaluating(request.objective, request.jobs, request.dask):
             return _search(request)
 
     return run_command(PROG, command, interrupted=lambda: kept)
