@@ -18,6 +18,13 @@ from ofa_profiler.cli.options import Parser, add_device_options, positive_intege
 from ofa_profiler.cli.terminal import progress_bar, run_command, say
 from ofa_profiler.errors import OverBudgetError
 from ofa_profiler.networks.architecture import Architecture
+from ofa_search.cli.functions import (
+    add_function_options,
+    evaluating,
+    interrupted_words,
+    say_default_evaluations,
+    showing_evaluations,
+)
 from ofa_search.cli.request import DEFAULT_OUT, MACS, Request, read_request
 from ofa_search.results.deployments import Deployment, deployments_of
 from ofa_search.results.found import Found, document
@@ -66,8 +73,9 @@ def _parser() -> Parser:
     what.add_argument("--space", metavar="NAME", help=f"{space_words()} (default: the space of the table)")
     what.add_argument(
         "--predictor",
-        metavar="NAME|PATH",
-        help=f"accuracy predictor, or {MACS} to maximise MACs instead (default: the included one for the space)",
+        metavar="NAME|PATH|FUNCTION",
+        help=f"accuracy predictor, or {MACS} to maximise MACs instead, or a function of yours that evaluates an "
+        "architecture, package.module:function (default: the included predictor for the space)",
     )
     what.add_argument(
         "--supernet",
@@ -95,6 +103,7 @@ def _parser() -> Parser:
         type=positive_integer,
         help="score at most N architectures for each network that is searched (default: as many as the engine needs)",
     )
+    add_function_options(what)
     what.add_argument(
         "--seed",
         metavar="S",
@@ -144,7 +153,16 @@ def _add_limits(parser: Parser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and give its exit code (`docs/contracts.md` lists them)."""
-    return run_command(PROG, lambda: _search(read_request(_parser().parse_args(argv))))
+    kept = "interrupted"
+
+    def command() -> int:
+        nonlocal kept
+        request = read_request(_parser().parse_args(argv))
+        kept = interrupted_words(request.objective)
+        with evaluating(request.objective, request.jobs, request.dask):
+            return _search(request)
+
+    return run_command(PROG, command, interrupted=lambda: kept)
 
 
 # --- search ------------------------------------------------------------------------------------------
@@ -153,7 +171,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _search(request: Request) -> int:
     deployments = deployments_of(request.tables)
     request = replace(request, max_size=_size_limit(request, deployments))
-    results = _results(request, request.budgets_ms)
+    say_default_evaluations(request.objective, request.evaluations)
+    with showing_evaluations(request.objective, _expected(request)):
+        results = _results(request, request.budgets_ms)
     _say_loose_budgets(request)
     if request.is_front:
         results = _listed_once(results)
@@ -165,7 +185,7 @@ def _search(request: Request) -> int:
     _report(request, found)
     if request.device is not None:
         _check_budgets(found)
-    return 0
+    return request.lending.exit_code(0)
 
 
 def _size_limit(request: Request, deployments: Mapping[str, Deployment]) -> SizeLimit | None:
@@ -176,6 +196,12 @@ def _size_limit(request: Request, deployments: Mapping[str, Deployment]) -> Size
     return size_limit(
         request.max_bytes, request.tables, request.objective, request.source, deployments, request.precision
     )
+
+
+def _expected(request: Request) -> int | None:
+    """How many architectures are evaluated at most."""
+    each = request.objective.default_evaluations if request.evaluations is None else request.evaluations
+    return None if each is None else each * len(request.budgets_ms)
 
 
 def _results(request: Request, budgets_ms: Sequence[Sequence[float]]) -> tuple[SearchResult, ...]:
@@ -250,7 +276,11 @@ def _verify(request: Request, device: Device, found: list[Found]) -> list[Found]
         (result,) = _results(request, [[ms, *list(budget_ms.values())[1:]]])
         return replace(network, result=replace(result, budget_ms=budget_ms), files={})
 
-    with device, progress_bar() as reporter:
+    with (
+        request.lending.lent(device),
+        progress_bar() as reporter,
+        showing_evaluations(request.objective, None, reporter),
+    ):
         if other := other_device(table, device.describe()):
             say(f"warning: {other}")
         finals = decide_by_measuring(
