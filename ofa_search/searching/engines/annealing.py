@@ -38,7 +38,7 @@ class Annealing:
     noise: float = 0.1
     price: float = 0.5
     free_share: float = 0.1
-    mutation_rate: float = 0.12
+    mutation_rate: float = 0.05
     crossing_share: float = 0.3
     starts_per_chain: int = 4
     renewal_rounds: int = 15
