@@ -98,7 +98,7 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
     budgets = list(dict.fromkeys(row["budget"] for row in rows))
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    figure = Figure(figsize=(4.6 * len(budgets), 3.8), dpi=110, layout="constrained")
+    figure = Figure(figsize=(4.6 * len(budgets), 4.2), dpi=90, layout="constrained")
     for number, budget in enumerate(budgets):
         axes = figure.add_subplot(1, len(budgets), number + 1)
         for place, method in enumerate(methods):
@@ -119,7 +119,7 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
         axes.set_xlabel("evaluations")
         if not number:
             axes.set_ylabel("points below the best known")
-            axes.legend(fontsize=8)
+            figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
         axes.grid(alpha=0.3)
     figure.savefig(path)
 
