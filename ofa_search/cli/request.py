@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,9 +19,11 @@ from ofa_profiler.networks.ranges import MADE_UP
 from ofa_profiler.protocol.target import MIXED
 from ofa_profiler.spaces import SearchSpace, get_space
 from ofa_profiler.spaces.mixed import MixedSpace
+from ofa_profiler.spaces.narrowing import narrowed
 from ofa_profiler.tables.corrections.intervals import checked_level
 from ofa_profiler.tables.mixed import AnyTable
 from ofa_search.artifacts.shipped import shipped_predictor, shipped_supernet, ships
+from ofa_search.cli.fix import read_fixed
 from ofa_search.cli.named_file import named_file
 from ofa_search.cli.tables import plain_space, read_tables, table_count
 from ofa_search.predictor import AccuracyPredictor
@@ -76,6 +78,7 @@ def read_request(arguments: argparse.Namespace) -> Request:
     max_macs = parse_count(arguments.max_macs, "--max-macs") if arguments.max_macs is not None else None
     max_params = parse_count(arguments.max_params, "--max-params") if arguments.max_params is not None else None
     max_bytes = parse_bytes(arguments.max_size, "--max-size") if arguments.max_size is not None else None
+    fixed = read_fixed(arguments.fix)
     engine = get_engine(arguments.engine)
     if arguments.space is not None:
         get_space(arguments.space)  # raises for an unknown name
@@ -83,7 +86,7 @@ def read_request(arguments: argparse.Namespace) -> Request:
     precision = precision_of(tables, arguments.precision)
     plain = plain_space(arguments.space, tables, precision)
     predictor, supernet = _predictor(arguments, plain, precision), _supernet(arguments, plain)
-    space = MixedSpace.of(plain) if precision == MIXED else plain
+    space = _fixed(MixedSpace.of(plain) if precision == MIXED else plain, fixed)
     objective = _objective(predictor, space, precision)
     source = _source(arguments, plain, supernet, precision)
     return Request(
@@ -109,6 +112,13 @@ def read_request(arguments: argparse.Namespace) -> Request:
         export=not arguments.no_export,
         json=arguments.json,
     )
+
+
+def _fixed(space: SearchSpace, fixed: Mapping[str, Sequence[str]]) -> SearchSpace:
+    try:
+        return narrowed(space, fixed)
+    except UsageError as error:
+        raise UsageError(f"--fix: {error}") from None
 
 
 def _confidence(level: float | None, tables: Sequence[AnyTable]) -> float | None:

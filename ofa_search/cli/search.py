@@ -135,6 +135,14 @@ def _add_limits(parser: Parser) -> None:
         help="maximum size of the model file for the runtime of the first table, for example 2MB (2,000,000 bytes)",
     )
     limits.add_argument(
+        "--fix",
+        metavar="CHOICE=VALUE",
+        action="append",
+        default=[],
+        help="only networks with this value of a choice of the space, or one of VALUE,VALUE; for example "
+        "resolution=192, kernel_size=3, stage0.depth=2",
+    )
+    limits.add_argument(
         "--confidence",
         metavar="P",
         type=float,

@@ -15,6 +15,7 @@ from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.spaces import Genomes, SearchSpace, get_space
 from ofa_profiler.spaces.costs import AdditiveCost
+from ofa_profiler.spaces.narrowing import Fixed, narrowed
 from ofa_profiler.tables.corrections.intervals import DEFAULT_LEVEL
 from ofa_profiler.tables.mixed import AnyTable
 from ofa_profiler.tables.summary import Facts, facts_html, facts_text
@@ -118,8 +119,12 @@ def search(
     max_size: SizeLimit | None = None,
     confidence: float | None = None,
     evaluations: int | None = None,
+    fix: Fixed | None = None,
 ) -> SearchResult:
     """The architecture of `space` with the highest objective that keeps every limit.
+
+    `fix` gives choices their values, for example `{"resolution": 192, "stage0.kernel_size": [3, 5]}`
+    (`ofa_profiler/spaces/narrowing.py`).
 
     With a `confidence`, for example 0.95, the upper end of the interval of that level keeps the limit, not only the
     prediction. With `evaluations`, at most so many networks are scored, and the engine plans for them.
@@ -145,6 +150,7 @@ def search(
         max_size=max_size,
         confidence=confidence,
         evaluations=evaluations,
+        fix=fix,
     )[0]
 
 
@@ -162,6 +168,7 @@ def search_each(
     n_classes: int | None = None,
     confidence: float | None = None,
     evaluations: int | None = None,
+    fix: Fixed | None = None,
 ) -> tuple[SearchResult, ...]:
     """As `search`, once for each row of `budgets_ms` (one budget per table), in that order.
 
@@ -169,7 +176,7 @@ def search_each(
     tight to loose, no network is worse than the one before it. MACs and parameters are those of a network for
     `n_classes` classes, or for those of the space.
     """
-    space = get_space(space) if isinstance(space, str) else space
+    space = narrowed(get_space(space) if isinstance(space, str) else space, fix or {})
     objective = PredictedAccuracy(objective) if isinstance(objective, AccuracyPredictor) else objective
     engine = get_engine(engine) if isinstance(engine, str) else engine
     space = _at_common_resolutions(space, tables, objective)

@@ -19,6 +19,8 @@ from ofa_profiler import get_space, space_names
 from ofa_profiler.errors import InfeasibleError, UsageError
 from ofa_profiler.spaces import Genomes
 from ofa_profiler.spaces.costs import AdditiveCost, Cost
+from ofa_profiler.spaces.mixed import MixedSpace
+from ofa_profiler.spaces.narrowing import narrowed
 from ofa_search.searching.engines import (
     DEFAULT_ENGINE,
     Engine,
@@ -129,6 +131,20 @@ class TestContract:
         assert isinstance(asked.objective, Bumpy)
         scored = np.frombuffer(b"".join(asked.objective.asked), np.int8).reshape(-1, len(CIFAR.genes))
         assert asked.feasible(scored).all()
+
+    @pytest.mark.parametrize("mixed", [False, True])
+    def test_fixed_choices_are_kept(self, engine: Engine, objective: type[Bumpy], mixed: bool) -> None:
+        space = narrowed(
+            MixedSpace.of(CIFAR) if mixed else CIFAR, {"resolution": 24, "depth": 3, "stage1.kernel_size": 5}
+        )
+        asked = problem(space, shares=(0.3,), objective=objective)
+        skip_if_refused(engine, asked)
+        result = engine.search(asked, np.random.default_rng(0))
+        (found,) = space.decode(result.genome[np.newaxis])
+        assert asked.feasible(result.genome[np.newaxis]).all()
+        assert found.resolution == 24
+        assert {stage.depth for stage in found.stages} == {3}
+        assert set(found.stages[1].kernel_sizes) == {5}
 
     def test_same_seed_same_result_and_other_seed_other_search(self, engine: Engine, objective: type[Bumpy]) -> None:
         skip_if_refused(engine, problem(objective=objective))
