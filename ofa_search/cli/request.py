@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ from ofa_profiler.tables.mixed import AnyTable
 from ofa_search.artifacts.shipped import shipped_predictor, shipped_supernet, ships
 from ofa_search.cli.fix import read_fixed
 from ofa_search.cli.named_file import named_file
-from ofa_search.cli.tables import plain_space, read_tables, table_count
+from ofa_search.cli.tables import Loader, plain_space, read_tables, table_count
 from ofa_search.predictor import AccuracyPredictor
 from ofa_search.results.deployments import precision_of
 from ofa_search.results.weight_source import WeightSource, in_mixed_precision, weight_source
@@ -70,9 +70,15 @@ class Request:
     export: bool
     json: bool
 
+    def with_tables(self, tables: list[AnyTable], budgets_ms: list[list[float]]) -> Request:
+        """The same for tables of another device. Raises `UsageError` if they do not fit."""
+        precision_of(tables, self.precision)
+        _confidence(self.confidence, tables)
+        return replace(self, tables=tables, budgets_ms=budgets_ms)
 
-def read_request(arguments: argparse.Namespace) -> Request:
-    """Raises `UsageError` and `InputFileError`."""
+
+def read_request(arguments: argparse.Namespace, loader: Loader | None = None) -> Request:
+    """Raises `UsageError` and `InputFileError`. A `loader` may know tables already."""
     # Options first, then files, large files last.
     budgets_ms = _budgets_ms(arguments)
     max_macs = parse_count(arguments.max_macs, "--max-macs") if arguments.max_macs is not None else None
@@ -82,7 +88,7 @@ def read_request(arguments: argparse.Namespace) -> Request:
     engine = get_engine(arguments.engine)
     if arguments.space is not None:
         get_space(arguments.space)  # raises for an unknown name
-    tables = read_tables(arguments.lut, arguments.precision)
+    tables = read_tables(arguments.lut, arguments.precision, loader)
     precision = precision_of(tables, arguments.precision)
     plain = plain_space(arguments.space, tables, precision)
     predictor, supernet = _predictor(arguments, plain, precision), _supernet(arguments, plain)

@@ -7,9 +7,10 @@ if __name__ == "__main__":  # before the other imports, which take a while
 
     end_quietly()
 
+import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +19,11 @@ from ofa_profiler.cli.options import Parser, add_device_options, positive_intege
 from ofa_profiler.cli.terminal import progress_bar, run_command, say
 from ofa_profiler.errors import OverBudgetError
 from ofa_profiler.networks.architecture import Architecture
+from ofa_search.cli.fleet import run_fleet, wants_fleet
+from ofa_search.cli.notes import listed_once, say_loose_budgets, say_plain_models
+from ofa_search.cli.progress import counting
 from ofa_search.cli.request import DEFAULT_OUT, MACS, Request, read_request
-from ofa_search.results.deployments import Deployment, deployments_of
+from ofa_search.results.deployments import deployments_of
 from ofa_search.results.found import Found, document
 from ofa_search.results.report import (
     accuracy_words,
@@ -31,9 +35,9 @@ from ofa_search.results.report import (
     results_table,
     weight_words,
 )
-from ofa_search.searching.api import SearchResult, search_each, slowest_ms
+from ofa_search.searching.api import SearchResult, search_each
 from ofa_search.searching.engines import DEFAULT_ENGINE, engine_names
-from ofa_search.searching.problem import SizeLimit
+from ofa_search.searching.strategies import Front, Strategy
 
 if TYPE_CHECKING:
     from ofa_profiler.devices import Device
@@ -51,6 +55,7 @@ examples:
   ofa-search --lut note10/ --budget 25ms --predictor acc_predictor.pth --no-export --json
   ofa-search --lut phone.csv --budget 20ms --lut board.csv --budget 35ms --max-params 5M
   ofa-search --lut pi.csv --pareto 15ms:40ms:6       6 budgets, one network each
+  ofa-search --fleet fleet.csv --no-export           a network for each device
   ofa-search --lut this.csv --budget 20ms --verify local
   ofa-search --lut pi-fp32.csv --lut pi-int8.csv --precision mixed --budget 20ms
 
@@ -126,6 +131,12 @@ def _add_limits(parser: Parser) -> None:
     limits.add_argument(
         "--budget", metavar="T", action="append", default=[], help="latency budget for that table, for example 20ms"
     )
+    limits.add_argument("--per-device", action="store_true", help="one network for each --lut, instead of one for all")
+    limits.add_argument(
+        "--fleet",
+        metavar="CSV",
+        help="a network for each row of a file with the columns lut and budget; rows of the same family share one",
+    )
     limits.add_argument("--pareto", metavar="LOW:HIGH:N", help="N evenly spaced budgets instead of the first --budget")
     limits.add_argument("--max-macs", metavar="N", help="maximum number of multiply-accumulates, for example 300M")
     limits.add_argument("--max-params", metavar="N", help="maximum number of parameters, for example 5M")
@@ -152,22 +163,27 @@ def _add_limits(parser: Parser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and give its exit code (`docs/contracts.md` lists them)."""
-    return run_command(PROG, lambda: _search(read_request(_parser().parse_args(argv))))
+    return run_command(PROG, lambda: _run(_parser().parse_args(argv)))
 
 
 # --- search ------------------------------------------------------------------------------------------
 
 
+def _run(arguments: argparse.Namespace) -> int:
+    if wants_fleet(arguments):
+        return run_fleet(arguments, _found_and_written)
+    return _search(read_request(arguments))
+
+
+def _found_and_written(request: Request, strategy: Strategy, start: Sequence[Architecture]) -> list[Found]:
+    request = _with_size_limit(request)
+    return _written(request, _found(request, strategy, start))
+
+
 def _search(request: Request) -> int:
-    deployments = deployments_of(request.tables)
-    request = replace(request, max_size=_size_limit(request, deployments))
-    results = _results(request, request.budgets_ms)
-    _say_loose_budgets(request)
-    if request.is_front:
-        results = _listed_once(results)
-    found = [Found(result, request.objective, request.source, deployments, request.precision) for result in results]
-    found = _written(request, found)  # before a device can fail
-    _say_plain_models(request)
+    request = _with_size_limit(request)
+    found = _written(request, _found(request))  # before a device can fail
+    say_plain_models(request)
     if request.device is not None:
         found = _verify(request, request.device, found)
     _report(request, found)
@@ -176,17 +192,33 @@ def _search(request: Request) -> int:
     return 0
 
 
-def _size_limit(request: Request, deployments: Mapping[str, Deployment]) -> SizeLimit | None:
+def _found(request: Request, strategy: Strategy | None = None, start: Sequence[Architecture] = ()) -> list[Found]:
+    if request.is_front:
+        with counting(len(request.budgets_ms)) as show:
+            results = listed_once(_results(request, request.budgets_ms, Front(show)))
+    else:
+        results = _results(request, request.budgets_ms, strategy, start)
+    say_loose_budgets(request)
+    deployments = deployments_of(request.tables)
+    return [Found(result, request.objective, request.source, deployments, request.precision) for result in results]
+
+
+def _with_size_limit(request: Request) -> Request:
     if request.max_bytes is None:
-        return None
+        return request
     from ofa_search.results.size_limit import size_limit  # with all exporters
 
-    return size_limit(
-        request.max_bytes, request.tables, request.objective, request.source, deployments, request.precision
-    )
+    tables, deployments = request.tables, deployments_of(request.tables)
+    limit = size_limit(request.max_bytes, tables, request.objective, request.source, deployments, request.precision)
+    return replace(request, max_size=limit)
 
 
-def _results(request: Request, budgets_ms: Sequence[Sequence[float]]) -> tuple[SearchResult, ...]:
+def _results(
+    request: Request,
+    budgets_ms: Sequence[Sequence[float]],
+    strategy: Strategy | None = None,
+    start: Sequence[Architecture] = (),
+) -> tuple[SearchResult, ...]:
     return search_each(
         request.space,
         request.tables,
@@ -200,6 +232,8 @@ def _results(request: Request, budgets_ms: Sequence[Sequence[float]]) -> tuple[S
         n_classes=request.source.space.n_classes,
         confidence=request.confidence,
         evaluations=request.evaluations,
+        strategy=strategy,
+        start=start,
     )
 
 
@@ -214,35 +248,11 @@ def _written(request: Request, found: list[Found]) -> list[Found]:
     if request.export:
         found = with_memory(found)
     write_summary(request.out, found)
+    if request.is_front:
+        from ofa_search.results.front import write_front
+
+        write_front(request.out, found)
     return found
-
-
-def _listed_once(results: Sequence[SearchResult]) -> tuple[SearchResult, ...]:
-    """The results of --pareto without those that repeat the network of a lower budget; says how many repeat one."""
-    first: dict[Architecture, SearchResult] = {}
-    for result in results:
-        first.setdefault(result.architecture, result)
-    if repeated := len(results) - len(first):
-        say(f"note: {repeated} of {len(results)} budgets give the network of a lower budget, which is listed once")
-    return tuple(first.values())
-
-
-def _say_loose_budgets(request: Request) -> None:
-    """Say which budgets are above the slowest network of the space."""
-    for number, table in enumerate(request.tables):
-        slowest = slowest_ms(request.space, table, request.objective, request.confidence)
-        above = [row[number] for row in request.budgets_ms if slowest is not None and row[number] > slowest]
-        if above:
-            limit = f"{slowest:.4g} ms on {table.name}"
-            say(f"note: the slowest network takes {limit}; budgets from {above[0]:g}ms on exclude none")
-
-
-def _say_plain_models(request: Request) -> None:
-    """Say which tables do not know in which forms the models are fast."""
-    unknown = [table.name for table in request.tables if table.metadata.get("runtime") is None]
-    if unknown and request.out is not None and request.export:
-        which = f"table {', '.join(unknown)} does not say which forms are fast on its device"
-        say(f"note: {which}, so the models are plain; a table that ofa-profile makes there would")
 
 
 def _verify(request: Request, device: Device, found: list[Found]) -> list[Found]:

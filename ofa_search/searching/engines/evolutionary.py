@@ -18,6 +18,7 @@ from ofa_search.searching.engines.annealing import Annealing
 from ofa_search.searching.engines.base import Engine, Evaluator, pull_to_anchor
 from ofa_search.searching.engines.linear_model import LinearModels
 from ofa_search.searching.engines.moves import crossed, mutated, neighbours, runs
+from ofa_search.searching.problem import Problem
 
 Scores = NDArray[np.float64]
 
@@ -25,6 +26,8 @@ Scores = NDArray[np.float64]
 _GENERATIONS = 20
 #: The powers with which chains and proposals shrink; rounds take the rest, since each learns from the one before.
 _CHAINS, _PROPOSALS = 1 / 3, 1 / 3
+#: Rounds of annealing, and the patience of generations, where the starts are good.
+_QUICK_ROUNDS, _QUICK_PATIENCE = 40, 5
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,24 @@ class Evolutionary(Engine):
         problem = evaluator.problem
         models = LinearModels.of(problem)
         fitting = self.within(evaluator.left * self.first_share)
-        if models is not None and problem.objective.gradients(problem.space, known) is not None:
+        walks = models is not None and problem.objective.gradients(problem.space, known) is not None
+        if models is not None and walks and self._has_room(problem):
             evaluator.spend(self.first_share, lambda: fitting.annealing.run(evaluator, models, rng, known, scores))
         else:
             evaluator.spend(self.first_share, lambda: fitting._evolve(evaluator, rng, known, scores))
         self._polish(evaluator)
+
+    def _has_room(self, problem: Problem) -> bool:
+        """Whether so many networks keep the limits that chains can walk among them."""
+        drawn = problem.space.sample_genomes(np.random.default_rng(0), 2 * self.annealing.chains)
+        pulled = pull_to_anchor(problem, drawn, np.random.default_rng(0))
+        return len(np.unique(pulled, axis=0)) > self.annealing.chains
+
+    @property
+    def quick(self) -> Engine:
+        rounds = min(_QUICK_ROUNDS, self.annealing.rounds)
+        annealing = replace(self.annealing, rounds=rounds, culling_rounds=max(1, rounds // 4))
+        return replace(self, annealing=annealing, patience=min(_QUICK_PATIENCE, self.patience))
 
     def within(self, evaluations: float) -> Evolutionary:
         """With a smaller population and fewer chains and rounds, if there are few evaluations."""
