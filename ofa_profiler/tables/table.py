@@ -56,6 +56,7 @@ class LatencyTable:
     _costs: dict[SearchSpace, tuple[Cost, dict[int | None, list[str]]]] = field(
         default_factory=dict, init=False, repr=False
     )
+    _resolutions: dict[SearchSpace, tuple[int, ...]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.rows:
@@ -148,7 +149,10 @@ class LatencyTable:
 
     def resolutions(self, space: SearchSpace) -> tuple[int, ...]:
         """The resolutions at which all ops of `space` have a row. Failed rows count."""
-        return tuple(r for r in space.valid_resolutions if self._covers(space.with_resolutions([r]), r))
+        if space not in self._resolutions:
+            found = tuple(r for r in space.valid_resolutions if self._covers(space.with_resolutions([r]), r))
+            self._resolutions[space] = found
+        return self._resolutions[space]
 
     def complete_resolutions(self, space: SearchSpace) -> tuple[int, ...]:
         """As `resolutions`, but rows that were lost are an error instead of a resolution less.
@@ -336,4 +340,5 @@ class LatencyTable:
     @property
     def warnings(self) -> list[str]:
         """The doubts except notes, one line each."""
-        return [doubt.text for doubt in self.doubts if not doubt.is_note]
+        found = table_doubts(self.name, self.rows, self.metadata, self.path, notes=False)
+        return [doubt.text for doubt in found if not doubt.is_note]

@@ -47,11 +47,6 @@ class _Row:
     family: str = ""
 
 
-def wants_fleet(arguments: argparse.Namespace) -> bool:
-    """Whether the arguments ask for a network for each device."""
-    return bool(arguments.per_device or arguments.fleet is not None)
-
-
 def run_fleet(arguments: argparse.Namespace, find: Find) -> int:
     """Search for all goals; one that fails is said in one line, and the others go on. Gives the exit code.
 

@@ -19,7 +19,6 @@ from ofa_profiler.cli.options import Parser, add_device_options, positive_intege
 from ofa_profiler.cli.terminal import progress_bar, run_command, say
 from ofa_profiler.errors import OverBudgetError
 from ofa_profiler.networks.architecture import Architecture
-from ofa_search.cli.fleet import run_fleet, wants_fleet
 from ofa_search.cli.notes import listed_once, say_loose_budgets, say_plain_models
 from ofa_search.cli.progress import counting
 from ofa_search.cli.request import DEFAULT_OUT, MACS, Request, read_request
@@ -170,7 +169,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if wants_fleet(arguments):
+    if arguments.per_device or arguments.fleet is not None:
+        from ofa_search.cli.fleet import run_fleet  # few searches need it
+
         return run_fleet(arguments, _found_and_written)
     return _search(read_request(arguments))
 
