@@ -56,7 +56,8 @@ def find_suspects(
 ) -> list[Suspect]:
     """Return the suspicious rows, in their order. Ops whose layers are unknown are never suspicious.
 
-    Without `peaks`, no row is too fast; without `slow`, only those are found. `again_ms`: op -> the time of a second measurement.
+    Without `peaks`, no row is too fast; without `slow`, none is too slow. `again_ms`: op -> the time of a second
+    measurement.
     """
     slow_rows = _slow(rows) if slow else {}
     found = []

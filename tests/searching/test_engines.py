@@ -180,6 +180,16 @@ def find_starts(asked: Problem, count: int) -> Genomes:
     return drawn[asked.feasible(drawn)][:count]
 
 
+@pytest.mark.parametrize("share", [1e-4, 3e-4, 1e-3, 2e-3, 3e-3, 5e-3])
+def test_a_few_networks_keep_the_limits(share: float) -> None:
+    """Fewer than the chains of the default engine."""
+    asked = problem(shares=(share,), objective=Sloped)
+    for engine in (Evolutionary(), Evolutionary().quick):
+        result = engine.search(asked, np.random.default_rng(0))
+        assert asked.feasible(result.genome[np.newaxis]).all()
+        assert result.score >= asked.objective.scores(asked.space, asked.anchor[np.newaxis])[0]
+
+
 def skip_if_refused(engine: Engine, asked: Problem) -> None:
     """Not every engine takes every problem; those that do not say why in one line."""
     why = engine.refusal(asked)
