@@ -1,24 +1,30 @@
 """Measures the quality and speed of a search, and the speed of a predictor in architectures per second.
 
     python benchmarks/search.py --lut note10/ --predictor acc_predictor.pth [--budget 25ms] [--seeds 20]
+    python benchmarks/search.py --lut note10/ --predictor acc_predictor.pth --evaluations 1000 --seeds 5
+    python benchmarks/search.py --lut note10/ --predictor acc_predictor.pth --finder --seeds 3
 
 Prints the result of the engine for each seed, the spread over the seeds, and the speed of the predictor on genomes
-(used by engines) and on architecture objects (used by `predict`), on one core.
+(used by engines) and on architecture objects (used by `predict`), on one core. With `--evaluations`, all engines and
+the peers that are installed (pymoo, optuna, ofa; `search_peers.py`) at equal evaluations. With `--finder`, the engine
+beside the finder of PyPI's `ofa`, both by their default settings.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
+from search_peers import PEERS, engine_run, task_of, whole_finder
 from threadpoolctl import threadpool_limits
 
 from ofa_profiler import LatencyTable, get_space
 from ofa_profiler.base.units import parse_duration_ms
 from ofa_search import AccuracyPredictor, search
-from ofa_search.searching.engines import DEFAULT_ENGINE
+from ofa_search.searching.engines import DEFAULT_ENGINE, engine_names
 
 ARCHITECTURES = 20 * 1024
 
@@ -32,10 +38,50 @@ def main() -> None:
     parser.add_argument("--budget", default="25ms")
     parser.add_argument("--engine", default=DEFAULT_ENGINE)
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--evaluations", type=int, help="compare engines and peers at so many evaluations")
+    parser.add_argument("--finder", action="store_true", help="compare with the whole search of the finder of ofa")
     arguments = parser.parse_args()
+    if arguments.evaluations is not None or arguments.finder:
+        _compare(arguments)
+        return
     table, predictor = LatencyTable.load(arguments.lut), AccuracyPredictor.load(arguments.predictor)
     _searches(table, predictor, arguments)
     _speed(predictor, arguments.space)
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    budget_ms = parse_duration_ms(arguments.budget)
+    task = task_of(Path(arguments.lut), Path(arguments.predictor), arguments.space, budget_ms)
+    seeds, limit = range(arguments.seeds), arguments.evaluations
+    print(f"{arguments.space}, {arguments.budget}, {arguments.seeds} seeds, at most {limit or 'any'} evaluations")
+    print(f"{'method':16}  {'worst':>8}  {'mean':>8}  {'best':>8}  {'cpu s':>8}")
+    if arguments.finder:
+        (finder,) = (peer for peer in PEERS if peer.package == "ofa")
+        own = [engine_run(task, arguments.engine, seed, None) for seed in seeds]
+        _print_row(arguments.engine, [(score, seconds) for score, _, seconds in own])
+        if (why := finder.missing(task)) is not None:
+            print(why)
+        else:
+            published = [whole_finder(task, seed) for seed in seeds]
+            _print_row(finder.name, published)
+            ratio = np.mean([seconds for _, seconds in published]) / np.mean([seconds for *_, seconds in own])
+            print(f"{arguments.engine} is {ratio:.1f} times as fast")
+        return
+    for name in engine_names():
+        if name != "exact":  # the default, and a proof that takes as long as it may
+            runs = [engine_run(task, name, seed, limit) for seed in seeds]
+            _print_row(name, [(score, seconds) for score, _, seconds in runs])
+    for peer in PEERS:
+        if (why := peer.missing(task)) is not None:
+            print(why)
+            continue
+        found = [peer.searched(task, seed, limit) for seed in seeds]
+        _print_row(peer.name, [(float(run.scores.max()), run.seconds) for run in found])
+
+
+def _print_row(name: str, runs: Sequence[tuple[float, float]]) -> None:
+    scores, seconds = np.array(runs).T
+    print(f"{name:16}  {scores.min():.6f}  {scores.mean():.6f}  {scores.max():.6f}  {seconds.mean():8.2f}", flush=True)
 
 
 def _searches(table: LatencyTable, predictor: AccuracyPredictor, arguments: argparse.Namespace) -> None:

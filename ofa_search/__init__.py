@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ofa_search.prune_api import Pruned, prune
     from ofa_search.pruning.cutting import load_pruned
     from ofa_search.searching.api import SearchResult, search, search_each
+    from ofa_search.searching.functions.calling import in_batches
+    from ofa_search.searching.functions.objective import FunctionObjective
     from ofa_search.searching.objectives import Macs, Objective, PredictedAccuracy
     from ofa_search.supernet.supernet import Supernet
 
@@ -25,6 +27,7 @@ _WITH_TORCH = ("Pruned", "Supernet", "load_pruned", "prune")
 #: Imported on first use: commands start at once, and torch is needed for a part only.
 _HOMES = {
     "AccuracyPredictor": "ofa_search.predictor",
+    "FunctionObjective": "ofa_search.searching.functions.objective",
     "Macs": "ofa_search.searching.objectives",
     "Objective": "ofa_search.searching.objectives",
     "PredictedAccuracy": "ofa_search.searching.objectives",
@@ -32,6 +35,7 @@ _HOMES = {
     "SearchResult": "ofa_search.searching.api",
     "Supernet": "ofa_search.supernet.supernet",
     "load_pruned": "ofa_search.pruning.cutting",
+    "in_batches": "ofa_search.searching.functions.calling",
     "prune": "ofa_search.prune_api",
     "search": "ofa_search.searching.api",
     "search_each": "ofa_search.searching.api",
@@ -39,12 +43,14 @@ _HOMES = {
 
 __all__ = [
     "AccuracyPredictor",
+    "FunctionObjective",
     "Macs",
     "Objective",
     "PredictedAccuracy",
     "Pruned",
     "SearchResult",
     "Supernet",
+    "in_batches",
     "load_pruned",
     "prune",
     "search",

@@ -7,10 +7,12 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import NamedTuple
 
+from ofa_profiler.base.fleet import Fleet, fleet
 from ofa_profiler.base.parallel import Check, run_all
 from ofa_profiler.base.progress import Progress, Reporter
+from ofa_profiler.cli.lending import Lending
 from ofa_profiler.cli.terminal import labelled
-from ofa_profiler.devices import Device, DeviceOptions, open_device
+from ofa_profiler.devices import Device, DeviceOptions, ElsewhereDevice, open_device
 from ofa_profiler.errors import OfaError
 from ofa_profiler.measuring.profile import Profile
 from ofa_profiler.verification.cells import Comparison
@@ -29,16 +31,28 @@ class Devices(NamedTuple):
 
 
 @contextmanager
-def opened_devices(specs: Sequence[str], options: DeviceOptions) -> Iterator[Devices]:
-    """Open all devices. Those that cannot be opened do not stop the others."""
+def opened_devices(
+    specs: Sequence[str], options: DeviceOptions, lending: Lending, dask: str | None = None
+) -> Iterator[Devices]:
+    """Acquire and open all devices, as this process or the workers of a Dask scheduler reach them.
+
+    Those that cannot be opened do not stop the others.
+    """
     devices = Devices({}, {})
     with ExitStack() as stack:
+        workers = None if dask is None else stack.enter_context(fleet(dask))
         for spec in specs:
             try:
-                devices.opened[spec] = stack.enter_context(open_device(spec, options))
+                devices.opened[spec] = stack.enter_context(lending.lent(_device(spec, options, workers)))
             except OfaError as error:  # noqa: PERF203
                 devices.failed[spec] = error
         yield devices
+
+
+def _device(spec: str, options: DeviceOptions, workers: Fleet | None) -> Device:
+    if workers is None:
+        return open_device(spec, options)
+    return ElsewhereDevice(spec, workers.executor_at(spec), options)
 
 
 def measure_devices(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ofa_profiler.base.releases import check_release, release_of
 from ofa_profiler.base.version import __version__
+from ofa_profiler.cli.lending import add_lending_options
 from ofa_profiler.cli.terminal import say
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.spaces import space_names
@@ -104,6 +105,7 @@ def add_device_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="phones: measure TFLite models with Google's benchmark_model instead of Python",
     )
+    add_lending_options(group)
 
 
 def device_options(

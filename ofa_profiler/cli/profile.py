@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ofa_profiler.base.units import parse_duration_ms
+from ofa_profiler.cli.lending import lending_of
 from ofa_profiler.cli.model_options import add_model_options, check_model_options
 from ofa_profiler.cli.options import (
     Parser,
@@ -75,6 +76,12 @@ def _parser() -> Parser:
         metavar="DEVICE",
         action="append",
         help=f"device to measure, one of {device_names()}; repeat it to measure several devices at the same time",
+    )
+    what.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="let the workers of this Dask scheduler (tcp://host:8786) reach the devices: each worker with a resource "
+        "of the device's name",
     )
     what.add_argument(
         "--kit", metavar="DIR", type=Path, help="write a kit for a board to DIR: models, settings and agent"
@@ -201,6 +208,7 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError(
             f"{len(arguments.name)} --name for {tables} tables, or two equal names: give one --name per table"
         )
+    _check_reaching(arguments)
     if arguments.wheels is not None and arguments.kit is None:
         raise UsageError("--wheels needs --kit; devices reached over ssh and adb get the runtime automatically")
     _check_like(arguments)
@@ -209,6 +217,12 @@ def _check(arguments: argparse.Namespace) -> None:
     stops_early = arguments.plan or arguments.remove_from_device or arguments.rewrite
     if arguments.out is None and (arguments.results or (arguments.device and not stops_early)):
         raise UsageError("no folder for the table: give --out DIR")
+
+
+def _check_reaching(arguments: argparse.Namespace) -> None:
+    lending_of(arguments, used=bool(arguments.device))  # raises for a command that cannot be run
+    if arguments.dask is not None and (not arguments.device or arguments.remove_from_device or arguments.plan):
+        raise UsageError("--dask measures: give --device DEVICE and --out DIR with it")
 
 
 def _check_like(arguments: argparse.Namespace) -> None:
@@ -286,13 +300,14 @@ def _space(arguments: argparse.Namespace) -> SearchSpace:
 def _remove(arguments: argparse.Namespace) -> int:
     from ofa_profiler.devices import open_device
 
-    places = {}
+    places, lending = {}, lending_of(arguments)
     for spec in arguments.device:
-        places[spec] = open_device(spec, device_options(arguments)).remove()
+        with lending.borrowed(spec):
+            places[spec] = open_device(spec, device_options(arguments)).remove()
         say(f"removed {places[spec]} from {spec}")
     if arguments.json:
         print(json.dumps({"removed": places}, indent=2))
-    return 0
+    return lending.exit_code(0)
 
 
 def _import(arguments: argparse.Namespace) -> int:

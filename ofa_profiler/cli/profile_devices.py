@@ -10,6 +10,7 @@ from typing import Any
 from ofa_profiler.base.parallel import Check
 from ofa_profiler.base.progress import Reporter
 from ofa_profiler.cli.devices import measure_devices, opened_devices
+from ofa_profiler.cli.lending import lending_of
 from ofa_profiler.cli.options import device_options
 from ofa_profiler.cli.report_cells import report_outcomes
 from ofa_profiler.cli.terminal import progress_bar, say
@@ -33,7 +34,8 @@ def profile_devices(prog: str, arguments: argparse.Namespace, space: SearchSpace
     """Measure all devices at the same time, one table per cell; a device that fails does not stop the others."""
     specs, options = arguments.device, device_options(arguments, _able(cells)[0].settings)
     like = None if arguments.like is None else LatencyTable.load(arguments.like)
-    with opened_devices(specs, options) as (devices, failed), progress_bar() as reporter:
+    lending = lending_of(arguments)
+    with opened_devices(specs, options, lending, arguments.dask) as (devices, failed), progress_bar() as reporter:
         names = dict(zip(specs, arguments.name or [None] * len(specs), strict=True))
         if len(specs) > 1:
             ops = space.unique_ops() if like is None else ()
@@ -42,7 +44,7 @@ def profile_devices(prog: str, arguments: argparse.Namespace, space: SearchSpace
         ready = {spec: device for spec, device in devices.items() if spec not in failed}
         measure = partial(_profile_one, arguments, space, cells, names, like)
         outcomes = {**failed, **measure_devices(ready, measure, reporter, labels=len(specs) > 1)}
-    return report_outcomes(prog, {spec: outcomes[spec] for spec in specs}, as_json=arguments.json)
+    return lending.exit_code(report_outcomes(prog, {spec: outcomes[spec] for spec in specs}, as_json=arguments.json))
 
 
 def _prepare_comparison(

@@ -16,6 +16,7 @@ from ofa_profiler.base.progress import Reporter
 from ofa_profiler.base.units import format_count, format_duration_ms, parse_duration_ms
 from ofa_profiler.cli.devices import measure_devices, opened_devices
 from ofa_profiler.cli.kits import wheels_for, write_for_cells
+from ofa_profiler.cli.lending import lending_of
 from ofa_profiler.cli.options import device_options, refused_by_options
 from ofa_profiler.cli.report_cells import report_outcomes
 from ofa_profiler.cli.terminal import progress_bar, say
@@ -48,13 +49,14 @@ def profile_models(prog: str, arguments: argparse.Namespace) -> int:
         return _kits(prog, arguments, cells)
     options = device_options(arguments, next(cell.settings for cell in cells if not cell.refused))
     specs = arguments.device
-    with opened_devices(specs, options) as (devices, failed):
+    lending = lending_of(arguments)
+    with opened_devices(specs, options, lending, arguments.dask) as (devices, failed):
         if arguments.out is None:
             return _only_rewrite(arguments, devices, failed, cells)
         measure = partial(_profile_one, arguments, _names(arguments, devices, cells), cells)
         with progress_bar() as reporter:
             outcomes = {**failed, **measure_devices(devices, measure, reporter, labels=len(specs) > 1)}
-    return report_outcomes(prog, {spec: outcomes[spec] for spec in specs}, as_json=arguments.json)
+    return lending.exit_code(report_outcomes(prog, {spec: outcomes[spec] for spec in specs}, as_json=arguments.json))
 
 
 def _cells(arguments: argparse.Namespace) -> _Cells:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ofa_profiler.base.files import write_text
 from ofa_profiler.base.units import parse_duration_ms
+from ofa_profiler.cli.lending import lending_of
 from ofa_profiler.cli.options import (
     Parser,
     add_device_options,
@@ -146,7 +147,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         table = _load(arguments)
         options = device_options(arguments, settings_of(table), table)
         journal = _beside(table, ".jsonl")
-        with open_device(arguments.device, options) as device, progress_bar() as reporter:
+        lending = lending_of(arguments)
+        with lending.lent(open_device(arguments.device, options)) as device, progress_bar() as reporter:
             kept = "interrupted; the results so far are kept; run the same command again to resume"
             how = {"seed": arguments.seed, "space": space, "time_limit_s": time_limit_s, "progress": reporter}
             if arguments.calibrate:
@@ -158,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 else:
                     calibration = recalibrate(table, device, **counts, **how)
                 _report(arguments, calibration.table, calibration.verification, stored=True)
-                return 0
+                return lending.exit_code(0)
             verification = verify(
                 table,
                 device,
@@ -174,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             table = _load(arguments)
         _report(arguments, table, verification, stored=stored, verified=verification.subnets)
         journal.unlink(missing_ok=True)
-        return 0
+        return lending.exit_code(0)
 
     return run_command(PROG, command, interrupted=lambda: kept)
 

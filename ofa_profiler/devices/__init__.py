@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ofa_profiler.devices.base import Agent, Device
+from ofa_profiler.devices.elsewhere import ElsewhereDevice
 from ofa_profiler.devices.fake import FakeDevice
 from ofa_profiler.devices.local import LocalDevice
 from ofa_profiler.devices.options import DeviceOptions
@@ -13,6 +14,7 @@ __all__ = [
     "Device",
     "DeviceKind",
     "DeviceOptions",
+    "ElsewhereDevice",
     "FakeDevice",
     "LocalDevice",
     "device_kinds",

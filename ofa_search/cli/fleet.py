@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ofa_profiler.base.units import parse_duration_ms
+from ofa_profiler.base.user_code import is_module_name
 from ofa_profiler.cli.terminal import say
 from ofa_profiler.errors import InputFileError, OfaError, UsageError
 from ofa_profiler.networks.architecture import Architecture
@@ -112,7 +113,8 @@ class _Fleet:
         folder = request.out / goal.name
         request = replace(request, out=folder)
         kept = Kept(folder, fingerprint(self.arguments, goal.luts, goal.budgets))
-        known = kept.read()
+        is_function = is_module_name(self.arguments.predictor or "")  # its journal knows what it evaluated
+        known = None if is_function else kept.read()
         if known is None:
             known = document(self.find(request, strategy, self.found))
             kept.write()

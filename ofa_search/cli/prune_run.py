@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from ofa_profiler.base.progress import Reporter
+from ofa_profiler.cli.lending import lending_of
 from ofa_profiler.cli.terminal import say
 from ofa_profiler.devices import Device
 from ofa_profiler.errors import OverBudgetError
@@ -56,6 +57,7 @@ class _Trained:
 def prune_network(request: Request, arguments: Namespace, epochs: float) -> int:
     """Do all of it and report -> the exit code. Raises `OverBudgetError` when all is written."""
     device = open_requested(request, arguments)
+    lending = lending_of(arguments, used=device is not None)
     common.prepare_process(arguments.train_threads)
     with (
         join_world(arguments.train_device, "--train-device") as world,
@@ -63,15 +65,15 @@ def prune_network(request: Request, arguments: Namespace, epochs: float) -> int:
         ExitStack() as stack,
     ):
         if world.leads and device is not None:
-            stack.enter_context(device)
+            stack.enter_context(lending.lent(device))
         result = _Run(request, arguments, epochs, world, device, reporter).result()
     if result is None:
-        return 0
+        return lending.exit_code(0)
     common.report(arguments, result.to_json(), _lines(request, result))
     ms = result.after.measured_ms
     if ms is not None and ms > request.budget_ms:
         raise OverBudgetError(f"{latency_words(result)}; all files are written to {request.out}")
-    return 0
+    return lending.exit_code(0)
 
 
 @dataclass(frozen=True, eq=False)

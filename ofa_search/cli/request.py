@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ofa_profiler.base.units import parse_bytes, parse_count, parse_duration_ms
+from ofa_profiler.base.user_code import is_module_name
+from ofa_profiler.cli.lending import Lending, lending_of
 from ofa_profiler.cli.options import device_options
 from ofa_profiler.cli.terminal import say
 from ofa_profiler.errors import UsageError
@@ -24,6 +26,7 @@ from ofa_profiler.tables.corrections.intervals import checked_level
 from ofa_profiler.tables.mixed import AnyTable
 from ofa_search.artifacts.shipped import shipped_predictor, shipped_supernet, ships
 from ofa_search.cli.fix import read_fixed
+from ofa_search.cli.functions import function_objective, refuse_function_options
 from ofa_search.cli.named_file import named_file
 from ofa_search.cli.tables import Loader, plain_space, read_tables, table_count
 from ofa_search.predictor import AccuracyPredictor
@@ -52,6 +55,8 @@ class Request:
     #: Whether the budgets are those of --pareto.
     is_front: bool
     objective: Objective
+    jobs: int
+    dask: str | None
     precision: str
     engine: Engine
     evaluations: int | None
@@ -66,6 +71,7 @@ class Request:
     predictor_ships: bool
     supernet_ships: bool
     device: Device | None
+    lending: Lending
     out: Path | None
     export: bool
     json: bool
@@ -86,14 +92,22 @@ def read_request(arguments: argparse.Namespace, loader: Loader | None = None) ->
     max_bytes = parse_bytes(arguments.max_size, "--max-size") if arguments.max_size is not None else None
     fixed = read_fixed(arguments.fix)
     engine = get_engine(arguments.engine)
+    lending = lending_of(arguments, used=arguments.verify is not None)
     if arguments.space is not None:
         get_space(arguments.space)  # raises for an unknown name
     tables = read_tables(arguments.lut, arguments.precision, loader)
     precision = precision_of(tables, arguments.precision)
     plain = plain_space(arguments.space, tables, precision)
-    predictor, supernet = _predictor(arguments, plain, precision), _supernet(arguments, plain)
+    is_function = is_module_name(arguments.predictor or "")
+    if not is_function:
+        refuse_function_options(arguments)
+    predictor = None if is_function else _predictor(arguments, plain, precision)
+    supernet = _supernet(arguments, plain)
     space = _fixed(MixedSpace.of(plain) if precision == MIXED else plain, fixed)
-    objective = _objective(predictor, space, precision)
+    if is_function:
+        objective: Objective = function_objective(arguments, arguments.out or DEFAULT_OUT)
+    else:
+        objective = _objective(predictor, space, precision)
     source = _source(arguments, plain, supernet, precision)
     return Request(
         space=space,
@@ -101,6 +115,8 @@ def read_request(arguments: argparse.Namespace, loader: Loader | None = None) ->
         budgets_ms=budgets_ms,
         is_front=arguments.pareto is not None,
         objective=objective,
+        jobs=arguments.jobs or 1,
+        dask=arguments.dask,
         precision=precision,
         engine=engine,
         evaluations=arguments.evaluations,
@@ -111,6 +127,7 @@ def read_request(arguments: argparse.Namespace, loader: Loader | None = None) ->
         max_size=None,
         confidence=_confidence(arguments.confidence, tables),
         device=_device(arguments, tables[0]),
+        lending=lending,
         source=in_mixed_precision(source) if precision == MIXED else source,
         predictor_ships=predictor is not None and ships(predictor),
         supernet_ships=supernet is not None and ships(supernet),

@@ -7,7 +7,6 @@ if __name__ == "__main__":  # before the other imports, which take a while
 
     end_quietly()
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -19,10 +18,16 @@ from ofa_profiler.cli.options import Parser, add_device_options, positive_intege
 from ofa_profiler.cli.terminal import progress_bar, run_command, say
 from ofa_profiler.errors import OverBudgetError
 from ofa_profiler.networks.architecture import Architecture
-from ofa_search.cli.notes import listed_once, say_loose_budgets, say_plain_models
-from ofa_search.cli.progress import counting
+from ofa_search.cli.functions import (
+    add_function_options,
+    evaluating,
+    interrupted_words,
+    say_default_evaluations,
+    showing_evaluations,
+)
+from ofa_search.cli.networks import expected_evaluations, networks_of, results_of, with_size_limit
+from ofa_search.cli.notes import say_plain_models
 from ofa_search.cli.request import DEFAULT_OUT, MACS, Request, read_request
-from ofa_search.results.deployments import deployments_of
 from ofa_search.results.found import Found, document
 from ofa_search.results.report import (
     accuracy_words,
@@ -34,9 +39,8 @@ from ofa_search.results.report import (
     results_table,
     weight_words,
 )
-from ofa_search.searching.api import SearchResult, search_each
 from ofa_search.searching.engines import DEFAULT_ENGINE, engine_names
-from ofa_search.searching.strategies import Front, Strategy
+from ofa_search.searching.strategies import Strategy
 
 if TYPE_CHECKING:
     from ofa_profiler.devices import Device
@@ -70,8 +74,9 @@ def _parser() -> Parser:
     what.add_argument("--space", metavar="NAME", help=f"{space_words()} (default: the space of the table)")
     what.add_argument(
         "--predictor",
-        metavar="NAME|PATH",
-        help=f"accuracy predictor, or {MACS} to maximise MACs instead (default: the included one for the space)",
+        metavar="NAME|PATH|FUNCTION",
+        help=f"accuracy predictor, or {MACS} to maximise MACs instead, or a function of yours that evaluates an "
+        "architecture, package.module:function (default: the included predictor for the space)",
     )
     what.add_argument(
         "--supernet",
@@ -99,6 +104,7 @@ def _parser() -> Parser:
         type=positive_integer,
         help="score at most N architectures for each network that is searched (default: as many as the engine needs)",
     )
+    add_function_options(what)
     what.add_argument(
         "--seed",
         metavar="S",
@@ -162,80 +168,46 @@ def _add_limits(parser: Parser) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and give its exit code (`docs/contracts.md` lists them)."""
-    return run_command(PROG, lambda: _run(_parser().parse_args(argv)))
+    kept = "interrupted"
+
+    def command() -> int:
+        nonlocal kept
+        arguments = _parser().parse_args(argv)
+        if arguments.per_device or arguments.fleet is not None:
+            from ofa_search.cli.fleet import run_fleet  # few searches need it
+
+            return run_fleet(arguments, _found_and_written)
+        request = read_request(arguments)
+        kept = interrupted_words(request.objective)
+        with evaluating(request.objective, request.jobs, request.dask):
+            return _search(request)
+
+    return run_command(PROG, command, interrupted=lambda: kept)
 
 
 # --- search ------------------------------------------------------------------------------------------
 
 
-def _run(arguments: argparse.Namespace) -> int:
-    if arguments.per_device or arguments.fleet is not None:
-        from ofa_search.cli.fleet import run_fleet  # few searches need it
-
-        return run_fleet(arguments, _found_and_written)
-    return _search(read_request(arguments))
-
-
 def _found_and_written(request: Request, strategy: Strategy, start: Sequence[Architecture]) -> list[Found]:
-    request = _with_size_limit(request)
-    return _written(request, _found(request, strategy, start))
+    request = with_size_limit(request)
+    with evaluating(request.objective, request.jobs, request.dask):
+        found = networks_of(request, strategy, start)
+    return _written(request, found)
 
 
 def _search(request: Request) -> int:
-    request = _with_size_limit(request)
-    found = _written(request, _found(request))  # before a device can fail
+    request = with_size_limit(request)
+    say_default_evaluations(request.objective, request.evaluations)
+    with showing_evaluations(request.objective, expected_evaluations(request)):
+        found = networks_of(request)
+    found = _written(request, found)  # before a device can fail
     say_plain_models(request)
     if request.device is not None:
         found = _verify(request, request.device, found)
     _report(request, found)
     if request.device is not None:
         _check_budgets(found)
-    return 0
-
-
-def _found(request: Request, strategy: Strategy | None = None, start: Sequence[Architecture] = ()) -> list[Found]:
-    if request.is_front:
-        with counting(len(request.budgets_ms)) as show:
-            results = listed_once(_results(request, request.budgets_ms, Front(show)))
-    else:
-        results = _results(request, request.budgets_ms, strategy, start)
-    say_loose_budgets(request)
-    deployments = deployments_of(request.tables)
-    return [Found(result, request.objective, request.source, deployments, request.precision) for result in results]
-
-
-def _with_size_limit(request: Request) -> Request:
-    if request.max_bytes is None:
-        return request
-    from ofa_search.results.size_limit import size_limit  # with all exporters
-
-    tables, deployments = request.tables, deployments_of(request.tables)
-    limit = size_limit(request.max_bytes, tables, request.objective, request.source, deployments, request.precision)
-    return replace(request, max_size=limit)
-
-
-def _results(
-    request: Request,
-    budgets_ms: Sequence[Sequence[float]],
-    strategy: Strategy | None = None,
-    start: Sequence[Architecture] = (),
-) -> tuple[SearchResult, ...]:
-    return search_each(
-        request.space,
-        request.tables,
-        budgets_ms,
-        request.objective,
-        engine=request.engine,
-        seed=request.seed,
-        max_macs=request.max_macs,
-        max_params=request.max_params,
-        max_size=request.max_size,
-        n_classes=request.source.space.n_classes,
-        confidence=request.confidence,
-        evaluations=request.evaluations,
-        strategy=strategy,
-        start=start,
-    )
+    return request.lending.exit_code(0)
 
 
 def _written(request: Request, found: list[Found]) -> list[Found]:
@@ -266,10 +238,14 @@ def _verify(request: Request, device: Device, found: list[Found]) -> list[Found]
 
     def search(network: Found, ms: float) -> Found:
         budget_ms = network.result.budget_ms
-        (result,) = _results(request, [[ms, *list(budget_ms.values())[1:]]])
+        (result,) = results_of(request, [[ms, *list(budget_ms.values())[1:]]])
         return replace(network, result=replace(result, budget_ms=budget_ms), files={})
 
-    with device, progress_bar() as reporter:
+    with (
+        request.lending.lent(device),
+        progress_bar() as reporter,
+        showing_evaluations(request.objective, None, reporter),
+    ):
         if other := other_device(table, device.describe()):
             say(f"warning: {other}")
         finals = decide_by_measuring(

@@ -55,6 +55,7 @@ class Found:
             "size_bytes": dict(self.size_bytes),
             "peak_memory_bytes": {kind: self.memory_bytes.get(kind) for kind in self.size_bytes},
             "precisions": self.precisions,
+            "score": result.score,
             "gap": result.gap,
             "bound": result.bound if result.predicted_accuracy is None else self.accuracy_bound,
             "is_optimal": result.is_optimal,

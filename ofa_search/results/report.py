@@ -11,12 +11,13 @@ from ofa_profiler.base.units import format_bytes, format_count
 from ofa_profiler.networks.ranges import CALIBRATED, MADE_UP, TABLE
 from ofa_search.results.found import Found
 from ofa_search.results.weight_source import WeightSource
+from ofa_search.searching.functions.objective import FunctionObjective
 from ofa_search.searching.objectives import Objective, PredictedAccuracy
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-_COLUMNS = ("budget\nms", "latency\nms", "measured\nms", "accuracy", "MACs", "params", "pixels", "depths")
+_COLUMNS = ("budget\nms", "latency\nms", "measured\nms", "accuracy", "score", "MACs", "params", "pixels", "depths")
 _NOTHING = "-"
 _SHIPS = ", which comes with ofa-profiler"
 
@@ -68,6 +69,7 @@ def _row(network: Found) -> list[str]:
         _milliseconds(result.latency_ms.values()),
         _milliseconds((network.measured_latency_ms or {}).values()),
         f"{accuracy:.2%}" if accuracy is not None else _NOTHING,
+        f"{result.score:.6g}" if accuracy is None and isinstance(network.objective, FunctionObjective) else _NOTHING,
         format_count(result.macs),
         format_count(result.params),
         str(result.architecture.resolution),
@@ -110,6 +112,8 @@ def _three_digits(value: float) -> str:
 
 def accuracy_words(objective: Objective, *, ships: bool, precision: str = "fp32") -> str:
     """The origin of the accuracy; `ships` is true for a predictor of the package."""
+    if isinstance(objective, FunctionObjective):
+        return f"accuracies and scores are the values of {objective.name}"
     if not isinstance(objective, PredictedAccuracy):
         return f"{objective.name} were maximised instead of accuracy: no accuracy was predicted"
     predictor = objective.predictor

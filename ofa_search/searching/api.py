@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -20,6 +21,8 @@ from ofa_search.predictor import AccuracyPredictor
 from ofa_search.searching.bounds.proof import prove, why_unbounded
 from ofa_search.searching.engines import DEFAULT_ENGINE, Engine, get_engine
 from ofa_search.searching.feasibility import find_anchor
+from ofa_search.searching.functions.calling import Function
+from ofa_search.searching.functions.objective import FunctionObjective
 from ofa_search.searching.latency import Latency
 from ofa_search.searching.neighbours import is_near, starts
 from ofa_search.searching.objectives import Objective, PredictedAccuracy
@@ -30,6 +33,9 @@ from ofa_search.searching.strategies import InOrder, Rows, Solved, Strategy
 
 __all__ = ["SearchResult", "search", "search_each", "slowest_ms"]
 
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
 #: So long a search looks for a bound of the score after it has found its result.
 PROOF_SECONDS = 0.2
 #: A predictor's score of a network can differ by a little less, by what else is scored with it.
@@ -37,13 +43,16 @@ _ROUNDING = 1e-6
 
 #: A table and the milliseconds that a network may take by it.
 Limit = tuple[AnyTable, float]
+#: What a search maximises: an objective, a predictor of accuracy, or a function of an architecture.
+Maximised = Objective | AccuracyPredictor | Function
 
 
 def search(
     space: SearchSpace | str,
     limits: Sequence[Limit],
-    objective: Objective | AccuracyPredictor,
+    objective: Maximised,
     *,
+    executor: Executor | None = None,
     engine: Engine | str = DEFAULT_ENGINE,
     seed: int = 0,
     max_macs: float | None = None,
@@ -61,6 +70,10 @@ def search(
     With a `confidence`, for example 0.95, the upper end of the interval of that level keeps the limit, not only the
     prediction. With `evaluations`, at most so many networks are scored, and the engine plans for them.
 
+    The objective can be a function of an architecture (as `FunctionObjective`, it can have a journal). An
+    `executor` runs it elsewhere, such as in a `ProcessPoolExecutor`. Without `evaluations`, it evaluates at most 256
+    architectures.
+
     Searched are the resolutions that all tables and the objective know. The same arguments and seed give
     the same network; how good a bound of its gap is found also depends on the speed of the machine, and so does
     what the engine `exact` finds.
@@ -75,6 +88,7 @@ def search(
         tables,
         [budgets],
         objective,
+        executor=executor,
         engine=engine,
         seed=seed,
         max_macs=max_macs,
@@ -90,8 +104,9 @@ def search_each(
     space: SearchSpace | str,
     tables: Sequence[AnyTable],
     budgets_ms: Sequence[Sequence[float]],
-    objective: Objective | AccuracyPredictor,
+    objective: Maximised,
     *,
+    executor: Executor | None = None,
     engine: Engine | str = DEFAULT_ENGINE,
     seed: int = 0,
     max_macs: float | None = None,
@@ -112,7 +127,8 @@ def search_each(
     `n_classes` classes, or for those of the space.
     """
     space = narrowed(get_space(space) if isinstance(space, str) else space, fix or {})
-    objective = PredictedAccuracy(objective) if isinstance(objective, AccuracyPredictor) else objective
+    objective = objective_of(objective, executor)
+    evaluations = objective.default_evaluations if evaluations is None else evaluations
     engine = get_engine(engine) if isinstance(engine, str) else engine
     space = _at_common_resolutions(space, tables, objective)
     latencies = [Latency.of(table, space, confidence) for table in tables]
@@ -123,6 +139,15 @@ def search_each(
     known = _known(space, start)
     rows = _Rows(space, counted, latencies, counts, objective, engine, seed, evaluations, budgets_ms, known)
     return tuple((strategy or InOrder()).run(rows))
+
+
+def objective_of(given: Maximised, executor: Executor | None = None) -> Objective:
+    """What is given, as an objective. Raises `UsageError` for an executor without a function."""
+    if isinstance(given, Objective | AccuracyPredictor):
+        if executor is not None:
+            raise UsageError("an executor evaluates a function: give a function of an architecture as the objective")
+        return PredictedAccuracy(given) if isinstance(given, AccuracyPredictor) else given
+    return FunctionObjective(given, executor=executor)
 
 
 def slowest_ms(
@@ -173,7 +198,7 @@ class _Rows(Rows):
         problem = Problem(self.space, self.objective, constraints, find_anchor(self.space, constraints, rng))
         found = np.vstack([self.start, found])
         # Matrices this small gain nothing from more threads, and lose much when other programs hold the cores.
-        with threadpool_limits(1, "blas"):
+        with threadpool_limits(1 if self.objective.default_evaluations is None else None, "blas"):
             best, before = self._best(problem, found, rng, quick=quick and is_near(problem, found))
             seconds = time.perf_counter() - began
             bound = best.bound or prove(problem, best.score, share * PROOF_SECONDS)

@@ -21,6 +21,9 @@ class Objective(ABC):
 
     #: For people: "maximises ...".
     name: str
+    #: How many architectures a search scores at most if no number is given; None: as many as its engine likes.
+    #: An objective with a limit is expensive: it may use all cores, and has no gradients.
+    default_evaluations: int | None = None
 
     def resolutions(self, space: SearchSpace) -> tuple[int, ...]:
         """The resolutions of `space` that it can score."""

@@ -101,7 +101,7 @@ def test_the_document(run: Any, board: str) -> None:
         "architecture", "predicted_accuracy", "latency_ms", "budget_ms", "macs", "params", "weights", "accuracy",
         "preprocessing", "labels", "forms", "files", "latency_interval_ms", "measured_latency_ms",
         "precision", "ranges", "size_bytes", "peak_memory_bytes", "precisions",
-        "gap", "bound", "is_optimal",
+        "score", "gap", "bound", "is_optimal",
     ]  # fmt: skip
     architecture = Architecture.from_json(result["architecture"])
     assert result["predicted_accuracy"] is None

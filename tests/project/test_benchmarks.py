@@ -66,6 +66,10 @@ RUNS = {
     "pruning_networks": ("--data photos --epochs 1 --batch 8 --out resnet20.safetensors", r"test: [\d.]+%"),
     "quantizers": ("cifar-mbv3 --networks 1 --rounds 2 --runs 2", r"onnxruntime: theirs / ours [\d.]+"),
     "referees": ("--only wakeword-alexa --time-limit 1s", r"wakeword-alexa \| litert \| 1 \| [\d.]+ \| "),
+    "regret": (
+        "--lut t.csv --predictor p.safetensors --space cifar-mbv3 --budget 1ms --points 20,40 --seeds 1 --out regret",
+        r"1ms: the best network has 0\.\d+",
+    ),
     "repeat": ("--out r --resolution 24 --time-limit 1s --load", r"\d+ ops: median difference [\d.]+%"),
     "saliency": ("--data photos", r"50% of the MACs by taylor2: loss "),
     "schedules": (

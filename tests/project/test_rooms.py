@@ -36,6 +36,7 @@ SEARCH = [
 HEAVY = {
     "PIL",
     "adb_shell",
+    "distributed",
     "importlib.metadata",
     "matplotlib",
     "onnx",

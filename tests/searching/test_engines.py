@@ -13,14 +13,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from support.mixed_problems import mixed_problem
 from support.problems import CIFAR, Bumpy, Sloped, constraint, problem, work_ms
+from support.small_spaces import ONE_STAGE, everything
 
-from ofa_profiler import get_space, space_names
+from ofa_profiler import LatencyTable, get_space, space_names
 from ofa_profiler.errors import InfeasibleError, UsageError
 from ofa_profiler.spaces import Genomes
 from ofa_profiler.spaces.costs import AdditiveCost, Cost
 from ofa_profiler.spaces.mixed import MixedSpace
 from ofa_profiler.spaces.narrowing import narrowed
+from ofa_profiler.tables.corrections import Regression
+from ofa_profiler.tables.row import Row
+from ofa_search import Macs, search
 from ofa_search.searching.engines import (
     DEFAULT_ENGINE,
     Engine,
@@ -33,10 +38,14 @@ from ofa_search.searching.engines.annealing import Annealing
 from ofa_search.searching.engines.base import Evaluator, pull_to_anchor
 from ofa_search.searching.engines.evolutionary import Evolutionary
 from ofa_search.searching.engines.exact import Exact
+from ofa_search.searching.engines.mcts import Mcts
 from ofa_search.searching.engines.moves import neighbours
+from ofa_search.searching.engines.nsga2 import Nsga2
 from ofa_search.searching.engines.random import Random
+from ofa_search.searching.engines.smbo import Smbo
 from ofa_search.searching.feasibility import find_anchor
 from ofa_search.searching.problem import Constraint, Problem, Result
+from ofa_search.searching.pure import best_of_each
 
 #: Settings that keep these tests short, for engines that have such.
 SMALL: dict[str, Engine] = {
@@ -45,9 +54,12 @@ SMALL: dict[str, Engine] = {
         parents=24,
         generations=12,
         polish_rounds=1,
-        annealing=Annealing(chains=8, proposals=4, rounds=40, culling_rounds=15),
+        annealing=Annealing(chains=8, proposals=4, rounds=40, renewal_rounds=10),
     ),
+    "mcts": Mcts(batch=16, batches=20),
+    "nsga2": Nsga2(population=32, generations=15),
     "random": Random(batch=64, rounds=6),
+    "smbo": Smbo(evaluations=130, first=40, batch=30, candidates=200, rounds=2),
 }
 SMALL["exact"] = Exact(start=SMALL["evolutionary"], seconds=60.0, steps=3)
 
@@ -174,6 +186,40 @@ class TestContract:
         )
 
 
+def board(name: str, per_op: float, constant: float) -> LatencyTable:
+    """A calibrated table with intervals."""
+    rows = [Row.from_op(op, batch=1, precision="fp32", samples_ms=[work_ms(op)] * 3) for op in CIFAR.unique_ops()]
+    coefficients = {"ms": 1.05, "ops": per_op, "boundary": 0.01, "inside": 0.0, "parameters": 0.1}
+    correction = Regression(coefficients, constant, held_out_errors=(0.04,) * 40)
+    return LatencyTable(name, rows, {"spaces": ["cifar-mbv3"], "correction": correction.to_json()})
+
+
+def test_calibrated_tables_with_confidence(engine: Engine) -> None:
+    first, second = board("first", 0.01, 0.3), board("second", 0.05, -0.1)
+    limits = [(first, 8.0), (second, 9.0)]
+    result, again = (
+        search("cifar-mbv3", limits, Macs(), engine=engine, confidence=0.95, evaluations=300) for _ in range(2)
+    )
+    ends = {name: interval[1] for name, interval in result.latency_interval_ms.items() if interval is not None}
+    assert ends["first"] <= 8.0
+    assert ends["second"] <= 9.0
+    assert 1 <= result.evaluations <= 300
+    assert result.gap is not None
+    assert 0 <= result.gap < 0.5 * result.score
+    assert again.architecture == result.architecture
+
+
+def test_mixed_precision(engine: Engine) -> None:
+    asked = mixed_problem(MixedSpace.of(CIFAR), 0.3)
+    skip_if_refused(engine, asked)
+    starts, before = best_of_each(asked, engine, np.random.default_rng(0), 400)
+    assert before <= 200
+    result = engine.search(asked, np.random.default_rng(0), starts, evaluations=200)
+    assert asked.feasible(result.genome[np.newaxis]).all()
+    assert result.evaluations <= 200
+    assert result.score >= asked.objective.scores(asked.space, starts).max()
+
+
 def find_starts(asked: Problem, count: int) -> Genomes:
     """Feasible genomes to begin from."""
     drawn = asked.space.sample_genomes(np.random.default_rng(2), 2000)
@@ -225,6 +271,17 @@ print(result.genome.tobytes().hex(), repr(result.score), result.evaluations)
     assert done.stdout.split() == [here.genome.tobytes().hex(), repr(here.score), str(here.evaluations)], done.stderr
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 6, 20])
+def test_few_networks_under_the_budget_make_few_chains(count: int) -> None:
+    cost = constraint(ONE_STAGE, 1.0).cost
+    every = everything(ONE_STAGE)
+    limit = Constraint("t", "ms", cost, float(np.sort(cost.evaluate(every))[count - 1]))
+    objective = Sloped(ONE_STAGE)
+    asked = Problem(ONE_STAGE, objective, (limit,), find_anchor(ONE_STAGE, [limit], np.random.default_rng(0)))
+    result = Evolutionary().search(asked, np.random.default_rng(0))
+    assert result.score == objective.scores(ONE_STAGE, every[asked.feasible(every)]).max()
+
+
 def test_evolution_beats_random_search() -> None:
     scores = {
         name: [SMALL[name].search(problem(seed=s), np.random.default_rng(s)).score for s in range(4)]
@@ -234,7 +291,7 @@ def test_evolution_beats_random_search() -> None:
 
 
 def test_unknown_engine() -> None:
-    with pytest.raises(UsageError, match="evolutionary, exact, random"):
+    with pytest.raises(UsageError, match="evolutionary, exact, mcts, nsga2, random, smbo"):
         get_engine("quantum")
 
 

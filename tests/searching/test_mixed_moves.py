@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from support.mixed_problems import fp32_ms, mixed_problem
 from support.spaces import SmallSpace
 
 from ofa_profiler import get_space, space_names
-from ofa_profiler.networks.op import Op
 from ofa_profiler.spaces import Genomes, SearchSpace
-from ofa_profiler.spaces.costs import AdditiveCost, Part
+from ofa_profiler.spaces.costs import AdditiveCost
 from ofa_profiler.spaces.mixed import MixedSpace
 from ofa_search.searching.engines import Engine
 from ofa_search.searching.engines.evolutionary import Evolutionary
@@ -30,72 +30,10 @@ CIFAR = MixedSpace.of(get_space("cifar-mbv3"))
 spaces = st.sampled_from(space_names()).map(lambda name: get_space(f"{name}-mixed"))
 
 
-def by_bits(space: MixedSpace, ops: tuple[Any, Any], change: float, constant: float = 0.0) -> AdditiveCost:
-    """A cost with a value for int8 and for float32 ops, and one for each change of precision inside the network."""
-    pair = [AdditiveCost.from_slots(space, lambda _, __, op, value=value: value(op)).parts for value in ops]
-    parts = [
-        Part((*int8.genes, space.bits_gene(slot)), np.stack([int8.values, fp32.values], axis=-1))
-        for slot, (int8, fp32) in enumerate(zip(*pair, strict=True))
-    ]
-    for edge in space.edges:
-        if edge.before is None or edge.after is None:
-            continue
-        genes = [space.bits_gene(edge.before), space.bits_gene(edge.after)]
-        values = change * (1 - np.eye(2))
-        # It is there if both ends are active, and no slot between them is.
-        states = [(edge.before, True), (edge.after, True), *((slot, False) for slot in edge.between)]
-        for slot, wanted in states:
-            activity = space.activities[slot]
-            if activity.switch is None:
-                continue
-            active = np.arange(space.n_choices[activity.switch]) >= activity.switch_from
-            if activity.switch not in genes:
-                genes.append(activity.switch)
-                values = values[..., np.newaxis] * np.ones(len(active))
-            axis = genes.index(activity.switch)
-            shape = [-1 if i == axis else 1 for i in range(values.ndim)]
-            values = values * (active == wanted).reshape(shape)
-        parts.append(Part(tuple(genes), values))
-    return AdditiveCost(space, tuple(parts), constant)
-
-
-def fp32_ms(op: Op) -> float:
-    return op.macs / 4e6 + 0.05
-
-
-def int8_ms(op: Op) -> float:
-    """Some kinds of op gain much, others lose."""
-    fields: Any = op.attributes
-    return fp32_ms(op) * (1.3 if fields.get("se") else 0.3 if fields.get("kernel_size") != 5 else 0.9)
-
-
-class Linear(Objective):
-    """A sum over ops, of which int8 loses a part."""
-
-    name = "points"
-
-    def __init__(self, space: MixedSpace) -> None:
-        value = lambda op: np.log1p(op.macs)  # noqa: E731
-        self.cost = by_bits(space, (lambda op: 0.97 * value(op), value), 0.0)
-
-    def scores(self, space: SearchSpace, genomes: Genomes) -> NDArray[np.float64]:
-        return self.cost.evaluate(genomes)
-
-    def accuracy(self, score: float) -> float | None:
-        return None
-
-
-def problem(space: MixedSpace, share: float) -> Problem:
-    cost = by_bits(space, (int8_ms, fp32_ms), change=0.05)
-    low, high = cost.minimum()[0], cost.maximum()[0]
-    constraint = Constraint("table", "ms", cost, low + share * (high - low))
-    return Problem(space, Linear(space), (constraint,), find_anchor(space, [constraint], np.random.default_rng(0)))
-
-
 @pytest.mark.parametrize("share", [0.05, 0.3])
 @pytest.mark.parametrize("engine", [Evolutionary(), Random(batch=64, rounds=6)], ids=["evolutionary", "random"])
 def test_a_mixed_network_is_never_worse_than_one_of_one_precision(share: float, engine: Engine) -> None:
-    made, rng = problem(CIFAR, share), np.random.default_rng(0)
+    made, rng = mixed_problem(CIFAR, share), np.random.default_rng(0)
     pure, evaluations = best_of_each(made, engine, rng)
     assert evaluations > 0
     assert made.feasible(pure).all()
@@ -107,7 +45,7 @@ def test_a_mixed_network_is_never_worse_than_one_of_one_precision(share: float, 
 
 
 def test_the_networks_of_one_precision_are_those_of_a_search_in_it() -> None:
-    made = problem(CIFAR, 0.3)
+    made = mixed_problem(CIFAR, 0.3)
     pure, _ = best_of_each(made, Evolutionary(), np.random.default_rng(0))
     cost = AdditiveCost.from_ops(CIFAR.plain, fp32_ms)
     alone = Constraint("table", "ms", cost, made.constraints[0].budget)
@@ -131,7 +69,7 @@ def test_the_search_finds_the_exact_optimum_of_a_small_space(share: float) -> No
     space = MixedSpace.of(SmallSpace())
     every = np.unique(space.canonical(np.array(list(np.ndindex(*space.n_choices)), dtype=np.int8)), axis=0)
     assert len(every) > 20_000
-    made, rng = problem(space, share), np.random.default_rng(0)
+    made, rng = mixed_problem(space, share), np.random.default_rng(0)
     optimum = made.objective.scores(space, every[made.feasible(every)]).max()
     pure, _ = best_of_each(made, Evolutionary(), rng)
     assert Evolutionary().search(made, rng, pure).score == pytest.approx(optimum, abs=1e-9)

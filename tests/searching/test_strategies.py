@@ -28,7 +28,9 @@ FP32, INT8 = (
     LatencyTable.load(ROOT / "latency_tables" / f"epyc-cifar-mbv3-onnxruntime-{name}-t1.csv")
     for name in ("fp32", "int8")
 )
-SHORT = Evolutionary(annealing=Annealing(chains=8, proposals=4, rounds=20, culling_rounds=5), polish_rounds=0)
+SHORT = Evolutionary(
+    annealing=Annealing(chains=8, proposals=4, rounds=20, renewal_rounds=5, starts_per_chain=1), polish_rounds=0
+)
 
 
 def predictor(name: str = "fp32") -> AccuracyPredictor:

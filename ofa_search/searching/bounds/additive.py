@@ -116,12 +116,12 @@ class AdditiveProblem:
 
         None if there are too many.
         """
-        losses = [_Losses.of(self.sums, np.array([-1.0, *prices]))]
+        losses = [Losses.of(self.sums, np.array([-1.0, *prices]))]
         limits = [bound - score + 2 * self._rounding]
         for number, budget in enumerate(self.budgets):
             only = np.zeros(1 + len(prices))
             only[1 + number] = 1.0
-            losses.append(_Losses.of(self.sums, only))
+            losses.append(Losses.of(self.sums, only))
             limits.append(budget * (1 + ROUNDING) + losses[-1].highest)
         partial = _Partial.start(len(self.sums.space.genes), len(losses))
         for number in reversed(range(len(self.sums.buckets))):
@@ -178,14 +178,14 @@ class _Dual:
         return self.problem._score(genome) - float(prices @ excess), genome
 
 
-class _Losses(NamedTuple):
+class Losses(NamedTuple):
     """For each step, how much every choice loses against the best one; and the best sum."""
 
     tables: list[Array]
     highest: float
 
     @staticmethod
-    def of(sums: Sums, prices: Array) -> _Losses:
+    def of(sums: Sums, prices: Array) -> Losses:
         """For a sum of priced costs (K,)."""
         values = np.zeros((int(sums.starts[-1]), 1))
         tables, highest = sums.tables(values, prices[:, np.newaxis], sums.everything)
@@ -193,7 +193,7 @@ class _Losses(NamedTuple):
             (table.max(axis=bucket.scope.index(bucket.gene), keepdims=True) - table)[..., 0]
             for bucket, table in zip(sums.buckets, tables, strict=True)
         ]
-        return _Losses(losses, float(highest[0]))
+        return Losses(losses, float(highest[0]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ K costs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -41,16 +41,20 @@ class Bucket(NamedTuple):
     messages: tuple[int, ...]
 
 
-def buckets_of(n_choices: NDArray[np.int64], scopes: Sequence[tuple[int, ...]]) -> list[Bucket]:
+def buckets_of(
+    n_choices: NDArray[np.int64], scopes: Sequence[tuple[int, ...]], later: Mapping[int, set[int]] | None = None
+) -> list[Bucket]:
     """The order of elimination for terms that depend on the genes of `scopes`: the smallest table first.
 
-    Every gene of the space has one bucket.
+    Every gene of the space has one bucket, after those of the genes that `later` gives for it.
     """
+    later = later or {}
     live: list[tuple[frozenset[int], bool, int]] = [(frozenset(s), False, i) for i, s in enumerate(scopes)]
     remaining, buckets = set(range(len(n_choices))), list[Bucket]()
     while remaining:
         unions = {gene: frozenset({gene}).union(*(s for s, _, _ in live if gene in s)) for gene in remaining}
-        gene = min(unions, key=lambda g: (prod(int(n_choices[x]) for x in unions[g]), g))
+        possible = [gene for gene in unions if not later.get(gene, set()) & remaining]
+        gene = min(possible, key=lambda g: (prod(int(n_choices[x]) for x in unions[g]), g))
         remaining.remove(gene)
         inside = [each for each in live if gene in each[0]]
         terms = tuple(i for _, is_message, i in inside if not is_message)
@@ -82,8 +86,8 @@ class Sums:
     terms: tuple[tuple[int, tuple[int, ...], Array], ...]
 
     @staticmethod
-    def of(space: SearchSpace, costs: Sequence[AdditiveCost]) -> Sums:
-        """The costs may be of a space whose genes are the first ones of `space`."""
+    def of(space: SearchSpace, costs: Sequence[AdditiveCost], later: Mapping[int, set[int]] | None = None) -> Sums:
+        """The costs may be of a space whose genes are the first ones of `space`. `later` is as in `buckets_of`."""
         terms: list[tuple[int, tuple[int, ...], Array]] = []
         for number, cost in enumerate(costs):
             for part in cost.parts:
@@ -92,7 +96,7 @@ class Sums:
                 if not is_usable.all():
                     terms.append((_UNUSABLE, part.genes, np.where(is_usable, 0.0, FORBIDDEN)))
         own = [(i,) if gene.switch is None else (gene.switch, i) for i, gene in enumerate(space.genes)]
-        buckets = buckets_of(space.n_choices, [*own, *(genes for _, genes, _ in terms)])
+        buckets = buckets_of(space.n_choices, [*own, *(genes for _, genes, _ in terms)], later)
         return Sums(space, tuple(costs), tuple(buckets), tuple(terms))
 
     @property

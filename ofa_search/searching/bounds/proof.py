@@ -21,7 +21,7 @@ Scores = Callable[[Genomes], NDArray[np.float64]]
 def why_unbounded(problem: Problem) -> str | None:
     """Why there is no bound; None if there is one."""
     for constraint in problem.constraints:
-        if _additive(constraint.cost) is None:
+        if as_sum(constraint.cost) is None:
             return f"the cost of {constraint.name} is no sum over ops"
     objective, space = problem.objective, problem.space
     if objective.additive(space) is None and objective.network(space) is None:
@@ -53,7 +53,7 @@ class Proof:
         self.bound = Bound(np.inf, is_exact=False)
         self._problem, self._score, self._scores = problem, score, scores
         objective, space = problem.objective, problem.space
-        costs = [cost for each in problem.constraints if (cost := _additive(each.cost)) is not None]
+        costs = [cost for each in problem.constraints if (cost := as_sum(each.cost)) is not None]
         budgets = [constraint.budget for constraint in problem.constraints]
         additive, network = objective.additive(space), objective.network(space)
         self._additive = None if additive is None else AdditiveProblem.of(additive, costs, budgets)
@@ -78,9 +78,9 @@ class Proof:
         return float(self._scores(plain).max(initial=-np.inf))
 
 
-def _additive(cost: Cost) -> AdditiveCost | None:
+def as_sum(cost: Cost) -> AdditiveCost | None:
     """The cost as a sum, if it is one."""
     if isinstance(cost, ScaledCost):
-        inner = _additive(cost.cost)
+        inner = as_sum(cost.cost)
         return None if inner is None else inner.scaled(cost.factor)
     return cost if isinstance(cost, AdditiveCost) else None

@@ -4,7 +4,11 @@ Each round, every chain proposes a few genomes: some of its given genes change a
 the others follow from a linear model of the objective around the chain's genome, exactly under the budgets
 (`linear_model.py`). Noise on the model, and a random price for each change, make the proposals differ. A chain goes on
 to the best of its proposals if that is better, or not much worse (Kirkpatrick et al., "Optimization by simulated
-annealing", 1983); no genome is proposed twice, so it keeps moving. Now and then, the best chains replace the worst.
+annealing", 1983); no genome is proposed twice, so it keeps moving.
+
+Scores have many local maxima, which differ in half of their genes, and a chain's first rounds mostly tell how good its
+maximum will be. So more chains begin than go on; and every few rounds the best stay, the others begin again from
+mutated copies of them, and the temperature rises again, though less each time.
 """
 
 from __future__ import annotations
@@ -29,31 +33,48 @@ class Annealing:
 
     chains: int = 32
     proposals: int = 8
-    rounds: int = 250
+    rounds: int = 195
     temperatures: tuple[float, float] = (0.1, 0.01)
     noise: float = 0.1
     price: float = 0.5
     free_share: float = 0.1
     mutation_rate: float = 0.12
     crossing_share: float = 0.3
-    culling_rounds: int = 60
-    culled_share: float = 0.25
+    starts_per_chain: int = 4
+    renewal_rounds: int = 15
+    kept_share: float = 0.25
+    renewal_rate: float = 0.3
+
+    @property
+    def most_evaluations(self) -> int:
+        """About so many genomes are scored, if all proposals are new and under the budgets."""
+        more = min(self.rounds, self.renewal_rounds) * (self.starts_per_chain - 1)
+        return self.chains * (self.starts_per_chain + self.proposals * (self.rounds + more))
 
     def run(
         self, evaluator: Evaluator, models: LinearModels, rng: np.random.Generator, known: Genomes, scores: Array
     ) -> None:
         """Walk, from scored feasible genomes (N, G) and random ones; the evaluator remembers the best."""
         problem = evaluator.problem
-        drawn = pull_to_anchor(problem, problem.space.sample_genomes(rng, self.chains), rng)
-        drawn = evaluator.fresh(drawn, max(1, self.chains - len(known)))
+        starts = self.chains * self.starts_per_chain
+        drawn = pull_to_anchor(problem, problem.space.sample_genomes(rng, starts), rng)
+        drawn = evaluator.fresh(drawn, max(1, starts - len(known)))
         genomes, scores = np.vstack([known, drawn]), np.concatenate([scores, evaluator.score(drawn)])
-        best = np.argsort(-scores, kind="stable")[: self.chains]
+        best = np.argsort(-scores, kind="stable")[:starts]
         state = _Chains(evaluator, models, rng, genomes[best], scores[best])
-        first, last = (temperature * state.spread for temperature in self.temperatures)
         for number in range(self.rounds):
-            state.move(*state.proposed(self), first * (last / first) ** (number / self.rounds))
-            if number % self.culling_rounds == self.culling_rounds - 1:
-                state.cull(round(self.chains * self.culled_share))
+            if number and number % self.renewal_rounds == 0:
+                state.keep(self.chains)
+                state.renew(round(self.chains * self.kept_share), self.renewal_rate)
+            state.move(*state.proposed(self), self._temperature(number) * state.spread)
+
+    def _temperature(self, number: int) -> float:
+        """Falls within the rounds between two renewals, from a start that falls from one renewal to the next."""
+        first, last = self.temperatures
+        period, step = divmod(number, self.renewal_rounds)
+        start = first * (last / first) ** (period * self.renewal_rounds / self.rounds)
+        temperature: float = start * (last / start) ** (step / self.renewal_rounds)
+        return temperature
 
 
 class _Chains:
@@ -113,10 +134,22 @@ class _Chains:
         if len(best):
             self.values[moved] = self._gradients(genomes[best])
 
-    def cull(self, count: int) -> None:
-        """The best chains replace the worst."""
-        order = np.argsort(-self.scores, kind="stable")
-        best, worst = order[:count], order[len(order) - count :]
-        for state in (self.genomes, self.scores, self.values, self.prices):
-            if state is not None:
-                state[worst] = state[best]
+    def keep(self, count: int) -> None:
+        """Only the best chains go on, best first."""
+        best = np.argsort(-self.scores, kind="stable")[:count]
+        self.genomes, self.scores, self.values = self.genomes[best], self.scores[best], self.values[best]
+        if self.prices is not None:
+            self.prices = self.prices[best]
+
+    def renew(self, kept: int, rate: float) -> None:
+        """All chains but the first `kept` begin again near one of these, perhaps over the budgets."""
+        count = len(self.genomes) - kept
+        if kept < 1 or count < 1:
+            return
+        sources = self.rng.integers(kept, size=count)
+        genomes = mutated(self.evaluator.problem.space, self.genomes[sources], rate, self.rng)
+        self.genomes[kept:] = self.evaluator.problem.space.canonical(genomes)
+        self.scores[kept:] = -np.inf
+        self.values[kept:] = self._gradients(self.genomes[kept:])
+        if self.prices is not None:
+            self.prices[kept:] = self.prices[sources]

@@ -68,10 +68,10 @@ class Evaluator:
         most = self.left if limit is None else min(limit, self.left)
         genomes = self.problem.space.canonical(genomes)
         rows: list[int] = []
-        for row in np.flatnonzero(self.problem.feasible(genomes)).tolist():
+        feasible = np.flatnonzero(self.problem.feasible(genomes))
+        for row, key in zip(feasible.tolist(), _keys(genomes[feasible]), strict=True):
             if len(rows) == most:
                 break
-            key = genomes[row].tobytes()
             if key not in self._seen:
                 self._seen.add(key)
                 rows.append(row)
@@ -87,6 +87,12 @@ class Evaluator:
         if scores[first] > self.best_score:
             self.best, self.best_score = genomes[first].copy(), float(scores[first])
         return scores
+
+
+def _keys(genomes: Genomes) -> list[bytes]:
+    """Each row of genomes (N, G) as bytes."""
+    whole, length = genomes.tobytes(), genomes.shape[1]
+    return [whole[start : start + length] for start in range(0, len(whole), length)]
 
 
 class Engine(ABC):

@@ -18,7 +18,6 @@ from ofa_search.searching.engines.annealing import Annealing
 from ofa_search.searching.engines.base import Engine, Evaluator, pull_to_anchor
 from ofa_search.searching.engines.linear_model import LinearModels
 from ofa_search.searching.engines.moves import crossed, mutated, neighbours, runs
-from ofa_search.searching.problem import Problem
 
 Scores = NDArray[np.float64]
 
@@ -28,6 +27,8 @@ _GENERATIONS = 20
 _CHAINS, _PROPOSALS = 1 / 3, 1 / 3
 #: Rounds of annealing, and the patience of generations, where the starts are good.
 _QUICK_ROUNDS, _QUICK_PATIENCE = 40, 5
+#: Chains are renewed after so many rounds at the earliest.
+_SHORTEST = 5
 
 
 @dataclass(frozen=True)
@@ -52,23 +53,16 @@ class Evolutionary(Engine):
         problem = evaluator.problem
         models = LinearModels.of(problem)
         fitting = self.within(evaluator.left * self.first_share)
-        walks = models is not None and problem.objective.gradients(problem.space, known) is not None
-        if models is not None and walks and self._has_room(problem):
+        if models is not None and problem.objective.gradients(problem.space, known) is not None:
             evaluator.spend(self.first_share, lambda: fitting.annealing.run(evaluator, models, rng, known, scores))
         else:
             evaluator.spend(self.first_share, lambda: fitting._evolve(evaluator, rng, known, scores))
         self._polish(evaluator)
 
-    def _has_room(self, problem: Problem) -> bool:
-        """Whether so many networks keep the limits that chains can walk among them."""
-        drawn = problem.space.sample_genomes(np.random.default_rng(0), 2 * self.annealing.chains)
-        pulled = pull_to_anchor(problem, drawn, np.random.default_rng(0))
-        return len(np.unique(pulled, axis=0)) > self.annealing.chains
-
     @property
     def quick(self) -> Engine:
         rounds = min(_QUICK_ROUNDS, self.annealing.rounds)
-        annealing = replace(self.annealing, rounds=rounds, culling_rounds=max(1, rounds // 4))
+        annealing = replace(self.annealing, rounds=rounds, renewal_rounds=rounds, starts_per_chain=1)
         return replace(self, annealing=annealing, patience=min(_QUICK_PATIENCE, self.patience))
 
     def within(self, evaluations: float) -> Evolutionary:
@@ -128,11 +122,15 @@ class Evolutionary(Engine):
 
 def _within(annealing: Annealing, evaluations: float) -> Annealing:
     """Fewer chains, proposals and rounds, if these settings need more evaluations."""
-    share = evaluations / (annealing.chains * (1 + annealing.proposals * annealing.rounds))
+    share = evaluations / annealing.most_evaluations
     if share >= 1:
         return annealing
     chains = max(2, round(annealing.chains * share**_CHAINS))
+    starts = max(1, round(annealing.starts_per_chain * share**_CHAINS))
     proposals = max(2, round(annealing.proposals * share**_PROPOSALS))
-    rounds = max(1, ceil((evaluations / chains - 1) / proposals))
-    culling = max(1, round(annealing.culling_rounds * rounds / annealing.rounds))
-    return replace(annealing, chains=chains, proposals=proposals, rounds=rounds, culling_rounds=culling)
+    more = 1 + (starts - 1) * annealing.renewal_rounds / annealing.rounds
+    rounds = max(1, ceil((evaluations / chains - starts) / proposals / more))
+    renewal = max(_SHORTEST, round(annealing.renewal_rounds * rounds / annealing.rounds))
+    return replace(
+        annealing, chains=chains, starts_per_chain=starts, proposals=proposals, rounds=rounds, renewal_rounds=renewal
+    )
