@@ -222,7 +222,7 @@ def export_network(
     check_weights(graph.parameter_shapes, weights)
     precisions = _slot_precisions(space, architecture, target)
     for precision in set((precisions or {"": target.precision}).values()):
-        check_forms(replace(target, precision=precision), forms.at(precision))
+        check_forms(target.at(precision), forms.at(precision))
     if target.has_integers:
         ranges = made_up_ranges(graph) if ranges is None else ranges
         check_ranges(graph, ranges)

@@ -11,7 +11,6 @@ bound.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -46,7 +45,7 @@ def file_bytes(
     # The parameters of a network do not depend on the resolution.
     small = space if space.resolution_gene is None else space.at(min(space.resolutions))
     if isinstance(small, MixedSpace):
-        costs = [_ops(small, replace(target, precision=name), forms) for name in PRECISIONS.values()]
+        costs = [_ops(small, target.at(name), forms) for name in PRECISIONS.values()]
         ops = AdditiveCost(small, tuple(_by_bits(small, [cost.parts for cost in costs])))
         counts = [*(_slots_of(small, number) for number in range(len(PRECISIONS))), _runs(small)]
     else:
@@ -135,7 +134,7 @@ def _network_bytes(space: SearchSpace, architecture: Architecture, target: Targe
 def _metadata_bytes(space: SearchSpace, target: Target, metadata: Mapping[str, str]) -> int:
     """What metadata add to a file, whatever its network."""
     slot = space.slots[0]
-    graph, target = _copies(slot.name, space.slot_ops(slot)[0], 1), replace(target, precision="fp32", encoding="")
+    graph, target = _copies(slot.name, space.slot_ops(slot)[0], 1), target.at("fp32")
     return _bytes(graph, target, PLAIN, metadata) - _bytes(graph, target, PLAIN)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ofa_profiler.errors import UsageError
 
@@ -33,6 +33,11 @@ class Target:
     def has_integers(self) -> bool:
         """Whether models have int8 parts."""
         return self.precision in ("int8", MIXED)
+
+    def at(self, precision: str) -> Target:
+        """The same for models of another precision, without the encoding if they have no int8 parts."""
+        changed = replace(self, precision=precision)
+        return changed if changed.has_integers else replace(changed, encoding="")
 
 
 #: What is measured where nothing else was asked for.

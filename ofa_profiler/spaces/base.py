@@ -75,6 +75,20 @@ class SearchSpace(ABC):
         """Kind of choice -> its value in every block, for kinds that are not genes in this space."""
         return {}
 
+    @property
+    def unrestricted(self) -> SearchSpace:
+        """The space with all options of its genes, at the same resolutions; see `narrowing.py`."""
+        return self
+
+    def widened(self, genomes: Genomes) -> Genomes:
+        """Genomes of this space (N, G) -> those of the same networks in `unrestricted`."""
+        return genomes
+
+    @property
+    def labels(self) -> tuple[tuple[Any, ...], ...]:
+        """What the options of each gene are called."""
+        return tuple(gene.choices for gene in self.genes)
+
     def with_resolutions(self, resolutions: Sequence[int]) -> SearchSpace:
         """The same space with other `resolutions`. Raises `UsageError` if they are not among `valid_resolutions`."""
         if not resolutions:

@@ -56,7 +56,8 @@ def _exists(space: MixedSpace, edge: Edge, chosen: Mapping[int, int]) -> bool:
 def _usual(space: MixedSpace, slot: int, gene: int) -> int:
     """A choice of a gene with which the slot is active."""
     switch, switch_from = space.activities[slot]
-    return switch_from if gene == switch else 0
+    # A slot that is never there has none.
+    return min(switch_from, len(space.genes[gene].choices) - 1) if gene == switch else 0
 
 
 def _genes_of_shape(space: MixedSpace, number: int) -> list[int]:

@@ -88,6 +88,19 @@ class MixedSpace(SearchSpace):
     def slots(self) -> tuple[Slot, ...]:
         return self.plain.slots
 
+    @property
+    def unrestricted(self) -> SearchSpace:
+        plain = self.plain.unrestricted
+        return self if plain is self.plain else MixedSpace.of(plain)
+
+    def widened(self, genomes: Genomes) -> Genomes:
+        plain, bits = np.split(genomes, [len(self.plain.genes)], axis=1)
+        return np.hstack([self.plain.widened(plain), bits])
+
+    @property
+    def labels(self) -> tuple[tuple[Any, ...], ...]:
+        return (*self.plain.labels, *(gene.choices for gene in self.genes[len(self.plain.genes) :]))
+
     @cached_property
     def activities(self) -> tuple[Activity, ...]:
         """When each slot is active. Raises `UsageError` for a space without mixed networks."""
@@ -252,7 +265,9 @@ def _activity(space: SearchSpace, slot: Slot) -> Activity:
     if all(is_active.values()):
         return Activity(None, 0)
     for axis, gene in enumerate(slot.genes):
-        from_here = min((index[axis] for index, active in is_active.items() if active), default=0)
+        # A slot that is never there needs more than there is.
+        never = len(space.genes[gene].choices)
+        from_here = min((index[axis] for index, active in is_active.items() if active), default=never)
         if all(active == (index[axis] >= from_here) for index, active in is_active.items()):
             return Activity(gene, from_here)
     raise UsageError(

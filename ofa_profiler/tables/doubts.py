@@ -30,11 +30,21 @@ class Doubt:
         return f"{'note' if self.is_note else 'warning'}: {self.text}{remedy}"
 
 
-def table_doubts(name: str, rows: Sequence[Row], metadata: Mapping[str, Any], path: Path | None) -> tuple[Doubt, ...]:
-    """All doubts about the table `name` of the file `path`, notes first."""
+def table_doubts(
+    name: str, rows: Sequence[Row], metadata: Mapping[str, Any], path: Path | None, *, notes: bool = True
+) -> tuple[Doubt, ...]:
+    """All doubts about the table `name` of the file `path`, notes first.
+
+    Without `notes`, those that take a while are left out.
+    """
     noise = noise_doubts(rows, metadata)
     found = sorted(
-        [*metadata_doubts(metadata), *noise, *row_doubts(rows, metadata), *inference_doubts(rows, metadata)],
+        [
+            *metadata_doubts(metadata),
+            *noise,
+            *row_doubts(rows, metadata, notes=notes),
+            *inference_doubts(rows, metadata),
+        ],
         key=lambda doubt: not doubt.is_note,
     )
     named = [replace(doubt, text=f"table {name}: {doubt.text}") for doubt in found]
@@ -43,13 +53,13 @@ def table_doubts(name: str, rows: Sequence[Row], metadata: Mapping[str, Any], pa
     return tuple(named)
 
 
-def row_doubts(rows: Sequence[Row], metadata: Mapping[str, Any]) -> Iterator[Doubt]:
+def row_doubts(rows: Sequence[Row], metadata: Mapping[str, Any], *, notes: bool = True) -> Iterator[Doubt]:
     """The doubts about rows. `metadata` may have the peaks of the device, and times of second measurements."""
     failed = [row for row in rows if row.status == FAILED]
     if failed:
         why = f": {failed[0].error}" if failed[0].error else ""
         yield Doubt(f"{_ops(failed)} failed and will not be used{why}")
-    suspects = suspects_of(rows, metadata)
+    suspects = suspects_of(rows, metadata, slow=notes)
     if slow := [suspect for suspect in suspects if suspect.reason == SLOW]:
         # A note, because it can be true: some kernels of a runtime are slow.
         yield Doubt(_suspicion(slow, "over 5 times slower than similar ones"), is_note=True)

@@ -10,9 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
-
-import yaml
+from typing import Any
 
 from ofa_profiler.base.files import write_text
 from ofa_profiler.errors import InputFileError, UsageError
@@ -22,6 +20,7 @@ from ofa_profiler.networks.op import Op
 from ofa_profiler.spaces import SearchSpace
 from ofa_profiler.tables.cells import parse_count, parse_spread_ms, parse_time_ms, shown
 from ofa_profiler.tables.csv_file import read_json, read_text
+from ofa_profiler.tables.published_entries import FIELDS, NO_TABLE, Entry
 from ofa_profiler.tables.row import INFERRED, OK, Row
 
 _FILE = re.compile(r"([1-9][0-9]{0,4})_lookup_table\.(?:yaml|yml|json)")
@@ -45,7 +44,7 @@ def read_published(folder: Path) -> tuple[Row, ...]:
     """The rows of all files in a folder. Raises `InputFileError` with file and row or key."""
     rows: list[Row] = []
     for resolution, path in sorted(_lookup_files(folder).items()):
-        entries = list(_json_entries(path) if path.suffix == ".json" else _yaml_entries(path))
+        entries = list(_json_entries(path)) if path.suffix == ".json" else _yaml_entries(path)
         family = PROXYLESS if any(is_proxyless(key) for key, _, _ in entries) else MOBILENETV3
         seen: dict[str, int | None] = {}
         for key, entry, line in entries:
@@ -78,61 +77,44 @@ def _lookup_files(folder: Path) -> dict[int, Path]:
     return files
 
 
-_NO_TABLE = "is not a published table: it must map the keys of ops to count, mean and std"
-_FIELDS = "its count, mean and std"
-_Event = TypeVar("_Event", bound=yaml.Event)
-
-#: (key, fields as text, line in the file if known)
-Entry = tuple[str, dict[str, str], int | None]
+#: A line with the key of an op, and a line with one of its fields, as the authors' files have them.
+_KEY = re.compile(r"([A-Za-z][\w:.,-]*):")
+_FIELD = re.compile(r"  (count|mean|std): ([0-9][0-9.eE+-]*)")
 
 
-def _yaml_entries(path: Path) -> Iterator[Entry]:
-    """The entries of a YAML file, in order. Raises `InputFileError`.
+def _yaml_entries(path: Path) -> list[Entry]:
+    """The entries of a YAML file, in order. Raises `InputFileError`."""
+    text = read_text(path)
+    entries = _plain_entries(text)
+    if entries is not None:
+        return entries
+    from ofa_profiler.tables.yaml_entries import yaml_entries  # yaml is slow to import
 
-    They are read from the events of the parser, not loaded as values. Events have line numbers, include repeated keys
-    and keep numbers as text (YAML 1.1 reads 1e-05 as a string). Deep nesting, which crashes the C loader, is harmless.
-    """
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    events = yaml.parse(read_text(path), Loader=loader)
-
-    def take(kind: type[_Event], problem: str) -> _Event:
-        event = next(events)
-        if not isinstance(event, kind):
-            raise InputFileError(path, problem, row=_line(event))
-        return event
-
-    try:
-        take(yaml.StreamStartEvent, _NO_TABLE)
-        take(yaml.DocumentStartEvent, _NO_TABLE)
-        take(yaml.MappingStartEvent, _NO_TABLE)
-        while not isinstance(event := next(events), yaml.MappingEndEvent):
-            if not isinstance(event, yaml.ScalarEvent):
-                raise InputFileError(path, "is not the key of an op", row=_line(event))
-            take(yaml.MappingStartEvent, f"{shown(event.value)} must be followed by {_FIELDS}")
-            fields: dict[str, str] = {}
-            while not isinstance(field := next(events), yaml.MappingEndEvent):
-                value = take(yaml.ScalarEvent, f"{shown(event.value)} must be followed by {_FIELDS}")
-                fields[getattr(field, "value", "")] = value.value
-            yield event.value, fields, _line(event)
-        take(yaml.DocumentEndEvent, _NO_TABLE)
-        take(yaml.StreamEndEvent, "has more content after the table; a file must contain one table")
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or "cannot be parsed"
-        raise InputFileError(path, f"is not YAML: {problem}", row=mark.line + 1 if mark else None) from None
+    return list(yaml_entries(path, text))
 
 
-def _line(event: yaml.Event) -> int | None:
-    return event.start_mark.line + 1 if event.start_mark else None
+def _plain_entries(text: str) -> list[Entry] | None:
+    """The entries of a file that has only lines as the authors write them; None for any other YAML."""
+    entries: list[Entry] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if field := _FIELD.fullmatch(line):
+            if not entries or field[1] in entries[-1][1]:
+                return None
+            entries[-1][1][field[1]] = field[2]
+        elif (key := _KEY.fullmatch(line)) and (not entries or entries[-1][1]):
+            entries.append((key[1], {}, number))
+        else:
+            return None
+    return entries if entries and entries[-1][1] else None
 
 
 def _json_entries(path: Path) -> Iterator[Entry]:
     document = read_json(path)
     if not isinstance(document, dict):
-        raise InputFileError(path, _NO_TABLE)
+        raise InputFileError(path, NO_TABLE)
     for key, entry in document.items():
         if not isinstance(entry, dict):
-            raise InputFileError(path, f"{shown(key)} must be followed by {_FIELDS}")
+            raise InputFileError(path, f"{shown(key)} must be followed by {FIELDS}")
         yield key, {name: repr(value) for name, value in entry.items()}, None
 
 
@@ -222,4 +204,6 @@ def _yaml_text(name: str, rows: dict[str, Row]) -> str:
         if row.mean_ms is None or row.std_ms is None:
             raise UsageError(f"table {name} cannot be written as published tables: op {key} lacks a mean or spread")
         entries[key] = {"count": row.samples, "mean": row.mean_ms, "std": row.std_ms}
-    return yaml.safe_dump(entries)
+    import yaml  # slow to import
+
+    return str(yaml.safe_dump(entries))

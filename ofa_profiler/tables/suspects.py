@@ -52,25 +52,26 @@ class Suspect:
 
 
 def find_suspects(
-    rows: Sequence[Row], peaks: Peaks | None = None, again_ms: Mapping[str, float] | None = None
+    rows: Sequence[Row], peaks: Peaks | None = None, again_ms: Mapping[str, float] | None = None, *, slow: bool = True
 ) -> list[Suspect]:
     """Return the suspicious rows, in their order. Ops whose layers are unknown are never suspicious.
 
-    Without `peaks`, no row is too fast. `again_ms`: op -> the time of a second measurement.
+    Without `peaks`, no row is too fast; without `slow`, none is too slow. `again_ms`: op -> the time of a second
+    measurement.
     """
-    slow = _slow(rows)
+    slow_rows = _slow(rows) if slow else {}
     found = []
-    for row in rows:
-        suspect = slow.get(id(row)) or _fast(row, peaks)
+    for row in rows if slow or peaks is not None else ():
+        suspect = slow_rows.get(id(row)) or _fast(row, peaks)
         if suspect is not None:
             op, reason, ms, expected_ms, neighbours = suspect
             found.append(Suspect(op, reason, ms, expected_ms, neighbours, (again_ms or {}).get(op)))
     return found
 
 
-def suspects_of(rows: Sequence[Row], metadata: Mapping[str, Any]) -> list[Suspect]:
+def suspects_of(rows: Sequence[Row], metadata: Mapping[str, Any], *, slow: bool = True) -> list[Suspect]:
     """Return the suspicious rows of a table. The metadata have the peaks and the times of second measurements."""
-    return find_suspects(rows, Peaks.from_metadata(metadata), dict(_again_ms(metadata.get("suspects"))))
+    return find_suspects(rows, Peaks.from_metadata(metadata), dict(_again_ms(metadata.get("suspects"))), slow=slow)
 
 
 def _again_ms(suspects: object) -> Iterator[tuple[str, float]]:
@@ -83,17 +84,22 @@ _Found = tuple[str, str, float, float, int | None]
 
 
 def _slow(rows: Sequence[Row]) -> dict[int, _Found]:
-    groups: dict[tuple[str, int | None], list[tuple[Row, float, tuple[float, float]]]] = defaultdict(list)
+    groups: dict[tuple[str, int | None], list[tuple[Row, float]]] = defaultdict(list)
     for row in rows:
         ms = row.median_ms or row.mean_ms
-        size = _size(row.description)
-        if row.status == OK and ms and size is not None:
-            groups[row.description.kind, row.resolution].append((row, ms, size))
+        if row.status == OK and ms:
+            groups[row.description.kind, row.resolution].append((row, ms))
     found: dict[int, _Found] = {}
     for group in groups.values():
-        times = np.array([ms for _, ms, _ in group])
-        sizes = np.log([size for _, _, size in group])
-        for i, (row, ms, _) in enumerate(group):
+        fastest = min(ms for _, ms in group)
+        if all(ms <= _TIMES_SLOWER * fastest for _, ms in group):  # sizes take a while
+            continue
+        known = [(row, ms, size) for row, ms in group if (size := _size(row.description)) is not None]
+        times = np.array([ms for _, ms, _ in known])
+        sizes = np.log([size for _, _, size in known])
+        for i, (row, ms, _) in enumerate(known):
+            if ms <= _TIMES_SLOWER * fastest:
+                continue
             near = (np.abs(sizes - sizes[i]) <= np.log(_LARGEST_RATIO)).all(axis=1)
             near[i] = False
             count = int(near.sum())

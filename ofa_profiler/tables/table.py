@@ -24,6 +24,7 @@ from ofa_profiler.tables.corrections.intervals import checked_level
 from ofa_profiler.tables.csv_file import read_csv, read_metadata, save_files
 from ofa_profiler.tables.doubts import Doubt, table_doubts
 from ofa_profiler.tables.frame import rows_of_frame, rows_to_frame
+from ofa_profiler.tables.ofa_files import read_published, write_published
 from ofa_profiler.tables.row import FAILED, Row
 from ofa_profiler.tables.stability import Stability, stability
 from ofa_profiler.tables.summary import facts, facts_html, facts_text
@@ -56,6 +57,7 @@ class LatencyTable:
     _costs: dict[SearchSpace, tuple[Cost, dict[int | None, list[str]]]] = field(
         default_factory=dict, init=False, repr=False
     )
+    _resolutions: dict[SearchSpace, tuple[int, ...]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.rows:
@@ -75,8 +77,6 @@ class LatencyTable:
         """Read a CSV with its JSON, if there is one, or a folder of published tables. Raises `InputFileError`."""
         path = Path(path)
         if path.is_dir():
-            from ofa_profiler.tables.ofa_files import read_published  # yaml is slow to import
-
             return LatencyTable(path.resolve().name, read_published(path), {"source": "published tables"}, path)
         if path.name.endswith(("_lookup_table.yaml", "_lookup_table.yml", "_lookup_table.json")):
             raise InputFileError(path, "is one file of published tables; give its folder instead")
@@ -100,8 +100,6 @@ class LatencyTable:
         Raises `UsageError` if the format cannot store the table (failed ops, ops without a complete resolution), or if
         the folder already contains published tables.
         """
-        from ofa_profiler.tables.ofa_files import write_published  # yaml is slow to import
-
         spaces = [get_space(name) for name in self.spaces if name in space_names()]
         write_published(self.name, self.rows, {space: self.resolutions(space) for space in spaces}, Path(folder))
 
@@ -148,7 +146,10 @@ class LatencyTable:
 
     def resolutions(self, space: SearchSpace) -> tuple[int, ...]:
         """The resolutions at which all ops of `space` have a row. Failed rows count."""
-        return tuple(r for r in space.valid_resolutions if self._covers(space.with_resolutions([r]), r))
+        if space not in self._resolutions:
+            found = tuple(r for r in space.valid_resolutions if self._covers(space.with_resolutions([r]), r))
+            self._resolutions[space] = found
+        return self._resolutions[space]
 
     def complete_resolutions(self, space: SearchSpace) -> tuple[int, ...]:
         """As `resolutions`, but rows that were lost are an error instead of a resolution less.
@@ -336,4 +337,5 @@ class LatencyTable:
     @property
     def warnings(self) -> list[str]:
         """The doubts except notes, one line each."""
-        return [doubt.text for doubt in self.doubts if not doubt.is_note]
+        found = table_doubts(self.name, self.rows, self.metadata, self.path, notes=False)
+        return [doubt.text for doubt in found if not doubt.is_note]

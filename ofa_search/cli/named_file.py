@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from ofa_profiler.base.progress import Progress, Reporter
@@ -11,6 +11,9 @@ from ofa_profiler.cli.terminal import progress_bar, say
 
 def named_file(kind: str, name: str) -> Path:
     """The file for `--supernet NAME|PATH` or `--predictor NAME|PATH`. Raises the errors of `find`."""
+    with suppress(OSError, ValueError):  # not a path: too long, or with a zero byte
+        if Path(name).exists():
+            return Path(name)
     from ofa_search.artifacts.ofa_files import find  # with urllib and ssl, which few searches need
 
     with ExitStack() as stack:

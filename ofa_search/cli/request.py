@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,12 +21,14 @@ from ofa_profiler.networks.ranges import MADE_UP
 from ofa_profiler.protocol.target import MIXED
 from ofa_profiler.spaces import SearchSpace, get_space
 from ofa_profiler.spaces.mixed import MixedSpace
+from ofa_profiler.spaces.narrowing import narrowed
 from ofa_profiler.tables.corrections.intervals import checked_level
 from ofa_profiler.tables.mixed import AnyTable
 from ofa_search.artifacts.shipped import shipped_predictor, shipped_supernet, ships
+from ofa_search.cli.fix import read_fixed
 from ofa_search.cli.functions import function_objective, refuse_function_options
 from ofa_search.cli.named_file import named_file
-from ofa_search.cli.tables import plain_space, read_tables, table_count
+from ofa_search.cli.tables import Loader, plain_space, read_tables, table_count
 from ofa_search.predictor import AccuracyPredictor
 from ofa_search.results.deployments import precision_of
 from ofa_search.results.weight_source import WeightSource, in_mixed_precision, weight_source
@@ -74,19 +76,26 @@ class Request:
     export: bool
     json: bool
 
+    def with_tables(self, tables: list[AnyTable], budgets_ms: list[list[float]]) -> Request:
+        """The same for tables of another device. Raises `UsageError` if they do not fit."""
+        precision_of(tables, self.precision)
+        _confidence(self.confidence, tables)
+        return replace(self, tables=tables, budgets_ms=budgets_ms)
 
-def read_request(arguments: argparse.Namespace) -> Request:
-    """Raises `UsageError` and `InputFileError`."""
+
+def read_request(arguments: argparse.Namespace, loader: Loader | None = None) -> Request:
+    """Raises `UsageError` and `InputFileError`. A `loader` may know tables already."""
     # Options first, then files, large files last.
     budgets_ms = _budgets_ms(arguments)
     max_macs = parse_count(arguments.max_macs, "--max-macs") if arguments.max_macs is not None else None
     max_params = parse_count(arguments.max_params, "--max-params") if arguments.max_params is not None else None
     max_bytes = parse_bytes(arguments.max_size, "--max-size") if arguments.max_size is not None else None
+    fixed = read_fixed(arguments.fix)
     engine = get_engine(arguments.engine)
     lending = lending_of(arguments, used=arguments.verify is not None)
     if arguments.space is not None:
         get_space(arguments.space)  # raises for an unknown name
-    tables = read_tables(arguments.lut, arguments.precision)
+    tables = read_tables(arguments.lut, arguments.precision, loader)
     precision = precision_of(tables, arguments.precision)
     plain = plain_space(arguments.space, tables, precision)
     is_function = is_module_name(arguments.predictor or "")
@@ -94,7 +103,7 @@ def read_request(arguments: argparse.Namespace) -> Request:
         refuse_function_options(arguments)
     predictor = None if is_function else _predictor(arguments, plain, precision)
     supernet = _supernet(arguments, plain)
-    space = MixedSpace.of(plain) if precision == MIXED else plain
+    space = _fixed(MixedSpace.of(plain) if precision == MIXED else plain, fixed)
     if is_function:
         objective: Objective = function_objective(arguments, arguments.out or DEFAULT_OUT)
     else:
@@ -126,6 +135,13 @@ def read_request(arguments: argparse.Namespace) -> Request:
         export=not arguments.no_export,
         json=arguments.json,
     )
+
+
+def _fixed(space: SearchSpace, fixed: Mapping[str, Sequence[str]]) -> SearchSpace:
+    try:
+        return narrowed(space, fixed)
+    except UsageError as error:
+        raise UsageError(f"--fix: {error}") from None
 
 
 def _confidence(level: float | None, tables: Sequence[AnyTable]) -> float | None:

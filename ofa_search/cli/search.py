@@ -9,7 +9,7 @@ if __name__ == "__main__":  # before the other imports, which take a while
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,8 +25,9 @@ from ofa_search.cli.functions import (
     say_default_evaluations,
     showing_evaluations,
 )
+from ofa_search.cli.networks import expected_evaluations, networks_of, results_of, with_size_limit
+from ofa_search.cli.notes import say_plain_models
 from ofa_search.cli.request import DEFAULT_OUT, MACS, Request, read_request
-from ofa_search.results.deployments import Deployment, deployments_of
 from ofa_search.results.found import Found, document
 from ofa_search.results.report import (
     accuracy_words,
@@ -38,9 +39,8 @@ from ofa_search.results.report import (
     results_table,
     weight_words,
 )
-from ofa_search.searching.api import SearchResult, search_each, slowest_ms
 from ofa_search.searching.engines import DEFAULT_ENGINE, engine_names
-from ofa_search.searching.problem import SizeLimit
+from ofa_search.searching.strategies import Strategy
 
 if TYPE_CHECKING:
     from ofa_profiler.devices import Device
@@ -58,6 +58,7 @@ examples:
   ofa-search --lut note10/ --budget 25ms --predictor acc_predictor.pth --no-export --json
   ofa-search --lut phone.csv --budget 20ms --lut board.csv --budget 35ms --max-params 5M
   ofa-search --lut pi.csv --pareto 15ms:40ms:6       6 budgets, one network each
+  ofa-search --fleet fleet.csv --no-export           a network for each device
   ofa-search --lut this.csv --budget 20ms --verify local
   ofa-search --lut pi-fp32.csv --lut pi-int8.csv --precision mixed --budget 20ms
 
@@ -135,6 +136,12 @@ def _add_limits(parser: Parser) -> None:
     limits.add_argument(
         "--budget", metavar="T", action="append", default=[], help="latency budget for that table, for example 20ms"
     )
+    limits.add_argument("--per-device", action="store_true", help="one network for each --lut, instead of one for all")
+    limits.add_argument(
+        "--fleet",
+        metavar="CSV",
+        help="a network for each row of a file with the columns lut and budget; rows of the same family share one",
+    )
     limits.add_argument("--pareto", metavar="LOW:HIGH:N", help="N evenly spaced budgets instead of the first --budget")
     limits.add_argument("--max-macs", metavar="N", help="maximum number of multiply-accumulates, for example 300M")
     limits.add_argument("--max-params", metavar="N", help="maximum number of parameters, for example 5M")
@@ -142,6 +149,14 @@ def _add_limits(parser: Parser) -> None:
         "--max-size",
         metavar="SIZE",
         help="maximum size of the model file for the runtime of the first table, for example 2MB (2,000,000 bytes)",
+    )
+    limits.add_argument(
+        "--fix",
+        metavar="CHOICE=VALUE",
+        action="append",
+        default=[],
+        help="only networks with this value of a choice of the space, or one of VALUE,VALUE; for example "
+        "resolution=192, kernel_size=3, stage0.depth=2",
     )
     limits.add_argument(
         "--confidence",
@@ -157,7 +172,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> int:
         nonlocal kept
-        request = read_request(_parser().parse_args(argv))
+        arguments = _parser().parse_args(argv)
+        if arguments.per_device or arguments.fleet is not None:
+            from ofa_search.cli.fleet import run_fleet  # few searches need it
+
+            return run_fleet(arguments, _found_and_written)
+        request = read_request(arguments)
         kept = interrupted_words(request.objective)
         with evaluating(request.objective, request.jobs, request.dask):
             return _search(request)
@@ -168,57 +188,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 # --- search ------------------------------------------------------------------------------------------
 
 
+def _found_and_written(request: Request, strategy: Strategy, start: Sequence[Architecture]) -> list[Found]:
+    request = with_size_limit(request)
+    with evaluating(request.objective, request.jobs, request.dask):
+        found = networks_of(request, strategy, start)
+    return _written(request, found)
+
+
 def _search(request: Request) -> int:
-    deployments = deployments_of(request.tables)
-    request = replace(request, max_size=_size_limit(request, deployments))
+    request = with_size_limit(request)
     say_default_evaluations(request.objective, request.evaluations)
-    with showing_evaluations(request.objective, _expected(request)):
-        results = _results(request, request.budgets_ms)
-    _say_loose_budgets(request)
-    if request.is_front:
-        results = _listed_once(results)
-    found = [Found(result, request.objective, request.source, deployments, request.precision) for result in results]
+    with showing_evaluations(request.objective, expected_evaluations(request)):
+        found = networks_of(request)
     found = _written(request, found)  # before a device can fail
-    _say_plain_models(request)
+    say_plain_models(request)
     if request.device is not None:
         found = _verify(request, request.device, found)
     _report(request, found)
     if request.device is not None:
         _check_budgets(found)
     return request.lending.exit_code(0)
-
-
-def _size_limit(request: Request, deployments: Mapping[str, Deployment]) -> SizeLimit | None:
-    if request.max_bytes is None:
-        return None
-    from ofa_search.results.size_limit import size_limit  # with all exporters
-
-    return size_limit(
-        request.max_bytes, request.tables, request.objective, request.source, deployments, request.precision
-    )
-
-
-def _expected(request: Request) -> int | None:
-    """How many architectures are evaluated at most."""
-    each = request.objective.default_evaluations if request.evaluations is None else request.evaluations
-    return None if each is None else each * len(request.budgets_ms)
-
-
-def _results(request: Request, budgets_ms: Sequence[Sequence[float]]) -> tuple[SearchResult, ...]:
-    return search_each(
-        request.space,
-        request.tables,
-        budgets_ms,
-        request.objective,
-        engine=request.engine,
-        seed=request.seed,
-        max_macs=request.max_macs,
-        max_params=request.max_params,
-        max_size=request.max_size,
-        n_classes=request.source.space.n_classes,
-        confidence=request.confidence,
-        evaluations=request.evaluations,
-    )
 
 
 def _written(request: Request, found: list[Found]) -> list[Found]:
@@ -232,35 +221,11 @@ def _written(request: Request, found: list[Found]) -> list[Found]:
     if request.export:
         found = with_memory(found)
     write_summary(request.out, found)
+    if request.is_front:
+        from ofa_search.results.front import write_front
+
+        write_front(request.out, found)
     return found
-
-
-def _listed_once(results: Sequence[SearchResult]) -> tuple[SearchResult, ...]:
-    """The results of --pareto without those that repeat the network of a lower budget; says how many repeat one."""
-    first: dict[Architecture, SearchResult] = {}
-    for result in results:
-        first.setdefault(result.architecture, result)
-    if repeated := len(results) - len(first):
-        say(f"note: {repeated} of {len(results)} budgets give the network of a lower budget, which is listed once")
-    return tuple(first.values())
-
-
-def _say_loose_budgets(request: Request) -> None:
-    """Say which budgets are above the slowest network of the space."""
-    for number, table in enumerate(request.tables):
-        slowest = slowest_ms(request.space, table, request.objective, request.confidence)
-        above = [row[number] for row in request.budgets_ms if slowest is not None and row[number] > slowest]
-        if above:
-            limit = f"{slowest:.4g} ms on {table.name}"
-            say(f"note: the slowest network takes {limit}; budgets from {above[0]:g}ms on exclude none")
-
-
-def _say_plain_models(request: Request) -> None:
-    """Say which tables do not know in which forms the models are fast."""
-    unknown = [table.name for table in request.tables if table.metadata.get("runtime") is None]
-    if unknown and request.out is not None and request.export:
-        which = f"table {', '.join(unknown)} does not say which forms are fast on its device"
-        say(f"note: {which}, so the models are plain; a table that ofa-profile makes there would")
 
 
 def _verify(request: Request, device: Device, found: list[Found]) -> list[Found]:
@@ -273,7 +238,7 @@ def _verify(request: Request, device: Device, found: list[Found]) -> list[Found]
 
     def search(network: Found, ms: float) -> Found:
         budget_ms = network.result.budget_ms
-        (result,) = _results(request, [[ms, *list(budget_ms.values())[1:]]])
+        (result,) = results_of(request, [[ms, *list(budget_ms.values())[1:]]])
         return replace(network, result=replace(result, budget_ms=budget_ms), files={})
 
     with (

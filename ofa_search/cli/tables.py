@@ -31,9 +31,19 @@ def table_count(paths: Sequence[str], precision: str | None) -> int:
     return len(paths) // 2
 
 
-def read_tables(paths: Sequence[str], precision: str | None) -> list[AnyTable]:
+class Loader(dict[str, LatencyTable]):
+    """Reads each table once."""
+
+    def __missing__(self, path: str) -> LatencyTable:
+        self[path] = LatencyTable.load(path)
+        return self[path]
+
+
+def read_tables(paths: Sequence[str], precision: str | None, loader: Loader | None = None) -> list[AnyTable]:
     """The tables in these files; for mixed precision, their pairs. Raises `UsageError` and `InputFileError`."""
-    tables = [LatencyTable.load(path) for path in paths]
+    loader = Loader() if loader is None else loader
+    before = set(loader)
+    tables = [loader[path] for path in paths]
     for table, path in zip(tables, paths, strict=True):
         check_of_space(path, table.metadata)
     names = [table.name for table in tables]
@@ -41,7 +51,7 @@ def read_tables(paths: Sequence[str], precision: str | None) -> list[AnyTable]:
         if names.count(table.name) > 1:
             raise UsageError(f"--lut {path}: two tables have the name {table.name}; rename one of the files")
     read: list[AnyTable] = [*(_pairs(tables) if precision == MIXED else tables)]
-    for each in read:
+    for each in read if before.isdisjoint(paths) else ():  # once
         for warning in each.warnings:
             say(f"warning: {warning}")
     return read

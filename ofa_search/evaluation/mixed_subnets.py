@@ -6,7 +6,6 @@ The network runs in LiteRT, as on a device, in the fast forms. Its integers are 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -85,7 +84,7 @@ def _loaded(
 
     graph, target = as_graph(layout), Target(RUNTIME, MIXED, CPU_BATCH)
     exporter = get_exporter(target)  # registers its forms
-    found = {precision: candidates(replace(target, precision=precision), graph) for precision in ("fp32", "int8")}
+    found = {precision: candidates(target.at(precision), graph) for precision in ("fp32", "int8")}
     forms = {precision: {group: names[0] for group, names in groups.items()} for precision, groups in found.items()}
     model = exporter.build(
         graph,

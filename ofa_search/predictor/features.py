@@ -37,7 +37,8 @@ class Features:
 
     def count(self, space: SearchSpace) -> int:
         """The number of features F of an architecture of `space`."""
-        return sum(len(space.genes[g].choices) for g in self.genes(space)) + len(self.resolutions)
+        whole = space.unrestricted
+        return sum(len(whole.genes[g].choices) for g in self.genes(whole)) + len(self.resolutions)
 
     def resolutions_of(self, space: SearchSpace) -> tuple[int, ...]:
         """The resolutions that both `space` can have and these features can express."""
@@ -49,10 +50,13 @@ class Features:
 
     def columns(self, space: SearchSpace) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """The choices that have a feature, by their positions among all choices of all genes, and these features."""
-        found = _columns(self, space)
+        found, whole = _columns(self, space.unrestricted), space.unrestricted
         starts = np.cumsum([0, *space.n_choices])
         choices = [np.arange(starts[gene], starts[gene + 1]) for gene in found.genes]
-        features = [first + np.arange(len(own)) for first, own in zip(found.first, choices, strict=True)]
+        features = [
+            first + np.array([whole.genes[gene].choices.index(choice) for choice in space.genes[gene].choices])
+            for first, gene in zip(found.first, found.genes, strict=True)
+        ]
         if found.resolution_gene is not None:
             choices.append(np.arange(starts[found.resolution_gene], starts[found.resolution_gene + 1]))
             features.append(found.resolution)
@@ -64,7 +68,7 @@ class Features:
         The number F means "no feature" (of a block that is not active). Raises `UsageError` when `space` has a
         resolution that these features cannot express.
         """
-        return _columns(self, space).ones(genomes)
+        return _columns(self, space.unrestricted).ones(space.widened(genomes))
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from ofa_profiler.base.units import format_count
 from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.spaces import Genomes, SearchSpace, get_space
 from ofa_profiler.spaces.costs import AdditiveCost
+from ofa_profiler.spaces.narrowing import Fixed, narrowed
 from ofa_profiler.tables.corrections.intervals import DEFAULT_LEVEL
 from ofa_profiler.tables.mixed import AnyTable
-from ofa_profiler.tables.summary import Facts, facts_html, facts_text
 from ofa_search.predictor import AccuracyPredictor
 from ofa_search.searching.bounds.proof import prove, why_unbounded
 from ofa_search.searching.engines import DEFAULT_ENGINE, Engine, get_engine
@@ -26,9 +24,14 @@ from ofa_search.searching.feasibility import find_anchor
 from ofa_search.searching.functions.calling import Function
 from ofa_search.searching.functions.objective import FunctionObjective
 from ofa_search.searching.latency import Latency
+from ofa_search.searching.neighbours import is_near, starts
 from ofa_search.searching.objectives import Objective, PredictedAccuracy
-from ofa_search.searching.problem import Constraint, Problem, SizeLimit
+from ofa_search.searching.problem import Bound, Constraint, Mask, Problem, Result, SizeLimit
 from ofa_search.searching.pure import best_of_each
+from ofa_search.searching.result import SearchResult
+from ofa_search.searching.strategies import InOrder, Rows, Solved, Strategy
+
+__all__ = ["SearchResult", "search", "search_each", "slowest_ms"]
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -44,76 +47,6 @@ Limit = tuple[AnyTable, float]
 Maximised = Objective | AccuracyPredictor | Function
 
 
-@dataclass(frozen=True, repr=False)
-class SearchResult:
-    """The best architecture found, and what it costs. Milliseconds and budgets are by table name.
-
-    `predicted_accuracy` is top-1 in [0, 1], None when something else was maximised. `evaluations` counts
-    the distinct architectures that were scored; `search_seconds` is the time of the engine alone.
-    """
-
-    architecture: Architecture
-    predicted_accuracy: float | None
-    latency_ms: Mapping[str, float]
-    budget_ms: Mapping[str, float]
-    macs: int
-    params: int
-    engine: str
-    seed: int
-    evaluations: int
-    search_seconds: float
-    #: The interval of each latency, which holds `interval_level` of such networks; None for a table without intervals.
-    latency_interval_ms: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
-    interval_level: float = DEFAULT_LEVEL
-    #: What the objective gives the architecture; the higher, the better.
-    score: float = math.nan
-    #: No network that keeps the limits has a score above this, if that is known; if `is_optimal`, this one has it.
-    bound: float | None = None
-    is_optimal: bool = False
-    #: The most that a better network could have: points of accuracy, or what else the score counts. None if unknown.
-    gap: float | None = None
-    #: Why no bound is known.
-    no_bound: str | None = None
-
-    @property
-    def gap_text(self) -> str:
-        """The gap for people, rounded up: `at most 0.57 points`, `none, proven`, `unknown`."""
-        if self.gap is None:
-            return "unknown"
-        if self.is_optimal:
-            return "none, proven"
-        if self.predicted_accuracy is None:
-            return f"at most {format_count(math.ceil(self.gap))}"
-        return f"at most {math.ceil(100 * self.gap - 1e-9) / 100:.2f} points"
-
-    def _facts(self) -> Facts:
-        accuracy = "none" if self.predicted_accuracy is None else f"{self.predicted_accuracy:.2%}"
-        architecture = self.architecture
-        summary = "; ".join(architecture.summary.splitlines())
-        what = summary if architecture.choices else f"depths {summary}"
-        limits = [
-            (f"latency on {name}", f"{ms:.4g} of {self.budget_ms[name]:.4g} ms") for name, ms in self.latency_ms.items()
-        ]
-        return [
-            ("space", f"{architecture.space} at {architecture.resolution} pixels, {what}"),
-            ("predicted accuracy", accuracy),
-            ("gap to the best possible", self.gap_text),
-            *limits,
-            ("MACs", format_count(self.macs)),
-            ("parameters", format_count(self.params)),
-            (
-                "search",
-                f"{self.engine}, seed {self.seed}, {self.evaluations} architectures, {self.search_seconds:.2f} s",
-            ),
-        ]
-
-    def __repr__(self) -> str:
-        return facts_text("SearchResult", self._facts())
-
-    def _repr_html_(self) -> str:
-        return facts_html("the network found", self._facts())
-
-
 def search(
     space: SearchSpace | str,
     limits: Sequence[Limit],
@@ -127,8 +60,12 @@ def search(
     max_size: SizeLimit | None = None,
     confidence: float | None = None,
     evaluations: int | None = None,
+    fix: Fixed | None = None,
 ) -> SearchResult:
     """The architecture of `space` with the highest objective that keeps every limit.
+
+    `fix` gives choices their values, for example `{"resolution": 192, "stage0.kernel_size": [3, 5]}`
+    (`ofa_profiler/spaces/narrowing.py`).
 
     With a `confidence`, for example 0.95, the upper end of the interval of that level keeps the limit, not only the
     prediction. With `evaluations`, at most so many networks are scored, and the engine plans for them.
@@ -159,6 +96,7 @@ def search(
         max_size=max_size,
         confidence=confidence,
         evaluations=evaluations,
+        fix=fix,
     )[0]
 
 
@@ -177,14 +115,18 @@ def search_each(
     n_classes: int | None = None,
     confidence: float | None = None,
     evaluations: int | None = None,
+    fix: Fixed | None = None,
+    strategy: Strategy | None = None,
+    start: Sequence[Architecture] = (),
 ) -> tuple[SearchResult, ...]:
     """As `search`, once for each row of `budgets_ms` (one budget per table), in that order.
 
     Each search may make so many `evaluations`. It starts from the networks found before it that keep its budgets: from
-    tight to loose, no network is worse than the one before it. MACs and parameters are those of a network for
+    tight to loose, no network is worse than the one before it. Another `strategy` has another order; `start` are
+    networks of the space to start from, if they keep the budgets. MACs and parameters are those of a network for
     `n_classes` classes, or for those of the space.
     """
-    space = get_space(space) if isinstance(space, str) else space
+    space = narrowed(get_space(space) if isinstance(space, str) else space, fix or {})
     objective = objective_of(objective, executor)
     evaluations = objective.default_evaluations if evaluations is None else evaluations
     engine = get_engine(engine) if isinstance(engine, str) else engine
@@ -194,14 +136,9 @@ def search_each(
     counts = _counts(counted, max_macs, max_params)
     if max_size is not None:
         counts = (*counts, max_size.constraint(space))
-    results: list[SearchResult] = []
-    found = np.empty((0, len(space.genes)), dtype=np.int8)
-    for row in budgets_ms:
-        limits = [(latency, _checked(budget)) for latency, budget in zip(latencies, row, strict=True)]
-        genome, result = _run(space, counted, limits, counts, objective, engine, seed, found, evaluations)
-        found = np.vstack([found, genome])
-        results.append(result)
-    return tuple(results)
+    known = _known(space, start)
+    rows = _Rows(space, counted, latencies, counts, objective, engine, seed, evaluations, budgets_ms, known)
+    return tuple((strategy or InOrder()).run(rows))
 
 
 def objective_of(given: Maximised, executor: Executor | None = None) -> Objective:
@@ -224,50 +161,104 @@ def slowest_ms(
     return cost.maximum()[0] if cost.is_exact else None
 
 
-def _run(
-    space: SearchSpace,
-    counted: SearchSpace,
-    limits: Sequence[tuple[Latency, float]],
-    counts: tuple[Constraint, ...],
-    objective: Objective,
-    engine: Engine,
-    seed: int,
-    found: Genomes,
-    evaluations: int | None,
-) -> tuple[Genomes, SearchResult]:
-    began = time.perf_counter()
-    rng = np.random.default_rng(seed)
-    constraints = (*(latency.constraint(budget_ms) for latency, budget_ms in limits), *counts)
-    problem = Problem(space, objective, constraints, find_anchor(space, constraints, rng))
-    # Matrices this small gain nothing from more threads, and lose much when other programs hold the cores.
-    with threadpool_limits(1 if objective.default_evaluations is None else None, "blas"):
-        pure, before = best_of_each(problem, engine.starter, rng, evaluations)
-        left = None if evaluations is None else evaluations - before
-        best = engine.search(problem, rng, np.vstack([found[problem.feasible(found)], pure]), left)
-        seconds = time.perf_counter() - began
-        bound = best.bound or prove(problem, best.score, PROOF_SECONDS)
-    genome = best.genome[np.newaxis]
-    architecture = space.decode(genome)[0]
-    result = SearchResult(
-        architecture=architecture,
-        predicted_accuracy=objective.accuracy(best.score),
-        latency_ms={latency.name: latency.predicted_ms(genome) for latency, _ in limits},
-        latency_interval_ms={latency.name: latency.interval_ms(genome) for latency, _ in limits},
-        interval_level=limits[0][0].level if limits else DEFAULT_LEVEL,
-        budget_ms={latency.name: budget_ms for latency, budget_ms in limits},
-        macs=counted.macs(architecture),
-        params=counted.params(architecture),
-        engine=engine.name,
-        seed=seed,
-        evaluations=before + best.evaluations,
-        search_seconds=seconds,
-        score=best.score,
-        bound=None if bound is None else bound.score,
-        is_optimal=bound is not None and bound.is_exact and bound.score <= best.score + _ROUNDING,
-        gap=None if bound is None else _gap(objective, best.score, bound.score),
-        no_bound=None if bound is not None else why_unbounded(problem),
-    )
-    return genome, result
+@dataclass(frozen=True)
+class _Rows(Rows):
+    """The searches of `search_each`, which differ in nothing but their budgets."""
+
+    space: SearchSpace
+    counted: SearchSpace
+    latencies: Sequence[Latency]
+    counts: tuple[Constraint, ...]
+    objective: Objective
+    engine: Engine
+    seed: int
+    evaluations: int | None
+    budgets_ms: Sequence[Sequence[float]]
+    start: Genomes
+
+    @property
+    def count(self) -> int:
+        return len(self.budgets_ms)
+
+    @property
+    def genes(self) -> int:
+        return len(self.space.genes)
+
+    def _constraints(self, number: int) -> tuple[Constraint, ...]:
+        row = zip(self.latencies, self.budgets_ms[number], strict=True)
+        return (*(latency.constraint(_checked(budget_ms)) for latency, budget_ms in row), *self.counts)
+
+    def keeps(self, number: int, genomes: Genomes) -> Mask:
+        keeps: Mask = np.all([constraint.met(genomes) for constraint in self._constraints(number)], axis=0)
+        return keeps
+
+    def solve(self, number: int, found: Genomes, *, quick: bool = False, share: float = 1.0) -> Solved:
+        began = time.perf_counter()
+        rng, constraints = np.random.default_rng(self.seed), self._constraints(number)
+        problem = Problem(self.space, self.objective, constraints, find_anchor(self.space, constraints, rng))
+        found = np.vstack([self.start, found])
+        # Matrices this small gain nothing from more threads, and lose much when other programs hold the cores.
+        with threadpool_limits(1 if self.objective.default_evaluations is None else None, "blas"):
+            best, before = self._best(problem, found, rng, quick=quick and is_near(problem, found))
+            seconds = time.perf_counter() - began
+            bound = best.bound or prove(problem, best.score, share * PROOF_SECONDS)
+        evaluations = before + best.evaluations
+        return Solved(best.genome[np.newaxis], self._result(number, problem, best, bound, evaluations, seconds))
+
+    def _best(self, problem: Problem, found: Genomes, rng: np.random.Generator, *, quick: bool) -> tuple[Result, int]:
+        """The best network, and how many were scored before the engine began."""
+        if quick:
+            return self.engine.quick.search(problem, rng, starts(problem, found, rng), self.evaluations), 0
+        pure, before = best_of_each(problem, self.engine.starter, rng, self.evaluations)
+        left = None if self.evaluations is None else self.evaluations - before
+        return self.engine.search(problem, rng, np.vstack([found[problem.feasible(found)], pure]), left), before
+
+    def _result(
+        self, number: int, problem: Problem, best: Result, bound: Bound | None, evaluations: int, seconds: float
+    ) -> SearchResult:
+        genome = best.genome[np.newaxis]
+        architecture = self.space.decode(genome)[0]
+        names = [latency.name for latency in self.latencies]
+        return SearchResult(
+            architecture=architecture,
+            predicted_accuracy=self.objective.accuracy(best.score),
+            latency_ms={latency.name: latency.predicted_ms(genome) for latency in self.latencies},
+            latency_interval_ms={latency.name: latency.interval_ms(genome) for latency in self.latencies},
+            interval_level=self.latencies[0].level if self.latencies else DEFAULT_LEVEL,
+            budget_ms={name: float(ms) for name, ms in zip(names, self.budgets_ms[number], strict=True)},
+            macs=self.counted.macs(architecture),
+            params=self.counted.params(architecture),
+            engine=self.engine.name,
+            seed=self.seed,
+            evaluations=evaluations,
+            search_seconds=seconds,
+            score=best.score,
+            bound=None if bound is None else bound.score,
+            is_optimal=bound is not None and bound.is_exact and bound.score <= best.score + _ROUNDING,
+            gap=None if bound is None else _gap(self.objective, best.score, bound.score),
+            no_bound=None if bound is not None else why_unbounded(problem),
+        )
+
+    def settled(self, solved: Solved, best: Solved, bound: float | None) -> SearchResult:
+        own, score = solved.result, best.result.score
+        if bound is not None:
+            bound = max(bound, score)
+        return replace(
+            best.result,
+            budget_ms=own.budget_ms,
+            evaluations=own.evaluations,
+            search_seconds=own.search_seconds,
+            bound=bound,
+            is_optimal=bound is not None and own.is_optimal and bound <= score + _ROUNDING,
+            gap=None if bound is None else _gap(self.objective, score, bound),
+            no_bound=own.no_bound,
+        )
+
+
+def _known(space: SearchSpace, start: Sequence[Architecture]) -> Genomes:
+    """The networks of the space among these."""
+    resolutions = (*space.resolutions, *(() if space.resolutions else (None,)))
+    return space.encode([each for each in start if each.resolution in resolutions])
 
 
 def _gap(objective: Objective, score: float, bound: float) -> float:

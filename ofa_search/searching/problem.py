@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ofa_profiler.spaces import Genomes, SearchSpace
 from ofa_profiler.spaces.costs import AdditiveCost, Cost
+from ofa_profiler.spaces.narrowing import narrowed_cost
 from ofa_search.searching.objectives import Objective
 
 Genome = NDArray[np.int8]
@@ -47,7 +48,7 @@ class SizeLimit:
 
     def constraint(self, space: SearchSpace) -> Constraint:
         """What a network of `space` must keep, which may have other resolutions than the one of `cost`."""
-        return Constraint(self.kind, "bytes", replace(self.cost, space=space), self.limit)
+        return Constraint(self.kind, "bytes", narrowed_cost(self.cost, space), self.limit)
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,6 +36,7 @@ RUNS = {
     ),
     "calibration_figures": ("--out c --cell cifar-mbv3-litert-t1 --resolution 24", r"litert-t1 \| [\d.]+% \| [\d.]+%"),
     "calibration_models": ("--out c --cell cifar-mbv3-litert-t1 --resolution 24", r"regression \| [\d.]+% \| [\d.]+%"),
+    "cold_start": ("--runs 1 -- --lut t.csv --budget 1ms --predictor macs", r"peak memory: \d+\.\d MB \("),
     "evaluation": ("cifar-mbv3 2", r"largest +[\d.]+ "),
     "export": ("--space cifar-mbv3 --resolution 24", r"cold +[\d.]+ s"),
     "forms": ("cifar-mbv3 --networks 2 --rounds 2 --runs 2", r"litert +geometric mean [\d.]+x"),

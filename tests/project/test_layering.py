@@ -23,6 +23,10 @@ AGENTS = [path for path in SOURCES if path.is_relative_to(ROOT / "device_agents"
 RUNTIMES = {"ai_edge_litert", "numpy", "onnxruntime", "tflite_runtime"}
 #: Import time that nobody should pay who only reads a table or searches one.
 HEAVY = ("matplotlib", "onnx", "onnxruntime", "pandas", "scipy", "tensorflow", "torch")
+#: What a search without export does without, beside these: together they cost more than half of its start.
+SLOW = (*HEAVY, "PIL", "asyncio", "concurrent.futures", "email", "http.client", "importlib.metadata", "multiprocessing",
+        "ofa_search.artifacts.ofa_files", "ofa_search.cli.fleet", "plotly", "pyarrow", "rich", "safetensors", "sklearn",
+        "ssl", "unittest", "urllib.request", "yaml")  # fmt: skip
 
 
 def name_of(path: Path) -> str:
@@ -102,9 +106,9 @@ def test_only_cli_files_parse_arguments_print_and_exit(path: Path) -> None:
 # --- what a fresh process has imported --------------------------------------------------------------------
 
 
-def heavy_imports_of(code: str) -> list[str]:
+def heavy_imports_of(code: str, heavy: tuple[str, ...] = HEAVY) -> list[str]:
     """The heavy modules that a new Python has imported after running `code`."""
-    report = f"\nimport sys, json\nprint(json.dumps([m for m in {HEAVY!r} if m in sys.modules]), file=sys.stderr)"
+    report = f"\nimport sys, json\nprint(json.dumps([m for m in {heavy!r} if m in sys.modules]), file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code + report], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     loaded: list[str] = json.loads(done.stderr.splitlines()[-1])
@@ -165,6 +169,23 @@ def test_searching_without_export_is_light(made_up_table: Path) -> None:
     assert (
         heavy_imports_of_search("--lut", str(made_up_table), "--budget", "20ms", *macs, "--no-export", "--json") == []
     )
+
+
+def test_a_search_loads_nothing_that_it_does_not_need(made_up_table: Path, tmp_path: Path) -> None:
+    """By file names, with a predictor, and with tables of the OFA authors: see `benchmarks/cold_start.py`."""
+    code = f"""
+import sys
+from ofa_profiler import LatencyTable
+from ofa_search.artifacts.shipped import shipped_predictor
+from ofa_search.cli.search import main
+LatencyTable.load({str(made_up_table)!r}).save_published({str(tmp_path / "published")!r})
+for name in {SLOW!r}:
+    sys.modules.pop(name, None)
+for table in ({str(made_up_table)!r}, {str(tmp_path / "published")!r}):
+    limits = ["--lut", table, "--budget", "20ms", "--space", "cifar-mbv3", "--engine", "random", "--evaluations", "50"]
+    assert main([*limits, "--predictor", str(shipped_predictor("cifar-mbv3")), "--no-export", "--json"]) == 0
+"""
+    assert heavy_imports_of(code, SLOW) == []
 
 
 def test_exporting_trained_weights_imports_no_torch(made_up_table: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from ofa_profiler.errors import InfeasibleError, UsageError
 from ofa_profiler.spaces import Genomes
 from ofa_profiler.spaces.costs import AdditiveCost, Cost
 from ofa_profiler.spaces.mixed import MixedSpace
+from ofa_profiler.spaces.narrowing import narrowed
 from ofa_profiler.tables.corrections import Regression
 from ofa_profiler.tables.row import Row
 from ofa_search import Macs, search
@@ -143,6 +144,20 @@ class TestContract:
         scored = np.frombuffer(b"".join(asked.objective.asked), np.int8).reshape(-1, len(CIFAR.genes))
         assert asked.feasible(scored).all()
 
+    @pytest.mark.parametrize("mixed", [False, True])
+    def test_fixed_choices_are_kept(self, engine: Engine, objective: type[Bumpy], mixed: bool) -> None:
+        space = narrowed(
+            MixedSpace.of(CIFAR) if mixed else CIFAR, {"resolution": 24, "depth": 3, "stage1.kernel_size": 5}
+        )
+        asked = problem(space, shares=(0.3,), objective=objective)
+        skip_if_refused(engine, asked)
+        result = engine.search(asked, np.random.default_rng(0))
+        (found,) = space.decode(result.genome[np.newaxis])
+        assert asked.feasible(result.genome[np.newaxis]).all()
+        assert found.resolution == 24
+        assert {stage.depth for stage in found.stages} == {3}
+        assert set(found.stages[1].kernel_sizes) == {5}
+
     def test_same_seed_same_result_and_other_seed_other_search(self, engine: Engine, objective: type[Bumpy]) -> None:
         skip_if_refused(engine, problem(objective=objective))
         first, again, other = (
@@ -209,6 +224,16 @@ def find_starts(asked: Problem, count: int) -> Genomes:
     """Feasible genomes to begin from."""
     drawn = asked.space.sample_genomes(np.random.default_rng(2), 2000)
     return drawn[asked.feasible(drawn)][:count]
+
+
+@pytest.mark.parametrize("share", [1e-4, 3e-4, 1e-3, 2e-3, 3e-3, 5e-3])
+def test_a_few_networks_keep_the_limits(share: float) -> None:
+    """Fewer than the chains of the default engine."""
+    asked = problem(shares=(share,), objective=Sloped)
+    for engine in (Evolutionary(), Evolutionary().quick):
+        result = engine.search(asked, np.random.default_rng(0))
+        assert asked.feasible(result.genome[np.newaxis]).all()
+        assert result.score >= asked.objective.scores(asked.space, asked.anchor[np.newaxis])[0]
 
 
 def skip_if_refused(engine: Engine, asked: Problem) -> None:

@@ -48,6 +48,10 @@ class LanguageSpace(SearchSpace):
     def slots(self) -> tuple[Slot, ...]:
         return self.program.slots
 
+    @property
+    def labels(self) -> tuple[tuple[Any, ...], ...]:
+        return (self.resolutions, *self.program.labels[1:])
+
     @cached_property
     def codec(self) -> Codec:
         return ChoiceCodec(self)
@@ -70,7 +74,7 @@ class ChoiceCodec(Codec):
     def __init__(self, space: LanguageSpace) -> None:
         self._of, self._program = space, space.program
         self._gene_names = [gene.name for gene in space.genes]
-        self._labels: list[tuple[Any, ...]] = [space.resolutions, *self._program.labels[1:]]
+        self._labels = list(space.labels)
         self._indices = [{label: index for index, label in enumerate(labels)} for labels in self._labels]
         self._genes_by_name = {name: position for position, name in enumerate(self._gene_names) if position}
 

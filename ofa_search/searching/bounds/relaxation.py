@@ -41,6 +41,8 @@ from ofa_search.searching.bounds.parts import (
 _WIDE = np.concatenate([[0.0], np.geomspace(0.02, 10.0, 15)])
 #: Prices of being better than the known network, in units of the spread of a unit per spread of the score.
 _CUTS = (1.0, 4.0)
+#: Memory is limited by so many units at a time in all parts together, at least so many in each.
+_ROWS, _FEWEST_UNITS = 96, 24
 
 
 class _Cut(NamedTuple):
@@ -152,9 +154,20 @@ class Relaxation:
         columns: Columns,
         cut: _Cut | None,
     ) -> None:
-        """Change the intervals of these units of a layer."""
-        if not len(units):
-            return
+        """Change the intervals of these units of a layer, some at a time."""
+        together = max(_FEWEST_UNITS, _ROWS // columns.parts)
+        for start in range(0, len(units), together):
+            self._narrow_some(number, units[start : start + together], intervals, lines, columns, cut)
+
+    def _narrow_some(
+        self,
+        number: int,
+        units: NDArray[np.intp],
+        intervals: Intervals,
+        lines: Sequence[Lines],
+        columns: Columns,
+        cut: _Cut | None,
+    ) -> None:
         weight, bias = self.layers.layers[number]
         rows, constants = weight.T[units], bias[units]
         linear, _ = self.layers.back(

@@ -108,6 +108,11 @@ class Engine(ABC):
         """The engine for smaller problems whose results a search starts from."""
         return self
 
+    @property
+    def quick(self) -> Engine:
+        """The engine for problems whose starts are good, where most of the time can be saved."""
+        return self
+
     def refusal(self, problem: Problem) -> str | None:  # noqa: ARG002
         """Why this engine cannot search a problem; None if it can."""
         return None

@@ -25,6 +25,8 @@ Scores = NDArray[np.float64]
 _GENERATIONS = 20
 #: The powers with which chains and proposals shrink; rounds take the rest, since each learns from the one before.
 _CHAINS, _PROPOSALS = 1 / 3, 1 / 3
+#: Rounds of annealing, and the patience of generations, where the starts are good.
+_QUICK_ROUNDS, _QUICK_PATIENCE = 40, 5
 #: Chains are renewed after so many rounds at the earliest.
 _SHORTEST = 5
 
@@ -56,6 +58,12 @@ class Evolutionary(Engine):
         else:
             evaluator.spend(self.first_share, lambda: fitting._evolve(evaluator, rng, known, scores))
         self._polish(evaluator)
+
+    @property
+    def quick(self) -> Engine:
+        rounds = min(_QUICK_ROUNDS, self.annealing.rounds)
+        annealing = replace(self.annealing, rounds=rounds, renewal_rounds=rounds, starts_per_chain=1)
+        return replace(self, annealing=annealing, patience=min(_QUICK_PATIENCE, self.patience))
 
     def within(self, evaluations: float) -> Evolutionary:
         """With a smaller population and fewer chains and rounds, if there are few evaluations."""

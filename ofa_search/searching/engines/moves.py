@@ -64,7 +64,7 @@ def neighbours(space: SearchSpace, genome: Genome) -> Genomes:
     changes = [
         (gene, choice) for gene, n in enumerate(space.n_choices) for choice in range(n) if choice != start[0, gene]
     ]
-    genes, choices = np.array(changes).T
+    genes, choices = np.array(changes, dtype=np.intp).reshape(-1, 2).T
     changed = np.repeat(start, len(changes), axis=0)
     changed[np.arange(len(changes)), genes] = choices
     return _different(space, changed, genome)
