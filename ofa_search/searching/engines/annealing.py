@@ -33,7 +33,7 @@ class Annealing:
 
     chains: int = 32
     proposals: int = 8
-    rounds: int = 195
+    rounds: int = 150
     temperatures: tuple[float, float] = (0.1, 0.01)
     noise: float = 0.1
     price: float = 0.5

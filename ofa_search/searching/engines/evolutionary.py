@@ -25,6 +25,8 @@ Scores = NDArray[np.float64]
 _GENERATIONS = 20
 #: The powers with which chains and proposals shrink; rounds take the rest, since each learns from the one before.
 _CHAINS, _PROPOSALS = 1 / 3, 1 / 3
+#: The powers with which chains and rounds grow, and the share of the proposals that are new and under the budgets.
+_MORE_CHAINS, _MORE_ROUNDS, _NEW_SHARE = 2 / 3, 1 / 3, 0.75
 #: Rounds of annealing, and the patience of generations, where the starts are good.
 _QUICK_ROUNDS, _QUICK_PATIENCE = 40, 5
 #: Chains are renewed after so many rounds at the earliest.
@@ -66,7 +68,7 @@ class Evolutionary(Engine):
         return replace(self, annealing=annealing, patience=min(_QUICK_PATIENCE, self.patience))
 
     def within(self, evaluations: float) -> Evolutionary:
-        """With a smaller population and fewer chains and rounds, if there are few evaluations."""
+        """With a smaller population, and with fewer or more chains and rounds, if evaluations are limited."""
         if evaluations == inf:
             return self
         population = max(8, min(self.population, int(evaluations / _GENERATIONS)))
@@ -121,10 +123,12 @@ class Evolutionary(Engine):
 
 
 def _within(annealing: Annealing, evaluations: float) -> Annealing:
-    """Fewer chains, proposals and rounds, if these settings need more evaluations."""
+    """Fewer chains, proposals and rounds, if these settings need more evaluations; else more chains and rounds."""
     share = evaluations / annealing.most_evaluations
     if share >= 1:
-        return annealing
+        share /= _NEW_SHARE
+        chains, rounds = round(annealing.chains * share**_MORE_CHAINS), round(annealing.rounds * share**_MORE_ROUNDS)
+        return replace(annealing, chains=chains, rounds=rounds)
     chains = max(2, round(annealing.chains * share**_CHAINS))
     starts = max(1, round(annealing.starts_per_chain * share**_CHAINS))
     proposals = max(2, round(annealing.proposals * share**_PROPOSALS))

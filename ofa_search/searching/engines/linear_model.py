@@ -29,9 +29,9 @@ Indices = NDArray[np.intp]
 #: The choices of all genes of a group are listed. Genes are given until no group has more.
 _MOST_CHOICES = 128
 #: From the logarithm of a known price, bisection starts so far down and up; and its steps.
-_REACH, _STEPS = (-1.5, 2.5), 8
+_REACH, _STEPS = (-1.5, 2.5), 6
 #: The same where no price is known, from the value of a choice over its cost.
-_FIRST_REACH, _FIRST_STEPS = (-5.0, 7.0), 12
+_FIRST_REACH, _FIRST_STEPS = (-5.0, 7.0), 9
 #: Logarithms of prices beyond this would be zero or infinite in float32, and padding has infinite costs.
 _FARTHEST = 80.0
 
