@@ -72,6 +72,7 @@ class Request:
     lending: Lending
     out: Path | None
     export: bool
+    explain: bool
     json: bool
 
 
@@ -124,6 +125,7 @@ def read_request(arguments: argparse.Namespace) -> Request:
         supernet_ships=supernet is not None and ships(supernet),
         out=arguments.out if arguments.out is not None or arguments.no_export else DEFAULT_OUT,
         export=not arguments.no_export,
+        explain=arguments.explain,
         json=arguments.json,
     )
 
