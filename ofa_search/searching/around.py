@@ -27,7 +27,7 @@ from ofa_search.searching.feasibility import find_anchor
 from ofa_search.searching.problem import Constraint, Genome, Problem
 
 #: The searches of a quick front, and how many networks each of them scores.
-_BUDGETS, _EVALUATIONS = 5, 300
+_BUDGETS, _EVALUATIONS = 5, 150
 #: How far the tightest and the loosest budget of a quick front are from the ends, as a part of the range.
 _FROM_THE_ENDS = 0.03
 
