@@ -82,6 +82,60 @@ def scatter(
     return figure
 
 
+def front(curve: Points, found: Points, others: Points, x_title: str, y_title: str, limit: float | None) -> Figure:
+    """A line through the points of the curve, those that were found as stars, and others with their names below them.
+
+    A dotted line stands at the `limit` of x.
+    """
+    from plotly import graph_objects
+
+    figure = _figure(x_title, y_title)
+    shapes = ((curve, "lines+markers", "circle", _COLOURS[0], 7), (others, "markers", "diamond", "#666", 9))
+    for points, mode, symbol, colour, size in (*shapes, (found, "markers", "star", _RED, 14)):
+        figure.add_trace(
+            graph_objects.Scatter(
+                x=list(points.x),
+                y=list(points.y),
+                hovertext=[escape(label) for label in points.labels],
+                hoverinfo="text",
+                name=escape(points.name),
+                mode=mode,
+                marker={"size": size, "symbol": symbol, "color": colour},
+                line={"color": colour, "width": 1.5},
+            )
+        )
+    xs = [*curve.x, *found.x, *others.x, *([] if limit is None else [limit])]
+    low, high = (min(xs), max(xs)) if xs else (0.0, 1.0)
+    margin = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
+    figure.update_xaxes(range=[low - margin, high + margin])
+    ys = [*curve.y, *found.y, *others.y] or [0.0, 1.0]
+    margin = 0.12 * (max(ys) - min(ys)) or 0.1 * abs(max(ys)) or 1.0
+    figure.update_yaxes(range=[min(ys) - margin, max(ys) + margin])
+    _label_points(figure, others, (low, high))
+    if limit is not None:
+        figure.add_vline(x=limit, line={"color": _GREY, "width": 1.5, "dash": "dot"})
+    return figure
+
+
+#: Where the name of a point stands, in pixels below it; the next one if it is close to another named one.
+_SHIFTS = (14, -14, 28, -28)
+
+
+def _label_points(figure: Figure, points: Points, x_range: tuple[float, float]) -> None:
+    """Names of points, each once: labels up to a colon or comma, towards the side where there is more room."""
+    span_y = (max(points.y) - min(points.y) if points.y else 0.0) or 1.0
+    named: list[tuple[str, float, float]] = []
+    for x, y, label in zip(points.x, points.y, points.labels, strict=True):
+        name = label.partition(":")[0].partition(",")[0]
+        if any(name == other for other, _, _ in named):
+            continue
+        near = [abs(x - a) < 0.3 * (x_range[1] - x_range[0]) and abs(y - b) < 0.12 * span_y for _, a, b in named]
+        anchor, shift = ("left", -6) if x < sum(x_range) / 2 else ("right", 6)
+        place = {"x": x, "y": y, "xanchor": anchor, "xshift": shift, "yshift": -_SHIFTS[sum(near) % len(_SHIFTS)]}
+        figure.add_annotation(text=escape(name), showarrow=False, font={"size": 11}, **place)
+        named.append((name, x, y))
+
+
 def agreement(series: Sequence[Points], x_title: str, y_title: str, *, band: float) -> Figure:
     """`scatter` with the diagonal, and lines for y = (1 +- `band`) x."""
     figure = scatter(series, x_title, y_title)
@@ -92,6 +146,27 @@ def agreement(series: Sequence[Points], x_title: str, y_title: str, *, band: flo
     figure.update_xaxes(range=[0, limit])
     figure.update_yaxes(range=[0, limit])
     return figure
+
+
+def around_zero(
+    series: Sequence[Points], x_title: str, y_title: str, ranges: tuple[tuple[float, float], tuple[float, float]]
+) -> Figure:
+    """`scatter` with both axes through zero, of these ranges."""
+    figure = scatter(series, x_title, y_title)
+    figure.update_xaxes(zeroline=True, zerolinecolor=_GREY, range=ranges[0])
+    figure.update_yaxes(zeroline=True, zerolinecolor=_GREY, range=ranges[1])
+    return figure
+
+
+def usual_range(values: Sequence[float], share: float = 0.06) -> tuple[float, float]:
+    """A range with 0 and all values but this `share` at each end, if these are far off."""
+    found = np.array([0.0, *values])
+    low, high = (float(np.quantile(found, quantile)) for quantile in (share, 1 - share))
+    low, high = min(low, 0.0), max(high, 0.0)
+    margin = 0.5 * (high - low) or 1.0
+    low = low - margin if found.min() < low - margin else float(found.min()) - 0.2 * margin
+    high = high + margin if found.max() > high + margin else float(found.max()) + 0.2 * margin
+    return low, high
 
 
 def over_time(points: Points, x_title: str, y_title: str) -> Figure:
@@ -160,8 +235,11 @@ def bars(parts: Sequence[Part], x_title: str) -> Figure:
             )
         )
     values = [part.value for part in parts] or [1.0]
+    low, high = min(0.0, *values), max(0.0, *values)
     # The values stand at the ends of the bars.
-    figure.update_xaxes(range=[1.2 * min(0.0, *values), 1.2 * max(0.0, *values)], side="top", zerolinecolor=_GREY)
+    room = (0.5 if low < 0 else 0.32) * (high - low)  # enough on a phone's screen
+    figure.update_traces(textfont={"size": 10})
+    figure.update_xaxes(range=[low - room if low < 0 else 0.0, high + room], side="top", zerolinecolor=_GREY)
     _label_rows(figure, [part.label for part in parts])
     return figure
 

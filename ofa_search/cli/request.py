@@ -74,6 +74,7 @@ class Request:
     lending: Lending
     out: Path | None
     export: bool
+    explain: bool
     json: bool
 
     def with_tables(self, tables: list[AnyTable], budgets_ms: list[list[float]]) -> Request:
@@ -133,6 +134,7 @@ def read_request(arguments: argparse.Namespace, loader: Loader | None = None) ->
         supernet_ships=supernet is not None and ships(supernet),
         out=arguments.out if arguments.out is not None or arguments.no_export else DEFAULT_OUT,
         export=not arguments.no_export,
+        explain=arguments.explain,
         json=arguments.json,
     )
 

@@ -18,6 +18,7 @@ from ofa_profiler.cli.options import Parser, add_device_options, positive_intege
 from ofa_profiler.cli.terminal import progress_bar, run_command, say
 from ofa_profiler.errors import OverBudgetError
 from ofa_profiler.networks.architecture import Architecture
+from ofa_search.cli.answer import explained, print_changes, write_answer
 from ofa_search.cli.functions import (
     add_function_options,
     evaluating,
@@ -112,6 +113,12 @@ def _parser() -> Parser:
         default=0,
         help="random seed; equal seeds give equal results (default: 0)",
     )
+    _add_output(parser)
+    add_device_options(parser)
+    return parser
+
+
+def _add_output(parser: Parser) -> None:
     then = parser.add_argument_group("output")
     then.add_argument("--out", metavar="DIR", type=Path, help=f"folder for the files (default: {DEFAULT_OUT})")
     then.add_argument(
@@ -123,9 +130,12 @@ def _parser() -> Parser:
         help="measure the best networks on DEVICE (as in ofa-profile), with the settings of the first table; the "
         "result is the best one that keeps the budget",
     )
+    then.add_argument(
+        "--explain",
+        action="store_true",
+        help="say what every change of one choice of the network would gain or cost, in accuracy and milliseconds",
+    )
     then.add_argument("--json", action="store_true", help="print one JSON document on stdout")
-    add_device_options(parser)
-    return parser
 
 
 def _add_limits(parser: Parser) -> None:
@@ -204,6 +214,7 @@ def _search(request: Request) -> int:
     say_plain_models(request)
     if request.device is not None:
         found = _verify(request, request.device, found)
+    write_answer(request, found)
     _report(request, found)
     if request.device is not None:
         _check_budgets(found)
@@ -212,6 +223,7 @@ def _search(request: Request) -> int:
 
 def _written(request: Request, found: list[Found]) -> list[Found]:
     """Write the files, if any are wanted."""
+    found = explained(request, found)
     if request.out is None:
         return found
     from ofa_search.results.files import write_networks, write_summary  # with all exporters
@@ -281,6 +293,7 @@ def _report(request: Request, found: Sequence[Found]) -> None:
     console.print(results_table(found))
     if request.out is not None and request.export:
         console.print(files_table(found))
+    print_changes(console, found)
     for network in found:
         for line in (*interval_words(network), gap_words(network)):
             say(line)

@@ -119,7 +119,7 @@ class _Budget:
         """The best network that keeps the budget, if possible by the margin; the closest one if there is none."""
         found = self.best or self._best(0.0) or min(self.measured.values(), key=self._measured_ms)
         total = replace(found.result, evaluations=self.evaluations, search_seconds=self.seconds)
-        return replace(found, result=total)
+        return replace(found, result=total, finalists=tuple(self.measured.values()))
 
     def _measured_ms(self, found: Found) -> float:
         return (found.measured_latency_ms or {})[self.name]

@@ -12,6 +12,7 @@ from ofa_search.results.deployments import Deployment
 from ofa_search.results.model_card import ModelCard, SearchFacts
 from ofa_search.results.weight_source import WeightSource
 from ofa_search.searching.api import SearchResult
+from ofa_search.searching.around import Change
 from ofa_search.searching.objectives import Objective
 
 #: The kind of the file that describes the architecture. All other files are models.
@@ -34,6 +35,10 @@ class Found:
     measured_latency_ms: Mapping[str, float] | None = None
     #: The mean relative difference between the even and the odd rounds of the session in which it was measured.
     noise: float = 0.0
+    #: All networks that were measured for its budget, this one included.
+    finalists: tuple[Found, ...] = ()
+    #: Every change of one choice, if that is wanted.
+    changes: tuple[Change, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """One of the `results` of the document."""
@@ -59,6 +64,7 @@ class Found:
             "gap": result.gap,
             "bound": result.bound if result.predicted_accuracy is None else self.accuracy_bound,
             "is_optimal": result.is_optimal,
+            "changes": None if self.changes is None else [change.to_json() for change in self.changes],
         }
 
     @property

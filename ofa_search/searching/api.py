@@ -271,6 +271,29 @@ def _gap(objective: Objective, score: float, bound: float) -> float:
     return max(0.0, 100 * (highest - accuracy))
 
 
+def problem_of(
+    space: SearchSpace,
+    tables: Sequence[AnyTable],
+    result: SearchResult,
+    objective: Objective,
+    *,
+    max_macs: float | None = None,
+    max_params: float | None = None,
+    max_size: SizeLimit | None = None,
+    n_classes: int | None = None,
+    confidence: float | None = None,
+) -> Problem:
+    """The problem that a search with these arguments has answered by `result`, which is its anchor.
+
+    The first constraints are those of the tables, in their order.
+    """
+    space = _at_common_resolutions(space, tables, objective)
+    budgets = [Latency.of(table, space, confidence).constraint(result.budget_ms[table.name]) for table in tables]
+    counts = _counts(space.with_classes(n_classes or space.n_classes), max_macs, max_params)
+    sizes = () if max_size is None else (max_size.constraint(space),)
+    return Problem(space, objective, (*budgets, *counts, *sizes), space.encode([result.architecture])[0])
+
+
 def _at_common_resolutions(space: SearchSpace, tables: Sequence[AnyTable], objective: Objective) -> SearchSpace:
     """The space at all resolutions that every table and the objective know. Raises `UsageError` when there is none."""
     known = set(objective.resolutions(space))

@@ -101,7 +101,7 @@ def test_the_document(run: Any, board: str) -> None:
         "architecture", "predicted_accuracy", "latency_ms", "budget_ms", "macs", "params", "weights", "accuracy",
         "preprocessing", "labels", "forms", "files", "latency_interval_ms", "measured_latency_ms",
         "precision", "ranges", "size_bytes", "peak_memory_bytes", "precisions",
-        "score", "gap", "bound", "is_optimal",
+        "score", "gap", "bound", "is_optimal", "changes",
     ]  # fmt: skip
     architecture = Architecture.from_json(result["architecture"])
     assert result["predicted_accuracy"] is None
@@ -200,7 +200,8 @@ def test_the_winner_is_exported(run: Any, board: str) -> None:
     suffixes = {"architecture": "json", "onnx": "onnx", "tflite": "tflite"}
     assert result["files"] == {kind: f"found/cifar-mbv3-8ms.{suffix}" for kind, suffix in suffixes.items()}
     assert sorted(p.name for p in Path("found").iterdir()) == [
-        "cifar-mbv3-8ms.json", "cifar-mbv3-8ms.onnx", "cifar-mbv3-8ms.tflite", "search.json",
+        "cifar-mbv3-8ms.json", "cifar-mbv3-8ms.onnx", "cifar-mbv3-8ms.tflite", "search.html",
+        "search.json",
     ]  # fmt: skip
     assert json.loads(Path("found/search.json").read_text()) == done.document
     architecture = json.loads(Path(result["files"]["architecture"]).read_text())

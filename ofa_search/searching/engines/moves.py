@@ -7,6 +7,7 @@ of slots, and what was inactive takes over the bits of the slot before it.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ofa_profiler.spaces import Genomes, SearchSpace
 from ofa_profiler.spaces.mixed import MixedSpace
@@ -58,6 +59,11 @@ def crossed(space: SearchSpace, first: Genomes, second: Genomes, rng: np.random.
 
 def neighbours(space: SearchSpace, genome: Genome) -> Genomes:
     """All genomes that differ from a canonical one in one gene that has an effect."""
+    return single_changes(space, genome)[0]
+
+
+def single_changes(space: SearchSpace, genome: Genome) -> tuple[Genomes, NDArray[np.intp]]:
+    """The `neighbours` of a genome (N, G), and the gene that each of them changes (N,)."""
     start = genome[np.newaxis]
     if isinstance(space, MixedSpace):
         start = np.hstack([start[:, : _own_genes(space)], _spread_bits(space, start)])
@@ -67,7 +73,9 @@ def neighbours(space: SearchSpace, genome: Genome) -> Genomes:
     genes, choices = np.array(changes, dtype=np.intp).reshape(-1, 2).T
     changed = np.repeat(start, len(changes), axis=0)
     changed[np.arange(len(changes)), genes] = choices
-    return _different(space, changed, genome)
+    changed = space.canonical(changed)
+    differs = (changed != genome).any(axis=1)
+    return changed[differs], genes[differs]
 
 
 def runs(space: SearchSpace, genome: Genome) -> Genomes:
@@ -79,13 +87,8 @@ def runs(space: SearchSpace, genome: Genome) -> Genomes:
     changed = np.repeat(genome[np.newaxis], len(ends), axis=0)
     for row, (first, last, bits) in zip(changed, ends, strict=True):
         row[own + first : own + last] = bits
-    return _different(space, np.unique(space.canonical(changed), axis=0), genome)
-
-
-def _different(space: SearchSpace, genomes: Genomes, genome: Genome) -> Genomes:
-    """Those of `genomes`, canonical, that are not `genome`."""
-    genomes = space.canonical(genomes)
-    different: Genomes = genomes[(genomes != genome).any(axis=1)]
+    changed = np.unique(space.canonical(changed), axis=0)
+    different: Genomes = changed[(changed != genome).any(axis=1)]
     return different
 
 

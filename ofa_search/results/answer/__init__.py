@@ -1,0 +1,1 @@
+"""The answer of a search for people: a page, and the changes of `--explain`."""
