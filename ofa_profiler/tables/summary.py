@@ -10,6 +10,8 @@ from ofa_profiler.tables.row import FAILED, INFERRED, Row
 Facts = Sequence[tuple[str, str]]
 
 _SETTINGS = ("precision", "threads", "batch")
+#: More resolutions are counted instead.
+_MOST_LISTED = 5
 
 
 def facts(rows: Sequence[Row], spaces: Sequence[str], metadata: Mapping[str, Any]) -> Facts:
@@ -31,6 +33,20 @@ def facts(rows: Sequence[Row], spaces: Sequence[str], metadata: Mapping[str, Any
         found.append(("date", str(metadata["date"])))
     found.append(("validation", _validation(metadata.get("validation"))))
     return found
+
+
+def coverage_words(spaces: Sequence[str], covered: Mapping[str, Sequence[int]]) -> str:
+    """The spaces of a table, for messages; `covered` maps those that are complete, at some resolutions, to these."""
+    words = []
+    for name in spaces:
+        resolutions = covered.get(name)
+        if resolutions is None:
+            words.append(f"parts of {name}")
+        elif len(resolutions) > _MOST_LISTED:
+            words.append(f"{name} at {len(resolutions)} resolutions from {resolutions[0]} to {resolutions[-1]}")
+        else:
+            words.append(f"{name} at {', '.join(map(str, resolutions))}" if resolutions else name)
+    return "; ".join(words) or "no known space completely"
 
 
 def _validation(validation: Any) -> str:

@@ -27,7 +27,7 @@ from ofa_profiler.tables.frame import rows_of_frame, rows_to_frame
 from ofa_profiler.tables.ofa_files import read_published, write_published
 from ofa_profiler.tables.row import FAILED, Row
 from ofa_profiler.tables.stability import Stability, stability
-from ofa_profiler.tables.summary import facts, facts_html, facts_text
+from ofa_profiler.tables.summary import coverage_words, facts, facts_html, facts_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -290,18 +290,9 @@ class LatencyTable:
 
     def _coverage(self) -> str:
         """The spaces and resolutions of the table, for messages."""
-        covered = []
-        for name in self.spaces:
-            resolutions = self.resolutions(get_space(name)) if name in space_names() else ()
-            if len(resolutions) > 5:
-                covered.append(f"{name} at {len(resolutions)} resolutions from {resolutions[0]} to {resolutions[-1]}")
-            elif resolutions:
-                covered.append(f"{name} at {', '.join(map(str, resolutions))}")
-            elif name in space_names() and self.covers(get_space(name)):
-                covered.append(name)
-            else:
-                covered.append(f"parts of {name}")
-        return "; ".join(covered) or "no known space completely"
+        known = [name for name in self.spaces if name in space_names()]
+        covered = {name: self.resolutions(get_space(name)) for name in known if self.covers(get_space(name))}
+        return coverage_words(self.spaces, covered)
 
     # --- rows ----------------------------------------------------------------------------------------
 
