@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -75,6 +76,19 @@ def test_the_networks_serve_frames(out: Path, runtime: str) -> None:
     low, high = predicted.values()
     assert low.shape == high.shape == (1, 10)
     assert not np.allclose(low, high)
+
+
+def test_the_page_runs(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Python of docs/ladder.md, as a reader runs it."""
+    (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "ladder.md").read_text(), re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(out.parent)
+    names: dict[str, Any] = {
+        "camera": [0.1, 0.2, 0.3],
+        "prepared": lambda image, size: np.full((1, 3, size, size), image, np.float32),
+    }
+    exec(block.replace('"out/search"', f'"{out.name}"'), names)
+    assert 0 <= names["served"].outputs.argmax() < 10
+    assert names["served"].rung in names["ladder"].rungs
 
 
 def test_budgets_with_the_same_network_are_one_rung(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
