@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ofa_profiler.base.files import write_text
+from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.tables.mixed import AnyTable
 from ofa_search.ladder.rungs import FILE_NAME, LadderFile, Rung
 from ofa_search.results.found import Found
@@ -15,10 +16,14 @@ from ofa_search.results.found import Found
 def rungs_of(found: Sequence[Found], table: str) -> list[Found]:
     """The networks that are better than all faster ones, from fast to slow. Latencies are by this table.
 
-    What was measured counts more than what was predicted.
+    What was measured counts more than what was predicted. Of several budgets that give the same network, the first
+    counts.
     """
+    each: dict[Architecture, Found] = {}
+    for network in found:
+        each.setdefault(network.result.architecture, network)
     kept: list[Found] = []
-    for network in sorted(found, key=lambda network: (expected_ms(network, table), -network.result.score)):
+    for network in sorted(each.values(), key=lambda network: (expected_ms(network, table), -network.result.score)):
         if not kept or network.result.score > kept[-1].result.score:
             kept.append(network)
     return kept
