@@ -113,6 +113,7 @@ def test_budgets_with_the_same_network_are_one_rung(tmp_path: Path, capfd: pytes
         (["--ladder", "10,20"], 2, "has no unit"),
         (["--ladder", "10ms,,20ms"], 2, "not a positive number"),
         (["--ladder", "10ms,20ms", "--pareto", "10ms:20ms:2"], 2, "not both"),
+        (["--ladder", "10ms,20ms", "--budget", "1ms", "--per-device"], 2, "--ladder is for one goal"),
         (["--ladder", "1us,1ms"], 3, "attainable"),
     ],
 )
