@@ -53,8 +53,8 @@ def run_fleet(arguments: argparse.Namespace, find: Find) -> int:
 
     Raises the first error if no request can be made of any goal: then it is that of an option.
     """
-    for option, value in (("--pareto", arguments.pareto), ("--verify", arguments.verify)):
-        if value is not None:
+    for option in ("--pareto", "--ladder", "--verify"):
+        if getattr(arguments, option.removeprefix("--")) is not None:
             raise UsageError(f"{option} is for one goal: leave out {'--fleet' if arguments.fleet else '--per-device'}")
     goals = read_goals(arguments)
     fleet = _Fleet(arguments, find, len(goals))

@@ -27,6 +27,7 @@ from ofa_profiler.tables.mixed import AnyTable
 from ofa_search.artifacts.shipped import shipped_predictor, shipped_supernet, ships
 from ofa_search.cli.fix import read_fixed
 from ofa_search.cli.functions import function_objective, refuse_function_options
+from ofa_search.cli.ladder import ladder_ms
 from ofa_search.cli.named_file import named_file
 from ofa_search.cli.tables import Loader, plain_space, read_tables, table_count
 from ofa_search.predictor import AccuracyPredictor
@@ -54,6 +55,8 @@ class Request:
     budgets_ms: list[list[float]]
     #: Whether the budgets are those of --pareto.
     is_front: bool
+    #: Whether the budgets are those of --ladder.
+    is_ladder: bool
     objective: Objective
     jobs: int
     dask: str | None
@@ -115,6 +118,7 @@ def read_request(arguments: argparse.Namespace, loader: Loader | None = None) ->
         tables=tables,
         budgets_ms=budgets_ms,
         is_front=arguments.pareto is not None,
+        is_ladder=arguments.ladder is not None,
         objective=objective,
         jobs=arguments.jobs or 1,
         dask=arguments.dask,
@@ -160,7 +164,8 @@ def _budgets_ms(arguments: argparse.Namespace) -> list[list[float]]:
     what = "--lut" if arguments.precision != MIXED else "pairs of --lut"
     if not tables:
         raise UsageError("no latency table: give --lut CSV and --budget T, for example 20ms")
-    if arguments.pareto is None:
+    option, firsts_ms = _firsts_ms(arguments)
+    if firsts_ms is None:
         if tables != len(budgets):
             raise UsageError(
                 f"{tables} {what} but {len(budgets)} --budget: give one --budget per table or pair, "
@@ -168,14 +173,23 @@ def _budgets_ms(arguments: argparse.Namespace) -> list[list[float]]:
             )
         return [budgets]
     if len(budgets) == tables:
-        say(f"warning: --pareto sets the budgets of the first table; --budget {arguments.budget[0]} is ignored")
+        say(f"warning: {option} sets the budgets of the first table; --budget {arguments.budget[0]} is ignored")
         budgets = budgets[1:]
     if tables != len(budgets) + 1:
         raise UsageError(
-            f"{tables} {what} but {len(budgets)} --budget with --pareto: "
+            f"{tables} {what} but {len(budgets)} --budget with {option}: "
             "give one --budget per table or pair except the first"
         )
-    return [[first, *budgets] for first in _pareto_ms(arguments.pareto)]
+    return [[first, *budgets] for first in firsts_ms]
+
+
+def _firsts_ms(arguments: argparse.Namespace) -> tuple[str, list[float] | None]:
+    """The option that gives the budgets of the first table in place of --budget, if one does, and these budgets."""
+    if arguments.ladder is not None and arguments.pareto is not None:
+        raise UsageError("give --pareto for a front or --ladder for a ladder, not both")
+    if arguments.ladder is not None:
+        return "--ladder", ladder_ms(arguments.ladder)
+    return "--pareto", None if arguments.pareto is None else _pareto_ms(arguments.pareto)
 
 
 def _pareto_ms(text: str) -> list[float]:

@@ -26,6 +26,7 @@ from ofa_search.cli.functions import (
     say_default_evaluations,
     showing_evaluations,
 )
+from ofa_search.cli.ladder import add_ladder_option, finish_ladder, only_rungs
 from ofa_search.cli.networks import expected_evaluations, networks_of, results_of, with_size_limit
 from ofa_search.cli.notes import say_plain_models
 from ofa_search.cli.request import DEFAULT_OUT, MACS, Request, read_request
@@ -153,6 +154,7 @@ def _add_limits(parser: Parser) -> None:
         help="a network for each row of a file with the columns lut and budget; rows of the same family share one",
     )
     limits.add_argument("--pareto", metavar="LOW:HIGH:N", help="N evenly spaced budgets instead of the first --budget")
+    add_ladder_option(limits)
     limits.add_argument("--max-macs", metavar="N", help="maximum number of multiply-accumulates, for example 300M")
     limits.add_argument("--max-params", metavar="N", help="maximum number of parameters, for example 5M")
     limits.add_argument(
@@ -210,10 +212,12 @@ def _search(request: Request) -> int:
     say_default_evaluations(request.objective, request.evaluations)
     with showing_evaluations(request.objective, expected_evaluations(request)):
         found = networks_of(request)
+    found = only_rungs(found, request.tables[0]) if request.is_ladder else found
     found = _written(request, found)  # before a device can fail
     say_plain_models(request)
     if request.device is not None:
         found = _verify(request, request.device, found)
+    found = finish_ladder(request.out, found, request.tables[0]) if request.is_ladder else found
     write_answer(request, found)
     _report(request, found)
     if request.device is not None:

@@ -50,6 +50,10 @@ RUNS = {
         "--budgets 1 --images 2",
         r"\| [\d.]+ ms \| [\d.]+ ms, [\d.]+% ",
     ),
+    "ladder": (
+        "steps --target 50us --repeats 1 --frames 20",
+        r"\| ladder \| +\| [\d.]+% \| [\d.]+% \| [\d.]+% \|",
+    ),
     "like": ("--pair t.csv t.csv --shares 0.1 0.5 --out like.json", r"t -> t \| 27 \(10%\) \| - \| 0.0%"),
     "measuring_share": ("--space cifar-mbv3 --resolution 24 --time-limit 1s", r"share of the wall time +[\d.]+%"),
     "precisions": ("cifar-mbv3 --networks 2 --rounds 2 --runs 2", r"`cifar-mbv3` \| litert \| [\d.]+x"),
@@ -153,8 +157,9 @@ AFTER = dict.fromkeys(("budgets", "calibration_figures", "calibration_models"), 
 
 #: Commands that write what a benchmark reads.
 BEFORE = {
+    "ladder": "ofa_search.cli.search --lut t.csv --predictor p.safetensors --ladder 0.5ms,1ms --out steps",
     "joint_search": "ofa_profiler.cli.profile --device local --precision fp32,int8 --runtime litert --resolution 24 "
-    "--time-limit 1s --calibrate 10 --out pair --name p"
+    "--time-limit 1s --calibrate 10 --out pair --name p",
 }
 
 

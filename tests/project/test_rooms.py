@@ -30,7 +30,7 @@ SEARCH = [
     {"results", "training"},
     {"searching", "evaluation", "pruning"},
     {"predictor", "supernet"},
-    {"artifacts", "data"},
+    {"artifacts", "data", "ladder"},
 ]
 #: They take long to import, or are extras: whoever does not need them should not wait for them.
 HEAVY = {
