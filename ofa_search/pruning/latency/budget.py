@@ -26,8 +26,8 @@ _MOST_ROUNDS = 4
 #: The margin in units of the noise, the mean difference between the halves of a session: a second measurement of a
 #: network is slower by more in about 5% of the cases.
 _MARGIN = 1.5
-#: The margin at least, as a part of the latency: what is measured here has made-up weights, trained ones took up to 1.8%
-#: longer, and devices drift from one session to the next.
+#: The margin at least, as a part of the latency: what is measured here has made-up weights (trained ones took up to
+#: 1.8% longer), and devices drift from one session to the next.
 _LEAST_MARGIN = 0.02
 #: The next round aims lower by this factor, while no network keeps the budget.
 _LOWER = 0.97
