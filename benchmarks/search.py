@@ -7,7 +7,8 @@
 Prints the result of the engine for each seed, the spread over the seeds, and the speed of the predictor on genomes
 (used by engines) and on architecture objects (used by `predict`), on one core. With `--evaluations`, all engines and
 the peers that are installed (pymoo, optuna, ofa; `search_peers.py`) at equal evaluations. With `--finder`, the engine
-beside the finder of PyPI's `ofa`, both by their default settings.
+beside the whole search of the finder of PyPI's `ofa`, both by their default settings; `--evaluations` then limits the
+engine alone.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def _compare(arguments: argparse.Namespace) -> None:
     print(f"{'method':16}  {'worst':>8}  {'mean':>8}  {'best':>8}  {'cpu s':>8}")
     if arguments.finder:
         (finder,) = (peer for peer in PEERS if peer.package == "ofa")
-        own = [engine_run(task, arguments.engine, seed, None) for seed in seeds]
+        own = [engine_run(task, arguments.engine, seed, limit) for seed in seeds]
         _print_row(arguments.engine, [(score, seconds) for score, _, seconds in own])
         if (why := finder.missing(task)) is not None:
             print(why)
