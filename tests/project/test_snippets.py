@@ -189,7 +189,7 @@ def prepare(folder: Path) -> None:
     samples = [space.sample(np.random.default_rng(seed)) for seed in range(40)]
     accuracies = np.linspace(0.7, 0.8, len(samples))
     AccuracyPredictor.fit(space, samples, accuracies, hidden=(8,)).save(folder / "predictor.safetensors")
-    run("ofa-search --lut latency_tables/board.csv --budget 700us", folder)  # writes out/search
+    run("ofa-search --lut latency_tables/board.csv --ladder 700us,900us", folder)  # writes out/search
 
 
 @pytest.mark.slow
