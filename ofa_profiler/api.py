@@ -31,7 +31,7 @@ from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.protocol.forms import FAST, FORMS_CHOICES
 from ofa_profiler.protocol.settings import Settings
 from ofa_profiler.protocol.target import Target
-from ofa_profiler.spaces import SearchSpace, get_space
+from ofa_profiler.spaces import SearchSpace, as_space
 from ofa_profiler.tables.mixed import AnyTable, MixedTable
 from ofa_profiler.tables.table import LatencyTable
 from ofa_profiler.verification.cells import Comparison, profile_cells
@@ -179,7 +179,7 @@ def verify(
     """
     load_plugins()
     loaded = _loaded_any(table)
-    chosen = get_space(space) if isinstance(space, str) else space
+    chosen = None if space is None else as_space(space)
     options = replace(options or DeviceOptions(), like_release=release_of(loaded.metadata.get("runtime_version")))
     with _opened(device, options) as opened:
         result = verify_table(
@@ -223,7 +223,7 @@ def _check_forms(forms: str) -> None:
 
 
 def _at(space: str | SearchSpace, resolutions: Sequence[int] | None) -> SearchSpace:
-    chosen = get_space(space) if isinstance(space, str) else space
+    chosen = as_space(space)
     return chosen if resolutions is None else chosen.with_resolutions(resolutions)
 
 

@@ -23,6 +23,10 @@ class Registry(Generic[T]):
             raise UsageError(f"{self._what} {name!r} is already registered; choose another name")
         self._entries[name] = entry
 
+    def replace(self, name: str, entry: T) -> None:
+        """Register `entry` as `name` in place of what was."""
+        self._entries[name] = entry
+
     def get(self, name: str) -> T:
         """The entry registered as `name`; an unknown name may be that of a plugin. Raises `UsageError`."""
         if name not in self._entries:

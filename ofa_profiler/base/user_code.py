@@ -46,6 +46,25 @@ def import_named(text: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
+def name_of(value: Any) -> str | None:
+    """`package.module:name` of the variable that holds this object, None if no module has it.
+
+    What the script that runs has is found under the name of its file, under which others can import it.
+    """
+    for module_name, module in list(sys.modules.items()):
+        for name, held in list(getattr(module, "__dict__", {}).items()):
+            if held is value:
+                found = f"{_importable(module_name, module)}:{name}"
+                if is_module_name(found):
+                    return found
+    return None
+
+
+def _importable(name: str, module: Any) -> str:
+    file = getattr(module, "__file__", None)
+    return Path(file).stem if name == "__main__" and file else name
+
+
 def one_line(error: BaseException) -> str:
     """The first lines of an error as one line. Those of this project need no type."""
     words = " ".join(str(error).split())

@@ -3,7 +3,7 @@
 from ofa_profiler.spaces.base import Preprocessing, SearchSpace, Slot
 from ofa_profiler.spaces.genes import Gene, Genomes
 from ofa_profiler.spaces.ofa_notations import add_ofa_notations
-from ofa_profiler.spaces.registry import get_space, known_space, register_space, space_names
+from ofa_profiler.spaces.registry import as_space, get_space, known_space, register_space, space_names
 
 __all__ = [
     "Gene",
@@ -11,6 +11,7 @@ __all__ = [
     "Preprocessing",
     "SearchSpace",
     "Slot",
+    "as_space",
     "get_space",
     "known_space",
     "register_space",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ofa_profiler.base.registry import Registry
-from ofa_profiler.base.user_code import import_named, is_module_name, users_code
+from ofa_profiler.base.user_code import import_named, is_module_name, name_of, users_code
 from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.architecture import MIXED, SPACE_CHECKS, Architecture
 from ofa_profiler.spaces.base import SearchSpace
@@ -35,6 +35,26 @@ def get_space(name: str) -> SearchSpace:
     if is_module_name(plain) and plain not in space_names():
         _load(plain)
     return known_space(name)
+
+
+def as_space(space: SearchSpace | str) -> SearchSpace:
+    """The space of this name, or this one; a user's gets the name of its variable, `package.module:NAME`.
+
+    Raises `UsageError` for an unknown name, and for a space that is no variable of a module.
+    """
+    if isinstance(space, str):
+        return get_space(space)
+    if space.name:
+        return space
+    name = name_of(space)
+    if name is None:
+        raise UsageError("a space is known by a variable of a module: write SPACE = space(…) at its top level")
+    named = space.named(name)
+    if name not in space_names():
+        register_space(named)
+    elif _SPACES.get(name) != named:  # written anew, as in a notebook
+        _SPACES.replace(name, named)
+    return _SPACES.get(name)
 
 
 def known_space(name: str) -> SearchSpace:

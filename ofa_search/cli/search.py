@@ -204,7 +204,10 @@ def _found_and_written(request: Request, strategy: Strategy, start: Sequence[Arc
     request = with_size_limit(request)
     with evaluating(request.objective, request.jobs, request.dask):
         found = networks_of(request, strategy, start)
-    return _written(request, found)
+    found = _written(request, found)
+    if request.export:
+        write_answer(request, found)
+    return found
 
 
 def _search(request: Request) -> int:

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.architecture import Architecture
-from ofa_profiler.spaces import Genomes, SearchSpace, get_space
+from ofa_profiler.spaces import Genomes, SearchSpace, as_space
 from ofa_profiler.spaces.costs import AdditiveCost
 from ofa_profiler.spaces.narrowing import Fixed, narrowed
 from ofa_profiler.tables.corrections.intervals import DEFAULT_LEVEL
@@ -126,7 +126,7 @@ def search_each(
     networks of the space to start from, if they keep the budgets. MACs and parameters are those of a network for
     `n_classes` classes, or for those of the space.
     """
-    space = narrowed(get_space(space) if isinstance(space, str) else space, fix or {})
+    space = narrowed(as_space(space), fix or {})
     objective = objective_of(objective, executor)
     evaluations = objective.default_evaluations if evaluations is None else evaluations
     engine = get_engine(engine) if isinstance(engine, str) else engine

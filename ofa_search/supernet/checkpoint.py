@@ -30,7 +30,7 @@ from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.networks.parameters import Array
 from ofa_profiler.networks.ranges import TABLE, Ranges
 from ofa_profiler.networks.tensors import Shape, Span
-from ofa_profiler.spaces import SearchSpace, get_space, space_names
+from ofa_profiler.spaces import SearchSpace, as_space, space_names
 from ofa_search.artifacts.folders import refuse_folder
 from ofa_search.artifacts.torch_file import read_state_dict, without_prefix
 from ofa_search.supernet.bn_statistics import StatisticsTable
@@ -100,7 +100,7 @@ def read_checkpoint(path: str | Path, space: SearchSpace | str | None = None) ->
     refuse_folder(path)
     if not path.is_file():
         raise InputFileError(path, "no such file")
-    space = get_space(space) if isinstance(space, str) else space
+    space = None if space is None else as_space(space)
     return _read_own(path, space) if path.suffix == SUFFIX else _read_published(path, space)
 
 

@@ -16,7 +16,7 @@ from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.networks.parameters import Array
 from ofa_profiler.networks.ranges import Ranges
 from ofa_profiler.networks.torch_modules import StaticNetwork, load_weights, to_weights
-from ofa_profiler.spaces import SearchSpace, get_space
+from ofa_profiler.spaces import SearchSpace, as_space
 from ofa_search.supernet.checkpoint import Calibration, Checkpoint, read_checkpoint, write_checkpoint
 from ofa_search.supernet.elastic import ElasticOp
 from ofa_search.supernet.subnet_weights import subnet_weights
@@ -30,7 +30,7 @@ class Supernet(nn.Module):
 
     def __init__(self, space: SearchSpace | str) -> None:
         super().__init__()
-        self.space = get_space(space) if isinstance(space, str) else space
+        self.space = as_space(space)
         for slot in self.space.slots:
             self.add_module(slot.name, ElasticOp(self.space.slot_ops(slot)))
 
