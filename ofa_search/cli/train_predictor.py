@@ -55,6 +55,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         required=True,
         help="supernet file written by ofa-train supernet, or name of an included one",
     )
+    files.add_argument("--space", metavar="NAME", help="its space, package.module:NAME, if you wrote it")
     files.add_argument("--data", metavar="PATH", type=Path, required=True, help="the training images of the supernet")
     files.add_argument(
         "--test-data",
@@ -117,7 +118,7 @@ def run(arguments: Namespace) -> int:
     start = _start(arguments)
     samples = arguments.samples or _SAMPLES[arguments.precision]
     options = PredictorOptions(samples, arguments.held_out_samples, arguments.seed, arguments.fresh)
-    trained = load_trained(arguments.supernet)
+    trained = load_trained(arguments.supernet, arguments.space)
     with join_world(arguments.device) as world, common.progress(world) as reporter:
         data = _data(arguments, trained, world, reporter)
         fitted = train_predictor(

@@ -6,7 +6,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ofa_profiler.spaces import get_space, space_names
+from ofa_profiler.cli.options import space_words
+from ofa_profiler.spaces import get_space
 from ofa_search.cli import train_options as common
 from ofa_search.supernet.description import read_description
 
@@ -32,9 +33,7 @@ photos/ contains one folder per class, or train/ and test/ with such folders.
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "--space", metavar="NAME", default="cifar-mbv3", help=f"{', '.join(space_names())} (default: %(default)s)"
-    )
+    parser.add_argument("--space", metavar="NAME", default="cifar-mbv3", help=f"{space_words()} (default: %(default)s)")
     parser.add_argument(
         "--schedule",
         metavar="NAME|FILE",

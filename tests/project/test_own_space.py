@@ -18,7 +18,7 @@ from ofa_profiler.spaces import language
 
 TEXT = (ROOT / "docs" / "own-space.md").read_text(encoding="utf-8")
 (FILE,) = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
-(COMMANDS,) = re.findall(r"^```sh\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+COMMANDS, OF_A_SUPERNET = re.findall(r"^```sh\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 MODULES = {
     "ofa-profile": "ofa_profiler.cli.profile",
     "ofa-verify": "ofa_profiler.cli.verify",
@@ -38,6 +38,8 @@ def run(line: str, folder: Path) -> str:
     program, *arguments = shlex.split(line)
     arguments = ["10ms" if word == "30us" else word for word in arguments]  # every machine can keep that
     more = "" if "--plan" in arguments else QUICK[program]
+    if arguments[0] == "predictor":
+        more = "--samples 24 --device cpu"
     if "--architecture" in arguments:
         more = more.replace("--subnets 3", "")
     done = subprocess.run(
@@ -90,6 +92,11 @@ def test_the_commands_of_the_page(tmp_path: Path) -> None:
     for kind in ("onnx", "tflite"):
         assert (tmp_path / "found" / Path(result["files"][kind]).name).exists()
     assert (tmp_path / "trained" / "subnet.onnx").exists()
+    for line in OF_A_SUPERNET.splitlines():
+        run(line, tmp_path)
+    (result,) = json.loads((tmp_path / "out" / "search" / "search.json").read_text())["results"]
+    assert result["weights"] == "trained"
+    assert 0 <= result["predicted_accuracy"] <= 1
 
 
 def test_a_plan_of_the_page(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ to the best of its proposals if that is better, or not much worse (Kirkpatrick e
 annealing", 1983); no genome is proposed twice, so it keeps moving.
 
 Scores have many local maxima, which differ in half of their genes, and a chain's first rounds mostly tell how good its
-maximum will be. So more chains begin than go on; and every few rounds the best stay, the others begin again from
-mutated copies of them, and the temperature rises again, though less each time.
+maximum will be. So more chains begin than go on; and every few rounds the best stay, unless they are near a better one
+(as in niching; Deb and Goldberg, 1989), the others begin again from mutated copies of them, and the temperature rises
+again, though less each time.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ Array = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class Annealing:
-    """Temperatures are in units of the spread of random scores; noise and prices in units of a mean gradient."""
+    """Temperatures are in units of the spread of random scores; noise and prices in units of a mean gradient.
+
+    Of chains that differ in at most this share of their genes, a `niche`, the best one is kept.
+    """
 
     chains: int = 32
     proposals: int = 8
@@ -43,6 +47,7 @@ class Annealing:
     starts_per_chain: int = 4
     renewal_rounds: int = 15
     kept_share: float = 0.25
+    niche: float = 0.18
     renewal_rate: float = 0.3
 
     @property
@@ -65,7 +70,7 @@ class Annealing:
         for number in range(self.rounds):
             if number and number % self.renewal_rounds == 0:
                 state.keep(self.chains)
-                state.renew(round(self.chains * self.kept_share), self.renewal_rate)
+                state.renew(round(self.chains * self.kept_share), self.niche, self.renewal_rate)
             state.move(*state.proposed(self), self._temperature(number) * state.spread)
 
     def _temperature(self, number: int) -> float:
@@ -136,16 +141,23 @@ class _Chains:
 
     def keep(self, count: int) -> None:
         """Only the best chains go on, best first."""
-        best = np.argsort(-self.scores, kind="stable")[:count]
-        self.genomes, self.scores, self.values = self.genomes[best], self.scores[best], self.values[best]
-        if self.prices is not None:
-            self.prices = self.prices[best]
+        self._take(np.argsort(-self.scores, kind="stable")[:count])
 
-    def renew(self, kept: int, rate: float) -> None:
-        """All chains but the first `kept` begin again near one of these, perhaps over the budgets."""
-        count = len(self.genomes) - kept
+    def _take(self, chains: NDArray[np.intp]) -> None:
+        self.genomes, self.scores, self.values = self.genomes[chains], self.scores[chains], self.values[chains]
+        if self.prices is not None:
+            self.prices = self.prices[chains]
+
+    def renew(self, most: int, niche: float, rate: float) -> None:
+        """All chains but the best of the best niches begin again near one of these, perhaps over the budgets.
+
+        The chains are in order, best first; they are again, for those that are kept.
+        """
+        best = self._best_of_niches(most, niche * self.genomes.shape[1])
+        kept, count = len(best), len(self.genomes) - len(best)
         if kept < 1 or count < 1:
             return
+        self._take(np.concatenate([best, np.setdiff1d(np.arange(len(self.genomes)), best)]))
         sources = self.rng.integers(kept, size=count)
         genomes = mutated(self.evaluator.problem.space, self.genomes[sources], rate, self.rng)
         self.genomes[kept:] = self.evaluator.problem.space.canonical(genomes)
@@ -153,3 +165,11 @@ class _Chains:
         self.values[kept:] = self._gradients(self.genomes[kept:])
         if self.prices is not None:
             self.prices[kept:] = self.prices[sources]
+
+    def _best_of_niches(self, most: int, radius: float) -> NDArray[np.intp]:
+        """The first chains that differ from all before in more genes than `radius`."""
+        found: list[int] = []
+        for chain, genome in enumerate(self.genomes):
+            if len(found) < most and all((genome != self.genomes[other]).sum() > radius for other in found):
+                found.append(chain)
+        return np.array(found, dtype=np.intp)
