@@ -120,7 +120,8 @@ class LinearModels:
         values = np.where(_active(self.space, filled)[:, genes], values, np.float32(0))
         values = np.hstack([values, np.zeros((len(values), 1), dtype=np.float32)])
         groups = self.groups
-        gains = values[:, groups.columns].sum(axis=3)
+        # numpy is slow to sum over so short an axis.
+        gains: Array = sum(values.take(column, axis=1) for column in np.moveaxis(groups.columns, 2, 0))
         costs = groups.costs[:, given.astype(np.intp) @ groups.weights + groups.offsets]
         rest = np.array([cost.evaluate(filled[:, :-1]) for cost in self.shared])
         left = self.budgets[:, np.newaxis] - rest
