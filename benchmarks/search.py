@@ -74,7 +74,7 @@ def _compare(arguments: argparse.Namespace) -> None:
     budget_ms = parse_duration_ms(arguments.budget)
     task = task_of(Path(arguments.lut), Path(arguments.predictor), arguments.space, budget_ms)
     seeds, limit = range(arguments.seeds), arguments.evaluations
-    print(f"{arguments.space}, {arguments.budget}, {arguments.seeds} seeds, at most {limit or 'any'} evaluations")
+    print(f"{arguments.space}, {arguments.budget}, {arguments.seeds} seeds")
     print(f"{'method':16}  {'worst':>8}  {'mean':>8}  {'best':>8}  {'cpu s':>8}")
     if arguments.finder:
         _compare_finder(task, arguments.engine, seeds, limit or _FEW)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
 
 from ofa_profiler.base.user_code import is_module_name
 from ofa_profiler.cli.terminal import say
@@ -46,15 +49,36 @@ def read_tables(paths: Sequence[str], precision: str | None, loader: Loader | No
     tables = [loader[path] for path in paths]
     for table, path in zip(tables, paths, strict=True):
         check_of_space(path, table.metadata)
-    names = [table.name for table in tables]
-    for table, path in zip(tables, paths, strict=True):
-        if names.count(table.name) > 1:
-            raise UsageError(f"--lut {path}: two tables have the name {table.name}; rename one of the files")
+    tables = _told_apart(tables, paths)
     read: list[AnyTable] = [*(_pairs(tables) if precision == MIXED else tables)]
     for each in read if before.isdisjoint(paths) else ():  # once
         for warning in each.warnings:
             say(f"warning: {warning}")
     return read
+
+
+def _told_apart(tables: Sequence[LatencyTable], paths: Sequence[str]) -> list[LatencyTable]:
+    """The tables; those with the name of an earlier one get a number, as published folders are often called alike.
+
+    Raises `UsageError` for a table that is given twice.
+    """
+    places: set[Path] = set()
+    found: list[LatencyTable] = []
+    names = {table.name for table in tables}
+    taken: set[str] = set()
+    for table, path in zip(tables, paths, strict=True):
+        place = Path(path).resolve()
+        if place in places:
+            raise UsageError(f"--lut {path} is given twice")
+        name = table.name
+        if name in taken:
+            name = next(free for n in count(2) if (free := f"{table.name}-{n}") not in taken | names)
+            say(f"{path} is called {name} here")
+            table = replace(table, name=name)
+        places.add(place)
+        taken.add(name)
+        found.append(table)
+    return found
 
 
 def _pairs(tables: Sequence[LatencyTable]) -> list[MixedTable]:

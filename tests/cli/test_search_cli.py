@@ -361,7 +361,7 @@ MACS = ("--predictor", "macs", "--no-export", "--json")
         (("--lut", "{board}", "--budget", "1e999ms"), "--budget"),
         (("--lut", "{board}", "--budget", "20ms", "--budget", "30ms"), "1 --lut but 2 --budget"),
         (("--lut", "{board}", "--lut", "{board}", "--budget", "20ms"), "2 --lut but 1 --budget"),
-        (("--lut", "{board}", "--budget", "9ms", "--lut", "{board}", "--budget", "9ms"), "have the name board"),
+        (("--lut", "{board}", "--budget", "9ms", "--lut", "{board}", "--budget", "9ms"), "board.csv is given twice"),
         (("--lut", "none.csv", "--budget", "20ms"), "none.csv"),
         (("--lut", "empty.csv", "--budget", "20ms"), "empty.csv"),
         (("--lut", "noise.csv", "--budget", "20ms"), "noise.csv"),

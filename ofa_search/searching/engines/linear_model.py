@@ -74,12 +74,14 @@ class LinearModels:
 
     @staticmethod
     def of(problem: Problem) -> LinearModels | None:
-        """None if a cost is no sum, or nothing is limited."""
+        """None if a cost is no sum, nothing is limited, or no gene is left to choose."""
         costs = [each.cost for each in problem.constraints if isinstance(each.cost, AdditiveCost)]
         if not costs or len(costs) < len(problem.constraints):
             return None
         space = problem.space
         given, groups = _separated(space, [set(part.genes) for cost in costs for part in cost.parts])
+        if not groups:
+            return None
         return LinearModels(
             space,
             np.array([constraint.budget for constraint in problem.constraints]),
@@ -120,8 +122,7 @@ class LinearModels:
         values = np.where(_active(self.space, filled)[:, genes], values, np.float32(0))
         values = np.hstack([values, np.zeros((len(values), 1), dtype=np.float32)])
         groups = self.groups
-        # numpy is slow to sum over so short an axis.
-        gains: Array = sum(values.take(column, axis=1) for column in np.moveaxis(groups.columns, 2, 0))
+        gains = values[:, groups.columns].sum(axis=3)
         costs = groups.costs[:, given.astype(np.intp) @ groups.weights + groups.offsets]
         rest = np.array([cost.evaluate(filled[:, :-1]) for cost in self.shared])
         left = self.budgets[:, np.newaxis] - rest
