@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -51,5 +52,19 @@ def fleet(address: str) -> Iterator[Fleet]:
         raise DeviceError(f"no answer from the Dask scheduler {address}: {error}") from error
     except ValueError as error:
         raise UsageError(f"--dask {address!r:.100}: {error}; expected an address like tcp://host:8786") from error
-    with client:
+    with _without_log(), client:
         yield Fleet(client, address)
+
+
+@contextmanager
+def _without_log() -> Iterator[None]:
+    """Dask logs the tracebacks of a lost scheduler; its jobs tell of it, too."""
+    loggers = [logging.getLogger(name) for name in logging.root.manager.loggerDict if name.startswith("distributed.")]
+    before = [logger.disabled for logger in loggers]
+    for logger in loggers:
+        logger.disabled = True
+    try:
+        yield
+    finally:
+        for logger, was_disabled in zip(loggers, before, strict=True):
+            logger.disabled = was_disabled

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, InvalidStateError, ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -23,12 +23,29 @@ def worker_processes(count: int) -> Iterator[Executor]:
     context = get_context("spawn")  # a fork would copy locks that threads of this process hold
     watched, held = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(count, context, _begin, (watched,))
+    with _silent_about_cancelled_jobs():
+        try:
+            yield pool
+        finally:
+            held.close()
+            pool.shutdown(cancel_futures=True)  # at once, as all workers end
+            watched.close()
+
+
+@contextmanager
+def _silent_about_cancelled_jobs() -> Iterator[None]:
+    """The thread of a pool whose workers end fails to say so to jobs that are cancelled, and nobody waits for these."""
+    before = threading.excepthook
+
+    def hook(arguments: threading.ExceptHookArgs) -> None:
+        if arguments.exc_type is not InvalidStateError:
+            before(arguments)
+
+    threading.excepthook = hook
     try:
-        yield pool
+        yield
     finally:
-        held.close()
-        pool.shutdown(cancel_futures=True)  # at once, as all workers end
-        watched.close()
+        threading.excepthook = before
 
 
 def _begin(watched: Connection) -> None:

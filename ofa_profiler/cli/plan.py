@@ -131,7 +131,11 @@ def _plan_cell(
     planned = of_space(name=name, is_slow=bool(arguments.device) and arguments.device != [_LOCAL])
     if arguments.fresh and planned.is_complete:
         planned = of_space()
-    return planned, plan_calibration(planned, space, settings, wanted, usual, with_encodings=is_kit)
+    try:
+        return planned, plan_calibration(planned, space, settings, wanted, usual, with_encodings=is_kit)
+    except UsageError as error:
+        say(f"warning: no table will be calibrated: {error}")
+        return planned, None
 
 
 def _together(documents: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

@@ -218,7 +218,7 @@ def _is_equal(option: Any, value: Any) -> bool:
         try:
             return float(value) == float(option)
         except ValueError:
-            return value == str(option)
+            return value.lower() == str(option).lower()
     return bool(option == value)
 
 

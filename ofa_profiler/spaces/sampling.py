@@ -24,6 +24,7 @@ def draw_spread(
     count: int,
     rng: np.random.Generator,
     is_excluded: Callable[[Architecture], bool] | None = None,
+    fewest: int | None = None,
 ) -> tuple[list[Architecture], NDArray[np.float64]]:
     """Draw `count` distinct architectures with evenly spread costs.
 
@@ -36,7 +37,8 @@ def draw_spread(
 
     `is_excluded` tells which architectures must not be drawn.
 
-    Raises `UsageError` if fewer than `count` architectures of the pool have a finite cost and are not excluded.
+    If fewer than `count` architectures of the pool have a finite cost and are not excluded, all of them are returned.
+    Raises `UsageError` if they are not at least the `fewest` (default: `count`).
     """
     pool = np.unique(leaning_genomes(space, max(_POOL, 8 * count), rng), axis=0)
     costs = cost.evaluate(pool)
@@ -46,15 +48,14 @@ def draw_spread(
     free = np.ones(len(pool), dtype=bool)
     chosen: list[int] = []
     for point in points:
-        while True:
-            if not free.any():
-                usable = f"{len(chosen)} sampled architectures are usable, but {count} are needed"
-                raise UsageError(f"space {space.name}: {usable}")
+        while free.any():
             nearest = int(np.where(free, np.abs(costs - point), np.inf).argmin())
             free[nearest] = False
             if is_excluded is None or not is_excluded(space.decode(pool[[nearest]])[0]):
+                chosen.append(nearest)
                 break
-        chosen.append(nearest)
+    if len(chosen) < (count if fewest is None else fewest):
+        raise UsageError(f"space {space.name}: only {len(chosen)} of its networks can be used, {count} are needed")
     chosen = sorted(chosen, key=lambda index: (costs[index], index))
     return space.decode(pool[chosen]), costs[chosen]
 

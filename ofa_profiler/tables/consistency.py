@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ofa_profiler.base.user_code import is_module_name
 from ofa_profiler.errors import InputFileError
+from ofa_profiler.spaces import SearchSpace, get_space
 from ofa_profiler.tables.row import FAILED, Row
 
 #: Raises the error of a problem with a row.
@@ -42,6 +44,19 @@ def check_of_space(path: Path | str, metadata: Mapping[str, Any]) -> None:
         file = model.get("file") if isinstance(model, Mapping) else None
         what = f"is the table of the model {file}" if file else "is the table of a user's model"
         raise InputFileError(path, f"{what}, not of a search space; make one by ofa-profile --space NAME")
+
+
+def why_incomplete(rows: Sequence[Row], space: SearchSpace) -> tuple[str, str]:
+    """Why ops of a space that was measured are missing, and what to do. A space of a user can have changed."""
+    if is_module_name(space.name):
+        whole = get_space(space.name)  # not only the choices that are searched
+        known = {op.key for op in whole.unique_ops(whole.valid_resolutions)}
+        if any(row.op not in known for row in rows):
+            return (
+                "the space has changed since it was measured",
+                "measure it again: ofa-profile with another --name, or with --fresh",
+            )
+    return "rows were lost", "run ofa-profile again: it restores them from its journal"
 
 
 def index_of(rows: Sequence[Row], refuse: Refuse) -> dict[tuple[int | None, str], Row]:

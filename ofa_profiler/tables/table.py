@@ -18,7 +18,7 @@ from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol.forms import Forms
 from ofa_profiler.spaces import SearchSpace, get_space, space_names
 from ofa_profiler.spaces.costs import Cost
-from ofa_profiler.tables.consistency import check_rows, index_of, is_of_model
+from ofa_profiler.tables.consistency import check_rows, index_of, is_of_model, why_incomplete
 from ofa_profiler.tables.corrections import Correction, Sum, read_correction
 from ofa_profiler.tables.corrections.intervals import checked_level
 from ofa_profiler.tables.csv_file import read_csv, read_metadata, save_files
@@ -162,9 +162,10 @@ class LatencyTable:
             if resolution not in covered:
                 ops = space.with_resolutions([resolution]).unique_ops()
                 missing = [op.key for op in ops if self.find(op, resolution) is None]
+                why, advice = why_incomplete(self.rows, space)
                 self._refuse(
-                    f"rows were lost: {len(missing)} of the {len(ops)} ops of {space.name} at resolution {resolution} "
-                    f"are missing, for example {missing[0]}; run ofa-profile again: it restores them from its journal"
+                    f"{why}: {len(missing)} of the {len(ops)} ops of {space.name} at resolution {resolution} "
+                    f"are missing, for example {missing[0]}; {advice}"
                 )
         return covered
 

@@ -65,7 +65,7 @@ def verify(
         space = covered_space(table, space)
         fitted = getattr(table.correction, "networks", ())
         rng = np.random.default_rng(seed)
-        drawn = draw_spread(space, table.cost(space), subnets, rng, lambda a: network_name(a) in fitted)
+        drawn = draw_spread(space, table.cost(space), subnets, rng, lambda a: network_name(a) in fitted, MIN_SUBNETS)
         architectures = drawn[0]
     else:
         architectures, fewest = list(dict.fromkeys(architectures)), 1

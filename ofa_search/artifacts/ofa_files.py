@@ -95,9 +95,10 @@ def find(kind: str, name: str, *, progress: Reporter | None = None) -> Path:
         pass
     published = PUBLISHED[kind].get(name)
     if published is None:
+        function = "; a function of yours is package.module:function" if kind == "predictor" and ":" in name else ""
         raise UsageError(
             f"--{kind} {name:.200}: no such file, and no published {kind} of that name; "
-            f"published are {', '.join(PUBLISHED[kind])}"
+            f"published are {', '.join(PUBLISHED[kind])}{function}"
         )
     path = cache_path(published)
     if path.exists():

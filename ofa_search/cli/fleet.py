@@ -19,7 +19,7 @@ from ofa_profiler.tables.csv_file import read_text
 from ofa_search.cli.fleet_files import Kept, fingerprint
 from ofa_search.cli.fleet_report import Outcome, Outcomes, report_fleet
 from ofa_search.cli.progress import counting
-from ofa_search.cli.request import Request, read_request
+from ofa_search.cli.request import Request, out_folder, read_request
 from ofa_search.cli.tables import Loader, read_tables
 from ofa_search.results.found import Found, document
 from ofa_search.searching.strategies import InOrder, Strategy
@@ -51,7 +51,7 @@ class _Row:
 def run_fleet(arguments: argparse.Namespace, find: Find) -> int:
     """Search for all goals; one that fails is said in one line, and the others go on. Gives the exit code.
 
-    Raises the first error if no request can be made of any goal: then it is that of an option.
+    Raises the error if all goals fail by the same one before a search: then it is that of an option.
     """
     for option in ("--pareto", "--ladder", "--verify"):
         if getattr(arguments, option.removeprefix("--")) is not None:
@@ -63,8 +63,11 @@ def run_fleet(arguments: argparse.Namespace, find: Find) -> int:
             fleet.pursue(goal)
             show(number)
     if fleet.request is None:
-        raise next(outcome.error for outcome in fleet.outcomes.values() if outcome.error is not None)
-    return report_fleet(fleet.outcomes, fleet.request.out, arguments)
+        errors = [outcome.error for outcome in fleet.outcomes.values() if outcome.error is not None]
+        if len(set(map(str, errors))) == 1:
+            raise errors[0]
+        fleet.say_failures()
+    return report_fleet(fleet.outcomes, out_folder(arguments), arguments)
 
 
 @dataclass
@@ -85,16 +88,20 @@ class _Fleet:
         try:
             request = self._request(goal)
             if self.request is None:
-                for name, earlier in self.outcomes.items():
-                    _say_failure(name, earlier.error)
+                self.say_failures()
                 self.request = request
             outcome = self._searched(goal, request)
             self.found += [Architecture.from_json(each["architecture"]) for each in outcome.document["results"]]
         except OfaError as error:
-            outcome = Outcome(goal.luts, error=error)
+            outcome = Outcome(goal.luts, goal.budgets, error=error)
             if self.request is not None:
                 _say_failure(goal.name, error)
         self.outcomes[goal.name] = outcome
+
+    def say_failures(self) -> None:
+        """Say the failures so far."""
+        for name, outcome in self.outcomes.items():
+            _say_failure(name, outcome.error)
 
     def _request(self, goal: Goal) -> Request:
         if self.request is None:
@@ -109,7 +116,7 @@ class _Fleet:
     def _searched(self, goal: Goal, request: Request) -> Outcome:
         strategy = InOrder(quick=True, share=min(1.0, _BOUNDS / self.count))
         if request.out is None:
-            return Outcome(goal.luts, document(self.find(request, strategy, self.found)))
+            return Outcome(goal.luts, goal.budgets, document(self.find(request, strategy, self.found)))
         folder = request.out / goal.name
         request = replace(request, out=folder)
         kept = Kept(folder, fingerprint(self.arguments, goal.luts, goal.budgets))
@@ -118,8 +125,8 @@ class _Fleet:
         if known is None:
             known = document(self.find(request, strategy, self.found))
             kept.write()
-            return Outcome(goal.luts, known, folder)
-        return Outcome(goal.luts, known, folder, is_kept=True)
+            return Outcome(goal.luts, goal.budgets, known, folder)
+        return Outcome(goal.luts, goal.budgets, known, folder, is_kept=True)
 
 
 def _say_failure(name: str, error: OfaError | None) -> None:
@@ -163,9 +170,12 @@ def _rows_of_options(arguments: argparse.Namespace) -> list[_Row]:
 
 def _rows_of_file(path: Path) -> list[_Row]:
     reader = csv.DictReader(io.StringIO(read_text(path)), skipinitialspace=True)
-    missing = [name for name in (_LUT, _BUDGET) if name not in (reader.fieldnames or ())]
-    if missing:
-        raise InputFileError(path, f"has no column {missing[0]!r}; a fleet has {_LUT}, {_BUDGET} and perhaps {_FAMILY}")
+    columns = [name.strip() for name in reader.fieldnames or ()]
+    reader.fieldnames = columns
+    for name in (_LUT, _BUDGET, _FAMILY):
+        if (times := columns.count(name)) != 1 and (times or name != _FAMILY):
+            problem = f"has {times} columns {name!r}" if times else f"has no column {name!r}"
+            raise InputFileError(path, f"{problem}; a fleet has {_LUT}, {_BUDGET} and perhaps {_FAMILY}")
     rows = []
     for cells in reader:
         lut, budget, family = ((cells.get(name) or "").strip() for name in (_LUT, _BUDGET, _FAMILY))

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ofa_profiler.base.files import write_text
-from ofa_profiler.base.units import format_count
+from ofa_profiler.base.units import format_count, parse_duration_ms
 from ofa_profiler.cli.terminal import say
-from ofa_profiler.errors import OfaError
+from ofa_profiler.errors import OfaError, UsageError
 from ofa_search.results.front import csv_text
 
 FLEET = "fleet.csv"
@@ -25,6 +25,7 @@ class Outcome:
     """The document of a device's search, or the error."""
 
     luts: tuple[str, ...]
+    budgets: tuple[str, ...]
     document: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
     error: OfaError | None = None
@@ -83,6 +84,8 @@ def _row(name: str, outcome: Outcome) -> dict[str, Any]:
     (result,) = outcome.document.get("results") or [{}]
     architecture = result.get("architecture")
     milliseconds = {key: _joined(result.get(key, {})) for key in ("budget_ms", "latency_ms")}
+    if outcome.error is not None:
+        milliseconds["budget_ms"] = "; ".join(map(_in_ms, outcome.budgets))
     return {
         "device": name,
         "tables": "; ".join(outcome.luts),
@@ -102,6 +105,14 @@ def _joined(by_table: Mapping[str, float]) -> str:
     return "; ".join(f"{milliseconds:.6g}" for milliseconds in by_table.values())
 
 
+def _in_ms(budget: str) -> str:
+    """The milliseconds of a budget; the text itself if it is none."""
+    try:
+        return f"{parse_duration_ms(budget, 'budget'):.6g}"
+    except UsageError:
+        return budget
+
+
 def _print_table(outcomes: Outcomes) -> None:
     from rich import box
     from rich.console import Console
@@ -114,7 +125,7 @@ def _print_table(outcomes: Outcomes) -> None:
     for name, outcome in outcomes.items():
         row = _row(name, outcome)
         if outcome.error is not None:
-            table.add_row(name, "-", "failed")
+            table.add_row(name, row["budget_ms"].replace("; ", "\n") or "-", "failed")
             continue
         (result,) = outcome.document["results"]
         table.add_row(

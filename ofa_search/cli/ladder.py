@@ -26,9 +26,10 @@ def add_ladder_option(group: argparse._ArgumentGroup) -> None:
 
 def ladder_ms(text: str) -> list[float]:
     """The budgets of `--ladder` from tight to loose, each once. Raises `UsageError`."""
-    budgets = sorted({parse_duration_ms(part, "--ladder") for part in text.split(",")})
+    parts = [part.strip() for part in text.split(",")]
+    budgets = sorted({parse_duration_ms(part, "--ladder") for part in parts}) if all(parts) else []
     if len(budgets) < 2:
-        raise UsageError(f"--ladder {text!r}: give at least two budgets, for example 10ms,20ms,30ms")
+        raise UsageError(f"--ladder {text!r:.60}: give two different budgets or more, for example 10ms,20ms,30ms")
     return budgets
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -95,6 +96,7 @@ def read_request(arguments: argparse.Namespace, loader: Loader | None = None) ->
     max_params = parse_count(arguments.max_params, "--max-params") if arguments.max_params is not None else None
     max_bytes = parse_bytes(arguments.max_size, "--max-size") if arguments.max_size is not None else None
     fixed = read_fixed(arguments.fix)
+    out = out_folder(arguments)
     engine = get_engine(arguments.engine)
     lending = lending_of(arguments, used=arguments.verify is not None)
     if arguments.space is not None:
@@ -109,7 +111,7 @@ def read_request(arguments: argparse.Namespace, loader: Loader | None = None) ->
     supernet = _supernet(arguments, plain)
     space = _fixed(MixedSpace.of(plain) if precision == MIXED else plain, fixed)
     if is_function:
-        objective: Objective = function_objective(arguments, arguments.out or DEFAULT_OUT)
+        objective: Objective = function_objective(arguments, out or DEFAULT_OUT)
     else:
         objective = _objective(predictor, space, precision)
     source = _source(arguments, plain, supernet, precision)
@@ -136,11 +138,29 @@ def read_request(arguments: argparse.Namespace, loader: Loader | None = None) ->
         source=in_mixed_precision(source) if precision == MIXED else source,
         predictor_ships=predictor is not None and ships(predictor),
         supernet_ships=supernet is not None and ships(supernet),
-        out=arguments.out if arguments.out is not None or arguments.no_export else DEFAULT_OUT,
+        out=out,
         export=not arguments.no_export,
         explain=arguments.explain,
         json=arguments.json,
     )
+
+
+def out_folder(arguments: argparse.Namespace) -> Path | None:
+    """The folder for the files; None if no files are wanted."""
+    given: Path | None = arguments.out
+    out = given if given is not None or arguments.no_export else DEFAULT_OUT
+    if out is not None:
+        _check_folder(out)
+    return out
+
+
+def _check_folder(path: Path) -> None:
+    """Raise `UsageError` if a folder cannot be made here, before a long search."""
+    there = next(each for each in (path, *path.parents) if os.path.lexists(each))
+    if not there.is_dir():
+        raise UsageError(f"--out {path}: {there} is a file, not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"--out {path}: nothing can be written in {there}")
 
 
 def _fixed(space: SearchSpace, fixed: Mapping[str, Sequence[str]]) -> SearchSpace:

@@ -307,7 +307,8 @@ def _report(request: Request, found: Sequence[Found]) -> None:
         if network.precisions is not None:
             say(mixed_words(network))
     total = document(found)
-    say(f"{total['evaluations']} architectures scored in {total['search_seconds']:.2f} s ({total['engine']})")
+    count = total["evaluations"]
+    say(f"{count} architecture{'s' * (count != 1)} scored in {total['search_seconds']:.2f} s ({total['engine']})")
     say(accuracy_words(request.objective, ships=request.predictor_ships, precision=request.precision))
     if request.out is not None:
         say(f"written to {request.out}")

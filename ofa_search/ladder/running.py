@@ -109,9 +109,9 @@ class Ladder:
     def run(self, image: Array) -> Served:
         """Serve a frame of the present `shape`, prepared as the models ask. Raises `UsageError`."""
         rung, session = self.rung, self.sessions[self._switch.rung]
-        if image.shape != session.shape:
-            hint = "prepare each frame for ladder.shape"
-            raise UsageError(f"rung {rung.number} takes an input of shape {session.shape}, not {image.shape}; {hint}")
+        if (given := getattr(image, "shape", None)) != session.shape:
+            problem = f"rung {rung.number} takes an input of shape {session.shape}, not {given or type(image).__name__}"
+            raise UsageError(f"{problem}; prepare each frame for ladder.shape")
         outputs, ms = self._timed(session, image)
         self._switch.observe(ms)
         return Served(outputs, rung, ms, ms <= self.target_ms)

@@ -17,15 +17,20 @@ from ofa_profiler.spaces.costs import AdditiveCost
 from ofa_profiler.spaces.narrowing import Fixed, narrowed
 from ofa_profiler.tables.corrections.intervals import DEFAULT_LEVEL
 from ofa_profiler.tables.mixed import AnyTable
-from ofa_search.predictor import AccuracyPredictor
+from ofa_search.searching.arguments import (
+    Limit,
+    Maximised,
+    checked_budget,
+    checked_seed,
+    objective_of,
+    tables_and_budgets,
+)
 from ofa_search.searching.bounds.proof import prove, why_unbounded
 from ofa_search.searching.engines import DEFAULT_ENGINE, Engine, get_engine
 from ofa_search.searching.feasibility import find_anchor
-from ofa_search.searching.functions.calling import Function
-from ofa_search.searching.functions.objective import FunctionObjective
 from ofa_search.searching.latency import Latency
 from ofa_search.searching.neighbours import is_near, starts
-from ofa_search.searching.objectives import Objective, PredictedAccuracy
+from ofa_search.searching.objectives import Objective
 from ofa_search.searching.problem import Bound, Constraint, Mask, Problem, Result, SizeLimit
 from ofa_search.searching.pure import best_of_each
 from ofa_search.searching.result import SearchResult
@@ -40,11 +45,6 @@ if TYPE_CHECKING:
 PROOF_SECONDS = 0.2
 #: A predictor's score of a network can differ by a little less, by what else is scored with it.
 _ROUNDING = 1e-6
-
-#: A table and the milliseconds that a network may take by it.
-Limit = tuple[AnyTable, float]
-#: What a search maximises: an objective, a predictor of accuracy, or a function of an architecture.
-Maximised = Objective | AccuracyPredictor | Function
 
 
 def search(
@@ -81,8 +81,7 @@ def search(
     Raises `InfeasibleError` when no architecture keeps the limits (with the attainable range), `UsageError`
     when tables, objective and space do not belong together, or when a table has no interval for the `confidence`.
     """
-    budgets = [budget_ms for _, budget_ms in limits]
-    tables = [table for table, _ in limits]
+    tables, budgets = tables_and_budgets(limits)
     return search_each(
         space,
         tables,
@@ -127,7 +126,7 @@ def search_each(
     `n_classes` classes, or for those of the space.
     """
     space = narrowed(as_space(space), fix or {})
-    objective = objective_of(objective, executor)
+    objective, seed = objective_of(objective, executor), checked_seed(seed)
     evaluations = objective.default_evaluations if evaluations is None else evaluations
     engine = get_engine(engine) if isinstance(engine, str) else engine
     space = _at_common_resolutions(space, tables, objective)
@@ -139,15 +138,6 @@ def search_each(
     known = _known(space, start)
     rows = _Rows(space, counted, latencies, counts, objective, engine, seed, evaluations, budgets_ms, known)
     return tuple((strategy or InOrder()).run(rows))
-
-
-def objective_of(given: Maximised, executor: Executor | None = None) -> Objective:
-    """What is given, as an objective. Raises `UsageError` for an executor without a function."""
-    if isinstance(given, Objective | AccuracyPredictor):
-        if executor is not None:
-            raise UsageError("an executor evaluates a function: give a function of an architecture as the objective")
-        return PredictedAccuracy(given) if isinstance(given, AccuracyPredictor) else given
-    return FunctionObjective(given, executor=executor)
 
 
 def slowest_ms(
@@ -186,7 +176,7 @@ class _Rows(Rows):
 
     def _constraints(self, number: int) -> tuple[Constraint, ...]:
         row = zip(self.latencies, self.budgets_ms[number], strict=True)
-        return (*(latency.constraint(_checked(budget_ms)) for latency, budget_ms in row), *self.counts)
+        return (*(latency.constraint(checked_budget(budget_ms)) for latency, budget_ms in row), *self.counts)
 
     def keeps(self, number: int, genomes: Genomes) -> Mask:
         keeps: Mask = np.all([constraint.met(genomes) for constraint in self._constraints(number)], axis=0)
@@ -319,14 +309,10 @@ def _listed(values: Sequence[int] | set[int]) -> str:
 def _counts(space: SearchSpace, max_macs: float | None, max_params: float | None) -> tuple[Constraint, ...]:
     counts = []
     if max_macs is not None:
-        counts.append(Constraint("macs", "MACs", AdditiveCost.from_ops(space, lambda op: op.macs), _checked(max_macs)))
+        counts.append(
+            Constraint("macs", "MACs", AdditiveCost.from_ops(space, lambda op: op.macs), checked_budget(max_macs))
+        )
     if max_params is not None:
         cost = AdditiveCost.from_ops(space, lambda op: op.params)
-        counts.append(Constraint("params", "parameters", cost, _checked(max_params)))
+        counts.append(Constraint("params", "parameters", cost, checked_budget(max_params)))
     return tuple(counts)
-
-
-def _checked(budget: float) -> float:
-    if not 0 < budget < np.inf:
-        raise UsageError(f"a budget must be above zero and finite, not {budget}")
-    return float(budget)

@@ -109,6 +109,7 @@ def test_a_failure_is_one_line_and_the_others_go_on(run: Any, tables: list[Path]
     with Path("found", "fleet.csv").open() as file:
         table = list(csv.DictReader(file))
     assert [row["exit_code"] for row in table] == ["2", "0", "3", "2", "2", "0"]
+    assert [row["budget_ms"] for row in table] == ["5", "16", "0.001", "5", "soon", "7"]
     assert [bool(row["error"]) for row in table] == [True, False, True, True, True, False]
     assert {path.parent.name for path in Path("found").glob("*/search.json")} == {"device0", "device2-7ms"}
 
@@ -120,12 +121,24 @@ def test_only_budgets_that_are_too_small(run: Any, tables: list[Path]) -> None:
     assert sum(line.startswith("device0: ") for line in err) == 1
 
 
+def test_each_device_says_why_if_all_fail(run: Any, tables: list[Path]) -> None:
+    Path("fleet.csv").write_text(f"lut,budget\nnone.csv,5ms\n{tables[0]},1us\n")
+    code, _, err = run("--fleet", "fleet.csv", *QUICK, "--no-export", "--out", "found")
+    assert code == 2
+    assert [line.partition(": ")[0] for line in err[:2]] == ["none", "device0"]
+    with Path("found", "fleet.csv").open() as file:
+        assert [row["exit_code"] for row in csv.DictReader(file)] == ["2", "3"]
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
         (["table,budget", "a.csv,5ms"], "has no column 'lut'"),
         (["lut,budget"], "contains no row"),
         (["lut,budget", "a.csv,"], "row 2: lacks a budget"),
+        (["lut,budget", ",5ms"], "row 2: lacks a lut"),
+        (["lut,budget,budget", "a.csv,5ms,6ms"], "has 2 columns 'budget'"),
+        (["lut,budget,family,family", "a.csv,5ms,x,y"], "has 2 columns 'family'"),
     ],
 )
 def test_mistakes_in_a_fleet(run: Any, tmp_path: Path, lines: list[str], message: str) -> None:

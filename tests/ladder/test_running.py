@@ -115,6 +115,8 @@ def test_a_frame_of_another_resolution_is_refused() -> None:
     ladder = ladder_of(Machine(), 22.0)
     with pytest.raises(UsageError, match=r"rung 2 takes an input of shape \(1, 3, 24, 24\), not \(1, 3, 8, 8\)"):
         ladder.run(np.zeros((1, 3, 8, 8), np.float32))
+    with pytest.raises(UsageError, match=r"rung 2 takes an input of shape \(1, 3, 24, 24\), not str; prepare"):
+        ladder.run("x.png")  # type: ignore[arg-type]
 
 
 def test_each_rung_needs_a_session() -> None:

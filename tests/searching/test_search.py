@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -174,6 +176,26 @@ def test_tables_without_a_resolution_in_common() -> None:
 def test_budgets_that_are_none(budget: float) -> None:
     with pytest.raises(UsageError, match="budget"):
         search("cifar-mbv3", [(make_table(), budget)], Macs())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"limits": [(make_table(), "20ms")]}, "a budget must be a number above zero and finite, not '20ms'"),
+        ({"limits": make_table()}, "limits must be a list of (table, milliseconds), not <LatencyTable"),
+        ({"limits": [make_table()]}, "limits must be a list of (table, milliseconds), not <LatencyTable"),
+        ({"limits": (make_table(), 20.0)}, "limits must be a list of (table, milliseconds), not <LatencyTable"),
+        ({"seed": -1}, "a seed must be a whole number, 0 or more, not -1"),
+        ({"seed": None}, "a seed must be a whole number, 0 or more, not None"),
+        ({"executor": 3, "objective": len}, "an executor is one of concurrent.futures, not 3"),
+        ({"objective": 5}, "an AccuracyPredictor or a function of an architecture, not 5"),
+        ({"max_macs": "300M"}, "a budget must be a number above zero and finite, not '300M'"),
+    ],
+)
+def test_what_cannot_be_searched_with_is_told_in_one_line(wrong: dict[str, Any], words: str) -> None:
+    given = {"limits": [(make_table(), 20.0)], "objective": Macs(), **wrong}
+    with pytest.raises(UsageError, match=re.escape(words)):
+        search("cifar-mbv3", given.pop("limits"), given.pop("objective"), **given)
 
 
 def test_what_the_package_offers() -> None:

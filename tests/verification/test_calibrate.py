@@ -203,7 +203,7 @@ def test_too_many_networks_fail(tmp_path: Path) -> None:
 def test_a_table_with_too_few_usable_ops_says_why_it_is_not_calibrated(tmp_path: Path) -> None:
     stem = next(op.key for op in SPACE.unique_ops() if op.kind == "stem")
     result = make(tmp_path, Board(failing=[stem]))
-    assert "0 sampled architectures are usable" in result.uncalibrated
+    assert "only 0 of its networks can be used" in result.uncalibrated
     assert result.table.correction == Sum()
 
 

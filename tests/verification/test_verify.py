@@ -15,6 +15,7 @@ import onnxruntime
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from support.small_spaces import TINY, everything
 
 from ofa_profiler import Architecture, get_space
 from ofa_profiler.base.progress import Progress
@@ -128,8 +129,17 @@ def test_the_draw_leaves_out_what_cannot_be_predicted() -> None:
     assert np.isfinite(costs).all()
     assert all(7 not in stage.kernel_sizes for a in architectures for stage in a.stages)
     nothing = AdditiveCost.from_ops(SPACE, lambda op: math.inf)
-    with pytest.raises(UsageError, match="0 sampled architectures are usable, but 20 are needed"):
+    with pytest.raises(UsageError, match="only 0 of its networks can be used, 20 are needed"):
         draw_spread(SPACE, nothing, 20, np.random.default_rng(0))
+
+
+def test_of_a_small_space_all_networks_are_drawn_if_fewer_are_enough() -> None:
+    cost = AdditiveCost.from_ops(TINY, lambda op: op.macs / MACS_PER_MS)
+    whole, costs = draw_spread(TINY, cost, 10_000, np.random.default_rng(0), fewest=3)
+    assert len(set(whole)) == len(whole) == len(everything(TINY))
+    assert (np.diff(costs) >= 0).all()
+    with pytest.raises(UsageError, match=f"only {len(whole)} of its networks can be used, 10000 are needed"):
+        draw_spread(TINY, cost, 10_000, np.random.default_rng(0))
 
 
 # --- on this machine ---------------------------------------------------------------------------------------

@@ -62,6 +62,11 @@ class Evolutionary(Engine):
         self._polish(evaluator)
 
     @property
+    def most_evaluations(self) -> int:
+        """About so many genomes are scored without a limit, with gradients."""
+        return round(self.annealing.most_evaluations / self.first_share)
+
+    @property
     def quick(self) -> Engine:
         rounds = min(_QUICK_ROUNDS, self.annealing.rounds)
         annealing = replace(self.annealing, rounds=rounds, renewal_rounds=rounds, starts_per_chain=1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from itertools import count
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,8 @@ from ofa_search.searching.problem import Problem
 class Exact(Engine):
     """After evolution, it takes at most so many seconds, evaluations and steps of branch and bound.
 
-    If evaluations are limited, evolution gets the `share` of them.
+    If evaluations are limited, evolution gets as many as it takes without a limit, and at least the `share` of them, so
+    that a limit costs no accuracy; one is left to score what a proof finds.
     """
 
     name = "exact"
@@ -45,7 +47,7 @@ class Exact(Engine):
     def _search(
         self, evaluator: Evaluator, rng: np.random.Generator, known: Genomes, scores: NDArray[np.float64]
     ) -> None:
-        evaluator.spend(self.share, lambda: self.start._search(evaluator, rng, known, scores))
+        evaluator.spend(self._share(evaluator.left), lambda: self.start._search(evaluator, rng, known, scores))
         most = evaluator.evaluations + self.evaluations
 
         def scored(genomes: Genomes) -> NDArray[np.float64]:
@@ -61,3 +63,9 @@ class Exact(Engine):
 
         proof.run(time.perf_counter() + self.seconds, may_go_on)
         evaluator.bound = proof.bound
+
+    def _share(self, left: float) -> float:
+        """Of so many evaluations, those for evolution."""
+        if not 1 < left < inf:
+            return self.share
+        return max(self.share * left, min(left - 1, self.start.most_evaluations)) / left

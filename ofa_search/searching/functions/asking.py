@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from ofa_profiler.errors import UsageError
+from ofa_profiler.errors import DeviceError, UsageError
 from ofa_profiler.networks.architecture import Architecture
 from ofa_search.searching.functions.calling import Answer, Function, ask
 
@@ -18,7 +18,10 @@ Batch = Sequence[Architecture]
 def answers(
     function: Function, batches: Sequence[Batch], executor: Executor | None, *, as_list: bool
 ) -> Iterator[tuple[Batch, Answer]]:
-    """The answers for batches as they come, until one has a problem, with those that came at the same time."""
+    """The answers for batches as they come, until one has a problem, with those that came at the same time.
+
+    Raises `DeviceError` if the executor is lost, `UsageError` if it takes no jobs.
+    """
     if executor is not None:
         yield from _through(executor, function, batches, as_list=as_list)
         return
@@ -41,9 +44,10 @@ def _through(
         for future in as_completed(list(waiting)):
             try:
                 answer = future.result()
-            except (Exception, CancelledError) as error:  # the function's own errors are in its answer
-                reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-                answer = Answer((), 0.0, f"its process ended, or did not get it ({reason})")
+            except CancelledError as error:  # not by this search
+                raise DeviceError(f"the executor was lost, with its jobs ({_reason(error)})") from error
+            except Exception as error:  # the function's own errors are in its answer
+                answer = Answer((), 0.0, f"its process ended, or did not get it ({_reason(error)})")
                 if isinstance(error, BrokenExecutor):  # of all that wait, the first was being evaluated
                     future = next(each for each in waiting if not _has_answer(each))
             yield waiting.pop(future), answer
@@ -56,6 +60,10 @@ def _through(
     finally:
         for future in waiting:
             future.cancel()
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")[:300]
 
 
 def _has_answer(future: Future[Answer]) -> bool:

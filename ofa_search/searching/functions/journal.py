@@ -17,6 +17,10 @@ from ofa_profiler.base.locks import try_lock
 from ofa_profiler.errors import InputFileError, UsageError
 from ofa_profiler.networks.architecture import Architecture
 
+#: Every line begins so.
+_START = b'{"objective":'
+_FOREIGN = "not a line of a journal of scores; to begin a new one and keep this one as .old, give --fresh (fresh=True)"
+
 
 def key_of(architecture: Architecture) -> str:
     """What identifies an architecture and its space in journals and caches."""
@@ -44,20 +48,22 @@ class ScoreJournal:
 
     def _read(self) -> None:
         try:
-            data = self.path.read_bytes()
-            data = data[: data.rfind(b"\n") + 1]
-            self._file.truncate(len(data))  # removes an incomplete last line
+            *lines, last = self.path.read_bytes().split(b"\n")
         except OSError as error:
             raise InputFileError(self.path, error.strerror or str(error)) from error
         codes: dict[str, Any] = {}
-        for row, line in enumerate(data.splitlines(), start=1):
+        for row, line in enumerate(lines, start=1):
             try:
                 entry = json.loads(line)
                 if entry["objective"] == self.name:
                     key = json.dumps(entry["architecture"], sort_keys=True, separators=(",", ":"))
                     self.scores[key], codes[key] = float(entry["score"]), entry.get("code")
             except (ValueError, KeyError, TypeError):  # noqa: PERF203 (the row is part of the message)
-                raise InputFileError(self.path, "not a line of a journal of scores", row=row) from None
+                raise InputFileError(self.path, _FOREIGN, row=row) from None
+        if last[: len(_START)] != _START[: len(last)]:
+            raise InputFileError(self.path, _FOREIGN, row=len(lines) + 1)
+        if last:
+            self._file.truncate(sum(len(line) + 1 for line in lines))  # an incomplete line
         self.of_other_code = sum(code != self._code for code in codes.values())
 
     def append(self, architecture: Mapping[str, Any], score: float, seconds: float) -> None:

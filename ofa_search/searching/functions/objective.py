@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa_profiler.base.progress import Reporter, report
-from ofa_profiler.errors import UsageError
+from ofa_profiler.errors import DeviceError, UsageError
 from ofa_profiler.spaces import Genomes, SearchSpace
 from ofa_search.searching.functions.asking import Batch, answers
 from ofa_search.searching.functions.calling import Answer, Function, NamedFunction, batch_size
@@ -75,13 +75,16 @@ class FunctionObjective(Objective):
         self.asked += len(keys) - len(unknown)
         began, problem = time.perf_counter(), ""
         batches = _batches(list(unknown.values()), self._batch_size or 1)
-        for batch, answer in answers(self.function, batches, self.executor, as_list=self._batch_size is not None):
-            self._keep(batch, answer)
-            now = time.perf_counter()
-            self._seconds, began = self._seconds + now - began, now
-            self._report()
-            if answer.problem is not None and not problem:
-                problem = f"{self.name}, for {_words(batch[len(answer.scores) :])}: {answer.problem}"
+        try:
+            for batch, answer in answers(self.function, batches, self.executor, as_list=self._batch_size is not None):
+                self._keep(batch, answer)
+                now = time.perf_counter()
+                self._seconds, began = self._seconds + now - began, now
+                self._report()
+                if answer.problem is not None and not problem:
+                    problem = f"{self.name}, for {_words(batch[len(answer.scores) :])}: {answer.problem}"
+        except DeviceError as error:
+            raise DeviceError(f"{error}{self._kept}") from error
         if problem:
             raise UsageError(f"{problem}{self._kept}")
         scores = np.array([self._scores[key] for key in keys])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from support.problems import CIFAR, work_ms
 
 from ofa_profiler import Architecture, LatencyTable
 from ofa_profiler.base.progress import Progress
-from ofa_profiler.errors import InputFileError, UsageError
+from ofa_profiler.errors import DeviceError, InputFileError, UsageError
 from ofa_profiler.tables.table import Row
 from ofa_search import FunctionObjective, Macs, in_batches, search
 
@@ -151,8 +151,43 @@ def test_a_journal_belongs_to_one_search_and_each_function_has_its_own_lines(tmp
 def test_a_damaged_journal_is_named_with_its_row(tmp_path: Path) -> None:
     path = tmp_path / "scores.jsonl"
     path.write_text('{"objective":"f","score":1,"architecture":{}}\n[1]\n')
-    with pytest.raises(InputFileError, match=r"scores.jsonl, row 2: not a line"):
+    with pytest.raises(InputFileError, match=r"scores.jsonl, row 2: not a line .* give --fresh"):
         FunctionObjective(Asked(), journal=path)
+
+
+@pytest.mark.parametrize("content", ["notes of mine", '{"a":1}', '{"objective":"f","score":1}\nmine'])
+def test_a_file_of_something_else_is_refused_and_kept(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "scores.jsonl"
+    path.write_text(content)
+    with pytest.raises(InputFileError, match=r"not a line of a journal of scores"):
+        FunctionObjective(Asked(), name="other", journal=path)
+    assert path.read_text() == content
+
+
+class _Lost(ThreadPoolExecutor):
+    """Cancels its jobs after the third, as the client of a scheduler that is gone."""
+
+    taken = 0
+
+    def submit(self, *job: Any, **options: Any) -> Future[Any]:
+        self.taken += 1
+        if self.taken <= 3:
+            return super().submit(*job, **options)
+        lost: Future[Any] = Future()
+        lost.cancel()
+        lost.set_running_or_notify_cancel()
+        return lost
+
+
+def test_an_executor_that_is_lost_is_no_fault_of_the_function(tmp_path: Path) -> None:
+    path = tmp_path / "scores.jsonl"
+    said = r"the executor was lost, .*CancelledError\); earlier .* are kept in "
+    with (
+        _Lost(1) as executor,
+        FunctionObjective(Asked(), executor=executor, journal=path) as objective,
+        pytest.raises(DeviceError, match=said),
+    ):
+        objective.scores(CIFAR, GENOMES)
 
 
 def test_the_progress_has_an_estimate() -> None:
