@@ -52,14 +52,14 @@ def test_any_text_is_positive_and_finite_or_refused_in_one_line(parse, units, te
         assert "\n" not in str(result)
 
 
-@pytest.mark.parametrize("text", ["20", "20.5", ".5", "0"])
+@pytest.mark.parametrize("text", ["20", "20.5", ".5"])
 def test_bare_number_is_refused_with_the_units(text):
     with pytest.raises(UsageError, match="has no unit; use one of us, ms, s, m, h"):
         parse_duration_ms(text)
 
 
 @pytest.mark.parametrize(
-    "text", ["", " ", "ms", "-5ms", "+5ms", "5 ms x", "1e3ms", "nanms", "infs", "5MS", "٣ms", "0ms"]
+    "text", ["", " ", "ms", "-5ms", "+5ms", "5 ms x", "1e3ms", "nanms", "infs", "5MS", "٣ms", "0ms", "0"]
 )
 def test_nonsense_is_refused(text):
     with pytest.raises(UsageError):
