@@ -357,10 +357,6 @@ MACS = ("--predictor", "macs", "--no-export", "--json")
         (("--lut", "{board}", "--budget", "nan"), "not a positive number"),
         (("--lut", "{board}", "--budget", "nanms"), "not a positive number"),
         (("--lut", "{board}", "--budget", "-3ms"), "--budget '-3ms' is not a positive number"),
-        (
-            ("--lut", "{board}", "--budget", "20ms", "--predictor", "my_module:"),
-            "a function of yours is package.module:f",
-        ),
         (("--lut", "{board}", "--budget", "20ms", "--out", "{board}"), "is a file, not a folder"),
         (("--lut", "{board}", "--budget", "20ms", "--out", "{board}/found"), "is a file, not a folder"),
         (("--lut", "{board}", "--budget", "20MB"), "unknown unit"),
@@ -401,6 +397,13 @@ def test_bad_usage_is_one_line(run: Any, board: str, tmp_path: Path, arguments: 
     assert done.code == 2
     assert words in done.complaint
     assert done.out == ""
+
+
+@pytest.mark.parametrize("name", ["my_module:", "/folder/module.py:function"])
+def test_a_function_that_is_not_named_by_its_module(run: Any, board: str, name: str) -> None:
+    done = run("--lut", board, "--budget", "20ms", "--predictor", name)
+    assert done.code == 2
+    assert done.complaint.endswith("a function of yours is package.module:function")
 
 
 @pytest.mark.parametrize(
