@@ -40,14 +40,14 @@ _FARTHEST = 80.0
 class _Groups:
     """Groups of genes, and their joint choices; all are padded to the same length.
 
-    `genes` (n, L) are padded with the number of genes, `choices` (n, A, L) with 0. `columns` (n, A, L) are the
-    positions of the choices among the values, padded with the position of a zero. `costs` (K, R, A) are costs by the
-    given genes, rounded up, infinite for padding. The row of a group is `given @ weights + offsets`, weights (D, n).
+    `genes` (n, L) are padded with the number of genes, `choices` (n, A, L) with 0. `sums` (A * n, V) add up the values
+    of each joint choice, for which they are 1. `costs` (K, A, R) are costs by the given genes, infinite for padding.
+    The row of a group is `given @ weights + offsets`, weights (D, n).
     """
 
     genes: Indices
     choices: NDArray[np.int8]
-    columns: Indices
+    sums: Array
     costs: Array
     weights: Indices
     offsets: Indices
@@ -120,40 +120,40 @@ class LinearModels:
         filled[:, self.given] = given
         values = values - changes[:, np.newaxis] * (choices != parents[:, genes])
         values = np.where(_active(self.space, filled)[:, genes], values, np.float32(0))
-        values = np.hstack([values, np.zeros((len(values), 1), dtype=np.float32)])
         groups = self.groups
-        gains = values[:, groups.columns].sum(axis=3)
-        costs = groups.costs[:, given.astype(np.intp) @ groups.weights + groups.offsets]
+        gains = (groups.sums @ values.T).reshape(-1, len(groups.genes), len(given))
+        costs = groups.costs.take((given.astype(np.intp) @ groups.weights + groups.offsets).T, axis=2)
         rest = np.array([cost.evaluate(filled[:, :-1]) for cost in self.shared])
         left = self.budgets[:, np.newaxis] - rest
         shares = (weights / self.budgets).astype(np.float32)
-        priced = costs[0] * shares[:, :, np.newaxis] if len(costs) == 1 else np.einsum("nk,knga->nga", shares, costs)
+        priced = costs[0] * shares[:, 0] if len(costs) == 1 else np.einsum("mk,kanm->anm", shares, costs)
         return self._under_budgets(filled, gains, costs, priced, left, prices)
 
     def _under_budgets(
         self, filled: Genomes, gains: Array, costs: Array, priced: Array, left: Array, prices: Array | None
     ) -> Found:
-        """Bisect: gains and prices of joint choices (N, n, A), costs (K, N, n, A), what is left of budgets (K, N)."""
+        """Bisect: gains and prices of joint choices (A, n, N), costs (K, A, n, N), what is left of budgets (K, N)."""
         reach, steps = (_REACH, _STEPS) if prices is not None else (_FIRST_REACH, _FIRST_STEPS)
         if prices is None:
-            prices = np.full(len(gains), np.log(_spread(gains) / _spread(priced)))
+            prices = np.full(len(filled), np.log(_spread(gains) / _spread(priced)))
         low, high = (prices + end for end in reach)
-        rows = np.arange(gains[:, :, 0].size) * gains.shape[2]
-        kept = np.zeros((2, *gains.shape[:2]), dtype=np.intp)  # the last choices under the budgets, and those before
-        times = np.zeros(len(gains), dtype=np.intp)
+        before = high
+        times = np.zeros(len(filled), dtype=np.intp)
         for _ in range(steps):
             middle = (low + high) / 2
-            price = np.exp(middle.clip(-_FARTHEST, _FARTHEST)).astype(np.float32)
-            chosen = (gains - price[:, np.newaxis, np.newaxis] * priced).argmax(axis=2)
-            places = rows + chosen.ravel()
-            spent = np.array([cost.take(places).reshape(chosen.shape).sum(axis=1) for cost in costs])
+            worth = _worth(gains, priced, middle)
+            # Of equal ones, the most expensive counts.
+            spent = np.where(worth >= worth.max(axis=0), costs, np.float32(0)).max(axis=1).sum(axis=1)
             keeps = (spent <= left).all(axis=0)
+            before = np.where(keeps, high, before)
             high, low = np.where(keeps, middle, high), np.where(keeps, low, middle)
-            kept[1, keeps] = kept[0, keeps]
-            kept[0, keeps] = chosen[keeps]
             times += keeps
-        models = [np.flatnonzero(times > before) for before in range(len(kept))]
-        genomes = [self._with(filled[mine], chosen[mine]) for mine, chosen in zip(models, kept, strict=True)]
+        genomes, models = [], []  # of the last price under the budgets, and of the one before
+        for number, last in enumerate((high, before)):
+            mine = np.flatnonzero(times > number)
+            chosen = _worth(gains[:, :, mine], priced[:, :, mine], last[mine]).argmax(axis=0)
+            genomes.append(self._with(filled[mine], chosen.T))
+            models.append(mine)
         together = np.concatenate(models)
         return Found(self.space.canonical(np.vstack(genomes)), together, high[together])
 
@@ -164,10 +164,17 @@ class LinearModels:
         return filled[:, :-1]
 
 
+def _worth(gains: Array, priced: Array, log_prices: Array) -> Array:
+    """What joint choices (A, n, N) gain beyond their price."""
+    prices = np.exp(log_prices.clip(-_FARTHEST, _FARTHEST)).astype(np.float32)
+    worth: Array = gains - prices * priced
+    return worth
+
+
 def _spread(values: Array) -> float:
     """How much the joint choices of a group differ, on average; above zero."""
     finite = np.where(np.isfinite(values), values, np.nan)
-    return float(np.nanmean(np.nanmax(finite, axis=2) - np.nanmin(finite, axis=2))) or 1.0
+    return float(np.nanmean(np.nanmax(finite, axis=0) - np.nanmin(finite, axis=0))) or 1.0
 
 
 def _active(space: SearchSpace, genomes: Genomes) -> NDArray[np.bool_]:
@@ -216,7 +223,7 @@ def _tabulated(
     made = _Groups(
         np.full((len(groups), longest), len(space.genes), dtype=np.intp),
         np.zeros((len(groups), most, longest), dtype=np.int8),
-        np.full((len(groups), most, longest), first[-1], dtype=np.intp),
+        np.zeros((most, len(groups), first[-1]), dtype=np.float32),
         np.empty(0),
         np.zeros((len(given), len(groups)), dtype=np.intp),
         np.zeros(len(groups), dtype=np.intp),
@@ -226,7 +233,7 @@ def _tabulated(
         joint = np.array(list(product(*(range(len(space.genes[gene].choices)) for gene in genes))), dtype=np.int8)
         made.genes[number, : len(genes)] = genes
         made.choices[number, : len(joint), : len(genes)] = joint
-        made.columns[number, : len(joint), : len(genes)] = first[list(genes)] + joint
+        made.sums[np.arange(len(joint))[:, np.newaxis], number, first[list(genes)] + joint] = 1
         parts = [[part for part in cost.parts if set(part.genes) & set(genes)] for cost in costs]
         needed = sorted({gene for each in parts for part in each for gene in part.genes} - set(genes))
         shape = [len(space.genes[gene].choices) for gene in needed]
@@ -240,8 +247,8 @@ def _tabulated(
     return _Groups(
         made.genes,
         made.choices,
-        made.columns,
-        np.concatenate(tables, axis=1).astype(np.float32),
+        made.sums.reshape(most * len(groups), -1),
+        np.concatenate(tables, axis=1).astype(np.float32).transpose(0, 2, 1).copy(),
         made.weights,
         made.offsets,
     )
