@@ -21,7 +21,8 @@ _TABLE = _ROOT / "latency_tables" / "epyc-cifar-mbv3-onnxruntime-fp32-t1.csv"
 #: The command with clocks; the last line on stderr has the seconds of engine and bound, and those of the processor.
 _COMMAND = """
 import sys
-from ofa_search.cli.search import main
+from ofa_profiler.cli.start import imported
+main = imported("ofa_search.cli.search").main
 import time
 from ofa_search.searching import api
 prove, solve, spent = api.prove, api._Rows.solve, dict.fromkeys(("bound", "engine", "cpu"), 0.0)

@@ -11,7 +11,7 @@ import signal
 
 TYPE_CHECKING = False  # as in `typing`, whose import takes longer than everything else here
 if TYPE_CHECKING:
-    from types import FrameType
+    from types import FrameType, ModuleType
 
 
 def end_quietly() -> None:
@@ -44,9 +44,20 @@ def leave(code: int) -> int:
 def run(module: str) -> int:
     """Import the module of a command and run its `main`."""
     end_quietly()
+    return leave(int(imported(module).main()))
+
+
+def imported(module: str) -> ModuleType:
+    """Import a module. What is imported stays, so garbage is not looked for among it: that takes a while."""
+    import gc
     import importlib
 
-    return leave(int(importlib.import_module(module).main()))
+    gc.disable()
+    try:
+        return importlib.import_module(module)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def profile() -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ofa_profiler.protocol.records import Device, JsonObject, Run
+if TYPE_CHECKING:
+    from ofa_profiler.protocol.records import Device, JsonObject, Run
 
 #: The fields of `DeviceIdentity` that identify a device.
 HARDWARE = ("model", "soc", "machine", "power_mode", "unit")

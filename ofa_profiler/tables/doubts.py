@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ofa_profiler.base.units import format_duration_ms
-from ofa_profiler.protocol.records.values import number
+from ofa_profiler.protocol.values import number
 from ofa_profiler.tables.consistency import is_of_model
 from ofa_profiler.tables.row import FAILED, INFERRED, OK, Row
 from ofa_profiler.tables.stability import stability

@@ -12,8 +12,8 @@ from typing import Any
 
 from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.op import Op
-from ofa_profiler.protocol.records.values import number
 from ofa_profiler.protocol.target import BYTES_PER_NUMBER, DEFAULT_TARGET
+from ofa_profiler.protocol.values import number
 from ofa_profiler.tables.row import Row
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.op import Op
-from ofa_profiler.protocol.records.values import number
+from ofa_profiler.protocol.values import number
 from ofa_profiler.tables.roofline import Peaks, row_work
 from ofa_profiler.tables.row import OK, Row
 

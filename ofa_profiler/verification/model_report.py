@@ -16,7 +16,7 @@ from ofa_profiler.networks.tensors import TensorSpec
 from ofa_profiler.pages import charts
 from ofa_profiler.pages.charts import Part, Points
 from ofa_profiler.pages.page import Grid, Page, Section
-from ofa_profiler.protocol.records.values import number
+from ofa_profiler.protocol.values import number
 from ofa_profiler.tables.roofline import Peaks, Work
 from ofa_profiler.tables.row import OK, Row
 from ofa_profiler.tables.table import LatencyTable

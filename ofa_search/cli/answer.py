@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from ofa_search.cli.request import Request
 from ofa_search.results.found import Found
 from ofa_search.searching.api import problem_of
-from ofa_search.searching.around import Around
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from ofa_search.searching.around import Around
 
 PAGE = "search.html"
 
@@ -23,6 +24,8 @@ def around(request: Request, found: Found) -> Around:
 
     If it was measured, predictions are corrected by what its own was off, as in `--verify`.
     """
+    from ofa_search.searching.around import Around
+
     ratios = {
         name: found.result.latency_ms[name] / measured_ms
         for name, measured_ms in (found.measured_latency_ms or {}).items()
@@ -51,18 +54,20 @@ def explained(request: Request, found: list[Found]) -> list[Found]:
 
 def print_changes(console: Console, found: Sequence[Found]) -> None:
     """A table for each network whose changes are known."""
-    from ofa_search.results.answer.changes import changes_table
-
     for network in found:
         if network.changes is not None:
+            from ofa_search.results.answer.changes import changes_table
+
             console.print(changes_table(network))
 
 
 def write_answer(request: Request, found: Sequence[Found]) -> Path | None:
     """Write the page beside `search.json`, if files are wanted and the library for charts is installed."""
+    if request.out is None:
+        return None
     from ofa_profiler.pages.page import can_write_pages, write_page
 
-    if request.out is None or not can_write_pages():
+    if not can_write_pages():
         return None
     from ofa_search.results.answer.answer import Answer
     from ofa_search.results.answer.page import answer_page

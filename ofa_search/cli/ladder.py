@@ -11,7 +11,6 @@ from ofa_profiler.cli.terminal import say
 from ofa_profiler.errors import UsageError
 from ofa_profiler.tables.mixed import AnyTable
 from ofa_search.results.found import Found
-from ofa_search.results.ladder import rungs_of
 
 
 def add_ladder_option(group: argparse._ArgumentGroup) -> None:
@@ -35,6 +34,8 @@ def ladder_ms(text: str) -> list[float]:
 
 def only_rungs(found: list[Found], table: AnyTable) -> list[Found]:
     """The networks that are rungs of a ladder; says how many are not."""
+    from ofa_search.results.ladder import rungs_of
+
     rungs = rungs_of(found, table.name)
     if fewer := len(found) - len(rungs):
         say(f"note: {fewer} of {len(found)} budgets give no rung, as a network that is no slower is as good")

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ofa_profiler.spaces.mixed import MixedSpace
 from ofa_search.results.deployments import Deployment
 from ofa_search.results.model_card import ModelCard, SearchFacts
 from ofa_search.results.weight_source import WeightSource
 from ofa_search.searching.api import SearchResult
-from ofa_search.searching.around import Change
 from ofa_search.searching.objectives import Objective
+
+if TYPE_CHECKING:
+    from ofa_search.searching.around import Change
 
 #: The kind of the file that describes the architecture. All other files are models.
 ARCHITECTURE = "architecture"

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 #: So long a search looks for a bound of the score after it has found its result.
-PROOF_SECONDS = 0.2
+PROOF_SECONDS = 0.19
 #: A predictor's score of a network can differ by a little less, by what else is scored with it.
 _ROUNDING = 1e-6
 

@@ -107,5 +107,5 @@ def test_joint_choices_cost_what_their_genomes_cost() -> None:
         for number, row in enumerate(rows):
             wanted = padded[groups.genes[number]]
             choice = int((groups.choices[number] == wanted).all(axis=1).argmax())
-            total += float(groups.costs[0, row, choice])
+            total += float(groups.costs[0, choice, row])
         assert total == pytest.approx(float(cost.evaluate(genome[np.newaxis])[0]), rel=1e-5)

@@ -15,7 +15,7 @@ from ofa_profiler.protocol.records.measured import CoreUse, Disturbed, End, Mode
 from ofa_profiler.protocol.records.messages import Alive, Fatal, Paused, RuntimeLoaded, Unknown, Waiting
 from ofa_profiler.protocol.records.profile import KernelTime, NodeProfile
 from ofa_profiler.protocol.records.run import FORMAT, FORMAT_WITH_FORMS, FORMAT_WITH_VALUES, Run
-from ofa_profiler.protocol.records.values import JsonObject, Kept
+from ofa_profiler.protocol.values import JsonObject, Kept
 
 __all__ = [
     "FORMAT",

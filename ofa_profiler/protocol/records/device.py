@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ofa_profiler.protocol.records.values import JsonObject, Kept, is_whole, number, text_or_none
+from ofa_profiler.protocol.values import JsonObject, Kept, is_whole, number, text_or_none
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ofa_profiler.errors import UsageError
 from ofa_profiler.protocol.forms import PLAIN, Forms
-from ofa_profiler.protocol.records.values import JsonObject, Kept, is_nonnegative, number
+from ofa_profiler.protocol.values import JsonObject, Kept, is_nonnegative, number
 
 
 @dataclass(frozen=True)

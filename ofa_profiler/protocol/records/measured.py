@@ -6,7 +6,7 @@ from dataclasses import astuple, dataclass, fields
 from typing import Any
 
 from ofa_profiler.protocol.records.device import State
-from ofa_profiler.protocol.records.values import JsonObject, Kept, is_nonnegative, is_whole
+from ofa_profiler.protocol.values import JsonObject, Kept, is_nonnegative, is_whole
 
 _LONGEST_NS = 10**15
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ofa_profiler.protocol.records.values import JsonObject
+from ofa_profiler.protocol.values import JsonObject
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ofa_profiler.protocol.records.values import JsonObject, Kept, is_nonnegative, is_whole
+from ofa_profiler.protocol.values import JsonObject, Kept, is_nonnegative, is_whole
 
 _LONGEST_NS = 10**15
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol.forms import Candidates
-from ofa_profiler.protocol.records.values import JsonObject, Kept, text_or_none
 from ofa_profiler.protocol.settings import Settings
+from ofa_profiler.protocol.values import JsonObject, Kept, text_or_none
 
 #: Version of the first line. A change that older versions would misread increases it.
 FORMAT = 1

@@ -28,7 +28,7 @@ from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.networks.boundary import DEQUANTIZE, QUANTIZE, boundary_op
 from ofa_profiler.networks.op import Op
-from ofa_profiler.protocol.records.values import number
+from ofa_profiler.protocol.values import number
 from ofa_profiler.spaces import get_space
 from ofa_profiler.spaces.changes import change_kind, edge_part
 from ofa_profiler.spaces.costs import AdditiveCost, Part

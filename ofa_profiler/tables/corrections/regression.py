@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.architecture import Architecture
 from ofa_profiler.networks.op import Op
-from ofa_profiler.protocol.records.values import number
+from ofa_profiler.protocol.values import number
 from ofa_profiler.spaces import SearchSpace, get_space
 from ofa_profiler.spaces.costs import AdditiveCost
 from ofa_profiler.tables.corrections.base import Correction, OpMs

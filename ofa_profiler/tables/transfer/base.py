@@ -10,7 +10,7 @@ from typing import Any
 from ofa_profiler.errors import UsageError
 from ofa_profiler.networks.op import Op
 from ofa_profiler.protocol.extension import LIKE
-from ofa_profiler.protocol.records.values import number
+from ofa_profiler.protocol.values import number
 from ofa_profiler.spaces import SearchSpace
 from ofa_profiler.tables.consistency import check_of_space
 from ofa_profiler.tables.row import OK

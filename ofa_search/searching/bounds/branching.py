@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import count, product
-from math import prod
+from math import inf, prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,22 @@ _FIRST_ROUNDS = 4
 _UNITS = 24
 
 
+class Pace:
+    """Says whether another step ends before a deadline, if it takes as long as the last one (at first: `seconds`)."""
+
+    def __init__(self, deadline: float, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+        self._deadline, self._began = deadline, -inf
+
+    def allows_another(self) -> bool:
+        """To be asked before each step."""
+        now = time.perf_counter()
+        if self._began > -inf:
+            self.seconds = now - self._began
+        self._began = now
+        return now + self.seconds < self._deadline
+
+
 @dataclass
 class Branching:
     """A search for the highest score, with the bound that is known so far. `best` is the best known score."""
@@ -46,6 +62,8 @@ class Branching:
     parts: int = 0
     _open: list[tuple[float, int, Part]] = field(default_factory=list)
     _numbers: count[int] = field(default_factory=count)
+    #: How long a step may take.
+    _step_seconds: float = 0.0
 
     @property
     def bound(self) -> float:
@@ -67,7 +85,8 @@ class Branching:
                 self._leaf(self.relaxation.everything)
             else:
                 self._first(deadline)
-        while self._open and time.perf_counter() < deadline and may_go_on():
+        pace = Pace(deadline, self._step_seconds)
+        while self._open and pace.allows_another() and may_go_on():
             _, _, part = heapq.heappop(self._open)
             if _size(part.domain) <= MOST_SCORED:
                 self._leaf(part.domain)
@@ -77,10 +96,12 @@ class Branching:
 
     def _first(self, deadline: float) -> None:
         """The whole space: bounds exclude choices, which makes the bounds tighter, and so on."""
+        began = time.perf_counter()
         part = self.relaxation.root(_FIRST_STEPS, deadline)
         self.rounding = self.relaxation.rounding(part)
+        pace = Pace(deadline, (time.perf_counter() - began) / 2)
         for _ in range(_FIRST_ROUNDS):
-            if time.perf_counter() > deadline:
+            if not pace.allows_another():
                 break
             before = _size(part.domain), part.bound
             domain = self.relaxation.without_losers(part, self.best - self.rounding)
@@ -89,6 +110,7 @@ class Branching:
             (part,) = self.relaxation.split(part, [domain], self.best - self.rounding, 2 * _STEPS, 10 * _UNITS)
             if _size(domain) == before[0] and part.bound > before[1] - 1e-5:
                 break
+        self._step_seconds = pace.seconds
         self._push(part)
 
     def _divide(self, part: Part) -> None:

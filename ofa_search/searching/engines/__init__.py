@@ -1,21 +1,15 @@
 """The search algorithms, one per file."""
 
 from ofa_search.searching.engines.base import Engine
-from ofa_search.searching.engines.evolutionary import Evolutionary
-from ofa_search.searching.engines.exact import Exact
-from ofa_search.searching.engines.mcts import Mcts
-from ofa_search.searching.engines.nsga2 import Nsga2
-from ofa_search.searching.engines.random import Random
-from ofa_search.searching.engines.registry import engine_names, get_engine, register_engine
-from ofa_search.searching.engines.smbo import Smbo
+from ofa_search.searching.engines.registry import add_engine, engine_names, get_engine, register_engine
 
 __all__ = ["DEFAULT_ENGINE", "Engine", "engine_names", "get_engine", "register_engine"]
 
-DEFAULT_ENGINE = Evolutionary.name
+DEFAULT_ENGINE = "evolutionary"
 
-register_engine(Evolutionary)
-register_engine(Exact)
-register_engine(Mcts)
-register_engine(Nsga2)
-register_engine(Random)
-register_engine(Smbo)
+add_engine(DEFAULT_ENGINE, "Evolutionary")
+add_engine("exact", "Exact")
+add_engine("mcts", "Mcts")
+add_engine("nsga2", "Nsga2")
+add_engine("random", "Random")
+add_engine("smbo", "Smbo")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from ofa_profiler.spaces import Genomes, SearchSpace
 from ofa_profiler.spaces.costs import AdditiveCost, Part
 from ofa_search.searching.problem import Problem
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating[Any]]
 Indices = NDArray[np.intp]
 
 #: The choices of all genes of a group are listed. Genes are given until no group has more.
@@ -58,7 +58,7 @@ class Found(NamedTuple):
 
     genomes: Genomes
     models: Indices
-    prices: Array
+    prices: NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +106,7 @@ class LinearModels:
         changes: Array,
         given: Genomes,
         weights: Array,
-        prices: Array | None = None,
+        prices: NDArray[np.float64] | None = None,
     ) -> Found:
         """Find genomes that keep the budgets, with nearly the highest values.
 
@@ -130,7 +130,7 @@ class LinearModels:
         return self._under_budgets(filled, gains, costs, priced, left, prices)
 
     def _under_budgets(
-        self, filled: Genomes, gains: Array, costs: Array, priced: Array, left: Array, prices: Array | None
+        self, filled: Genomes, gains: Array, costs: Array, priced: Array, left: Array, prices: NDArray[np.float64] | None
     ) -> Found:
         """Bisect: gains and prices of joint choices (A, n, N), costs (K, A, n, N), what is left of budgets (K, N)."""
         reach, steps = (_REACH, _STEPS) if prices is not None else (_FIRST_REACH, _FIRST_STEPS)
