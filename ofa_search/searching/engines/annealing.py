@@ -123,7 +123,7 @@ class _Chains:
     def move(self, genomes: Genomes, chains: NDArray[np.intp], prices: NDArray[np.float64], temperature: float) -> None:
         """Score the proposals, and go on with the best of each chain, if it is good enough."""
         if self.prices is None:
-            self.prices = np.full(len(self.genomes), _median(prices)) if len(prices) else None
+            self.prices = np.full(len(self.genomes), np.median(prices)) if len(prices) else None
         genomes, rows = self.evaluator.fresh_rows(genomes)
         if not len(rows):
             return
@@ -173,9 +173,3 @@ class _Chains:
             if len(found) < most and all((genome != self.genomes[other]).sum() > radius for other in found):
                 found.append(chain)
         return np.array(found, dtype=np.intp)
-
-
-def _median(values: NDArray[np.float64]) -> float:
-    """As numpy's, which imports masked arrays."""
-    ordered = np.sort(values)
-    return float(ordered[(len(values) - 1) // 2] + ordered[len(values) // 2]) / 2
