@@ -21,7 +21,7 @@ STAYS_HOT_S = 600.0  # after such a pause, minimum time until the next one
 REFERENCE_SHARE = 0.1  # maximum share of the time for the reference model, so a slow one is visited less often
 SETTLING_STEP_S = 5.0
 SETTLE_S = 60.0  # maximum wait per run for the machine to settle; after it, a drifting machine is measured ...
-SETTLE_SHARE = 0.1  # ... but at most this share of the time limit
+SETTLE_SHARE = 0.1  # ... but at most this share of the time limit, and not much longer than it was measured so far
 SUMS = ("samples_ns", "warmup_ns", "warmup_runs", "seconds", "runs", "wall_ns", "cpu_ns", "waited_ns", "involuntary")
 
 
@@ -54,6 +54,7 @@ class Supervisor:
         self.patience_s = SETTLE_S if limit_s is None else min(SETTLE_S, SETTLE_SHARE * limit_s)
         if pause_after:  # there are several runs like this one
             self.patience_s *= min(1.0, pause_after / max(1, len(kit.models) * self.settings["max_rounds"]))
+        self.settling_s = 0.0  # waited for that so far
         self.next_heat_check = 0.0
         self.measured_hot = None
 
@@ -243,17 +244,21 @@ class Supervisor:
         self.returned = False
         # Repeats are limited to the minimum number of rounds, because a machine may never settle.
         may_repeat = may_repeat and reference.repeated < len(self.progress) * self.settings["min_rounds"]
-        record = self._visit_reference(reference.key, may_repeat and self.patience_s > 0)
+        record = self._visit_reference(reference.key, may_repeat and self._patience_s() > 0)
         again = record.get("again", False)
-        while record.get("drifted") and self.patience_s > 0 and may_repeat:
+        while record.get("drifted") and self._patience_s() > 0 and may_repeat:
             percent = 100 * record["drift"]
             why = "the time of the reference op differs by %+.0f%%: waiting for the device to settle" % percent
             self.results.tell({"type": "waiting", "why": why})
-            step_s = min(SETTLING_STEP_S, self.patience_s)
+            step_s = min(SETTLING_STEP_S, self._patience_s())
             self.host.check(step_s)
-            self.patience_s -= step_s
+            self.settling_s += step_s
             record = self._visit_reference(reference.key)
         return again
+
+    def _patience_s(self):
+        """For how long the machine may still settle. To measure again what is short takes less time than a long wait."""
+        return min(self.patience_s, SETTLING_STEP_S + self.used_s) - self.settling_s
 
     def _visit_reference(self, key, may_repeat=False):
         """Visit the reference model and return the record. Two more visits confirm a drift."""

@@ -37,7 +37,7 @@ def draw_spread(
 
     `is_excluded` tells which architectures must not be drawn.
 
-    If fewer than `count` architectures of the pool have a finite cost and are not excluded, all of them are returned.
+    If fewer than `count` architectures of the pool have a finite cost and are not excluded, those are returned.
     Raises `UsageError` if they are not at least the `fewest` (default: `count`).
     """
     pool = np.unique(leaning_genomes(space, max(_POOL, 8 * count), rng), axis=0)
