@@ -19,7 +19,7 @@ VERSION := import sys; print(sys.version_info[:2])
 COMMANDS := $(VENV)/.holds-commands
 EVERYTHING := $(VENV)/.holds-everything
 
-.PHONY: help quickstart train-cifar test slow-test install lint format clean environment
+.PHONY: help quickstart train-cifar test slow-test long-test install lint format clean environment
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -44,7 +44,10 @@ test: $(EVERYTHING) ## run the tests in two processes
 	$(RUN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 slow-test: $(EVERYTHING) ## run the slow tests in two processes
-	$(RUN)/python -m pytest -m slow -n 2 --dist loadfile $(ARGS)
+	$(RUN)/python -m pytest -m "slow and not long" -n 2 --dist loadfile $(ARGS)
+
+long-test: $(EVERYTHING) ## run the longest tests in two processes
+	$(RUN)/python -m pytest -m long -n 2 --dist loadfile $(ARGS)
 
 install: $(EVERYTHING) ## create the environment .venv with all packages
 

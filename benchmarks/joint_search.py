@@ -38,8 +38,6 @@ from ofa_search.searching.api import SearchResult, search, search_each
 from ofa_search.searching.objectives import predicted_accuracy
 
 STRATEGIES = ("fp32", "then int8", "int8", "mixed")
-#: Budgets of the search in fp32 whose networks are quantized afterwards.
-_QUANTIZED = 60
 #: The ends of the range of budgets, as quantiles between the fastest and the slowest mixed network.
 _LOW, _HIGH = 0.05, 0.6
 
@@ -57,10 +55,12 @@ class Choice:
 class Searches:
     """The searches of all strategies by two tables."""
 
-    def __init__(self, fp32: LatencyTable, int8: LatencyTable, predictor: AccuracyPredictor) -> None:
+    def __init__(self, fp32: LatencyTable, int8: LatencyTable, predictor: AccuracyPredictor, tried: int) -> None:
+        """`tried`: budgets of the search in fp32 whose networks are quantized afterwards."""
         self.tables: dict[str, AnyTable] = {"fp32": fp32, "int8": int8, "mixed": MixedTable.of([fp32, int8])}
         (self.name,) = fp32.spaces
         self.space, self.predictor = get_space(self.name), predictor
+        self.tried = tried
         self.source = weight_source(self.space, shipped_supernet(self.name), 0)
         self.runtime = get_runtime(str(fp32.metadata["runtime"]))
 
@@ -90,7 +90,7 @@ class Searches:
         table, int8 = self.tables["fp32"], self.tables["int8"]
         space = self.space.with_resolutions(table.complete_resolutions(self.space))
         lowest, highest = table.cost(space).minimum()[0], table.cost(space).maximum()[0]
-        rows = [[ms] for ms in np.geomspace(lowest, highest, _QUANTIZED)]
+        rows = [[ms] for ms in np.geomspace(lowest, highest, self.tried)]
         found = search_each(space, [table], rows, predicted_accuracy(self.predictor, space, "fp32"))
         times_ms = int8.predict_ms([result.architecture for result in found])
         for budget_ms in budgets_ms:
@@ -143,10 +143,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--budgets", type=int, default=5)
     parser.add_argument("--images", type=int, default=10000, help="how many test images (default: %(default)s)")
+    parser.add_argument(
+        "--quantized", type=int, default=60, help="how many networks of fp32 are quantized (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     fp32, int8 = (LatencyTable.load(path) for path in (arguments.fp32, arguments.int8))
     path = arguments.predictor or shipped_predictor(f"{fp32.spaces[0]}-mixed") or shipped_predictor(fp32.spaces[0])
-    searches = Searches(fp32, int8, AccuracyPredictor.load(path))
+    searches = Searches(fp32, int8, AccuracyPredictor.load(path), arguments.quantized)
     choices = list(searches.choices(searches.budgets_ms(arguments.budgets), arguments.out))
     milliseconds = times_ms(choices)
     top1 = accuracies(choices, arguments.test, arguments.images)

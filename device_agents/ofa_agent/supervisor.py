@@ -257,7 +257,7 @@ class Supervisor:
         return again
 
     def _patience_s(self):
-        """For how long the machine may still settle. To measure again what is short takes less time than a long wait."""
+        """How long the machine may still settle: what was short is measured again faster than by a long wait."""
         return min(self.patience_s, SETTLING_STEP_S + self.used_s) - self.settling_s
 
     def _visit_reference(self, key, may_repeat=False):

@@ -56,7 +56,7 @@ def test_for_litert_tflite_files_are_measured(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runtime", prune_cli.RUNTIMES)
+@pytest.mark.parametrize("runtime", ["onnxruntime", pytest.param("litert", marks=pytest.mark.long)])
 def test_on_this_machine(there: Path, tmp_path: Path, runtime: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Measured: to two thirds of the latency."""
     words = ["--json", "--runtime", runtime]

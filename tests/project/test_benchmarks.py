@@ -47,7 +47,7 @@ RUNS = {
     ),
     "joint_search": (
         "--fp32 pair/p-litert-fp32-t1.csv --int8 pair/p-litert-int8-t1.csv --test photos.parquet --out joint "
-        "--budgets 1 --images 2",
+        "--budgets 1 --images 2 --quantized 3",
         r"\| [\d.]+ ms \| [\d.]+ ms, [\d.]+% ",
     ),
     "ladder": (
@@ -150,6 +150,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 QUICK = {"forms_search", "like", "search", "tables"}
+LONG = {"budgets", "pruning", "pruning_latency", "transport"}
+MARKS = {name: [] if name in QUICK else [pytest.mark.long if name in LONG else pytest.mark.slow] for name in BENCHMARKS}
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 #: Benchmarks that read what another one wrote.
 AFTER = dict.fromkeys(("budgets", "calibration_figures", "calibration_models"), "calibration")
@@ -175,7 +177,7 @@ def run(name: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in BENCHMARKS])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=MARKS[n]) for n in BENCHMARKS])
 def test_it_runs(name: str, folder: Path) -> None:
     if name == "transport" and shutil.which("sshd", path="/usr/sbin:/usr/bin") is None:
         pytest.skip("needs an OpenSSH server: apt-get install openssh-server")

@@ -73,6 +73,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) 
     return out, ends
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_ctrl_c_ends_it_with_130_and_says_how_to_go_on(runs: tuple[Path, list[tuple[int, str]]]) -> None:
     code, output = runs[1][0]

@@ -265,6 +265,7 @@ def test_the_trainings_run(page: str, scratch: Path, tmp_path: Path, request: py
             continue
         if "--supernet cifar-mbv3 --data" in line:
             words[words.index("--data") + 1] = str(request.getfixturevalue("shared_dir") / "data" / "cifar10")
+            words += ["--images", "100"]
         run(shlex.join(words), tmp_path)
         ran += 1
     assert ran

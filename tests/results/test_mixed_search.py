@@ -267,6 +267,7 @@ def test_a_mixed_network_is_not_fine_tuned(tmp_path: Path, capfd: pytest.Capture
     assert "is of mixed precision, but training is in float32" in capfd.readouterr().err
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_mixed_network_keeps_the_budget_when_measured(
     pair: list[str], predictor: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]

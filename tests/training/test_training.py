@@ -311,6 +311,7 @@ def test_new_classes_get_a_new_classifier_and_nothing_else() -> None:
 # --- several processes ------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_processes_train_like_one_with_the_whole_batch(tmp_path: Path) -> None:
     """Same images, same subnets, same rates. BatchNorm sees half of the batch, and images are changed by

@@ -130,7 +130,13 @@ class LinearModels:
         return self._under_budgets(filled, gains, costs, priced, left, prices)
 
     def _under_budgets(
-        self, filled: Genomes, gains: Array, costs: Array, priced: Array, left: Array, prices: NDArray[np.float64] | None
+        self,
+        filled: Genomes,
+        gains: Array,
+        costs: Array,
+        priced: Array,
+        left: Array,
+        prices: NDArray[np.float64] | None,
     ) -> Found:
         """Bisect: gains and prices of joint choices (A, n, N), costs (K, A, n, N), what is left of budgets (K, N)."""
         reach, steps = (_REACH, _STEPS) if prices is not None else (_FIRST_REACH, _FIRST_STEPS)

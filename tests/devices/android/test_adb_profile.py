@@ -71,6 +71,7 @@ def wait_for_visits(journal: Path, count: int, process: subprocess.Popen[str], t
         time.sleep(0.2)
 
 
+@pytest.mark.long
 def test_a_table_of_a_phone_through_every_fault(phone: Phone, tmp_path: Path) -> None:
     """The host killed with -9, the phone switched off and on, the cable pulled: nothing lost, nothing twice."""
     proxy = Proxy(phone.port)

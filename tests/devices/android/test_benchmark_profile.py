@@ -100,6 +100,7 @@ def test_a_delegate_that_does_not_take_the_models_gives_no_numbers(
     assert not (tmp_path / "phone.csv").exists()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_killed_on_the_way_it_goes_on(phone: Phone, program: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ofa_profiler.cli.profile", *words(phone.spec, program, tmp_path, "--json")]

@@ -107,6 +107,7 @@ def test_damage_is_repaired(phone: Phone, bundle: Bundle, name: str) -> None:
     assert not leftovers(phone)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_push_that_is_cut_many_times_goes_on_where_it_was(phone: Phone, bundle: Bundle) -> None:
     """More often than there are tries, and each time before the whole could have passed."""
@@ -275,7 +276,7 @@ def test_a_phone_that_restarts_while_it_measures_loses_nothing(measuring_phone: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["cut", pytest.param("stall", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("fault", ["cut", pytest.param("stall", marks=pytest.mark.long)])
 def test_a_link_that_breaks_while_it_measures_loses_nothing(measuring_phone: Phone, tmp_path: Path, fault: str) -> None:
     phone = measuring_phone
     models = [bytes_model(tmp_path / "models", f"op {number}", b"ok %d" % number) for number in range(30)]

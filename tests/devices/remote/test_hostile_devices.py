@@ -183,6 +183,7 @@ def cable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Ssh
         ip("netns", "del", name)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_pulled_cable_is_noticed_in_seconds_and_plugged_in_again(cable, models, tmp_path):
     server, link = cable

@@ -84,6 +84,7 @@ def check(path: Path) -> LatencyTable:
     return table
 
 
+@pytest.mark.long
 def test_two_files_on_two_devices_at_once(board, phone, tmp_path, monkeypatch, capsys):
     host_key = board.reached_from(tmp_path, monkeypatch)
     np.savez(tmp_path / "in.npz", ids=IDS)

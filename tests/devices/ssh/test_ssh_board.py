@@ -29,7 +29,7 @@ def board(shared_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield board
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "litert"])
+@pytest.mark.parametrize("runtime", ["onnxruntime", pytest.param("litert", marks=pytest.mark.long)])
 def test_a_board_is_provisioned_measured_and_rebooted(board, tmp_path, monkeypatch, runtime):
     host_key = board.reached_from(tmp_path, monkeypatch)
     models = export_ops(get_space("cifar-mbv3").unique_ops()[:4], target=Target(runtime))
