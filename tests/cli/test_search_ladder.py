@@ -105,6 +105,23 @@ def test_budgets_with_the_same_network_are_one_rung(tmp_path: Path, capfd: pytes
     assert len(json.loads(said.out)["results"]) == 2
 
 
+@pytest.mark.long
+def test_rungs_that_are_measured(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """On another machine than that of the table, a budget may be impossible to keep."""
+    asked = ["--lut", str(TABLE), "--ladder", "0.6ms,50ms", "--verify", "local", "--out", str(tmp_path)]
+    code = main([*asked, "--json"])
+    said = capfd.readouterr()
+    assert code in (0, 5), said.err
+    results = {result["budget_ms"][TABLE.stem]: result for result in json.loads(said.out)["results"]}
+    rungs = read(tmp_path / "ladder.json")["rungs"]
+    assert [rung["budget_ms"] for rung in rungs] == list(results)
+    assert 50.0 in results
+    assert results[50.0]["measured_latency_ms"][TABLE.stem] < 50
+    for rung in rungs:
+        assert rung["accuracy"] == results[rung["budget_ms"]]["predicted_accuracy"]
+        assert all((tmp_path / name).is_file() for name in rung["files"].values())
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
