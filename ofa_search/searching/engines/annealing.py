@@ -37,7 +37,7 @@ class Annealing:
 
     chains: int = 32
     proposals: int = 8
-    rounds: int = 150
+    rounds: int = 160
     temperatures: tuple[float, float] = (0.1, 0.01)
     noise: float = 0.1
     price: float = 0.5
@@ -45,7 +45,7 @@ class Annealing:
     mutation_rate: float = 0.05
     crossing_share: float = 0.3
     starts_per_chain: int = 4
-    renewal_rounds: int = 15
+    renewal_rounds: int = 20
     kept_share: float = 0.25
     niche: float = 0.18
     renewal_rate: float = 0.3

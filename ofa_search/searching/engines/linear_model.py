@@ -113,7 +113,7 @@ class LinearModels:
         Each of N models has a parent (G,), the value of each choice of each gene (their sum is the objective's linear
         model), the value that is lost for each active gene that differs from the parent's, the given genes (D,), a
         weight for each of the K constraints, and perhaps the logarithm of a price that may be about right. A model that
-        cannot keep the budgets has no genome, others have up to two.
+        cannot keep the budgets has no genome.
         """
         genes, choices = self._of_columns
         filled = np.zeros((len(given), len(self.space.genes) + 1), dtype=np.int8)
@@ -143,25 +143,18 @@ class LinearModels:
         if prices is None:
             prices = np.full(len(filled), np.log(_spread(gains) / _spread(priced)))
         low, high = (prices + end for end in reach)
-        before = high
-        times = np.zeros(len(filled), dtype=np.intp)
+        kept = np.zeros(len(filled), dtype=np.bool_)
         for _ in range(steps):
             middle = (low + high) / 2
             worth = _worth(gains, priced, middle)
             # Of equal ones, the most expensive counts.
             spent = np.where(worth >= worth.max(axis=0), costs, np.float32(0)).max(axis=1).sum(axis=1)
             keeps = (spent <= left).all(axis=0)
-            before = np.where(keeps, high, before)
             high, low = np.where(keeps, middle, high), np.where(keeps, low, middle)
-            times += keeps
-        genomes, models = [], []  # of the last price under the budgets, and of the one before
-        for number, last in enumerate((high, before)):
-            mine = np.flatnonzero(times > number)
-            chosen = _worth(gains[:, :, mine], priced[:, :, mine], last[mine]).argmax(axis=0)
-            genomes.append(self._with(filled[mine], chosen.T))
-            models.append(mine)
-        together = np.concatenate(models)
-        return Found(self.space.canonical(np.vstack(genomes)), together, high[together])
+            kept |= keeps
+        models = np.flatnonzero(kept)
+        chosen = _worth(gains[:, :, models], priced[:, :, models], high[models]).argmax(axis=0)
+        return Found(self.space.canonical(self._with(filled[models], chosen.T)), models, high[models])
 
     def _with(self, filled: Genomes, chosen: Indices) -> Genomes:
         """Genomes with the chosen joint choices of all groups."""
