@@ -222,7 +222,7 @@ def test_threads_that_wait_for_each_other_are_no_other_program(target: str) -> N
     assert record["cpu_ns"] > 0.85 * record["wall_ns"]  # there were no others
     if target == "compute":
         assert record["summed_ns"] > 0.5 * record["wall_ns"]  # but the threads waited
-    assert record["waited_ns"] <= record["wall_ns"] - record["cpu_ns"]
+    assert record["waited_ns"] <= max(0, record["wall_ns"] - record["cpu_ns"])  # the clocks differ a little
     assert record["waited_ns"] < 0.15 * record["wall_ns"]
 
 
