@@ -53,7 +53,7 @@ def run(folder: Path, *words: str) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_page_about_pruning(tmp_path: Path) -> None:
     from PIL import Image
 

@@ -242,7 +242,9 @@ def save_images(folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["README.md", "docs/own-data.md", "docs/training.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", pytest.param("docs/own-data.md", marks=pytest.mark.long), "docs/training.md"]
+)
 def test_the_trainings_run(page: str, scratch: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """With a few images and a part of an epoch, in one process where the page starts two.
 
