@@ -150,7 +150,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 QUICK = {"forms_search", "like", "search", "tables"}
-LONG = {"budgets", "pruning", "pruning_latency", "transport"}
+LONG = {
+    "budgets",
+    "calibration",
+    "calibration_figures",
+    "calibration_models",
+    "pruning",
+    "pruning_latency",
+    "transport",
+}
 MARKS = {name: [] if name in QUICK else [pytest.mark.long if name in LONG else pytest.mark.slow] for name in BENCHMARKS}
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 #: Benchmarks that read what another one wrote.

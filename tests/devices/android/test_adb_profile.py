@@ -114,7 +114,14 @@ def test_a_table_of_a_phone_through_every_fault(phone: Phone, tmp_path: Path) ->
     assert phone.text("data/local/stay_on") == "false"
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.long),
+    ],
+)
 def test_ctrl_c_sets_the_state_back_and_the_journal_stays(phone: Phone, tmp_path: Path, number: int, code: int) -> None:
     process = start(command(phone.spec, tmp_path))
     wait_for_visits(tmp_path / "phone.jsonl", 3, process)
