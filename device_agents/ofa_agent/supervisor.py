@@ -244,19 +244,19 @@ class Supervisor:
         self.returned = False
         # Repeats are limited to the minimum number of rounds, because a machine may never settle.
         may_repeat = may_repeat and reference.repeated < len(self.progress) * self.settings["min_rounds"]
-        record = self._visit_reference(reference.key, may_repeat and self._patience_s() > 0)
+        record = self._visit_reference(reference.key, may_repeat and self._settling_left_s() > 0)
         again = record.get("again", False)
-        while record.get("drifted") and self._patience_s() > 0 and may_repeat:
+        while record.get("drifted") and self._settling_left_s() > 0 and may_repeat:
             percent = 100 * record["drift"]
             why = "the time of the reference op differs by %+.0f%%: waiting for the device to settle" % percent
             self.results.tell({"type": "waiting", "why": why})
-            step_s = min(SETTLING_STEP_S, self._patience_s())
+            step_s = min(SETTLING_STEP_S, self._settling_left_s())
             self.host.check(step_s)
             self.settling_s += step_s
             record = self._visit_reference(reference.key)
         return again
 
-    def _patience_s(self):
+    def _settling_left_s(self):
         """How long the machine may still settle: what was short is measured again faster than by a long wait."""
         return min(self.patience_s, SETTLING_STEP_S + self.used_s) - self.settling_s
 

@@ -21,15 +21,13 @@ def _parse(text: str, units: dict[str, float], what: str, example: str) -> float
     if match is None:
         raise UsageError(f"{what} {text!r} is not a positive number with a unit, like {example}")
     number, unit = match.groups()
-    if not float(number) > 0:
+    value = float(number) * units.get(unit, 1.0)
+    if not 0 < value < math.inf:
         raise UsageError(f"{what} {text!r} must be above zero and finite, like {example}")
     if unit not in units:
         known = ", ".join(units)
         problem = f"has an unknown unit {unit!r}" if unit else "has no unit"
         raise UsageError(f"{what} {text!r} {problem}; use one of {known}, like {example}")
-    value = float(number) * units[unit]
-    if not 0 < value < math.inf:
-        raise UsageError(f"{what} {text!r} must be above zero and finite, like {example}")
     return value
 
 

@@ -68,4 +68,6 @@ def _importable(name: str, module: Any) -> str:
 def one_line(error: BaseException) -> str:
     """The first lines of an error as one line. Those of this project need no type."""
     words = " ".join(str(error).split())
-    return (words if isinstance(error, OfaError) else f"{type(error).__name__}: {words}")[:_LONGEST_REASON]
+    if isinstance(error, OfaError):
+        return words[:_LONGEST_REASON]
+    return f"{type(error).__name__}: {words}".removesuffix(": ")[:_LONGEST_REASON]

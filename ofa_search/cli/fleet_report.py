@@ -125,7 +125,7 @@ def _print_table(outcomes: Outcomes) -> None:
     for name, outcome in outcomes.items():
         row = _row(name, outcome)
         if outcome.error is not None:
-            table.add_row(name, row["budget_ms"].replace("; ", "\n") or "-", "failed")
+            table.add_row(name, "\n".join(map(_in_ms, outcome.budgets)) or "-", "failed")
             continue
         (result,) = outcome.document["results"]
         table.add_row(

@@ -11,7 +11,7 @@ from ofa_profiler.errors import UsageError
 from ofa_profiler.tables.mixed import AnyTable, MixedTable
 from ofa_profiler.tables.table import LatencyTable
 from ofa_search.predictor import AccuracyPredictor
-from ofa_search.searching.functions.calling import Function, NamedFunction
+from ofa_search.searching.functions.calling import Function
 from ofa_search.searching.functions.objective import FunctionObjective
 from ofa_search.searching.objectives import Objective, PredictedAccuracy
 
@@ -30,7 +30,7 @@ def tables_and_budgets(limits: Sequence[Limit]) -> tuple[list[AnyTable], list[fl
     for pair in pairs:
         if not (isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[0], LatencyTable | MixedTable)):
             raise UsageError(f"limits must be a list of (table, milliseconds), not {_shown(pair)}")
-    return [table for table, _ in pairs], [checked_budget(budget) for _, budget in pairs]
+    return [table for table, _ in pairs], [budget for _, budget in pairs]
 
 
 def objective_of(given: Maximised, executor: Executor | None = None) -> Objective:
@@ -41,7 +41,7 @@ def objective_of(given: Maximised, executor: Executor | None = None) -> Objectiv
         if executor is not None:
             raise UsageError("an executor evaluates a function: give a function of an architecture as the objective")
         return PredictedAccuracy(given) if isinstance(given, AccuracyPredictor) else given
-    if not callable(given) and not isinstance(given, NamedFunction):
+    if not callable(given):
         kinds = "an objective, an AccuracyPredictor or a function of an architecture"
         raise UsageError(f"what is maximised must be {kinds}, not {_shown(given)}")
     return FunctionObjective(given, executor=executor)

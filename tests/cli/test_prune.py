@@ -206,7 +206,6 @@ def wait_for(path: Path, lines: int, process: subprocess.Popen[str]) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_interrupted_in_each_phase_it_resumes(there: Path, tmp_path: Path) -> None:
     """Killed while it measures, ended by Ctrl-C while it trains, and finished."""
     out = tmp_path / "out"

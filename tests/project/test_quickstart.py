@@ -74,7 +74,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) 
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_ctrl_c_ends_it_with_130_and_says_how_to_go_on(runs: tuple[Path, list[tuple[int, str]]]) -> None:
     code, output = runs[1][0]
     assert code == 130, output

@@ -268,7 +268,6 @@ def test_a_mixed_network_is_not_fine_tuned(tmp_path: Path, capfd: pytest.Capture
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_a_mixed_network_keeps_the_budget_when_measured(
     pair: list[str], predictor: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

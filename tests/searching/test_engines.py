@@ -431,3 +431,7 @@ def test_networks_that_cannot_be_used_are_no_answer() -> None:
     limit = Constraint("t", "ms", Unusable(base_cost), base_cost.maximum()[0])
     anchor = find_anchor(CIFAR, [limit], np.random.default_rng(0))
     assert limit.met(anchor[np.newaxis]).all()
+
+
+def test_each_engine_is_found_by_its_name() -> None:
+    assert [get_engine(name).name for name in engine_names()] == list(engine_names())

@@ -312,7 +312,6 @@ def test_new_classes_get_a_new_classifier_and_nothing_else() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_two_processes_train_like_one_with_the_whole_batch(tmp_path: Path) -> None:
     """Same images, same subnets, same rates. BatchNorm sees half of the batch, and images are changed by
     other random numbers: the means of five rows of the log agree within 15%, or 0.05 where hardly any is left."""

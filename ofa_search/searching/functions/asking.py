@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from ofa_profiler.base.user_code import one_line
 from ofa_profiler.errors import DeviceError, UsageError
 from ofa_profiler.networks.architecture import Architecture
 from ofa_search.searching.functions.calling import Answer, Function, ask
@@ -45,9 +46,9 @@ def _through(
             try:
                 answer = future.result()
             except CancelledError as error:  # not by this search
-                raise DeviceError(f"the executor was lost, with its jobs ({_reason(error)})") from error
+                raise DeviceError(f"the executor was lost, with its jobs ({one_line(error)})") from error
             except Exception as error:  # the function's own errors are in its answer
-                answer = Answer((), 0.0, f"its process ended, or did not get it ({_reason(error)})")
+                answer = Answer((), 0.0, f"its process ended, or did not get it ({one_line(error)})")
                 if isinstance(error, BrokenExecutor):  # of all that wait, the first was being evaluated
                     future = next(each for each in waiting if not _has_answer(each))
             yield waiting.pop(future), answer
@@ -60,10 +61,6 @@ def _through(
     finally:
         for future in waiting:
             future.cancel()
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")[:300]
 
 
 def _has_answer(future: Future[Answer]) -> bool:

@@ -101,7 +101,6 @@ def test_a_delegate_that_does_not_take_the_models_gives_no_numbers(
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_killed_on_the_way_it_goes_on(phone: Phone, program: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ofa_profiler.cli.profile", *words(phone.spec, program, tmp_path, "--json")]
     journal = tmp_path / "phone.jsonl"

@@ -108,7 +108,6 @@ def test_damage_is_repaired(phone: Phone, bundle: Bundle, name: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_a_push_that_is_cut_many_times_goes_on_where_it_was(phone: Phone, bundle: Bundle) -> None:
     """More often than there are tries, and each time before the whole could have passed."""
     proxy = Proxy(phone.port)

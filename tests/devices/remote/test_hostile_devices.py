@@ -184,7 +184,6 @@ def cable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Ssh
 
 
 @pytest.mark.long
-@pytest.mark.slow
 def test_a_pulled_cable_is_noticed_in_seconds_and_plugged_in_again(cable, models, tmp_path):
     server, link = cable
     Me(tmp_path / "me", server)
