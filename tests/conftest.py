@@ -18,6 +18,10 @@ from ofa_profiler.devices.android.python_bundle import Bundle, get_bundle
 from ofa_profiler.errors import DeviceError
 from ofa_profiler.verification import conditions
 from ofa_profiler.verification import profile as calibrated_profile
+from ofa_search.searching import api
+from ofa_search.searching.engines import DEFAULT_ENGINE, registry
+from ofa_search.searching.engines.annealing import Annealing
+from ofa_search.searching.engines.evolutionary import Evolutionary
 
 # Before any test file imports the runtime.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -57,6 +61,19 @@ def no_calibration_by_default() -> Iterator[None]:
     """Tables are calibrated only where a test asks for it: it takes a while. Programs need `--no-calibration`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(calibrated_profile, "DEFAULT_FITTED", 0)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_searches() -> Iterator[None]:
+    """The default engine makes few rounds, and bounds are looked for shortly, except in `tests/searching/`.
+
+    Other tests look at what is done with a result. Programs that they start search as long as ever.
+    """
+    short = Evolutionary(annealing=Annealing(chains=16, rounds=20))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(api, "PROOF_SECONDS", 0.02)
+        patch.setitem(registry._ENGINES._entries, DEFAULT_ENGINE, lambda: short)
         yield
 
 

@@ -64,12 +64,12 @@ def _ops(space: SearchSpace, target: Target, forms: AnyForms) -> AdditiveCost:
     """What ops add to a file of one precision."""
 
     @cache
-    def added(name: str, op: Op) -> int:
-        once, twice = (_bytes(_copies(name, op, count), target, forms) for count in (1, 2))
+    def added(length_of_name: int, op: Op) -> int:
+        once, twice = (_bytes(_copies("x" * length_of_name, op, count), target, forms) for count in (1, 2))
         return twice - once
 
     def value(slot: Slot, _resolution: int | None, op: Op) -> float:
-        return added(slot.name, op)
+        return added(len(slot.name), op)
 
     return AdditiveCost.from_slots(space, value)
 
