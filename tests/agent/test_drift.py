@@ -284,6 +284,7 @@ def test_a_reference_that_crashes_is_replaced():
     assert reference.choose(progress) == "b"
 
 
+@pytest.mark.slow
 def test_a_real_agent_measures_again_what_was_slow(tmp_path):
     """The whole agent, with a runtime that takes three times as long from the 50th visit on, until it has noticed."""
     results = tmp_path / "kit" / "results.jsonl"

@@ -88,6 +88,7 @@ def profile(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_two_tables_by_one_command_and_a_device_that_is_not_there(ssh_server, me, tmp_path):
     here, there, nobody = "local", f"ssh:127.0.0.1:{ssh_server.port}", f"ssh:127.0.0.1:{free_port()}"
     words = [word for spec in (here, nobody, there) for word in ("--device", spec)]

@@ -151,6 +151,7 @@ def test_a_plan_measures_nothing(net, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_cells_of_threads_and_what_has_no_file(net, tmp_path, capsys):
     words = ["--device", "local", "--out", str(tmp_path), "--name", "n", "--model", str(net), "--threads", "1,2"]
     assert main([*words, "--precision", "fp32,int8", *QUICK]) == 0
@@ -236,6 +237,7 @@ def wrong():
 """
 
 
+@pytest.mark.slow
 def test_a_torch_module_by_its_name(tmp_path, monkeypatch, capsys):
     pytest.importorskip("torch")
     (tmp_path / "my_nets.py").write_text(TORCH)

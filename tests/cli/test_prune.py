@@ -177,6 +177,7 @@ def test_what_cannot_be_pruned_is_named(
     assert re.search(problem, lines[0])
 
 
+@pytest.mark.slow
 def test_an_untrained_network_is_noticed(grid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert prune_cli.main(arguments(tmp_path / "out", "--lut", str(grid), model="untrained")) == 0
     said = capsys.readouterr().err

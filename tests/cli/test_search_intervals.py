@@ -91,6 +91,7 @@ class Slower(FakeDevice):
         return float(table.predict_ms([Architecture.from_json(json.loads(metadata["architecture"]))])[0])
 
 
+@pytest.mark.slow
 def test_verify_finds_a_network_that_keeps_the_budget_on_a_slower_device(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -217,6 +217,7 @@ def test_what_killed_runs_left_in_the_cache_is_removed(tmp_path: Path, load) -> 
     assert files_in(tmp_path / "cache") == [file.name]
 
 
+@pytest.mark.slow
 def test_trainings_that_start_together_decode_once(tmp_path: Path) -> None:
     root = folder(tmp_path / "photos", **{f"{'ab'[n % 2]}__{n}_png": split_image((32, 32)) for n in range(300)})
     script = """

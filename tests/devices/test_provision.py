@@ -98,6 +98,7 @@ def test_a_damaged_cache_is_filled_again(index, tmp_path):
     assert len(list((tmp_path / "cache" / "wheels").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_litert_comes_as_its_predecessor_where_it_has_no_wheels(index, tmp_path):
     """That one was built for numpy 1. What serves neither is one line, about the first of them."""
     make_wheel(index, "cp39-cp39-manylinux_2_27_aarch64", name="ai_edge_litert", version="2.3.0")

@@ -204,6 +204,7 @@ def test_whatever_was_measured_by_whomever_is_not_measured_again(tmp_path: Path)
     assert sorted(mine[1:]) == sorted(set(rows) - {row for part in parts.values() for row in part})
 
 
+@pytest.mark.slow
 def test_killed_with_9_while_it_measures(workshop: Path, finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "ofa_search.train_cli", *options(workshop, out)]

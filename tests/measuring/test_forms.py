@@ -141,6 +141,7 @@ def test_a_journal_without_forms_goes_on_without_forms(tmp_path):
     assert again.table.forms == PLAIN
 
 
+@pytest.mark.slow
 def test_a_kit_carries_both_and_the_board_decides(tmp_path, capsys):
     kit = tmp_path / "kit"
     assert ofa_profile(["--kit", str(kit), *WORDS]) == 0

@@ -132,6 +132,7 @@ def test_a_killed_agent_is_started_again_and_nothing_is_lost(models, tmp_path):
         assert QUICK.min_rounds <= len(visits) <= QUICK.max_rounds
 
 
+@pytest.mark.slow
 def test_an_agent_that_never_gets_anywhere_is_given_up(models):
     device = Flaky(0, 0, 0, 0, 0)
     with pytest.raises(TransientDeviceError, match="SIGKILL"):

@@ -194,7 +194,14 @@ def interrupted_at(process: subprocess.Popen[str], out: Path, visits: int, numbe
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGKILL, -9),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+    ],
+)
 def test_interrupted_and_run_again_it_goes_on(tmp_path, number, code):
     command = ["--device", "local", "--out", str(tmp_path), "--name", "table", *SHORT]
     kept = b""
@@ -223,6 +230,7 @@ def test_interrupted_and_run_again_it_goes_on(tmp_path, number, code):
     assert len(LatencyTable.load(tmp_path / "table.csv").rows) == N_OPS
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="locks through fcntl")
 def test_says_that_it_waits_for_another_measurement(tmp_path):
     import fcntl

@@ -149,7 +149,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-QUICK = {"forms_search", "like", "search", "tables"}
+QUICK = {"like", "search", "tables"}
 LONG = {
     "budgets",
     "calibration",

@@ -77,6 +77,7 @@ def test_an_engine_searches(site):
     assert "core:N" in shown
 
 
+@pytest.mark.slow
 def test_a_space_and_a_kind_of_device(site, tmp_path):
     where = ["--device", "core:0", "--space", "cifar-mbv3-shallow", "--resolution", "24"]
     done = run(

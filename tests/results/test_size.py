@@ -80,6 +80,7 @@ def test_the_runtime_and_the_precision_of_the_table_count(tmp_path: Path, capfd:
     assert 2_900_000 < result["size_bytes"]["onnx"] <= 3_000_000
 
 
+@pytest.mark.slow
 def test_a_limit_below_the_smallest_file_names_the_attainable_range(
     table: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -75,6 +75,7 @@ def test_one_network_is_left(table: LatencyTable, predictor: AccuracyPredictor) 
         search(SPACE, [(table, 0.001)], predictor, fix=fixed)
 
 
+@pytest.mark.slow
 def test_in_mixed_precision_with_other_limits(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     pair = [word for path in TABLES for word in ("--lut", str(path))]
     limits = ["--budget", "0.4ms", "--max-size", "1.5MB", "--max-macs", "20M", "--confidence", "0.9"]

@@ -119,6 +119,7 @@ def test_a_budget_above_the_slowest_gives_the_largest() -> None:
     assert search("cifar-mbv3", [(make_table(), 1e6)], Macs()).architecture == CIFAR.largest
 
 
+@pytest.mark.slow
 def test_a_looser_budget_never_gives_a_worse_network() -> None:
     budgets = [[float(b)] for b in np.linspace(4.5, 20, 8)]
     results = search_each("cifar-mbv3", [make_table(ms=lambda op: op.macs / 2e6 + 0.05)], budgets, Macs())

@@ -194,6 +194,7 @@ def test_a_killed_training_ends_like_an_unbroken_one(name: str, tmp_path: Path) 
     assert rows(whole) == rows(broken)
 
 
+@pytest.mark.slow
 def test_two_processes_prune_the_same_and_ask_once(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

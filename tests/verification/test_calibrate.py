@@ -159,6 +159,7 @@ def test_another_measurement_of_the_ops_gets_networks_of_its_own(tmp_path: Path)
     assert ratio == pytest.approx(2, rel=0.02)
 
 
+@pytest.mark.slow
 def test_another_number_of_networks_is_measured(tmp_path: Path) -> None:
     make(tmp_path)
     more = make(tmp_path, calibrate=15)
@@ -207,6 +208,7 @@ def test_a_table_with_too_few_usable_ops_says_why_it_is_not_calibrated(tmp_path:
     assert result.table.correction == Sum()
 
 
+@pytest.mark.slow
 def test_a_verification_draws_none_of_the_fitted_networks(tmp_path: Path) -> None:
     result = make(tmp_path)
     assert isinstance(result.table.correction, Regression)

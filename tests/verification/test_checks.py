@@ -135,6 +135,7 @@ def test_the_peaks_are_in_the_table(tmp_path: Path) -> None:
     assert len(table.correction.networks) == 10
 
 
+@pytest.mark.slow
 def test_an_interrupted_measurement_goes_on_with_the_same_ops(tmp_path: Path) -> None:
     visits = []
 
@@ -153,6 +154,7 @@ def test_an_interrupted_measurement_goes_on_with_the_same_ops(tmp_path: Path) ->
     assert device.asked[0] == device.asked[1]
 
 
+@pytest.mark.slow
 def test_a_new_calibration_checks_the_same_ops_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -435,6 +435,7 @@ def test_the_plot(tmp_path: Path, name: str, magic: bytes) -> None:
     assert len((tmp_path / name).read_bytes()) > 1.02 * len(alone)  # the plain sums, and their name
 
 
+@pytest.mark.slow
 def test_without_matplotlib(
     table: LatencyTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -61,6 +61,7 @@ def test_several_programs_run_at_once(shell: AdbShell) -> None:
         one.process.close()
 
 
+@pytest.mark.slow
 def test_silence_is_no_failure_and_the_phone_is_asked_meanwhile(phone: Phone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adb_bridge, "_PING_EVERY_S", 0.2)
     with contextlib.closing(shell_to(phone.spec)) as shell:

@@ -32,6 +32,7 @@ from ofa_profiler.errors import DeviceError, TransientDeviceError
 # --- the short write, and a phone that hangs up -------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_slow_link_loses_nothing(phone: Phone) -> None:
     """The kernel takes a part of what is sent; adb-shell's own transport forgets the rest."""
     proxy = Proxy(phone.port)

@@ -76,6 +76,7 @@ def profile(phone: Phone, folder: Path, *more: str) -> int:
     return ofa_profile([*words, "--out", str(folder / "out")])
 
 
+@pytest.mark.slow
 def test_open_sizes_and_exact_integers_arrive(phone: Phone, tmp_path: Path) -> None:
     assert profile(phone, tmp_path) == 0
     table = LatencyTable.load(tmp_path / "out" / "n.csv")
@@ -94,6 +95,7 @@ def test_open_sizes_and_exact_integers_arrive(phone: Phone, tmp_path: Path) -> N
     assert len(set(values)) > 2
 
 
+@pytest.mark.slow
 def test_blocks_that_a_delegate_refuses_are_rows_and_the_sum_says_so(
     phone: Phone, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

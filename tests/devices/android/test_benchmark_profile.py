@@ -90,6 +90,7 @@ def test_a_table_of_a_phone_without_python(
     check_table(phone, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_delegate_that_does_not_take_the_models_gives_no_numbers(
     phone: Phone, program: Path, tmp_path: Path, few_ops: int, capsys: pytest.CaptureFixture[str]
 ) -> None:

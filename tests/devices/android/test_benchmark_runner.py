@@ -139,6 +139,7 @@ def test_models_are_measured_and_failures_stay_alone(phone: Phone, program: Path
     assert {"--min_secs=0", "--max_secs=3600", "--num_threads=1", "--enable_op_profiling=false"} < set(words)
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_it_was_and_brings_nothing_twice(phone: Phone, program: Path, tmp_path: Path) -> None:
     models = [model(tmp_path / "models", f"op {number}", f"time {100 + number}") for number in range(4)]
     journal = tmp_path / "j.jsonl"

@@ -124,6 +124,7 @@ def test_a_part_comes_from_the_first_mirror_that_has_it(
     assert phone_bundle._part("a.deb", 7, sha256, parts).read_bytes() == b"content"
 
 
+@pytest.mark.slow
 def test_without_internet_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(phone_bundle, "_APT_SOURCES", tmp_path / "apt")
     for mirrors in "", f"http://127.0.0.1:{free_port()}/debian":

@@ -35,6 +35,7 @@ def test_a_killed_agent_is_started_again(device, ssh_server, models, store, tmp_
     check(journal, store, models)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_no_model(device, ssh_server, models, store, tmp_path):
     journal = tmp_path / "j.jsonl"
 
@@ -213,6 +214,7 @@ with quick(sys.argv[2]) as device:
 """
 
 
+@pytest.mark.slow
 def test_a_host_that_is_killed_goes_on_when_run_again(ssh_server, me, store, models, tmp_path):
     journal = tmp_path / "j.jsonl"
     paths = [str(model.path) for model in models]

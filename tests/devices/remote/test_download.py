@@ -193,6 +193,7 @@ def test_x_y_is_its_newest_and_the_preferred_one_comes_if_it_is_there(index, tmp
     assert "\n" not in str(no.value)
 
 
+@pytest.mark.slow
 def test_what_a_constraint_chose_is_not_taken_without_it(index, tmp_path, monkeypatch):
     def found() -> str:
         return find_wheels("onnxruntime", BOARD, tmp_path / "cache", wanted=Wanted(preferred="1.20.1")).version

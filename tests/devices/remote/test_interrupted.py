@@ -58,6 +58,7 @@ def test_profiling(number: int, ssh_server: Sshd, me: Me, store: Path, tmp_path:
     assert replay.n_visits > 0
 
 
+@pytest.mark.slow
 def test_verifying_and_searching(ssh_server: Sshd, me: Me, store: Path, tmp_path: Path) -> None:
     path = profile(FakeDevice(), "cifar-mbv3", tmp_path, resolutions=[24], name="t").path
     about = path.with_suffix(".json")

@@ -112,6 +112,7 @@ def test_a_connection_that_is_cut_at_the_very_first(proxy, models, store):
     assert proxy.accepted == 2
 
 
+@pytest.mark.slow
 def test_a_connection_that_is_cut_while_models_are_sent(proxy, models, store, tmp_path):
     journal = tmp_path / "j.jsonl"
     heavy = [conv_model(tmp_path / "heavy", f"heavy {size}", size) for size in (9, 11)]

@@ -42,6 +42,7 @@ def prepared(board: str, told: list[str], **options: str) -> str | None:
         return device.prepare_runtime("onnxruntime")
 
 
+@pytest.mark.slow
 def test_a_release_that_does_not_load_is_followed_by_the_one_before(board, index, told, tmp_path):
     make_release(index, "1.21.1", "SIGILL")
     make_release(index, "1.21.0")  # of the same minor release: the fault is in this one, too
@@ -59,6 +60,7 @@ def test_a_release_that_does_not_load_is_followed_by_the_one_before(board, index
     assert "GLIBC_2.38" in notes[1]
 
 
+@pytest.mark.slow
 def test_a_release_that_was_asked_for_is_not_replaced(board, index, told):
     make_release(index, "1.21.0", "abort")
     make_release(index, "1.20.1")
@@ -124,6 +126,7 @@ def test_the_boards_own_runtime_is_left_alone(board, index, told, ssh_server, mo
         DeviceOptions(runtime_on_board="system", runtime_version="1.20")
 
 
+@pytest.mark.slow
 def test_this_machines_release_comes_unless_there_is_no_wheel(board, index, told, monkeypatch):
     monkeypatch.setattr("ofa_profiler.runtimes.Runtime.installed_release", "1.20.0")
     make_release(index, "1.21.0")

@@ -332,6 +332,7 @@ def test_a_bad_name_is_bad_usage():
         open_device("ssh:")
 
 
+@pytest.mark.slow
 def test_the_command_refuses_and_accepts_a_host_key_in_one_line(ssh_server, me, tmp_path):
     me.known_hosts.unlink()
     command = [

@@ -85,6 +85,7 @@ NETWORKS = {
     "squeezenet": (partial(torchvision_net, "squeezenet1_1"), 67),
     "googlenet": (partial(torchvision_net, "googlenet", aux_logits=False, init_weights=False), 96),
 }
+SLOW = {"densenet121", "efficientnet_b0", "ghostnet", "googlenet", "mobilenetv3_large", "regnet", "repvgg"}
 LARGE = {
     "vgg11_bn": (partial(torchvision_net, "vgg11_bn"), 224),
     "inception_v3": (partial(torchvision_net, "inception_v3", init_weights=False), 128),
@@ -98,7 +99,7 @@ def assert_file_is_right(net: nn.Module, size: int, path: Path) -> None:
     assert_close(run_file("litert", path.read_bytes(), {"input": x}), torch_output(net, x))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in NETWORKS])
 def test_files_give_the_numbers_of_torch(name, tmp_path):
     make, size = NETWORKS[name]
     assert_file_is_right(make(), size, tmp_path / "net.tflite")
@@ -111,7 +112,9 @@ def test_files_of_large_networks_give_the_numbers_of_torch(name, tmp_path):
     assert_file_is_right(make(), size, tmp_path / "net.tflite")
 
 
-@pytest.mark.parametrize("name", ["resnet20", "regnet", "densenet121", "shufflenet"])
+@pytest.mark.parametrize(
+    "name", ["resnet20", "shufflenet", *(pytest.param(n, marks=pytest.mark.slow) for n in ("regnet", "densenet121"))]
+)
 def test_the_same_graph_gives_an_onnx_file(name):
     make, size = NETWORKS[name]
     net, x = make(), np.random.default_rng(7).standard_normal((2, 3, size, size)).astype(np.float32)

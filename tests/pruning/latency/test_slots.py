@@ -24,6 +24,7 @@ def place(name: str, *groups: str) -> Place:
     return Place(name, name, groups, "Conv", (), ())
 
 
+@pytest.mark.slow
 def test_a_slot_per_residual_block() -> None:
     net = ResidualNet((16, 32), depth=3).eval()
     dependencies = residual_dependencies(net)

@@ -173,6 +173,7 @@ def digest(name: str) -> str:
     return hashlib.sha256(b"".join(t.numpy().tobytes() for t in module.state_dict().values())).hexdigest()
 
 
+@pytest.mark.slow
 def test_a_fresh_process_gives_the_same(name: str) -> None:
     threads = torch.get_num_threads()
     try:
