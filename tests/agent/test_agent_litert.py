@@ -113,6 +113,7 @@ def test_a_runtime_that_does_not_load_is_one_line_with_every_reason(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_table_by_the_command_and_its_verification(tmp_path, capsys, monkeypatch):
     """What a user types: a table says what ran it, and networks are verified by the same."""
     monkeypatch.setattr(

@@ -294,6 +294,7 @@ def test_a_key_that_is_not_a_text_is_refused(tmp_path: Path, key: bytes) -> None
                 read_state_dict(write(tmp_path / "k.pth", content))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "value",
     [

@@ -73,6 +73,7 @@ def test_a_table_per_combination_and_the_reason_of_the_others(tmp_path, capsys):
     assert (tmp_path / "m-matrix.csv").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_device_without_a_runtime_measures_the_other(tmp_path, capsys):
     lists = ["--runtime", "litert,onnxruntime", "--device", "lab:a", "--device", "lab:bare", "--name", "n"]
     assert run(tmp_path, *lists, "--json") == 0

@@ -60,6 +60,7 @@ def counted(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[int, int]:
     return macs, sum(p.numel() for p in module.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", space_names())
 def test_macs_and_params_of_every_op_equal_a_count_over_its_module(name):
     space = get_space(name)
@@ -68,8 +69,9 @@ def test_macs_and_params_of_every_op_equal_a_count_over_its_module(name):
             assert (op.macs, op.params) == counted(OpModule(op), op.input_shape), op.key
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", space_names())
+@pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=[pytest.mark.slow] if each != "cifar-mbv3" else []) for each in space_names()]
+)
 def test_macs_and_params_of_networks_equal_a_count_over_the_module(name):
     space = get_space(name)
     rng = np.random.default_rng(0)

@@ -88,6 +88,7 @@ def test_noise_is_not_learned() -> None:
     assert found.kendall_tau > 0.65
 
 
+@pytest.mark.slow
 def test_it_learns_what_the_published_predictor_knows(shared_dir: Path) -> None:
     """Accuracies with the differences of real ones: 7 points over random networks."""
     published = AccuracyPredictor.load(shared_dir / "data" / "ofa" / "acc_predictor.pth")

@@ -154,7 +154,12 @@ def test_the_commands_run(page: str, scratch: Path, request: pytest.FixtureReque
 
 
 @pytest.mark.parametrize(
-    "page", ["docs/tables.md", "docs/search.md", pytest.param("docs/contracts.md", marks=pytest.mark.slow)]
+    "page",
+    [
+        pytest.param("docs/tables.md", marks=pytest.mark.slow),
+        "docs/search.md",
+        pytest.param("docs/contracts.md", marks=pytest.mark.slow),
+    ],
 )
 def test_the_python_runs(page: str, scratch: Path) -> None:
     """Each block alone; a device is replaced by one that measures nothing."""

@@ -115,6 +115,7 @@ def test_a_table_without_a_runtime_cannot_limit_the_size(
     assert "does not name its runtime" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_file_above_the_limit_is_not_written(
     table: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

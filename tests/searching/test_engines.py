@@ -100,7 +100,18 @@ def test_an_engine_is_registered_once() -> None:
 
 @pytest.mark.parametrize("objective", [Bumpy, Sloped])
 class TestContract:
-    @pytest.mark.parametrize("name", space_names())
+    @pytest.mark.parametrize(
+        "name",
+        [
+            CIFAR.name,
+            "ofa-resnet50",
+            *(
+                pytest.param(each, marks=pytest.mark.slow)
+                for each in space_names()
+                if each not in (CIFAR.name, "ofa-resnet50")
+            ),
+        ],
+    )
     @pytest.mark.parametrize("shares", [(), (0.0,), (0.02,), (0.3, 0.3)])
     def test_the_result_is_feasible_and_not_worse_than_the_anchor(
         self, engine: Engine, objective: type[Bumpy], name: str, shares: tuple[float, ...]

@@ -44,6 +44,7 @@ def test_a_mixed_network_is_never_worse_than_one_of_one_precision(share: float, 
     assert best.score >= made.objective.scores(CIFAR, pure).max()
 
 
+@pytest.mark.slow
 def test_the_networks_of_one_precision_are_those_of_a_search_in_it() -> None:
     made = mixed_problem(CIFAR, 0.3)
     pure, _ = best_of_each(made, Evolutionary(), np.random.default_rng(0))

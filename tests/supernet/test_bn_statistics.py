@@ -72,6 +72,7 @@ def test_channels_of_an_expansion_do_not_depend_on_how_many_there_are(supernet: 
             np.testing.assert_allclose(looked_up[: len(expected)], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_plan_covers_every_architecture(space: SearchSpace) -> None:
     plan = plan_subnets(space, enough=1, least=1)
     assert plan == plan_subnets(space, enough=1, least=1)

@@ -72,7 +72,7 @@ def row_ms(table: LatencyTable) -> float:
     return row.median_ms
 
 
-@pytest.mark.parametrize("first", [20.0, 1e-4])
+@pytest.mark.parametrize("first", [pytest.param(20.0, marks=pytest.mark.slow), 1e-4])
 def test_a_row_that_was_wrong_once_gets_its_second_time(tmp_path: Path, first: float) -> None:
     device = Strange(first=first)
     table = make(tmp_path, device).table
@@ -103,6 +103,7 @@ def test_a_table_that_lost_rows_gets_its_second_times_again(tmp_path: Path) -> N
     assert path.read_bytes() == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "second", "reason", "words"),
     [
@@ -167,7 +168,9 @@ def test_a_new_calibration_checks_the_same_ops_again(
     assert row_ms(LatencyTable.load(tmp_path / "t.csv")) == pytest.approx(op_ms(OPS[OP]), rel=0.02)
 
 
-@pytest.mark.parametrize("checks", [None, {"probes": []}, 5])
+@pytest.mark.parametrize(
+    "checks", [None, *(pytest.param(each, marks=pytest.mark.slow) for each in ({"probes": []}, 5))]
+)
 def test_journals_without_checks_leave_the_table_as_it_is(tmp_path: Path, checks: object) -> None:
     make(tmp_path, Strange(first=20.0))
     path = tmp_path / "t-networks.jsonl"

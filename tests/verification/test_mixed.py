@@ -131,6 +131,7 @@ def test_what_was_measured_is_not_measured_again(pair):
     assert journal.read_bytes() != files[journal], "another number is another measurement"
 
 
+@pytest.mark.slow
 def test_an_interrupted_calibration_resumes(pair):
     journal = mixed_journal(both(pair).int8.path)
     journal.unlink()

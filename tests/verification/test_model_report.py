@@ -168,7 +168,7 @@ def test_short_names() -> None:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-@pytest.mark.parametrize("width", [500, 1200])
+@pytest.mark.parametrize("width", [500, pytest.param(1200, marks=pytest.mark.slow)])
 def test_a_screen_shows_all_of_it(tmp_path: Path, width: int) -> None:
     assert CHROMIUM is not None
     narrow = 390 if width == 500 else width

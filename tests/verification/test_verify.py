@@ -272,6 +272,7 @@ def test_a_network_that_fails_is_reported(table: LatencyTable) -> None:
     assert verification.validation()["failed"] == 1
 
 
+@pytest.mark.slow
 def test_too_few_networks_say_nothing(table: LatencyTable) -> None:
     with DamagingDevice(2) as device, pytest.raises(DeviceError, match="2 of 4 networks failed"):
         verify(table, device, subnets=4)

@@ -77,6 +77,7 @@ def test_a_daemon_that_dies_is_noticed_at_once(own_phone: Phone) -> None:
             shell.run(["true"])
 
 
+@pytest.mark.slow
 def test_a_dead_link_is_noticed_by_asking(phone: Phone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adb_bridge, "_PING_EVERY_S", 0.5)
     monkeypatch.setattr(AdbLink.ping, "__defaults__", (2.0,))

@@ -62,6 +62,7 @@ def test_a_broken_key_is_refused_in_one_line(tmp_path: Path, content: bytes) -> 
         load_signer(path)
 
 
+@pytest.mark.slow
 def test_an_unauthorized_phone_says_what_to_do_and_works_once_allowed(
     tmp_path: Path, private_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

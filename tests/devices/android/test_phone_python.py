@@ -134,6 +134,7 @@ def small_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     return read_bundle(packed(tmp_path, {"bin/python3": b"echo hello\n", "lib/x": random.Random(0).randbytes(550_000)}))
 
 
+@pytest.mark.slow
 def test_a_push_sends_what_was_cut_off_and_no_more(phone: Phone, small_bundle: Bundle) -> None:
     root, cuts, left = f"{ROOT}/small", 0, [1_000_000]
     proxy = Proxy(phone.port)
@@ -154,6 +155,7 @@ def test_a_push_sends_what_was_cut_off_and_no_more(phone: Phone, small_bundle: B
     assert [path.name for path in (phone.root / root[1:]).iterdir()] == [small_bundle.name]
 
 
+@pytest.mark.slow
 def test_pieces_that_are_damaged_are_not_believed(phone: Phone, small_bundle: Bundle, shell: AdbShell) -> None:
     """An error that may be tried again, and then all is sent again."""
     root = f"{ROOT}/damaged"

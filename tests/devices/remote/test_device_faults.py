@@ -49,6 +49,7 @@ def test_a_killed_worker_costs_no_model(device, ssh_server, models, store, tmp_p
     check(journal, store, models)
 
 
+@pytest.mark.slow
 def test_a_reboot(tmp_path, models, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "me"))
     server = Sshd(tmp_path / "board")

@@ -48,7 +48,7 @@ def has_visit(journal: Path) -> bool:
     return journal.exists() and b'"visit"' in journal.read_bytes()
 
 
-@pytest.mark.parametrize("number", CODES)
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_profiling(number: int, ssh_server: Sshd, me: Me, store: Path, tmp_path: Path) -> None:
     words = ["--device", spec_of(ssh_server), "--runtime-on-board", "system", "--resolution", "24", "--no-calibration"]
     process = start("ofa_profiler.cli.profile", *words, "--out", str(tmp_path / "out"), "--name", "t")

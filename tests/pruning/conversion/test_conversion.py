@@ -108,7 +108,7 @@ FUNCTIONS = {
 }
 
 
-@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("batch", [pytest.param(1, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_give_the_numbers_of_torch(name, batch):
     torch.manual_seed(0)

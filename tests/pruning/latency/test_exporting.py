@@ -13,7 +13,8 @@ from ofa_search.pruning.latency.rules import Example, NotLearned, learned_rules
 from ofa_search.pruning.latency.sizes import numbers_of, separated, structure_of
 
 
-@pytest.mark.parametrize("flat", [0, pytest.param(16, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("flat", [0, 16])
 def test_sizes_are_those_of_an_export(flat: int) -> None:
     net = ResidualNet((16, 24), depth=1, flat=flat).eval()
     dependencies = residual_dependencies(net)

@@ -33,6 +33,7 @@ def residual() -> TfliteFiles:
     return TfliteFiles(net, residual_dependencies(net), ["1x3x8x8"], cut_parameters)
 
 
+@pytest.mark.slow
 def test_sizes_are_those_of_an_export(residual: TfliteFiles) -> None:
     counts = {"stem.0": 8, "blocks.0.conv1": 16, "blocks.1.conv1": 3, "blocks.1.shortcut.0": 16}
     assert numbers_of(residual.model(counts)) == numbers_of(residual.exported(counts))
