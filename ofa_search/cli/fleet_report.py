@@ -71,7 +71,7 @@ def fleet_document(outcomes: Mapping[str, Outcome], arguments: argparse.Namespac
     documents = [outcome.document for outcome in outcomes.values() if outcome.error is None]
     return {
         "space": documents[0]["space"] if documents else arguments.space,
-        "engine": arguments.engine,
+        "engine": documents[0]["engine"] if documents else arguments.engine,
         "seed": arguments.seed,
         "evaluations": sum(each["evaluations"] for each in documents),
         "search_seconds": sum(each["search_seconds"] for each in documents),

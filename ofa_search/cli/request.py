@@ -97,7 +97,7 @@ def read_request(arguments: argparse.Namespace, loader: Loader | None = None) ->
     max_bytes = parse_bytes(arguments.max_size, "--max-size") if arguments.max_size is not None else None
     fixed = read_fixed(arguments.fix)
     out = out_folder(arguments)
-    engine = get_engine(arguments.engine)
+    engine = None if arguments.engine is None else get_engine(arguments.engine)
     lending = lending_of(arguments, used=arguments.verify is not None)
     if arguments.space is not None:
         get_space(arguments.space)  # raises for an unknown name
@@ -125,7 +125,7 @@ def read_request(arguments: argparse.Namespace, loader: Loader | None = None) ->
         jobs=arguments.jobs or 1,
         dask=arguments.dask,
         precision=precision,
-        engine=engine,
+        engine=engine or get_engine(objective.default_engine),
         evaluations=arguments.evaluations,
         seed=arguments.seed,
         max_macs=max_macs,

@@ -41,7 +41,7 @@ from ofa_search.results.report import (
     results_table,
     weight_words,
 )
-from ofa_search.searching.engines import DEFAULT_ENGINE, engine_names
+from ofa_search.searching.engines import engine_names
 from ofa_search.searching.strategies import Strategy
 
 if TYPE_CHECKING:
@@ -98,7 +98,9 @@ def _parser() -> Parser:
         "two --lut per device, one of fp32 and one of int8, in any order, and one --budget",
     )
     what.add_argument(
-        "--engine", metavar="NAME", default=DEFAULT_ENGINE, help=f"{', '.join(engine_names())} (default: %(default)s)"
+        "--engine",
+        metavar="NAME",
+        help=f"{', '.join(engine_names())} (default: evolutionary, and smbo for package.module:function)",
     )
     what.add_argument(
         "--evaluations",

@@ -26,7 +26,7 @@ from ofa_search.searching.arguments import (
     tables_and_budgets,
 )
 from ofa_search.searching.bounds.proof import prove, why_unbounded
-from ofa_search.searching.engines import DEFAULT_ENGINE, Engine, get_engine
+from ofa_search.searching.engines import Engine, get_engine
 from ofa_search.searching.feasibility import find_anchor
 from ofa_search.searching.latency import Latency
 from ofa_search.searching.neighbours import is_near, starts
@@ -53,7 +53,7 @@ def search(
     objective: Maximised,
     *,
     executor: Executor | None = None,
-    engine: Engine | str = DEFAULT_ENGINE,
+    engine: Engine | str | None = None,
     seed: int = 0,
     max_macs: float | None = None,
     max_params: float | None = None,
@@ -72,7 +72,7 @@ def search(
 
     The objective can be a function of an architecture (as `FunctionObjective`, it can have a journal). An
     `executor` runs it elsewhere, such as in a `ProcessPoolExecutor`. Without `evaluations`, it evaluates at most 256
-    architectures.
+    architectures. Without an `engine`, `smbo` searches for a function, and `evolutionary` for all else.
 
     Searched are the resolutions that all tables and the objective know. The same arguments and seed give
     the same network; how good a bound of its gap is found also depends on the speed of the machine, and so does
@@ -106,7 +106,7 @@ def search_each(
     objective: Maximised,
     *,
     executor: Executor | None = None,
-    engine: Engine | str = DEFAULT_ENGINE,
+    engine: Engine | str | None = None,
     seed: int = 0,
     max_macs: float | None = None,
     max_params: float | None = None,
@@ -128,6 +128,7 @@ def search_each(
     space = narrowed(as_space(space), fix or {})
     objective, seed = objective_of(objective, executor), checked_seed(seed)
     evaluations = objective.default_evaluations if evaluations is None else evaluations
+    engine = engine or objective.default_engine
     engine = get_engine(engine) if isinstance(engine, str) else engine
     space = _at_common_resolutions(space, tables, objective)
     latencies = [Latency.of(table, space, confidence) for table in tables]

@@ -24,6 +24,8 @@ class Objective(ABC):
     #: How many architectures a search scores at most if no number is given; None: as many as its engine likes.
     #: An objective with a limit is expensive: it may use all cores, and has no gradients.
     default_evaluations: int | None = None
+    #: The name of the engine that searches if none is named.
+    default_engine: str = "evolutionary"
 
     def resolutions(self, space: SearchSpace) -> tuple[int, ...]:
         """The resolutions of `space` that it can score."""

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -151,8 +151,10 @@ def test_two_workers_of_dask_measure_two_devices_and_a_killed_one_loses_nothing(
     scheduler = running(
         "distributed.cli.dask_scheduler", "--port", "0", "--no-dashboard", "--scheduler-file", str(plan)
     )
-    with scheduler, worker("two"):
-        until(plan.exists)
+    with ExitStack() as running_here:
+        running_here.enter_context(scheduler)
+        until(lambda: plan.exists() and plan.read_text().endswith("}"))
+        running_here.enter_context(worker("two"))
         address = json.loads(plan.read_text())["address"]
         with worker("one") as first:
             from distributed import Client

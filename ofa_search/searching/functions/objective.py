@@ -37,8 +37,9 @@ class FunctionObjective(Objective):
     lists. It runs in this process, or where the `executor` runs it. A value from 0 to 1 counts as an accuracy.
     """
 
-    #: An evaluation may take minutes.
+    #: An evaluation may take minutes, so an engine may take a second to choose the next ones.
     default_evaluations = 256
+    default_engine = "smbo"
 
     def __init__(
         self,

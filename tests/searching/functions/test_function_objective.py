@@ -17,7 +17,8 @@ from ofa_profiler import Architecture, LatencyTable
 from ofa_profiler.base.progress import Progress
 from ofa_profiler.errors import DeviceError, InputFileError, UsageError
 from ofa_profiler.tables.table import Row
-from ofa_search import FunctionObjective, Macs, in_batches, search
+from ofa_search import AccuracyPredictor, FunctionObjective, Macs, in_batches, search
+from ofa_search.artifacts.shipped import FOLDER
 
 GENOMES = CIFAR.canonical(CIFAR.sample_genomes(np.random.default_rng(0), 12))
 ARCHITECTURES = CIFAR.decode(GENOMES)
@@ -69,6 +70,22 @@ def test_a_function_has_a_default_limit(table: LatencyTable) -> None:
     asked = Asked()
     found = search(CIFAR, [(table, 1.3 * table.cost(CIFAR).minimum()[0])], asked)
     assert found.evaluations == len(asked.architectures) == FunctionObjective.default_evaluations
+    assert found.engine == "smbo"
+
+
+def test_with_so_few_evaluations_the_default_engine_is_better_than_evolution(table: LatencyTable) -> None:
+    """The included predictor as a function, which has no gradients."""
+    predictor = AccuracyPredictor.load(FOLDER / "cifar-mbv3-predictor.safetensors")
+
+    def accuracy(architecture: Architecture) -> float:
+        return float(predictor.predict([architecture])[0])
+
+    limits = [(table, 2 * table.cost(CIFAR).minimum()[0])]
+    found = [search(CIFAR, limits, accuracy, engine=engine).score for engine in (None, "evolutionary", "random")]
+    best = search(CIFAR, limits, predictor).score
+    losses = [best - score for score in found]
+    print(losses)
+    assert losses[0] < losses[1] / 2 < losses[2] / 2
 
 
 def test_an_executor_needs_a_function(table: LatencyTable) -> None:
