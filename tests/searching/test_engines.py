@@ -322,6 +322,34 @@ def test_pulling_to_the_anchor_gives_feasible_genomes(share: float, seed: int) -
     assert (CIFAR.canonical(pulled) == pulled).all()
 
 
+@settings(max_examples=30, deadline=None)
+@given(share=st.floats(0, 1), seed=st.integers(0, 1000), mixed=st.booleans())
+def test_random_genomes_become_a_sample_of_what_keeps_the_budgets(share: float, seed: int, mixed: bool) -> None:
+    asked = mixed_problem(MixedSpace.of(CIFAR), share) if mixed else problem(shares=(share, 0.5))
+    rng = np.random.default_rng(seed)
+    drawn = asked.space.canonical(asked.space.sample_genomes(rng, 64))
+    found = Evaluator(asked).under_budgets(drawn, rng)
+    assert asked.feasible(found).all()
+    fine = asked.feasible(drawn)
+    assert (found[fine] == drawn[fine]).all()
+    assert (asked.space.canonical(found) == found).all()
+
+
+def test_under_tight_budgets_they_have_every_resolution_that_can_keep_them() -> None:
+    asked, gene = problem(shares=(0.03,)), CIFAR.resolution_gene
+    assert gene is not None
+    fastest_ms = [constraint(CIFAR.with_resolutions([each]), 0.0).budget for each in CIFAR.resolutions]
+    able = [number for number, fastest in enumerate(fastest_ms) if fastest <= asked.constraints[0].budget]
+    assert len(able) > 1
+    rng = np.random.default_rng(0)
+    drawn = CIFAR.sample_genomes(rng, 200)
+    found = Evaluator(asked).under_budgets(drawn, rng)
+    assert np.unique(found[:, gene]).tolist() == able
+    assert len(np.unique(found, axis=0)) > 50
+    # Pulled to the anchor, nearly all would have its resolution.
+    assert (pull_to_anchor(asked, drawn, rng)[:, gene] == asked.anchor[gene]).mean() > 0.9
+
+
 def test_neighbours_are_all_single_changes() -> None:
     genome = CIFAR.sample_genomes(np.random.default_rng(0), 1)[0]
     found = neighbours(CIFAR, genome)

@@ -73,6 +73,40 @@ class Completions:
             allowed[genomes[:, gene.switch] < gene.switch_from, 1:] = False
         return allowed, added
 
+    def near(self, genomes: Genomes, rng: np.random.Generator) -> Genomes:
+        """Genomes under the budgets near these (N, G): they keep each choice that allows it, gene after gene.
+
+        Genomes under the budgets, if canonical, stay as they are.
+        """
+        taken, left = np.zeros_like(genomes), np.repeat(self.left[np.newaxis], len(genomes), axis=0)
+        return self.completed(taken, left, np.zeros(len(genomes), dtype=np.intp), genomes, 1.0, rng)
+
+    def completed(
+        self,
+        taken: Genomes,
+        left: Array,
+        numbers: Indices,
+        near: Genomes,
+        kept_share: float,
+        rng: np.random.Generator,
+    ) -> Genomes:
+        """Complete genomes (N, G) of which the steps before `numbers` (N,) are taken and `left` (N, K) is left.
+
+        With the probability `kept_share`, a choice is that of `near` (N, G) where it is allowed, else any allowed one.
+        """
+        genomes, left, rows = taken.copy(), left.copy(), np.arange(len(taken))
+        for number in range(int(numbers.min(initial=len(self.steps))), len(self.steps)):
+            gene = self.steps[number].gene
+            allowed, added = self.allowed(number, genomes, left)
+            order = rng.random(allowed.shape) * allowed
+            kept = near[:, gene].astype(np.intp)
+            order[rows, kept] += (rng.random(len(rows)) < kept_share) & allowed[rows, kept]
+            chosen = order.argmax(axis=1)
+            mine = numbers <= number
+            genomes[mine, gene] = chosen[mine]
+            left[mine] -= added[rows, chosen][mine]
+        return genomes
+
 
 def _ordered(space: SearchSpace, costs: Sequence[AdditiveCost]) -> Sums:
     """Sums in which the genes that decide most are eliminated last, as far as tables stay small."""

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa_profiler.spaces import Genomes
-from ofa_search.searching.engines.base import Evaluator, pull_to_anchor
+from ofa_search.searching.engines.base import Evaluator
 from ofa_search.searching.engines.linear_model import LinearModels
 from ofa_search.searching.engines.moves import crossed, mutated
 
@@ -62,7 +62,7 @@ class Annealing:
         """Walk, from scored feasible genomes (N, G) and random ones; the evaluator remembers the best."""
         problem = evaluator.problem
         starts = self.chains * self.starts_per_chain
-        drawn = pull_to_anchor(problem, problem.space.sample_genomes(rng, starts), rng)
+        drawn = evaluator.under_budgets(problem.space.sample_genomes(rng, starts), rng)
         drawn = evaluator.fresh(drawn, max(1, starts - len(known)))
         genomes, scores = np.vstack([known, drawn]), np.concatenate([scores, evaluator.score(drawn)])
         best = np.argsort(-scores, kind="stable")[:starts]

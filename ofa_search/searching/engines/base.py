@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ofa_profiler.errors import UsageError
 from ofa_profiler.spaces import Genomes
+from ofa_search.searching.bounds.completion import Completions
 from ofa_search.searching.problem import Bound, Genome, Problem, Result
 
 
@@ -76,6 +78,23 @@ class Evaluator:
                 self._seen.add(key)
                 rows.append(row)
         return genomes[rows], np.array(rows, dtype=np.intp)
+
+    @cached_property
+    def completions(self) -> Completions:
+        """How partial genomes can be completed under the budgets."""
+        return Completions.of(self.problem)
+
+    def under_budgets(self, genomes: Genomes, rng: np.random.Generator) -> Genomes:
+        """Genomes (N, G), those over a budget replaced by genomes near them that keep all budgets.
+
+        Random genomes become a sample of what keeps the budgets, with all resolutions and depths that can. Genomes
+        pulled to the anchor would have its resolution where budgets are tight.
+        """
+        genomes = self.problem.space.canonical(genomes)
+        over = ~self.problem.feasible(genomes)
+        if over.any():
+            genomes[over] = pull_to_anchor(self.problem, self.completions.near(genomes[over], rng), rng)
+        return genomes
 
     def score(self, genomes: Genomes) -> NDArray[np.float64]:
         """The scores (N,) of genomes that `fresh` gave."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ofa_profiler.spaces import Genomes, SearchSpace
 from ofa_search.searching.engines.annealing import Annealing
-from ofa_search.searching.engines.base import Engine, Evaluator, pull_to_anchor
+from ofa_search.searching.engines.base import Engine, Evaluator
 from ofa_search.searching.engines.linear_model import LinearModels
 from ofa_search.searching.engines.moves import crossed, mutated, neighbours, runs
 
@@ -88,7 +88,7 @@ class Evolutionary(Engine):
         problem = evaluator.problem
         drawn = problem.space.sample_genomes(rng, 4 * self.population)
         drawn = drawn[np.argsort(~problem.feasible(drawn), kind="stable")]  # those under the budgets first
-        first = evaluator.fresh(pull_to_anchor(problem, drawn, rng), self.population)
+        first = evaluator.fresh(evaluator.under_budgets(drawn, rng), self.population)
         genomes = np.vstack([known, first])
         scores = np.concatenate([scores, evaluator.score(first)])
         since_best = 0

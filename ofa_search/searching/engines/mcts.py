@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa_profiler.spaces import Genomes
-from ofa_search.searching.bounds.completion import Completions
 from ofa_search.searching.engines.base import Engine, Evaluator, pull_to_anchor
 from ofa_search.searching.problem import Genome
 
@@ -45,7 +44,7 @@ class Mcts(Engine):
     def _search(self, evaluator: Evaluator, rng: np.random.Generator, known: Genomes, scores: Scores) -> None:
         problem = evaluator.problem
         batch = max(1, min(self.batch, round(min(evaluator.left / 16, self.batch))))
-        drawn = evaluator.fresh(pull_to_anchor(problem, problem.space.sample_genomes(rng, 4 * batch), rng), batch)
+        drawn = evaluator.fresh(evaluator.under_budgets(problem.space.sample_genomes(rng, 4 * batch), rng), batch)
         scores = np.concatenate([scores, evaluator.score(drawn)])
         genomes = np.vstack([known, drawn])
         tree = _Tree(self, evaluator, rng, genomes[scores.argmax()], float(np.median(scores)))
@@ -82,7 +81,7 @@ class _Tree:
         self, settings: Mcts, evaluator: Evaluator, rng: np.random.Generator, best: Genome, usual: float
     ) -> None:
         self.settings, self.evaluator, self.rng, self.usual = settings, evaluator, rng, usual
-        self.completions = Completions.of(evaluator.problem)
+        self.completions = evaluator.completions
         self.root = _Node(0, np.zeros(len(best), dtype=np.int8), self.completions.left)
         self.root.best, self.root.best_score = best, evaluator.best_score
 
@@ -162,15 +161,5 @@ class _Tree:
         ends = [path[-1] for path in paths]
         genomes, left = np.stack([end.taken for end in ends]), np.stack([end.left for end in ends])
         near = np.stack([next(node.best for node in reversed(path) if node.best is not None) for path in paths])
-        numbers, rows = np.array([end.number for end in ends]), np.arange(len(ends))
-        for number in range(int(numbers.min()), len(self.completions.steps)):
-            gene = self.completions.steps[number].gene
-            allowed, added = self.completions.allowed(number, genomes, left)
-            order = self.rng.random(allowed.shape) * allowed
-            kept = near[:, gene].astype(np.intp)
-            order[rows, kept] += (self.rng.random(len(rows)) < self.settings.kept_share) & allowed[rows, kept]
-            chosen = order.argmax(axis=1)
-            mine = numbers <= number
-            genomes[mine, gene] = chosen[mine]
-            left[mine] -= added[rows, chosen][mine]
-        return genomes
+        numbers = np.array([end.number for end in ends])
+        return self.completions.completed(genomes, left, numbers, near, self.settings.kept_share, self.rng)

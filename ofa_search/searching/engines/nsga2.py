@@ -63,7 +63,7 @@ class Nsga2(Engine):
         problem = evaluator.problem
         size = int(max(8, min(self.population, evaluator.left / 10)))
         drawn = problem.space.sample_genomes(rng, 4 * size)
-        drawn = evaluator.fresh(pull_to_anchor(problem, drawn, rng), max(1, size - len(genomes)))
+        drawn = evaluator.fresh(evaluator.under_budgets(drawn, rng), max(1, size - len(genomes)))
         genomes, scores = np.vstack([genomes, drawn]), np.concatenate([scores, evaluator.score(drawn)])
         generations = self.generations if evaluator.left == np.inf else int(4 * evaluator.left / size) + 1
         for _ in range(generations):

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa_profiler.spaces import Genomes
-from ofa_search.searching.engines.base import Engine, Evaluator, pull_to_anchor
+from ofa_search.searching.engines.base import Engine, Evaluator
 
 
 @dataclass(frozen=True)
 class Random(Engine):
-    """Scores `rounds` times `batch` random architectures, pulled under the budgets where they are over.
+    """Scores `rounds` times `batch` random architectures; those over a budget are replaced by near ones under it.
 
     If evaluations are limited, it makes as many rounds as they allow.
     """
@@ -31,4 +31,4 @@ class Random(Engine):
         rounds = self.rounds if evaluator.left == np.inf else ceil(evaluator.left / self.batch)
         for _ in range(rounds):
             drawn = problem.space.sample_genomes(rng, self.batch)
-            evaluator.score(evaluator.fresh(pull_to_anchor(problem, drawn, rng)))
+            evaluator.score(evaluator.fresh(evaluator.under_budgets(drawn, rng)))

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ofa_profiler.spaces import Genomes, SearchSpace
-from ofa_search.searching.engines.base import Engine, Evaluator, pull_to_anchor
+from ofa_search.searching.engines.base import Engine, Evaluator
 from ofa_search.searching.engines.moves import crossed, mutated
 from ofa_search.searching.problem import Problem
 
@@ -59,21 +59,21 @@ class Smbo(Engine):
         count = self.evaluations if evaluator.left == np.inf else int(evaluator.evaluations + evaluator.left)
         first = max(2, min(self.first, count // 5))
         drawn = problem.space.sample_genomes(rng, 4 * first)
-        drawn = evaluator.fresh(pull_to_anchor(problem, drawn, rng), first)
+        drawn = evaluator.fresh(evaluator.under_budgets(drawn, rng), first)
         genomes, scores = np.vstack([known, drawn]), np.concatenate([scores, evaluator.score(drawn)])
         batch, idle = max(1, min(self.batch, count // 20)), 0
         while evaluator.evaluations < count and idle < _IDLE_BATCHES:
-            proposed = self._proposed(problem, genomes, scores, rng)
+            proposed = self._proposed(evaluator, genomes, scores, rng)
             chosen = evaluator.fresh(proposed, max(batch, len(genomes) // _WORTH_A_FIT))
             genomes, scores = np.vstack([genomes, chosen]), np.concatenate([scores, evaluator.score(chosen)])
             idle = 0 if len(chosen) else idle + 1
 
-    def _proposed(self, problem: Problem, genomes: Genomes, scores: Array, rng: np.random.Generator) -> Genomes:
+    def _proposed(self, evaluator: Evaluator, genomes: Genomes, scores: Array, rng: np.random.Generator) -> Genomes:
         """Candidates under the budgets, those with the highest expected improvement first."""
+        problem = evaluator.problem
         surrogate = _Surrogate.fitted(problem.space, *self._taught(genomes, scores, rng))
         parents = genomes[np.argsort(-scores, kind="stable")[: self.parents]]
-        found = problem.space.sample_genomes(rng, self.candidates // 4)
-        found = pull_to_anchor(problem, found, rng)
+        found = evaluator.under_budgets(problem.space.sample_genomes(rng, self.candidates // 4), rng)
         expected = surrogate.improvements(found, float(scores.max()))
         for _ in range(self.rounds):
             children = self._children(problem, parents, rng)
