@@ -55,8 +55,8 @@ def test_for_litert_tflite_files_are_measured(
     assert (tmp_path / "by-table" / "trained.tflite").exists()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("runtime", ["onnxruntime", pytest.param("litert", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("runtime", ["onnxruntime", "litert"])
 def test_on_this_machine(there: Path, tmp_path: Path, runtime: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Measured: to two thirds of the latency."""
     words = ["--json", "--runtime", runtime]

@@ -140,7 +140,9 @@ def test_every_kind_of_op_is_that_of_another_quantizer():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("space", space_names())
+@pytest.mark.parametrize(
+    "space", [pytest.param(each, marks=[pytest.mark.long] if each != "cifar-mbv3" else []) for each in space_names()]
+)
 def test_networks_are_as_exact_as_those_of_another_quantizer(space):
     advantages_db = []
     for seed in range(4):

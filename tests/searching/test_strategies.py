@@ -122,7 +122,7 @@ def test_a_front_in_mixed_precision() -> None:
     _check_front(rows, results)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_little_is_lost() -> None:
     """Against a search of its own for each budget."""
     rows = [[float(budget)] for budget in np.linspace(0.5, 1.4, 12)]

@@ -177,7 +177,10 @@ def start(out: Path, optimizer: str, epochs: float, **environment: str) -> subpr
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", pruning_optimizer_names())
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(each, marks=[pytest.mark.long] if each != "hesso" else []) for each in pruning_optimizer_names()],
+)
 def test_a_killed_training_ends_like_an_unbroken_one(name: str, tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     finish(start(whole, name, 60))

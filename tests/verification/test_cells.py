@@ -59,7 +59,7 @@ def test_without_any_table_there_is_no_matrix(tmp_path: Path):
     assert (found.matrix, list(tmp_path.iterdir())) == ((), [])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_networks_in_mixed_precision_belong_to_a_runtime_and_threads(tmp_path: Path):
     found = profile_matrix(
         FakeDevice(), out=tmp_path, resolutions=[24], threads=[1, 2], calibrate=10, name="m", time_limit_s=60.0

@@ -167,7 +167,7 @@ def test_it_goes_on_where_it_was_and_brings_nothing_twice(phone: Phone, program:
     assert {name for name in after if after[name] != before.get(name)} == {damaged.name}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_models_whose_transfer_is_cut_come_by_and_by(phone: Phone, program: Path, tmp_path: Path) -> None:
     models = []
     for number in range(4):

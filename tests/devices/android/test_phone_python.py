@@ -90,8 +90,8 @@ def test_it_is_brought_once(shell: AdbShell, bundle: Bundle, monkeypatch: pytest
     "name",
     [
         "SHA256SUMS",
-        "lib/libc.so.6",
-        "lib/python3.11/json/__init__.py",
+        pytest.param("lib/libc.so.6", marks=pytest.mark.long),
+        pytest.param("lib/python3.11/json/__init__.py", marks=pytest.mark.long),
     ],
 )
 def test_damage_is_repaired(phone: Phone, bundle: Bundle, name: str) -> None:
