@@ -74,7 +74,7 @@ class Climber(Engine):
     ) -> None:
         problem = evaluator.problem
         for _ in range(2):
-            drawn = evaluator.fresh(pull_to_anchor(problem, problem.space.sample_genomes(rng, 8), rng))
+            drawn = evaluator.fresh(evaluator.under_budgets(problem.space.sample_genomes(rng, 8), rng))
             genomes, found = np.vstack([known, drawn]), np.concatenate([scores, evaluator.score(drawn)])
             for _ in range(6):
                 if len(genomes):
