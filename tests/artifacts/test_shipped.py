@@ -243,6 +243,7 @@ def test_another_supernet_needs_its_own_predictor(run: Callable[..., Done], tabl
     assert "--predictor FILE" in done.err
 
 
+@pytest.mark.slow
 def test_a_supernet_of_other_classes_and_without_calibration_images(run: Callable[..., Done], table: str) -> None:
     """The warning goes away with images, and the weights change; the model has the supernet's classes."""
     save_supernet(make_supernet(3), "own.safetensors", metadata={"labels": ["a", "b", "c"]})

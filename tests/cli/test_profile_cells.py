@@ -260,6 +260,7 @@ def test_the_plan_of_a_list_is_that_of_its_tables(tmp_path, capsys):
     assert lines[-1].startswith("together: about ")
 
 
+@pytest.mark.slow
 def test_the_plan_of_int8_knows_the_encoding_of_this_machine(tmp_path, capsys):
     out = tmp_path / "out"
     profile("local", out=out, precision="int8", resolutions=[24], name="m", calibrate=0, time_limit_s=1.0)

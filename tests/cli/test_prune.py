@@ -84,6 +84,7 @@ def test_the_methods_are_those_of_the_optimizers() -> None:
     assert tuple(pruning_optimizer_names()) == prune_cli.METHODS
 
 
+@pytest.mark.slow
 def test_a_network_within_the_budget_is_exported_as_it_is(grid: Path) -> None:
     found = document(grid.parent)
     assert found["training"] is None
@@ -146,6 +147,7 @@ def test_over_the_budget_when_measured_all_is_written(
     assert document(tmp_path / "out")["after"]["measured_ms"] == pytest.approx(0.5, rel=0.1)
 
 
+@pytest.mark.slow
 def test_an_unreachable_budget_is_refused_before_any_training(
     grid: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -220,6 +220,7 @@ print(digest_of(read_checkpoint(shipped_supernet("cifar-mbv3")).calibration))
 """
 
 
+@pytest.mark.slow
 def test_a_table_is_recognised_in_another_process(checkpoint: Checkpoint) -> None:
     """Otherwise samples could not be resumed with a supernet that has a table."""
     run = subprocess.run([sys.executable, "-c", _DIGEST], capture_output=True, text=True, check=True, timeout=300)

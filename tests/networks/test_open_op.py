@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ofa_profiler import LatencyTable, get_space, space_names
@@ -75,6 +75,7 @@ def test_what_is_no_op_is_refused(change, words):
         Op.from_json({**data, **change})
 
 
+@settings(max_examples=40)
 @given(st.lists(ops, min_size=1, max_size=5, unique_by=lambda op: op.key))
 def test_a_table_of_any_ops_is_read_back(tmp_path_factory, listed):
     path = tmp_path_factory.mktemp("tables") / "t.csv"

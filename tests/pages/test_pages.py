@@ -86,6 +86,7 @@ def test_a_browser_draws_every_chart_without_an_error_or_a_request(tmp_path: Pat
     assert found == MARKS
 
 
+@pytest.mark.slow
 @given(st.text(), st.text())
 def test_texts_stay_texts(name: str, text: str) -> None:
     section = page._section("chart0", Section(name, text, charts.scatter([Points(text, [1], [2], [name])], name, text)))

@@ -188,6 +188,7 @@ for table in ({str(made_up_table)!r}, {str(tmp_path / "published")!r}):
     assert heavy_imports_of(code, SLOW) == []
 
 
+@pytest.mark.slow
 def test_exporting_trained_weights_imports_no_torch(made_up_table: Path, tmp_path: Path) -> None:
     """The supernet that ships has a table of BatchNorm statistics; onnx writes the model."""
     loaded = heavy_imports_of_search("--lut", str(made_up_table), "--budget", "20ms", "--out", str(tmp_path))

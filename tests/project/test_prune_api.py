@@ -43,6 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_classification(folder: Path, tmp_path: Path) -> None:
     whole = network()
     before = {name: tensor.clone() for name, tensor in whole.state_dict().items()}
@@ -69,6 +70,7 @@ def attainable(folder: Path) -> tuple[float, float]:
     return error.value.attainable
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_named(folder: Path) -> None:
     loss, table = nn.MSELoss(), folder / "grid.csv"
     with pytest.raises(UsageError, match="the loader has no length"):

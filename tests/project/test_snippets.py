@@ -153,14 +153,8 @@ def test_the_commands_run(page: str, scratch: Path, request: pytest.FixtureReque
     assert ran
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        pytest.param("docs/tables.md", marks=pytest.mark.slow),
-        "docs/search.md",
-        pytest.param("docs/contracts.md", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["docs/tables.md", "docs/search.md", "docs/contracts.md"])
 def test_the_python_runs(page: str, scratch: Path) -> None:
     """Each block alone; a device is replaced by one that measures nothing."""
     prepare(scratch)

@@ -51,6 +51,7 @@ def integers(path: Path) -> str:
     return found.name
 
 
+@pytest.mark.slow
 def test_a_kit_has_each_encoding_and_the_agent_chooses(tmp_path: Path) -> None:
     folder = tmp_path / "kit"
     make_kit(SPACE, SETTINGS, folder, networks=0)

@@ -50,6 +50,7 @@ def test_the_document_and_the_report_have_sizes_and_memory(
     assert re.search(rf"cifar-mbv3-9ms.tflite +{sizes['tflite'] / 1e3:.0f} KB", out)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="VmHWM is a number of Linux")
 def test_a_larger_network_takes_more_memory(table: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     small = searched(capfd, "--lut", table, "--budget", "8ms", "--out", str(tmp_path / "small"))
@@ -67,7 +68,7 @@ def test_memory_that_cannot_be_measured_is_null(
     assert result["peak_memory_bytes"] == {"onnx": None, "tflite": None}
 
 
-@pytest.mark.parametrize("limit", ["750KB", "1.1MB"])
+@pytest.mark.parametrize("limit", ["750KB", pytest.param("1.1MB", marks=pytest.mark.slow)])
 def test_the_file_keeps_the_limit(table: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], limit: str) -> None:
     result = searched(capfd, "--lut", table, "--budget", "30ms", "--max-size", limit, "--out", str(tmp_path))
     size, allowed = result["size_bytes"]["tflite"], {"750KB": 750_000, "1.1MB": 1_100_000}[limit]

@@ -266,7 +266,7 @@ def same(first: Result, second: Result) -> bool:
 
 
 @pytest.mark.parametrize("name", ["evolutionary", "random"])
-@pytest.mark.parametrize("blas_threads", ["1", "2"])
+@pytest.mark.parametrize("blas_threads", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_same_result_in_a_fresh_process(name: str, blas_threads: str) -> None:
     here = get_engine(name).search(problem(objective=Sloped), np.random.default_rng(7))
     code = f"""

@@ -176,6 +176,7 @@ def test_sorting_puts_the_most_important_channels_first(supernet):
     assert (gates.diff() <= 0).all()
 
 
+@pytest.mark.slow
 def test_a_sorted_narrow_network_loses_less(supernet):
     """What the sorting is for: dropping the least important channels changes the output least."""
     with torch.no_grad():
@@ -202,6 +203,7 @@ def test_recalibration_measures_the_statistics_of_the_batches(supernet):
     torch.testing.assert_close(subnet.stem.conv.bn.running_var, var)
 
 
+@pytest.mark.slow
 def test_recalibration_on_one_batch_makes_eval_equal_to_batch_statistics(supernet):
     subnet = supernet.extract(SPACE.smallest).double()
     batch = images(512, 24)

@@ -197,7 +197,7 @@ times = st.floats(min_value=1e-9, max_value=1e9)
 cells = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",))).map(str.strip)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(times, times, cells), min_size=1, max_size=5), st.text(), st.sampled_from([None, 24]))
 def test_any_row_round_trips(tmp_path_factory, entries, error, resolution):
     ops = SPACE.unique_ops()

@@ -333,6 +333,7 @@ def test_two_processes_train_like_one_with_the_whole_batch(tmp_path: Path) -> No
     assert one[5:].mean() < one[:5].mean()
 
 
+@pytest.mark.slow
 def test_processes_average_broadcast_and_agree() -> None:
     program = """
 import os, torch

@@ -150,6 +150,7 @@ def test_what_was_calibrated_follows_from_the_journals(tmp_path: Path) -> None:
     assert {path.name for path in out.iterdir()} == {name.replace("t", "u", 1) for name in FILES} | {"u.html"}
 
 
+@pytest.mark.slow
 def test_another_measurement_of_the_ops_gets_networks_of_its_own(tmp_path: Path) -> None:
     first = make(tmp_path)
     before = (tmp_path / "t-networks.jsonl").read_bytes()

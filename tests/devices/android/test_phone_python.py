@@ -65,6 +65,7 @@ def leftovers(phone: Phone) -> list[Path]:
     return list((phone.root / ROOT[1:]).glob(".incoming-*"))
 
 
+@pytest.mark.slow
 def test_it_runs_there_and_can_start_itself(shell: AdbShell, bundle: Bundle) -> None:
     python = install_python(shell, bundle, ROOT)
     code = (
@@ -76,6 +77,7 @@ def test_it_runs_there_and_can_start_itself(shell: AdbShell, bundle: Bundle) -> 
     assert done.stdout.decode().strip() == f'["42", "{ROOT}", "{ROOT}", "$(id) \\u00e9"]', done.stderr
 
 
+@pytest.mark.slow
 def test_it_is_brought_once(shell: AdbShell, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     sent = []
     opened = AdbShell.open
@@ -191,6 +193,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, bundle: Bundle) 
             subprocess.run(["umount", "--lazy", str(small)], check=True)
 
 
+@pytest.mark.slow
 def test_a_phone_of_another_processor_is_refused(tmp_path: Path, bundle: Bundle) -> None:
     with Phone(tmp_path) as phone:
         uname = phone.root / "system/bin/uname"
@@ -206,6 +209,7 @@ def test_a_phone_of_another_processor_is_refused(tmp_path: Path, bundle: Bundle)
 SYSTEM = DeviceOptions(runtime_on_board="system")
 
 
+@pytest.mark.slow
 def test_ops_are_measured_in_the_state_for_it(measuring_phone: Phone, tmp_path: Path) -> None:
     phone = measuring_phone
     models = [bytes_model(tmp_path / "models", f"op {number} $(id) 'é", b"ok %d" % number) for number in range(3)]

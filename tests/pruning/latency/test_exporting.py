@@ -27,6 +27,7 @@ def test_sizes_are_those_of_an_export(flat: int) -> None:
     assert numbers_of(exporter.model({})) == numbers_of(exporter.exported({}))
 
 
+@pytest.mark.slow
 def test_the_file_runs() -> None:
     import onnxruntime
 

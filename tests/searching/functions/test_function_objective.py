@@ -73,6 +73,7 @@ def test_a_function_has_a_default_limit(table: LatencyTable) -> None:
     assert found.engine == "smbo"
 
 
+@pytest.mark.slow
 def test_with_so_few_evaluations_the_default_engine_is_better_than_evolution(table: LatencyTable) -> None:
     """The included predictor as a function, which has no gradients."""
     predictor = AccuracyPredictor.load(FOLDER / "cifar-mbv3-predictor.safetensors")
