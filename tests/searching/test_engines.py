@@ -59,7 +59,7 @@ SMALL: dict[str, Engine] = {
     "mcts": Mcts(batch=16, batches=20),
     "nsga2": Nsga2(population=32, generations=15),
     "random": Random(batch=64, rounds=6),
-    "smbo": Smbo(evaluations=130, first=40, batch=30, candidates=200, rounds=2),
+    "smbo": Smbo(evaluations=130, first=40, batch=45, candidates=100, rounds=1),
 }
 SMALL["exact"] = Exact(start=SMALL["evolutionary"], seconds=60.0, steps=3)
 
