@@ -40,7 +40,8 @@ train-cifar: $(EVERYTHING) ## train the included supernet and predictors for cif
 	$(OFA_TRAIN) predictor --data $(CIFAR) --device cpu --threads 1 --out out/cifar/mixed --precision mixed --samples 350 \
 	  --supernet out/cifar/supernet/supernet.safetensors --from out/cifar/predictor/predictor.safetensors
 
-test: $(EVERYTHING) ## run the tests in two processes, of one thread each for matrices
+# One thread each for matrices: two processes with two threads would share two cores twice.
+test: $(EVERYTHING) ## run the tests in two processes
 	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 slow-test: $(EVERYTHING) ## run the slow tests in two processes
