@@ -28,7 +28,7 @@ _CHAINS, _PROPOSALS = 1 / 3, 1 / 3
 #: The powers with which chains and rounds grow, and the share of the proposals that are new and under the budgets.
 _MORE_CHAINS, _MORE_ROUNDS, _NEW_SHARE = 2 / 3, 1 / 3, 0.75
 #: Rounds of annealing, and the patience of generations, where the starts are good.
-_QUICK_ROUNDS, _QUICK_PATIENCE = 60, 5
+_QUICK_ROUNDS, _QUICK_PATIENCE = 40, 5
 #: Chains are renewed after so many rounds at the earliest.
 _SHORTEST = 5
 
