@@ -62,7 +62,8 @@ class Request:
     jobs: int
     dask: str | None
     precision: str
-    engine: Engine
+    #: None: the one that suits the objective.
+    engine: Engine | None
     evaluations: int | None
     seed: int
     max_macs: float | None
@@ -125,7 +126,7 @@ def read_request(arguments: argparse.Namespace, loader: Loader | None = None) ->
         jobs=arguments.jobs or 1,
         dask=arguments.dask,
         precision=precision,
-        engine=engine or get_engine(objective.default_engine),
+        engine=engine,
         evaluations=arguments.evaluations,
         seed=arguments.seed,
         max_macs=max_macs,

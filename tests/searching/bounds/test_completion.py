@@ -40,14 +40,9 @@ def test_a_choice_is_allowed_if_a_network_under_the_budget_has_it(share: float) 
 
 def drawn(completions: Completions, space: SearchSpace, count: int) -> np.ndarray[tuple[int, int], np.dtype[np.int8]]:
     """Random networks, choice by allowed choice."""
-    rng = np.random.default_rng(0)
-    genomes, rows = np.zeros((count, len(space.genes)), dtype=np.int8), np.arange(count)
-    left = np.tile(completions.left, (count, 1))
-    for number, step in enumerate(completions.steps):
-        allowed, added = completions.allowed(number, genomes, left)
-        chosen = (rng.random(allowed.shape) * allowed).argmax(axis=1)
-        genomes[:, step.gene] = chosen
-        left -= added[rows, chosen]
+    nothing, left = np.zeros((count, len(space.genes)), dtype=np.int8), np.tile(completions.left, (count, 1))
+    numbers = np.zeros(count, dtype=np.intp)
+    genomes = completions.completed(nothing, left, numbers, nothing, 0.0, np.random.default_rng(0))
     return space.canonical(genomes)
 
 
