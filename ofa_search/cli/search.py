@@ -41,7 +41,8 @@ from ofa_search.results.report import (
     results_table,
     weight_words,
 )
-from ofa_search.searching.engines import engine_names
+from ofa_search.searching.engines import DEFAULT_ENGINE, engine_names
+from ofa_search.searching.functions.objective import FunctionObjective
 from ofa_search.searching.strategies import Strategy
 
 if TYPE_CHECKING:
@@ -100,7 +101,8 @@ def _parser() -> Parser:
     what.add_argument(
         "--engine",
         metavar="NAME",
-        help=f"{', '.join(engine_names())} (default: evolutionary, and smbo for package.module:function)",
+        help=f"{', '.join(engine_names())} "
+        f"(default: {DEFAULT_ENGINE}, and {FunctionObjective.default_engine} for package.module:function)",
     )
     what.add_argument(
         "--evaluations",

@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 from support.int8 import calibrated, fast_forms, images, network, onnx_quantized, snr_db
+from support.marks import marked
 
 from ofa_profiler import get_space, space_names
 from ofa_profiler.errors import UsageError
@@ -140,9 +141,7 @@ def test_every_kind_of_op_is_that_of_another_quantizer():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "space", [pytest.param(each, marks=[pytest.mark.long] if each != "cifar-mbv3" else []) for each in space_names()]
-)
+@pytest.mark.parametrize("space", marked(space_names(), pytest.mark.long, but=["cifar-mbv3"]))
 def test_networks_are_as_exact_as_those_of_another_quantizer(space):
     advantages_db = []
     for seed in range(4):

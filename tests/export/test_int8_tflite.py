@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import tflite_files
 from support.int8 import calibrated, edge_quantized, fast_forms, images, network, snr_db
+from support.marks import marked
 from support.tflite_files import operators, run, tensors
 
 from ofa_profiler import get_space, space_names
@@ -138,9 +139,7 @@ def test_every_kind_of_op_is_that_of_another_quantizer():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "space", [pytest.param(each, marks=[pytest.mark.long] if each != "cifar-mbv3" else []) for each in space_names()]
-)
+@pytest.mark.parametrize("space", marked(space_names(), pytest.mark.long, but=["cifar-mbv3"]))
 def test_networks_are_as_exact_as_those_of_another_quantizer(space):
     advantages_db = []
     for seed in range(4):

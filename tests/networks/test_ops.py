@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support.marks import marked
 from torch import nn
 
 from ofa_profiler import get_space, space_names
@@ -69,9 +70,7 @@ def test_macs_and_params_of_every_op_equal_a_count_over_its_module(name):
             assert (op.macs, op.params) == counted(OpModule(op), op.input_shape), op.key
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(each, marks=[pytest.mark.slow] if each != "cifar-mbv3" else []) for each in space_names()]
-)
+@pytest.mark.parametrize("name", marked(space_names(), pytest.mark.slow, but=["cifar-mbv3"]))
 def test_macs_and_params_of_networks_equal_a_count_over_the_module(name):
     space = get_space(name)
     rng = np.random.default_rng(0)

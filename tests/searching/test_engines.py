@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from support.marks import marked
 from support.mixed_problems import mixed_problem
 from support.problems import CIFAR, Bumpy, Sloped, constraint, problem, work_ms
 from support.small_spaces import ONE_STAGE, everything
@@ -100,18 +101,7 @@ def test_an_engine_is_registered_once() -> None:
 
 @pytest.mark.parametrize("objective", [Bumpy, Sloped])
 class TestContract:
-    @pytest.mark.parametrize(
-        "name",
-        [
-            CIFAR.name,
-            "ofa-resnet50",
-            *(
-                pytest.param(each, marks=pytest.mark.slow)
-                for each in space_names()
-                if each not in (CIFAR.name, "ofa-resnet50")
-            ),
-        ],
-    )
+    @pytest.mark.parametrize("name", marked(space_names(), pytest.mark.slow, but=[CIFAR.name, "ofa-resnet50"]))
     @pytest.mark.parametrize("shares", [(), (0.0,), (0.02,), (0.3, 0.3)])
     def test_the_result_is_feasible_and_not_worse_than_the_anchor(
         self, engine: Engine, objective: type[Bumpy], name: str, shares: tuple[float, ...]
